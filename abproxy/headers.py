@@ -1,0 +1,138 @@
+"""
+Which header lines travel on, and which of them can change an answer.
+
+A line that is not known to be harmless keeps two calls apart: sharing a batch
+by mistake would give one client the answer of another.
+"""
+
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
+
+from attrs import field, frozen
+
+from abproxy.messages import HeaderList
+
+__all__ = ["Credentials", "end_to_end", "lane_headers"]
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""Lines about one connection only (RFC 9110, section 7.6.1)."""
+
+FRAMING = frozenset({b"content-length", b"expect", b"host"})
+"""Lines that whoever sends a message writes anew."""
+
+OF_ONE_HOP = HOP_BY_HOP | FRAMING
+
+ABOUT_THE_CALLER = frozenset(
+    {
+        b"accept",
+        b"accept-encoding",
+        b"accept-language",
+        b"b3",
+        b"baggage",
+        b"cache-control",
+        b"content-type",
+        b"date",
+        b"dnt",
+        b"forwarded",
+        b"from",
+        b"pragma",
+        b"priority",
+        b"referer",
+        b"request-id",
+        b"request-timeout-ms",
+        b"traceparent",
+        b"tracestate",
+        b"user-agent",
+        b"via",
+        b"x-amzn-trace-id",
+        b"x-client-request-id",
+        b"x-cloud-trace-context",
+        b"x-correlation-id",
+        b"x-envoy-attempt-count",
+        b"x-envoy-expected-rq-timeout-ms",
+        b"x-envoy-external-address",
+        b"x-priority",
+        b"x-real-ip",
+        b"x-request-id",
+        b"x-request-start",
+    }
+)
+"""Lines that say who asks, through whom, and when: no answer depends on them."""
+
+ABOUT_THE_CALLER_PREFIXES = (
+    b"sec-",
+    b"x-b3-",
+    b"x-datadog-",
+    b"x-forwarded-",
+    b"x-stainless-",
+)
+
+
+def end_to_end(raw: Iterable[tuple[bytes, Sequence[bytes]]]) -> HeaderList:
+    """
+    Keep the lines that are meant for the other end.
+
+    Args:
+        raw: names with all their values, as Twisted's
+            `Headers.getAllRawHeaders` gives them.
+    """
+    lines = [(name, value) for name, values in raw for value in values]
+    named = {
+        token.strip().lower()
+        for name, value in lines
+        if name.lower() == b"connection"
+        for token in value.split(b",")
+    }
+    ours = OF_ONE_HOP | named if named else OF_ONE_HOP
+    return tuple(line for line in lines if line[0].lower() not in ours)
+
+
+@frozen(kw_only=True)
+class Credentials:
+    """Who we are to the upstream."""
+
+    key: str | None = field(default=None, repr=False)
+    """Shown for everybody, in the place of what clients show."""
+
+    are_for_us: bool = False
+    """Whether clients show their keys to our own door: these stay here."""
+
+    @property
+    def are_the_clients(self) -> bool:
+        """Whether the upstream sees the clients' own credentials."""
+        return self.key is None and not self.are_for_us
+
+    def on(self, headers: HeaderList) -> HeaderList:
+        """Put the right credentials on *headers*."""
+        if self.are_the_clients:
+            return headers
+        others = (line for line in headers if line[0].lower() != b"authorization")
+        if self.key is None:
+            return tuple(others)
+        return (*others, (b"Authorization", b"Bearer " + self.key.encode()))
+
+
+def lane_headers(headers: HeaderList) -> HeaderList:
+    """
+    Keep the lines that can change an answer, their names in one order.
+
+    The values of one name stay in theirs: the first may count, or the last.
+    """
+    lines = (line for line in headers if _matters(line[0].lower()))
+    return tuple(sorted(lines, key=itemgetter(0)))
+
+
+def _matters(name: bytes) -> bool:
+    return name not in ABOUT_THE_CALLER and not name.startswith(
+        ABOUT_THE_CALLER_PREFIXES
+    )

@@ -1,0 +1,52 @@
+"""
+The two things that cross the border to the upstream: a request and a reply.
+
+Both are plain bytes.  Header names keep the spelling they came with; those
+that belong to one connection only have been taken off at the door.
+"""
+
+from http import HTTPStatus
+
+from attrs import field, frozen
+
+__all__ = ["HeaderList", "Outgoing", "Reply", "reason_of"]
+
+HeaderList = tuple[tuple[bytes, bytes], ...]
+"""Header lines in order, a repeated name once for each of its values."""
+
+
+@frozen(kw_only=True)
+class Outgoing:
+    """One request for the upstream."""
+
+    method: bytes = b"POST"
+
+    path: bytes
+    """Path and query, as on the request line."""
+
+    headers: HeaderList = field(repr=False)
+    """Credentials may be among them, so they are never printed."""
+
+    body: bytes = field(repr=False)
+
+
+@frozen(kw_only=True)
+class Reply:
+    """One whole answer of the upstream, or what a client gets of it."""
+
+    status: int
+
+    reason: bytes
+
+    headers: HeaderList
+    """Without `Content-Length`, which whoever writes the reply sets."""
+
+    body: bytes = field(repr=False)
+
+
+def reason_of(status: int) -> bytes:
+    """Name a *status* as RFC 9110 does; Twisted does not know all of them."""
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""

@@ -1,0 +1,125 @@
+"""Which header lines travel on, and which of them can change an answer."""
+
+from operator import itemgetter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from abproxy.headers import Credentials, end_to_end, lane_headers
+
+KEY = (b"Authorization", b"Bearer client")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"Connection",
+        b"Keep-Alive",
+        b"Proxy-Connection",
+        b"TE",
+        b"Trailer",
+        b"Transfer-Encoding",
+        b"Upgrade",
+        b"Content-Length",
+        b"Expect",
+        b"Host",
+    ],
+)
+def test_what_is_about_one_connection_stays_behind(name: bytes) -> None:
+    """Whoever sends the message on writes it anew, however it is spelled."""
+    assert end_to_end([(name, [b"x"]), (name.upper(), [b"x"])]) == ()
+
+
+def test_what_a_connection_line_names_stays_behind() -> None:
+    """In any case, with any space, in any of several lines."""
+    raw = [
+        (b"X-One", [b"1"]),
+        (b"x-two", [b"2"]),
+        (b"X-Three", [b"3"]),
+        (b"Connection", [b"close ,\tx-one,,", b"X-TWO"]),
+    ]
+
+    assert end_to_end(raw) == ((b"X-Three", b"3"),)
+
+
+def test_each_value_of_a_name_is_a_line() -> None:
+    """`Set-Cookie` cannot be joined with commas."""
+    raw = [(b"Set-Cookie", [b"a=1", b"b=2"]), (b"X-Empty", [b""])]
+
+    assert end_to_end(raw) == (
+        (b"Set-Cookie", b"a=1"),
+        (b"Set-Cookie", b"b=2"),
+        (b"X-Empty", b""),
+    )
+
+
+def test_without_a_key_of_ours_the_clients_own_is_shown() -> None:
+    """The upstream decides about it."""
+    assert Credentials().on((KEY,)) == (KEY,)
+
+
+def test_our_key_stands_in_for_every_credential_of_the_client() -> None:
+    """However many lines it sends and however it spells them."""
+    lines = (KEY, (b"authorization", b"Basic x"), (b"X-A", b"1"))
+
+    assert Credentials(key="ours").on(lines) == (
+        (b"X-A", b"1"),
+        (b"Authorization", b"Bearer ours"),
+    )
+
+
+def test_a_key_for_our_own_door_is_not_sent_on() -> None:
+    """It is none of the upstream's business."""
+    assert Credentials(are_for_us=True).on((KEY, (b"X-A", b"1"))) == ((b"X-A", b"1"),)
+
+
+def test_a_key_is_not_printed() -> None:
+    """It might end up in a log."""
+    assert "ours" not in repr(Credentials(key="ours"))
+    assert "ours" not in str(Credentials(key="ours"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"User-Agent",
+        b"X-Request-Id",
+        b"traceparent",
+        b"Sec-Fetch-Mode",
+        b"Content-Type",
+    ],
+)
+def test_lines_about_the_caller_keep_nobody_apart(name: bytes) -> None:
+    """Every client sends its own."""
+    assert lane_headers(((name, b"x"),)) == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"Authorization", b"Cookie", b"Origin", b"X-New", b"Content-Encoding", b"X-B3"],
+)
+def test_any_other_line_keeps_apart(name: bytes) -> None:
+    """It may change the answer, or be somebody's secret."""
+    assert lane_headers(((name, b"x"),)) == ((name, b"x"),)
+
+
+lines = st.lists(
+    st.tuples(st.sampled_from([b"X-A", b"X-B", b"X-C"]), st.binary(max_size=2)),
+    unique_by=itemgetter(0),
+)
+
+
+@given(lines=lines)
+def test_the_order_of_names_does_not_keep_apart(
+    lines: list[tuple[bytes, bytes]],
+) -> None:
+    """Two clients may send the same lines in another order."""
+    assert lane_headers(tuple(lines)) == lane_headers(tuple(reversed(lines)))
+
+
+def test_the_order_of_the_values_of_one_name_keeps_apart() -> None:
+    """A server may go by the first of them, or by the last."""
+    one, other = (b"X-A", b"2"), (b"X-A", b"1")
+
+    assert lane_headers((one, other)) == (one, other)
