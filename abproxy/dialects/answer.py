@@ -1,0 +1,81 @@
+"""
+From shares to the one reply that a caller gets.
+
+A call that was alone gets the upstream's reply untouched.  Where a batch was
+shared, the reply's headers speak of the batch: what TEI counted for all is
+counted again for the call, or left out where nobody can know it.
+"""
+
+from collections.abc import Sequence
+
+from abproxy.dialects.call import Call, Dialect, Share
+from abproxy.errors import ProxyError, Unauthorized
+from abproxy.messages import HeaderList, Reply
+
+__all__ = ["error_reply", "write_answer"]
+
+CHARACTERS = b"X-Compute-Characters"
+
+OF_THE_BATCH = frozenset(
+    {CHARACTERS.lower(), b"x-compute-tokens", b"etag", b"set-cookie"}
+)
+"""Header lines that are wrong for one call of a shared batch."""
+
+CORS = (
+    (
+        b"Vary",
+        b"origin, access-control-request-method, access-control-request-headers",
+    ),
+    (b"Access-Control-Allow-Origin", b"*"),
+)
+"""What TEI says with every answer: a page may read our errors as well."""
+
+
+def write_answer(call: Call, shares: Sequence[Share]) -> Reply:
+    """Write the reply for *call* from the *shares* of its parts, in order."""
+    reply = shares[0].reply
+    slices = [share.slice for share in shares if share.slice is not None]
+    if not slices:
+        return reply
+    return Reply(
+        status=reply.status,
+        reason=reply.reason,
+        headers=(*_of_the_call(call, reply.headers), _timing(shares)),
+        body=call.lane.dialect.write(slices, is_list=call.items.is_list),
+    )
+
+
+def _of_the_call(call: Call, headers: HeaderList) -> HeaderList:
+    kept = [line for line in headers if line[0].lower() not in OF_THE_BATCH]
+    if any(name.lower() == CHARACTERS.lower() for name, _ in headers):
+        kept.append((CHARACTERS, b"%d" % sum(call.items.lengths)))
+    return tuple(kept)
+
+
+def _timing(shares: Sequence[Share]) -> tuple[bytes, bytes]:
+    """
+    Say where the time went, and in how much company.
+
+    Source: `Server-Timing` of the W3C, with durations in milliseconds.
+    """
+    queue_ms = max(share.queue_s for share in shares) * 1000
+    upstream_ms = max(share.upstream_s for share in shares) * 1000
+    calls = max(share.calls for share in shares)
+    value = b'queue;dur=%.1f, upstream;dur=%.1f, batch;desc="%d calls"'
+    return b"Server-Timing", value % (queue_ms, upstream_ms, calls)
+
+
+def error_reply(error: ProxyError, dialect: Dialect) -> Reply:
+    """Write an error of ours as a reply in the words of *dialect*."""
+    headers = list(CORS)
+    if isinstance(error, Unauthorized):
+        return Reply(status=error.status, reason=b"", headers=CORS, body=b"")
+    headers.append((b"Content-Type", b"application/json"))
+    if error.retry_after_s is not None:
+        headers.append((b"Retry-After", b"%d" % error.retry_after_s))
+    return Reply(
+        status=error.status,
+        reason=b"",
+        headers=tuple(headers),
+        body=dialect.error_body(error),
+    )

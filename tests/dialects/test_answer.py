@@ -1,0 +1,106 @@
+"""From shares to the one reply that a caller gets."""
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from doubles import call_of
+
+from abproxy.dialects.answer import error_reply, write_answer
+from abproxy.dialects.call import Share, Slice
+from abproxy.dialects.openai import OPENAI
+from abproxy.dialects.tei import EMBED
+from abproxy.errors import Overloaded, ProxyError, Unauthorized, UpstreamTimeout
+from abproxy.messages import HeaderList, Reply
+
+
+def reply(*headers: tuple[bytes, bytes]) -> Reply:
+    """Make an upstream's reply."""
+    return Reply(status=200, reason=b"Fine", headers=headers, body=b"[[1],[2]]")
+
+
+def share(rows: Sequence[bytes], *headers: tuple[bytes, bytes]) -> Share:
+    """Make a part's share of a batch's answer."""
+    return Share(reply=reply(*headers), slice=Slice(rows=rows))
+
+
+def told(headers: HeaderList) -> HeaderList:
+    """Leave out what every shared answer says of our own."""
+    return tuple(line for line in headers if line[0] != b"Server-Timing")
+
+
+def test_a_call_that_was_alone_gets_the_reply_itself() -> None:
+    """Not a byte of it is touched."""
+    alone = reply((b"ETag", b"x"))
+
+    assert write_answer(call_of("a"), [Share(reply=alone)]) is alone
+
+
+def test_rows_of_all_parts_are_one_body() -> None:
+    """A call that was cut hears nothing of it."""
+    shares = [share([b"[1]", b"[2]"]), share([b"[3]"])]
+
+    written = write_answer(call_of("a", "b", "c"), shares)
+
+    assert written.body == b"[[1],[2],[3]]"
+    assert (written.status, written.reason) == (200, b"Fine")
+
+
+def test_characters_are_counted_for_the_call() -> None:
+    """As TEI counts them: code points of texts, ids of token lists."""
+    line = (b"X-Compute-Characters", b"999")
+
+    written = write_answer(call_of("é😀", "b"), [share([b"[1]", b"[2]"], line)])
+
+    assert told(written.headers) == ((b"X-Compute-Characters", b"3"),)
+
+
+@pytest.mark.parametrize(
+    "name", [b"X-Compute-Tokens", b"x-compute-tokens", b"ETag", b"Set-Cookie"]
+)
+def test_what_is_true_of_the_batch_only_is_left_out(name: bytes) -> None:
+    """Nobody's session, and nothing that nobody can know."""
+    lines = ((name, b"x"), (b"Vary", b"origin"))
+
+    written = write_answer(call_of("a"), [share([b"[1]"], *lines)])
+
+    assert told(written.headers) == ((b"Vary", b"origin"),)
+
+
+def test_an_error_says_what_to_do_in_the_words_of_the_route() -> None:
+    """TEI's clients read `error`, those of OpenAI `message`."""
+    error = UpstreamTimeout("slow")
+
+    tei, openai = error_reply(error, EMBED), error_reply(error, OPENAI)
+
+    assert json.loads(tei.body) == {"error": "slow", "error_type": "Timeout"}
+    assert json.loads(openai.body) == {
+        "message": "slow",
+        "code": 504,
+        "type": "Timeout",
+    }
+    assert tei.status == openai.status == 504
+
+
+def test_overload_says_when_to_come_back() -> None:
+    """In whole seconds, as HTTP has it."""
+    written = error_reply(Overloaded("full", retry_after_s=7), EMBED)
+
+    assert (b"Retry-After", b"7") in written.headers
+
+
+def test_a_missing_key_is_answered_with_an_empty_body() -> None:
+    """As TEI does."""
+    written = error_reply(Unauthorized(), EMBED)
+
+    assert (written.status, written.body) == (401, b"")
+
+
+@pytest.mark.parametrize(
+    "message", ['"quoted"\n\x00', "é😀"], ids=["quotes", "unicode"]
+)
+def test_any_message_makes_a_body(message: str) -> None:
+    """Foreign errors may say anything."""
+    body = error_reply(ProxyError(message), EMBED).body
+
+    assert json.loads(body)["error_type"] == "Backend"

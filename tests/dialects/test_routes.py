@@ -1,0 +1,51 @@
+"""Which path is which route."""
+
+import pytest
+
+from abproxy.dialects.call import Dialect
+from abproxy.dialects.openai import OpenAIRoute
+from abproxy.dialects.routes import dialect_of, may_be_batched
+from abproxy.dialects.tei import EMBED, EMBED_SPARSE, PREDICT
+
+
+@pytest.mark.parametrize("target", [b"/", b"/invocations", b"/?x=1"])
+@pytest.mark.parametrize(
+    ("task", "dialect"),
+    [
+        ("embedding", EMBED),
+        ("classifier", PREDICT),
+        ("splade", EMBED_SPARSE),
+        ("reranker", None),
+        ("new", None),
+        (None, None),
+    ],
+)
+def test_the_root_does_what_the_model_does(
+    target: bytes, task: str | None, dialect: Dialect | None
+) -> None:
+    """Half of the published clients ask there."""
+    assert dialect_of(target, task) is dialect
+
+
+@pytest.mark.parametrize("path", [b"/embeddings", b"/v1/embeddings"])
+def test_each_openai_path_is_a_route_of_its_own(path: bytes) -> None:
+    """A batch is sent where its calls were, as a server may have only one of them."""
+    dialect = dialect_of(path + b"?x=/embed", None)
+
+    assert isinstance(dialect, OpenAIRoute)
+    assert dialect.path == path
+
+
+@pytest.mark.parametrize(
+    "target", [b"/embed/", b"//embed", b"/EMBED", b"/embed;x", b"/rerank", b"", b"*"]
+)
+def test_any_other_path_is_no_batched_route(target: bytes) -> None:
+    """It is relayed."""
+    assert dialect_of(target, "embedding") is None
+    assert not may_be_batched(b"POST", target)
+
+
+@pytest.mark.parametrize("method", [b"GET", b"post", b"PUT", b"OPTIONS"])
+def test_only_a_post_can_be_batched(method: bytes) -> None:
+    """As TEI has it."""
+    assert not may_be_batched(method, b"/embed")
