@@ -1,0 +1,319 @@
+"""
+Everything that decides *when* a batch leaves.
+
+A full batch leaves as soon as the budget has room for it.  A batch that is
+not full leaves when its oldest part has waited `max_wait` and a slot is free.
+Among those that may leave, the one with the oldest part goes first, and none
+overtakes it.  Arrival, answer, timer and departure all call one method.
+"""
+
+from collections.abc import Callable, Sequence
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from abproxy.batching.budget import Budget, Load
+from abproxy.batching.collector import BatchCollector
+from abproxy.batching.gathering import gather
+from abproxy.batching.lanes import Lanes
+from abproxy.batching.part import Caps, Part, chain, size_of
+from abproxy.batching.platform import Cause, Platform, tell
+from abproxy.batching.quarantine import Quarantine
+from abproxy.batching.refusal import Patience, is_for_all, pause_asked_for_s
+from abproxy.batching.trip import Count, Send, Trip, by_length
+from abproxy.batching.trouble import Trouble
+from abproxy.batching.waiting import WaitingRoom
+from abproxy.dialects.call import Call, Lane, Share
+from abproxy.errors import CannotConnect, UpstreamTimeout
+from abproxy.messages import Reply
+
+__all__ = ["Departures"]
+
+LOOK_EVERY_S = 1.0
+"""How often calls are looked for that have waited too long, in seconds."""
+
+
+def _always() -> Deferred[bool]:
+    return succeed(True)
+
+
+@define(kw_only=True, eq=False)
+class Departures:
+    """All lanes to one upstream."""
+
+    clock: IReactorTime = field(repr=False)
+    send: Send = field(repr=False)
+    caps: Caps
+    budget: Budget
+    room: WaitingRoom
+    max_wait_s: float
+
+    splits: bool = True
+    """Whether a call larger than a batch is cut and joined again."""
+
+    packs: bool = True
+    """Whether calls of similar length leave together when many wait."""
+
+    gathers: bool = True
+    """Whether calls of one reactor turn leave together if the upstream is busy."""
+
+    patience: Patience = field(factory=Patience)
+
+    is_alive: Callable[[], Deferred[bool]] = field(default=_always, repr=False)
+    """Ask whether the upstream answers at all; never fails."""
+
+    call_timeout_s: float = 300.0
+    """How long a call may wait for its turn."""
+
+    count: Count = by_length
+    """Count what each item of a batch cost."""
+
+    platform: Platform = field(init=False, repr=False)
+    _trouble: Trouble = field(init=False)
+    _looked_at: float = field(init=False, default=0.0)
+    """When calls were last looked for that have waited too long."""
+
+    _turn_end: IDelayedCall | None = field(init=False, default=None, repr=False)
+    _arriving: bool = field(init=False, default=False, repr=False)
+    _hurries: bool = field(init=False, default=False)
+    """Whether the proxy is going to stop, whatever the settings say."""
+
+    _planning: bool = field(init=False, default=False, repr=False)
+    _alone: bool = field(init=False, default=False)
+    """Whether a suspect is in flight, which nobody may join."""
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with nobody waiting and no trouble."""
+        self.platform = Platform(
+            clock=self.clock,
+            room=self.room,
+            lanes=Lanes(make=self._open_lane, changed=self._lane_changed),
+            suspects=Quarantine(room=self.room, changed=self.replan),
+        )
+        self._trouble = Trouble(clock=self.clock, resume=self.replan)
+
+    def submit(self, call: Call) -> Deferred[list[Share]]:
+        """
+        Take in *call*; fires with a share for each of its parts, in order.
+
+        If the upstream refuses one part, its reply is the only share.
+        Cancelling takes the call's work along and harms nobody else.
+
+        Raises:
+            Overloaded: too much is waiting already.
+        """
+        parts = chain(call, self.caps, self.clock.seconds())
+        self.room.admit(parts)
+        shares = gather(parts)
+        self._arriving = True
+        lane = self.platform.enqueue(parts[0])
+        self._arriving = False
+        self._arrived(lane)
+        return shares
+
+    def takes(self, call: Call) -> bool:
+        """Whether *call* fits into one batch, or may be cut so that it does."""
+        return self.splits or self._fits(call.items.spelled)
+
+    def _fits(self, items: Sequence[bytes]) -> bool:
+        return len(items) <= self.caps.items and size_of(items) <= self.caps.size
+
+    def learn(self, caps: Caps, ceiling: int) -> None:
+        """Go by other limits from now on: the upstream has changed its own."""
+        self.caps = caps
+        self.budget.limit.ceiling = ceiling
+        self.budget.limit.batch = caps.items
+        self.platform.lanes.go_by(caps, self._held_s)
+        self.replan()
+
+    def hurry(self) -> None:
+        """Hold nobody for company from now on: the proxy is going to stop."""
+        self._hurries = True
+        self.platform.lanes.go_by(self.caps, self._held_s)
+
+    def stop(self) -> None:
+        """Leave no timer behind."""
+        self._trouble.stop()
+        if self._turn_end is not None:
+            self._turn_end.cancel()
+            self._turn_end = None
+
+    def replan(self) -> None:
+        """
+        Let every batch leave that may leave now.
+
+        An answer can arrive while its request is still being sent.  The plan
+        is then under way already, and its loop sees what has changed.
+        """
+        if self._planning:
+            return
+        self._planning = True
+        try:
+            while self._may_leave() and self._one_leaves():
+                pass
+        finally:
+            self._planning = False
+
+    def _lane_changed(self) -> None:
+        if not self._arriving:
+            self.replan()
+
+    def _arrived(self, lane: BatchCollector) -> None:
+        """
+        Let a call leave, with those that arrive in the same turn.
+
+        Who finds the upstream idle, or completes a batch, leaves at once.
+        Any other leaves at the end of the reactor's turn, which costs no time:
+        what has arrived meanwhile is read first, and travels along.
+        """
+        if not self.gathers or lane.is_full or not self.budget.batches_in_flight:
+            self.replan()
+        elif self._turn_end is None:
+            self._turn_end = self.clock.callLater(0, self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._turn_end = None
+        self.replan()
+
+    @property
+    def _held_s(self) -> float:
+        return 0.0 if self._hurries else self.max_wait_s
+
+    def _may_leave(self) -> bool:
+        if self._trouble.pauses or self._alone:
+            return False
+        # After trouble one batch goes ahead to see whether it is over; and a
+        # suspect waits until nobody is left who could go down with it.
+        is_wary = self._trouble.began_at is not None or bool(self.platform.suspects)
+        return not (is_wary and self.budget.items_in_flight)
+
+    def _one_leaves(self) -> bool:
+        if self.platform.suspects:
+            self._alone = True
+            self.is_alive().addCallback(self._try_suspect)
+            return True
+        lane = self.platform.lanes.next(also_not_full=self.budget.slot_free)
+        if lane is None or not self.budget.admits(lane.next_items):
+            return False
+        self._leave(lane)
+        return True
+
+    def _try_suspect(self, is_alive: bool) -> None:  # noqa: FBT001
+        """
+        Send a suspect, if there is an upstream that it could kill.
+
+        Behind a port that stays open while a server restarts, connections
+        break as well, and nobody is to blame.
+        """
+        self._alone = is_alive and bool(self.platform.suspects)
+        if self._alone:
+            self._depart(
+                Trip(parts=[self.platform.suspects.take()], road=self), slot=True
+            )
+        elif self.platform.suspects:
+            away = CannotConnect("the inference server does not answer")
+            self.put_back([self.platform.suspects.take()], away)
+        self.replan()
+
+    def _leave(self, lane: BatchCollector) -> None:
+        slot = not lane.is_full
+        batch = lane.take(packs=self.packs)
+        for part in batch.parts:
+            if part.rest is not None and not part.rest.gone:
+                self.platform.enqueue(part.rest)
+            part.rest = None
+        trip = Trip(parts=batch.parts, road=self, sorts=batch.is_packed)
+        self._depart(trip, slot=slot)
+
+    def _depart(self, trip: Trip, *, slot: bool) -> None:
+        load = Load(
+            items=sum(len(part.items) for part in trip.parts),
+            slot=slot,
+        )
+        self.budget.take(load)
+        trip.start().addBoth(self._returned, trip, load)
+
+    def _returned(self, _nothing: object, trip: Trip, load: Load) -> None:
+        self.budget.give_back(load)
+        if not self.budget.items_in_flight:
+            self._alone = False
+        try:
+            self._learn(trip, load)
+            self._let_go_of_the_late()
+        finally:
+            # A bug in what is learnt must not keep those who wait.
+            self.replan()
+
+    def _learn(self, trip: Trip, load: Load) -> None:
+        if trip.answered_after_s is not None:
+            full_wait = self.platform.lanes.has_full
+            self.budget.answered(load, trip.answered_after_s, full_wait=full_wait)
+
+    def _let_go_of_the_late(self) -> None:
+        """
+        Give an answer to those who have waited too long for their turn.
+
+        No timer is needed: every batch in flight ends by a deadline, and they
+        are looked for then, if it is not a moment ago.
+        """
+        now = self.clock.seconds()
+        if now - self._looked_at < LOOK_EVERY_S:
+            return
+        self._looked_at = now
+        error = UpstreamTimeout(f"no turn within {self.call_timeout_s:g} seconds")
+        late_since = now - self.call_timeout_s
+
+        def is_late(part: Part) -> bool:
+            return part.arrived_at < late_since
+
+        self.platform.give_up(is_late, error)
+
+    def caps_for_cutting(self) -> Caps | None:
+        """What fits into a batch now; None if nothing may be cut."""
+        return self.caps if self.splits else None
+
+    def got_through(self) -> None:
+        """The upstream has answered: whatever the trouble was, it is over."""
+        self._trouble.is_over()
+
+    def put_back(self, parts: list[Part], cause: Cause) -> None:
+        """
+        Let *parts* wait on, as the upstream took no work.
+
+        Those whose patience is at its end hear of *cause*, also among those
+        that have not been tried: nobody waits for ever.
+        """
+        if not parts:
+            return
+        patience_s = self.patience.with_(cause)
+        asked_s = pause_asked_for_s(cause)
+        if asked_s > patience_s or not is_for_all(cause, parts[0].call.lane):
+            tell(parts, cause)
+            return
+        if isinstance(cause, Reply) and not self._trouble.pauses:
+            # What was in flight together is refused together: that is once.
+            self.budget.limit.refused()
+        self._trouble.strike(asked_s)
+        self.platform.take_in_again(parts)
+
+        def has_lost_patience(part: Part) -> bool:
+            return self._trouble.has_lasted(part.arrived_at, patience_s)
+
+        self.platform.give_up(has_lost_patience, cause)
+
+    def quarantine(self, parts: list[Part]) -> None:
+        """Let each of *parts* travel alone: it may be what breaks the upstream."""
+        self.platform.set_apart(parts)
+
+    def _open_lane(
+        self, lane: Lane, changed: Callable[[BatchCollector], None]
+    ) -> BatchCollector:
+        return BatchCollector(
+            lane=lane,
+            caps=self.caps,
+            clock=self.clock,
+            room=self.room,
+            max_wait_s=self._held_s,
+            changed=changed,
+        )

@@ -1,0 +1,51 @@
+"""
+Waiting for all parts of one call at once.
+
+What ends the wait for one part ends it for all: a failure, a caller who
+leaves, or a reply of the upstream that is no rows.
+"""
+
+from typing import cast
+
+from twisted.internet.defer import Deferred, FirstError, gatherResults
+
+from abproxy.batching.part import Part
+from abproxy.dialects.call import Share
+
+__all__ = ["gather"]
+
+
+class _PassedOn(Exception):
+    """A part of a large call got a reply instead of rows."""
+
+
+def _rows_or_stop(shares: list[Share]) -> list[Share]:
+    if shares[0].slice is None:
+        raise _PassedOn(shares[0])
+    return shares
+
+
+async def _all_rows(parts: list[Part]) -> list[Share]:
+    # From the last to the first, also when they are cancelled: room that one
+    # part gives back must not be taken by a later one that is about to go.
+    waiters = [part.waiter.addCallback(_rows_or_stop) for part in reversed(parts)]
+    try:
+        found = await gatherResults(waiters, consumeErrors=True)
+        return [share for shares in reversed(found) for share in shares]
+    except FirstError as first:
+        for waiter in waiters:
+            waiter.cancel()
+        if isinstance(first.subFailure.value, _PassedOn):
+            return list(first.subFailure.value.args)
+        raise cast("BaseException", first.subFailure.value) from first
+
+
+def gather(parts: list[Part]) -> Deferred[list[Share]]:
+    """
+    Wait for all *parts* of one call; fires with their shares in order.
+
+    A reply that is no rows is the only share then.
+    """
+    if len(parts) == 1:
+        return parts[0].waiter
+    return Deferred.fromCoroutine(_all_rows(parts))

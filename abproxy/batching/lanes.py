@@ -1,0 +1,80 @@
+"""
+Which lane goes next: of those that may, the one whose oldest part is oldest.
+
+A lane exists as long as somebody waits in it, so that a million different
+option sets leave no memory behind.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import chain
+from operator import attrgetter
+
+from attrs import define, field
+
+from abproxy.batching.collector import BatchCollector
+from abproxy.batching.oldest import OldestFirst
+from abproxy.batching.part import Caps, Part
+from abproxy.dialects.call import Lane
+
+__all__ = ["Lanes"]
+
+
+@define(kw_only=True, eq=False)
+class Lanes:
+    """All lanes to one upstream, by what their calls have in common."""
+
+    make: Callable[[Lane, Callable[[BatchCollector], None]], BatchCollector]
+    """Open a lane; it says when it changes."""
+
+    changed: Callable[[], None] = field(repr=False)
+    """Called when a batch may have become ready."""
+
+    _open: dict[Lane, BatchCollector] = field(init=False, factory=dict, repr=False)
+    _full: OldestFirst = field(factory=partial(OldestFirst, attrgetter("is_full")))
+    _due: OldestFirst = field(factory=partial(OldestFirst, attrgetter("is_due")))
+
+    def of(self, part: Part) -> BatchCollector:
+        """Find the lane of *part*, or open it."""
+        key = part.call.lane
+        lane = self._open.get(key)
+        if lane is None:
+            lane = self._open[key] = self.make(key, self._noted)
+        return lane
+
+    @property
+    def has_full(self) -> bool:
+        """Whether a full batch waits."""
+        return self._full.first() is not None
+
+    def next(self, *, also_not_full: bool) -> BatchCollector | None:
+        """Find the lane whose batch leaves next."""
+        ready = [self._full.first()]
+        if also_not_full:
+            ready.append(self._due.first())
+        return min(filter(None, ready), key=attrgetter("turn"), default=None)
+
+    def go_by(self, caps: Caps, max_wait_s: float) -> None:
+        """Go by other limits from now on."""
+        for lane in list(self._open.values()):
+            lane.go_by(caps, max_wait_s)
+
+    def give_up(self, has_waited_too_long: Callable[[Part], bool]) -> list[Part]:
+        """Take out the parts that have waited too long."""
+        overdue = [
+            lane.give_up(has_waited_too_long) for lane in list(self._open.values())
+        ]
+        return list(chain.from_iterable(overdue))
+
+    def _noted(self, lane: BatchCollector) -> None:
+        if lane.is_empty:
+            self._forget(lane)
+        else:
+            self._full.note(lane)
+            self._due.note(lane)
+        self.changed()
+
+    def _forget(self, lane: BatchCollector) -> None:
+        # Its like may be open again: the next part of a large call came in.
+        if self._open.get(lane.lane) is lane:
+            del self._open[lane.lane]

@@ -1,0 +1,50 @@
+"""
+What it means for those who wait that the upstream takes no work.
+
+A server that is full, or away, is so for everybody, and trying again is ours
+to do.  A client whose own quota is used up must hear of it, and nobody else.
+"""
+
+import re
+
+from attrs import frozen
+
+from abproxy.dialects.call import Lane
+from abproxy.errors import ProxyError
+from abproxy.messages import Reply
+
+__all__ = ["Patience", "is_for_all", "pause_asked_for_s"]
+
+_OVERLOADED = re.compile(rb'"(?:error_)?type"\s*:\s*"Overloaded"')
+"""TEI's own word for having no permit left."""
+
+
+@frozen(kw_only=True)
+class Patience:
+    """How long calls wait for an upstream that takes no work, in seconds."""
+
+    connect_s: float = 5.0
+    """One that cannot be reached: about as long as a restart takes."""
+
+    overload_s: float = 5.0
+    """One that has no room."""
+
+    def with_(self, cause: Reply | ProxyError) -> float:
+        """Choose by what went wrong."""
+        return self.overload_s if isinstance(cause, Reply) else self.connect_s
+
+
+def is_for_all(cause: Reply | ProxyError, lane: Lane) -> bool:
+    """Whether the upstream takes no work at all, or one client has no quota."""
+    if isinstance(cause, ProxyError) or not lane.is_personal:
+        return True
+    return _OVERLOADED.search(cause.body) is not None
+
+
+def pause_asked_for_s(cause: Reply | ProxyError) -> float:
+    """Read `Retry-After` in seconds; 0 if there is none (or a date)."""
+    if isinstance(cause, Reply):
+        for name, value in cause.headers:
+            if name.lower() == b"retry-after" and value.isdigit():
+                return float(value)
+    return 0.0

@@ -1,0 +1,245 @@
+"""
+One batch's way to the upstream and back: send, cut, fire.
+
+Every waiter is fired exactly once, or its part is handed back to travel with
+another batch.  A batch that is refused because of what is in it travels again
+as two halves, until what is refused is one call: that one gets the upstream's
+own answer.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from abproxy.batching.gathering import gather
+from abproxy.batching.part import Caps, Part, cut_up
+from abproxy.dialects.call import BadAnswer, Share
+from abproxy.errors import (
+    CannotConnect,
+    ConnectionBroken,
+    InternalError,
+    ProxyError,
+    UpstreamBroken,
+)
+from abproxy.messages import Outgoing, Reply
+
+__all__ = ["Count", "Road", "Send", "Trip", "by_length"]
+
+Send = Callable[[Outgoing], Deferred[Reply]]
+"""
+Carry one request to the upstream; fails with a ProxyError only.
+
+Cancelling the Deferred closes the connection, so that the upstream may stop.
+"""
+
+Count = Callable[[Sequence[Part]], Awaitable[list[list[int]]]]
+"""Count what each item of each part cost, to share out the usage of a batch."""
+
+OK = 200
+BAD_REQUEST = 400
+SERVER_ERROR = 500
+NO_ROOM = frozenset({429, 503})
+TOO_MANY = frozenset({413, 422})
+"""How TEI refuses more inputs than it takes: 413 up to version 1.8."""
+
+SAME_FOR_ALL = frozenset({401, 402, 403, 404, 405, 406, 407, 408, 410, 415, 421, 426})
+"""Refusals that do not depend on the items: all calls of a lane share them."""
+
+SUSPECT = 2
+"""Breaks after which a part is a suspect; one more convicts it."""
+
+_log = Logger()
+
+
+class Road(Protocol):
+    """What a trip needs of the world, and where it leaves what it cannot do."""
+
+    clock: IReactorTime
+    send: Send
+    count: Count
+
+    def caps_for_cutting(self) -> Caps | None:
+        """What fits into a batch now; None if nothing may be cut."""
+
+    def got_through(self) -> None:
+        """The upstream has answered."""
+
+    def put_back(self, parts: list[Part], cause: Reply | ProxyError) -> None:
+        """The upstream took no work: *parts* wait on, or hear of *cause*."""
+
+    def quarantine(self, parts: list[Part]) -> None:
+        """Each of *parts* may be what breaks the upstream: it travels alone."""
+
+
+@define(kw_only=True, eq=False)
+class Trip:
+    """The parts of one batch between leaving and answer."""
+
+    parts: list[Part]
+    road: Road = field(repr=False)
+
+    sorts: bool = False
+    """Whether items travel by length, for an upstream that pads."""
+
+    answered_after_s: float | None = field(init=False, default=None)
+    """How long the upstream took for the whole batch; None if it failed."""
+
+    _order: list[int] | None = field(init=False, default=None, repr=False)
+    _under_way: Deferred[Any] | None = field(init=False, default=None, repr=False)
+    _left_at: float = field(init=False, default=0.0)
+
+    def start(self) -> Deferred[None]:
+        """Leave now.  Fires with None when nothing is left to do."""
+        for part in self.parts:
+            part.holder = self
+        return Deferred.fromCoroutine(self._travel())
+
+    def drop(self, _part: Part) -> None:
+        """A caller left; when all have left, so does the request."""
+        if self._under_way is not None and not self._left:
+            self._under_way.cancel()
+
+    @property
+    def _left(self) -> list[Part]:
+        return [part for part in self.parts if not part.gone]
+
+    async def _travel(self) -> None:
+        try:
+            await self._try()
+        except ProxyError as error:
+            self._fail(error)
+        except BadAnswer as error:
+            _log.warn("An upstream answer cannot be shared out: {error}", error=error)
+            message = f"the inference server's answer cannot be shared out: {error}"
+            self._fail(UpstreamBroken(message))
+        except CancelledError:
+            self._fail(UpstreamBroken("the request was cancelled"))
+        except Exception:  # noqa: BLE001  a bug must not starve the callers
+            _log.failure("A batch of {calls} calls failed", calls=len(self.parts))
+            self._fail(InternalError("a bug in abproxy; its log says more"))
+
+    async def _try(self) -> None:
+        try:
+            self._left_at = self.road.clock.seconds()
+            self._under_way = self.road.send(self._outgoing())
+            reply = await self._under_way
+        except CannotConnect as error:
+            self.road.put_back(self._left, error)
+        except ConnectionBroken as error:
+            await self._break(error)
+        else:
+            self._under_way = None
+            await self._arrive(reply)
+
+    def _outgoing(self) -> Outgoing:
+        first = self.parts[0]
+        if len(self.parts) == 1 and first.is_whole_call:
+            return first.call.alone
+        items = [item for part in self.parts for item in part.items]
+        if self.sorts:
+            self._order = sorted(range(len(items)), key=lambda at: len(items[at]))
+            items = [items[at] for at in self._order]
+        return first.call.lane.request(items)
+
+    async def _arrive(self, reply: Reply) -> None:
+        if reply.status in NO_ROOM:
+            self.road.put_back(self._left, reply)
+            return
+        self.road.got_through()
+        if reply.status == OK:
+            self.answered_after_s = self.road.clock.seconds() - self._left_at
+        if len(self.parts) == 1:
+            await self._arrive_alone(self.parts[0], reply)
+        elif reply.status == OK:
+            await self._share_out(reply)
+        elif self._blames_an_item(reply.status):
+            await self._halve()
+        else:
+            self._pass_on(reply)
+
+    async def _arrive_alone(self, part: Part, reply: Reply) -> None:
+        caps = self.road.caps_for_cutting()
+        if reply.status == OK and not part.is_whole_call:
+            await self._share_out(reply)
+        elif reply.status in TOO_MANY and caps and len(part.items) > caps.items:
+            await self._travel_in_pieces(part, caps)
+        else:
+            self._pass_on(reply)
+
+    async def _share_out(self, reply: Reply) -> None:
+        lengths = await self._lengths()
+        slices = self.parts[0].call.lane.dialect.cut(reply.body, lengths, self._order)
+        for part, own in zip(self.parts, slices, strict=True):
+            share = Share(
+                reply=reply,
+                slice=own,
+                calls=len(self.parts),
+                queue_s=self._left_at - part.arrived_at,
+                upstream_s=self.answered_after_s or 0.0,
+            )
+            part.fire([share])
+
+    async def _lengths(self) -> list[Sequence[int]]:
+        if len(self.parts) > 1 and self.parts[0].call.lane.dialect.has_usage:
+            return list(await self.road.count(self.parts))
+        return [part.lengths for part in self.parts]
+
+    def _pass_on(self, reply: Reply) -> None:
+        for part in self.parts:
+            part.fire([Share(reply=reply)])
+
+    def _blames_an_item(self, status: int) -> bool:
+        return BAD_REQUEST <= status < SERVER_ERROR and status not in SAME_FOR_ALL
+
+    async def _travel_in_pieces(self, part: Part, caps: Caps) -> None:
+        """
+        Send a part again that was cut for larger batches than there are now.
+
+        The upstream has just said so, and its word is in *caps* by now.
+        """
+        pieces = cut_up(part, caps)
+        self._under_way = gather(pieces).addBoth(part.fire)
+        await self._all_arrived([[piece] for piece in pieces])
+
+    async def _break(self, error: ConnectionBroken) -> None:
+        """
+        Send again what may have been innocent when the connection broke.
+
+        An embedding is the same whoever asks and however often.  First as
+        halves, as the connection may have been an idle one just closing;
+        after a second break each call alone, as one of them may be what kills
+        the upstream; after a third there is no doubt left.
+        """
+        # It was there to break: this is no longer the trouble before.
+        self.road.got_through()
+        for part in self._left:
+            part.breaks += 1
+        self._under_way = None
+        for part in self._left:
+            if part.breaks > SUSPECT:
+                part.fire(Failure(error.again()))
+        self.road.quarantine([part for part in self._left if part.breaks == SUSPECT])
+        await self._halve([part for part in self._left if part.breaks < SUSPECT])
+
+    async def _halve(self, parts: list[Part] | None = None) -> None:
+        parts = self._left if parts is None else parts
+        middle = len(parts) // 2
+        await self._all_arrived([parts[:middle], parts[middle:]])
+
+    async def _all_arrived(self, batches: list[list[Part]]) -> None:
+        trips = [Trip(parts=parts, road=self.road) for parts in batches if parts]
+        await gatherResults([trip.start() for trip in trips])
+
+    def _fail(self, error: ProxyError) -> None:
+        for part in self.parts:
+            part.fire(Failure(error.again()))
+
+
+async def by_length(parts: Sequence[Part]) -> list[list[int]]:
+    """Count characters, where nobody counts tokens."""
+    return [list(part.lengths) for part in parts]

@@ -1,0 +1,103 @@
+"""
+Nobody waits in an unbounded queue, and nobody fills it alone.
+
+Items and bytes of all calls that were accepted and have not left yet are
+counted here, the unsent rest of large calls among them.
+"""
+
+from collections import Counter
+from math import ceil
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+
+from abproxy.batching.part import Part
+from abproxy.batching.rate import Rate
+from abproxy.errors import Overloaded
+
+__all__ = ["WaitingRoom"]
+
+MAX_RETRY_AFTER_S = 60
+"""The longest time that a caller is told to stay away, in seconds."""
+
+
+@define(kw_only=True, eq=False)
+class WaitingRoom:
+    """Room for so many items and bytes, and no more."""
+
+    clock: IReactorTime = field(repr=False)
+    max_items: int
+    max_size: int
+
+    max_items_of_one: int | None = None
+    """Items that one client may have waiting."""
+
+    items: int = field(default=0, init=False)
+    size: int = field(default=0, init=False)
+    of_clients: Counter[bytes] = field(factory=Counter, init=False, repr=False)
+    _leaving: Rate = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Begin to measure how fast people leave."""
+        self._leaving = Rate(self.clock)
+
+    def admit(self, parts: list[Part]) -> None:
+        """
+        Make room for all the *parts* of one call, or for none.
+
+        With nobody waiting a call of any size is let in: a caller told to
+        come back later must have a chance then.
+
+        Raises:
+            Overloaded: there is no room.
+        """
+        items = sum(len(part.items) for part in parts)
+        size = sum(part.size for part in parts)
+        full = self.items + items > self.max_items or self.size + size > self.max_size
+        if self.items and full:
+            raise Overloaded(
+                f"{self.items} inputs are waiting already: try again later",
+                self.retry_after_s(items),
+            )
+        self._admit_client(parts[0].call.client, items)
+        for part in parts:
+            self.enter(part)
+            part.holder = self
+
+    def _admit_client(self, client: bytes, items: int) -> None:
+        waiting = self.of_clients[client]
+        most = self.max_items_of_one
+        if most is not None and waiting and waiting + items > most:
+            raise Overloaded(
+                f"{waiting} of your inputs are waiting already: try again later",
+                self.retry_after_s(items),
+            )
+
+    def enter(self, part: Part) -> None:
+        """Account for a part that waits."""
+        items = len(part.items)
+        self.items += items
+        self.size += part.size
+        self.of_clients[part.call.client] += items
+
+    def leave(self, part: Part) -> None:
+        """Account, once, for a part that waits no longer: nobody here holds it."""
+        part.holder = None
+        items, client = len(part.items), part.call.client
+        self.items -= items
+        self.size -= part.size
+        self._leaving.count(items)
+        self.of_clients[client] -= items
+        if not self.of_clients[client]:
+            del self.of_clients[client]
+
+    def drop(self, part: Part) -> None:
+        """Forget a part whose caller left before it was even in a queue."""
+        self.leave(part)
+
+    def retry_after_s(self, items: int) -> int:
+        """Estimate when there is room for *items*, from how fast others leave."""
+        rate = self._leaving.per_second()
+        too_many = max(items, self.items + items - self.max_items)
+        seconds = ceil(too_many / rate) if rate else 1
+        return min(max(seconds, 1), MAX_RETRY_AFTER_S)

@@ -1,0 +1,478 @@
+"""When a batch leaves, and who is on board."""
+
+import pytest
+from doubles import House, call_of, house, texts
+
+from abproxy.errors import Overloaded
+
+
+def test_a_lone_call_leaves_at_once() -> None:
+    """A call that finds the upstream idle pays for no timer."""
+    proxy = house()
+
+    proxy.submit("hello")
+
+    assert proxy.upstream.batches == [["hello"]]
+    assert not proxy.clock.getDelayedCalls()
+
+
+def test_two_calls_of_size_two_leave_as_one_request() -> None:
+    """With a cap of two calls, the second one completes the batch."""
+    proxy = house(calls=2, max_wait_s=1)
+
+    first = proxy.submit("hello", "world")
+    second = proxy.submit("bye")
+    [sent] = proxy.upstream.sent
+    sent.answer()
+
+    assert sent.inputs == ["hello", "world", "bye"]
+    assert first.is_right
+    assert second.is_right
+    assert proxy.is_at_rest
+
+
+def test_a_full_batch_leaves_before_the_timer() -> None:
+    """Who completes a batch does not wait for time to pass."""
+    proxy = house(calls=3, max_wait_s=1)
+
+    for text in texts(3):
+        proxy.submit(text)
+
+    assert proxy.upstream.batches == [["t0", "t1", "t2"]]
+    assert not proxy.clock.getDelayedCalls()
+
+
+def test_a_batch_leaves_when_its_oldest_part_has_waited() -> None:
+    """The wait is counted from the first call in the batch."""
+    proxy = house(max_wait_s=1)
+
+    proxy.submit("a")
+    proxy.clock.advance(0.75)
+    proxy.submit("b")
+    before = list(proxy.upstream.batches)
+    proxy.clock.advance(0.25)
+
+    assert before == []
+    assert proxy.upstream.batches == [["a", "b"]]
+
+
+def test_a_trickle_never_extends_the_wait() -> None:
+    """Calls that keep arriving do not delay the first one."""
+    proxy = house(calls=100, max_wait_s=1)
+    proxy.submit("first")
+
+    for number in range(19):
+        proxy.clock.advance(0.05)
+        proxy.submit(f"later {number}")
+    proxy.clock.advance(0.05)
+
+    assert proxy.upstream.batches[0][0] == "first"
+    assert len(proxy.upstream.batches[0]) == 20
+
+
+def test_under_load_batches_grow_while_the_slots_are_busy() -> None:
+    """Without a wait, company comes from calls that arrive meanwhile."""
+    proxy = house(slots=2)
+    for text in texts(6):
+        proxy.submit(text)
+
+    before = list(proxy.upstream.batches)
+    proxy.upstream.sent[0].answer()
+
+    assert before == [["t0"], ["t1"]]
+    assert proxy.upstream.batches[2] == ["t2", "t3", "t4", "t5"]
+
+
+def test_a_full_batch_needs_no_slot() -> None:
+    """Full batches leave as long as the budget has room."""
+    proxy = house(calls=2, slots=1)
+    proxy.submit("lone")
+
+    for text in texts(4):
+        proxy.submit(text)
+
+    assert proxy.upstream.batches == [["lone"], ["t0", "t1"], ["t2", "t3"]]
+
+
+def test_items_in_flight_stay_within_the_budget() -> None:
+    """What the upstream has no permits for waits here."""
+    proxy = house(calls=2, items=4, budget=8)
+
+    calls = [proxy.submit(*texts(2, f"call {number} ")) for number in range(10)]
+    most = 0
+    while proxy.upstream.open:
+        most = max(most, sum(len(sent.inputs) for sent in proxy.upstream.open))
+        proxy.upstream.open[0].answer()
+
+    assert most <= 8
+    assert all(call.is_right for call in calls)
+    assert proxy.is_at_rest
+
+
+def test_a_call_larger_than_the_budget_still_leaves() -> None:
+    """With nothing in flight there is always room for one batch."""
+    proxy = house(items=32, budget=4)
+
+    call = proxy.submit(*texts(20))
+    proxy.upstream.sent[0].answer()
+
+    assert call.is_right
+
+
+def test_the_cap_of_items_makes_a_batch_full() -> None:
+    """A part that does not fit any more goes with the next batch."""
+    proxy = house(items=4, max_wait_s=1)
+    first = proxy.submit(*texts(3, "a"))
+
+    second = proxy.submit(*texts(3, "b"))
+    proxy.clock.advance(1)
+
+    assert proxy.upstream.batches == [["a0", "a1", "a2"], ["b0", "b1", "b2"]]
+    assert first.is_open
+    assert second.is_open
+
+
+def test_the_cap_of_bytes_makes_a_batch_full() -> None:
+    """A batch is not longer than the upstream's limit for bodies."""
+    proxy = house(size=30, max_wait_s=1)
+
+    proxy.submit("x" * 12)
+    proxy.submit("y" * 12)
+
+    assert proxy.upstream.batches == [["x" * 12, "y" * 12]]
+
+
+def test_one_item_over_the_cap_of_bytes_travels_alone() -> None:
+    """Whether an input is too large is for the upstream to say."""
+    proxy = house(size=30)
+
+    call = proxy.submit("a", "x" * 100, "b")
+    while proxy.upstream.open:
+        proxy.upstream.open[0].answer()
+
+    assert proxy.upstream.batches == [["a"], ["x" * 100], ["b"]]
+    assert call.is_right
+
+
+def test_lanes_never_share() -> None:
+    """Calls with different credentials travel apart."""
+    proxy = house(slots=1)
+    proxy.submit("busy")
+
+    proxy.submit("a", lane="key one")
+    proxy.submit("b", lane="key two")
+    proxy.submit("c", lane="key one")
+    while proxy.upstream.open:
+        proxy.upstream.open[0].answer()
+
+    assert proxy.upstream.batches == [["busy"], ["a", "c"], ["b"]]
+
+
+def test_the_lane_with_the_oldest_part_goes_first() -> None:
+    """No lane is overtaken by a busier one."""
+    proxy = house(calls=2, slots=1, budget=2)
+    proxy.submit("x", "y")
+    proxy.submit("old", lane="quiet")
+    proxy.submit("n1", lane="busy")
+    proxy.submit("n2", lane="busy")
+
+    proxy.upstream.sent[0].answer()
+
+    assert proxy.upstream.batches[1] == ["old"]
+
+
+def test_lanes_are_forgotten_when_empty() -> None:
+    """A million option sets leave no memory behind."""
+    proxy = house()
+
+    for number in range(100):
+        proxy.submit("a", lane=f"lane {number}")
+        while proxy.upstream.open:
+            proxy.upstream.open[0].answer()
+
+    assert proxy.is_at_rest
+    assert not proxy.departures.platform.lanes._due._heap
+    assert not proxy.departures.platform.lanes._full._heap
+
+
+def test_a_large_call_is_cut_and_joined_in_order() -> None:
+    """A call over the upstream's limit comes back whole."""
+    proxy = house(items=32)
+
+    call = proxy.submit(*texts(1000))
+    while proxy.upstream.open:
+        proxy.upstream.open[-1].answer()
+
+    assert call.is_right
+    assert max(len(batch) for batch in proxy.upstream.batches) == 32
+    assert proxy.is_at_rest
+
+
+def test_a_query_waits_behind_one_part_of_an_import() -> None:
+    """The next part of a large call queues up behind everybody else."""
+    proxy = house(items=4, budget=4)
+    proxy.submit(*texts(40))
+
+    query = proxy.submit("query")
+    proxy.upstream.open[0].answer()
+    proxy.upstream.open[0].answer()
+    proxy.upstream.open[0].answer()
+
+    assert query.is_right
+
+
+def test_a_reply_to_one_part_of_a_large_call_is_the_answer() -> None:
+    """If the upstream refuses one part, the caller hears exactly that."""
+    proxy = house(items=2)
+
+    call = proxy.submit(*texts(6))
+    proxy.upstream.sent[1].refuse(422, b"too long")
+
+    assert call.reply.status == 422
+    assert call.reply.body == b"too long"
+    assert [sent.was_cancelled for sent in proxy.upstream.sent] == [True, False, True]
+    assert proxy.is_at_rest
+
+
+def test_nobody_waits_in_an_unbounded_queue() -> None:
+    """A call that finds no room is refused early, with a time to come back."""
+    proxy = house(slots=1, max_waiting_items=3)
+    for text in texts(4):
+        proxy.submit(text)
+
+    with pytest.raises(Overloaded) as refused:
+        proxy.submit("one too many")
+
+    assert refused.value.retry_after_s == 1
+
+
+def test_refused_calls_leave_no_trace() -> None:
+    """After a refusal the others are served, and nothing is left over."""
+    proxy = house(slots=1, max_waiting_items=1)
+    calls = [proxy.submit("a"), proxy.submit("b")]
+    with pytest.raises(Overloaded):
+        proxy.submit("c")
+
+    while proxy.upstream.open:
+        proxy.upstream.open[0].answer()
+
+    assert all(call.is_right for call in calls)
+    assert proxy.is_at_rest
+
+
+def test_a_call_over_the_waiting_limit_is_let_in_when_nobody_waits() -> None:
+    """A caller told to come back must have a chance then."""
+    proxy = house(items=4, max_waiting_items=10)
+
+    call = proxy.submit(*texts(20))
+    while proxy.upstream.open:
+        proxy.upstream.open[0].answer()
+
+    assert call.is_right
+
+
+def test_size_one_sends_every_call_by_itself() -> None:
+    """MAX_BATCH_SIZE=1 is no batching at all."""
+    proxy = house(calls=1, max_wait_s=1)
+
+    for text in texts(3):
+        proxy.submit(text)
+
+    assert proxy.upstream.batches == [["t0"], ["t1"], ["t2"]]
+
+
+def test_when_hurried_nobody_is_held_for_company() -> None:
+    """A proxy about to stop sends what waits, now."""
+    proxy = house(max_wait_s=60)
+    proxy.submit("a")
+    proxy.submit("b", lane="other")
+
+    proxy.departures.hurry()
+    proxy.submit("c")
+
+    assert proxy.upstream.batches[:2] == [["a"], ["b"]]
+    assert not proxy.clock.getDelayedCalls()
+
+
+def test_an_answer_within_the_sending_is_no_trouble() -> None:
+    """An upstream that answers while it is sent to upsets no plan."""
+    proxy = house(slots=1, items=1)
+    send = proxy.upstream.send
+
+    def at_once(outgoing):  # noqa: ANN001, ANN202
+        done = send(outgoing)
+        proxy.upstream.sent[-1].answer()
+        return done
+
+    proxy.departures.send = at_once
+    call = proxy.submit(*texts(2000))
+
+    assert call.is_right
+    assert proxy.is_at_rest
+
+
+def test_when_hurried_those_who_have_to_wait_are_held_no_longer_either() -> None:
+    """What finds no room in the first batch leaves with the next."""
+    proxy = house(calls=2, budget=2, items=2, slots=1, max_wait_s=60)
+    calls = [proxy.submit(text) for text in texts(5)]
+
+    proxy.departures.hurry()
+    while proxy.upstream.open:
+        proxy.upstream.open[0].answer()
+
+    assert all(call.is_right for call in calls)
+    assert proxy.is_at_rest
+
+
+def test_when_hurried_the_next_part_of_a_large_call_is_not_held() -> None:
+    """It may be smaller than a batch, and would wait for company."""
+    proxy = house(items=2, budget=2, max_wait_s=60)
+    call = proxy.submit(*texts(5))
+
+    proxy.departures.hurry()
+    while proxy.upstream.open:
+        proxy.upstream.open[0].answer()
+
+    assert call.is_right
+
+
+def test_when_hurried_what_was_put_back_is_not_held() -> None:
+    """It was in flight when the hurry began, and found no room upstream."""
+    proxy = house(max_wait_s=60)
+    call = proxy.submit("a")
+
+    proxy.departures.hurry()
+    proxy.upstream.sent[0].refuse(429)
+    proxy.clock.advance(0.1)
+    proxy.upstream.sent[1].answer()
+
+    assert call.is_right
+
+
+def test_a_lane_that_opens_while_limits_change_is_not_forgotten() -> None:
+    """The next part of a large call may open it again just then."""
+    proxy = house(items=2, budget=2, max_wait_s=60)
+    proxy.submit("b0", "b1")
+    proxy.submit("a0", "a1", lane="one")
+    proxy.submit("x0", "x1", "x2", lane="two")
+
+    proxy.departures.learn(proxy.departures.caps, ceiling=100)
+    proxy.departures.hurry()
+
+    assert proxy.upstream.batches == [["b0", "b1"], ["a0", "a1"], ["x0", "x1"], ["x2"]]
+
+
+def test_callers_who_come_and_go_leave_no_memory_behind() -> None:
+    """However long the one before them waits."""
+    proxy = house(slots=1)
+    proxy.submit("busy")
+    proxy.submit("waits")
+
+    for _ in range(100):
+        proxy.submit("a").shares.cancel()
+
+    [lane] = proxy.departures.platform.lanes._open.values()
+    assert len(lane._queue) <= 2
+
+
+def test_lanes_that_come_and_go_leave_no_memory_behind() -> None:
+    """However long one of them waits."""
+    proxy = house(slots=1)
+    proxy.submit("busy")
+    proxy.submit("waits")
+
+    for number in range(1000):
+        proxy.submit("a", lane=f"lane {number}").shares.cancel()
+
+    assert len(proxy.departures.platform.lanes._due._heap) <= 100
+    assert len(proxy.departures.platform.lanes._due._listed) <= 100
+
+
+def test_whoever_hurries_does_not_begin_to_wait_again() -> None:
+    """Settings that are read again while the proxy stops change nothing."""
+    proxy = house()
+    proxy.departures.hurry()
+
+    proxy.departures.max_wait_s = 60
+    proxy.departures.learn(proxy.departures.caps, ceiling=100)
+    proxy.submit("a")
+
+    assert proxy.upstream.batches == [["a"]]
+
+
+def test_a_shorter_wait_holds_for_those_who_wait_already() -> None:
+    """Their lane may never be empty, and would keep the old one for ever."""
+    proxy = house(max_wait_s=60)
+    proxy.submit("a")
+
+    proxy.departures.max_wait_s = 1
+    proxy.departures.learn(proxy.departures.caps, ceiling=100)
+    proxy.clock.advance(1)
+
+    assert proxy.upstream.batches == [["a"]]
+
+
+def _gathering(**options: int) -> House:
+    proxy = house(**options)
+    proxy.departures.gathers = True
+    return proxy
+
+
+def test_who_finds_the_upstream_idle_does_not_wait_for_the_turn_to_end() -> None:
+    """A lone call leaves in the turn in which it came."""
+    proxy = _gathering()
+
+    proxy.submit("alone")
+
+    assert proxy.upstream.batches == [["alone"]]
+    assert not proxy.clock.getDelayedCalls()
+
+
+def test_calls_of_one_turn_leave_together() -> None:
+    """While the upstream is busy, what arrived at once travels at once."""
+    proxy = _gathering(slots=9)
+    proxy.submit("busy")
+
+    for text in texts(3):
+        proxy.submit(text)
+    before = list(proxy.upstream.batches)
+    proxy.clock.advance(0)
+
+    assert before == [["busy"]]
+    assert proxy.upstream.batches[1] == ["t0", "t1", "t2"]
+
+
+def test_a_batch_that_is_full_does_not_wait_for_the_turn_to_end() -> None:
+    """There is no more room for company."""
+    proxy = _gathering(calls=2, slots=9)
+    proxy.submit("busy")
+
+    for text in texts(3):
+        proxy.submit(text)
+
+    assert proxy.upstream.batches == [["busy"], ["t0", "t1"]]
+    proxy.departures.stop()
+
+
+def test_stopping_in_mid_turn_leaves_no_timer() -> None:
+    """Whatever the moment, nothing is left behind."""
+    proxy = _gathering()
+    proxy.submit("busy")
+    proxy.submit("next")
+
+    proxy.departures.stop()
+
+    assert not proxy.clock.getDelayedCalls()
+
+
+def test_without_splitting_a_call_has_to_fit_in_inputs_and_bytes() -> None:
+    """What is left to the upstream to refuse is left to it whole."""
+    proxy = house(items=4, size=100)
+    proxy.departures.splits = False
+
+    taken = [
+        proxy.departures.takes(call_of(*inputs))
+        for inputs in (texts(4), texts(5), ["x" * 60, "y" * 60])
+    ]
+
+    assert taken == [True, False, False]

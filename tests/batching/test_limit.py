@@ -1,0 +1,233 @@
+"""How much may be in flight, as experience with the upstream teaches."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+
+from abproxy.batching.budget import Load
+from abproxy.batching.limit import REMEMBERED_S, FixedLimit, FollowingLimit
+
+BATCH = 32
+FULL = Load(items=BATCH, slot=False)
+NOT_FULL = Load(items=3, slot=True)
+
+
+def following(clock: Clock | None = None, ceiling: int = 512) -> FollowingLimit:
+    """Make a limit that follows."""
+    return FollowingLimit(clock=clock or Clock(), ceiling=ceiling, batch=BATCH)
+
+
+def answer(limit: FollowingLimit, times: int, took_s: float) -> None:
+    """Let full batches be answered while others wait."""
+    for _ in range(times):
+        limit.answered(FULL, took_s, full_wait=True)
+
+
+def test_it_begins_with_two_full_batches() -> None:
+    """One computes while the next travels."""
+    assert following().items == 2 * BATCH
+
+
+def test_it_grows_by_a_batch_while_answers_are_quick() -> None:
+    """What does not slow the upstream down, it merges."""
+    limit = following()
+
+    answer(limit, 3, took_s=1.0)
+
+    assert limit.items == 5 * BATCH
+
+
+def test_it_does_not_grow_unless_full_batches_wait() -> None:
+    """Quick answers without a queue are no reason to send more."""
+    limit = following()
+
+    for _ in range(10):
+        limit.answered(FULL, 1.0, full_wait=False)
+
+    assert limit.items == 2 * BATCH
+
+
+def test_it_learns_nothing_from_batches_that_are_not_full() -> None:
+    """A small batch is quick for another reason."""
+    limit = following()
+
+    for _ in range(10):
+        limit.answered(NOT_FULL, 0.001, full_wait=True)
+    answer(limit, 2, took_s=1.0)
+
+    assert limit.items == 4 * BATCH
+
+
+def test_it_stays_where_answers_are_neither_quick_nor_slow() -> None:
+    """An upstream with all that it can take is not pushed."""
+    limit = following()
+    answer(limit, 4, took_s=1.0)
+
+    answer(limit, 10, took_s=2.0)
+
+    assert limit.items == 6 * BATCH
+
+
+def test_it_shrinks_while_answers_are_slow() -> None:
+    """A queue inside the upstream is one that nobody can reorder."""
+    limit = following()
+    answer(limit, 4, took_s=1.0)
+
+    answer(limit, 3, took_s=3.0)
+
+    assert limit.items == 3 * BATCH
+
+
+def test_it_is_never_above_the_ceiling() -> None:
+    """More than its permits the upstream refuses."""
+    limit = following(ceiling=100)
+
+    answer(limit, 50, took_s=1.0)
+
+    assert limit.items == 100
+
+
+def test_it_is_never_below_two_full_batches() -> None:
+    """The upstream never waits for the next batch to travel."""
+    limit = following()
+    answer(limit, 1, took_s=0.001)
+
+    answer(limit, 50, took_s=100.0)
+
+    assert limit.items == 2 * BATCH
+
+
+def test_it_covers_what_is_answered_in_a_tenth_of_a_second() -> None:
+    """A fast upstream gets enough at once, however its answers vary."""
+    clock = Clock()
+    limit = following(clock)
+
+    clock.advance(0.5)
+    limit.answered(Load(items=1000, slot=True), 0.01, full_wait=False)
+
+    assert limit.items == 200
+
+
+def test_a_refusal_halves_it() -> None:
+    """The upstream had less room than was thought."""
+    limit = following()
+    answer(limit, 10, took_s=1.0)
+
+    limit.refused()
+
+    assert limit.items == 6 * BATCH
+
+
+def test_a_refusal_halves_what_was_measured_too() -> None:
+    """A rate that cannot be kept up is forgotten."""
+    clock = Clock()
+    limit = following(clock)
+    clock.advance(0.5)
+    limit.answered(Load(items=2000, slot=True), 0.01, full_wait=False)
+
+    limit.refused()
+
+    assert limit.items == 200
+
+
+def test_after_a_refusal_it_stays_below_what_was_refused() -> None:
+    """Every answer would be paid for with one more refusal otherwise."""
+    limit = following()
+    answer(limit, 10, took_s=1.0)
+    limit.refused()
+
+    answer(limit, 50, took_s=1.0)
+
+    assert limit.items == 11 * BATCH
+
+
+def test_a_refusal_is_forgotten_after_a_while() -> None:
+    """The upstream may have more room again, or be a new one."""
+    clock = Clock()
+    limit = following(clock)
+    answer(limit, 10, took_s=0.001)
+    limit.refused()
+
+    clock.advance(REMEMBERED_S)
+    answer(limit, 50, took_s=1.0)
+
+    assert limit.items == 512
+
+
+def test_a_lower_ceiling_counts_at_once() -> None:
+    """The upstream may come back with fewer permits."""
+    limit = following()
+    answer(limit, 50, took_s=1.0)
+
+    limit.ceiling = 128
+
+    assert limit.items == 128
+
+
+experiences = st.one_of(
+    st.tuples(
+        st.just("answered"),
+        st.integers(1, 64),
+        st.booleans(),
+        st.floats(0.0001, 100),
+        st.booleans(),
+    ),
+    st.tuples(st.just("refused")),
+    st.tuples(st.just("advance"), st.floats(0, 5)),
+    st.tuples(st.just("learn"), st.integers(1, 2000), st.integers(1, 64)),
+)
+
+
+@given(story=st.lists(experiences, max_size=60))
+def test_whatever_happens_it_stays_within_its_bounds(story: list[Any]) -> None:
+    """Two full batches at least, the upstream's permits at most."""
+    clock = Clock()
+    limit = following(clock)
+
+    for verb, *details in story:
+        if verb == "answered":
+            items, slot, took_s, full_wait = details
+            load = Load(items=items, slot=slot)
+            limit.answered(load, took_s, full_wait=full_wait)
+        elif verb == "refused":
+            limit.refused()
+        elif verb == "advance":
+            clock.advance(*details)
+        else:
+            limit.ceiling, limit.batch = details
+        least = min(2 * limit.batch, limit.ceiling)
+        assert least <= limit.items <= limit.ceiling
+
+
+def test_a_fixed_limit_stays_what_the_operator_said() -> None:
+    """Experience does not change it."""
+    limit = FixedLimit(ceiling=100, batch=BATCH)
+
+    limit.answered(FULL, 1.0, full_wait=True)
+
+    assert limit.items == 100
+
+
+def test_a_refusal_halves_a_fixed_limit_for_a_while() -> None:
+    """It grows back by one batch for each answer."""
+    limit = FixedLimit(ceiling=100, batch=BATCH)
+
+    limit.refused()
+    halved = limit.items
+    limit.answered(FULL, 1.0, full_wait=True)
+    grown = limit.items
+    limit.answered(FULL, 1.0, full_wait=True)
+
+    assert [halved, grown, limit.items] == [50, 82, 100]
+
+
+def test_a_fixed_limit_always_leaves_one_batch() -> None:
+    """Nobody waits for ever because the upstream was full."""
+    limit = FixedLimit(ceiling=100, batch=BATCH)
+
+    for _ in range(10):
+        limit.refused()
+
+    assert limit.items == BATCH

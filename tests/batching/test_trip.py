@@ -1,0 +1,267 @@
+"""What happens to the calls of a batch when the upstream has its say."""
+
+import pytest
+from doubles import house, reply, row_of, texts
+from twisted.internet.defer import CancelledError
+
+from abproxy.errors import (
+    ConnectionBroken,
+    InternalError,
+    UpstreamBroken,
+    UpstreamTimeout,
+)
+
+
+def _together(count: int):  # noqa: ANN202
+    """Make *count* calls that share one batch."""
+    proxy = house(calls=count, max_wait_s=1)
+    calls = [proxy.submit(text) for text in texts(count)]
+    [sent] = proxy.upstream.sent
+    return proxy, calls, sent
+
+
+def test_a_lone_call_is_sent_and_answered_untouched() -> None:
+    """Alone in its batch, a call is a plain pass-through."""
+    proxy = house()
+    call = proxy.submit("a")
+    [sent] = proxy.upstream.sent
+
+    sent.done.callback(reply(200, b" [[ 1.50 ]]\n", (b"X-Compute-Tokens", b"3")))
+
+    assert sent.outgoing is call.call.alone
+    assert call.reply.body == b" [[ 1.50 ]]\n"
+    assert call.reply.headers == ((b"X-Compute-Tokens", b"3"),)
+
+
+def test_digits_are_cut_and_never_rounded() -> None:
+    """A row has the very bytes that the upstream wrote."""
+    _proxy, [one, two], sent = _together(2)
+
+    sent.done.callback(reply(200, b"[[0.10000000149011612,-0.0],[1e-7]]"))
+
+    assert one.reply.body == b"[[0.10000000149011612,-0.0]]"
+    assert two.reply.body == b"[[1e-7]]"
+
+
+def test_headers_of_a_shared_answer_speak_of_the_call() -> None:
+    """Counts of the batch are counted for the call, or left out."""
+    _proxy, [one, _], sent = _together(2)
+
+    sent.done.callback(
+        reply(
+            200,
+            b"[[1],[2]]",
+            (b"X-Compute-Characters", b"99"),
+            (b"X-Compute-Tokens", b"99"),
+            (b"Vary", b"origin"),
+        )
+    )
+
+    assert one.reply.headers == (
+        (b"Vary", b"origin"),
+        (b"X-Compute-Characters", b"2"),
+        (b"Server-Timing", b'queue;dur=0.0, upstream;dur=0.0, batch;desc="2 calls"'),
+    )
+
+
+@pytest.mark.parametrize("bad", range(8))
+def test_one_bad_input_fails_its_sender_only(bad: int) -> None:
+    """Wherever the bad input is, only its caller hears of it."""
+    proxy, calls, _sent = _together(8)
+
+    while proxy.upstream.open:
+        sent = proxy.upstream.open[0]
+        if f"t{bad}" in sent.inputs:
+            sent.refuse(422, b"bad: %d" % len(sent.inputs))
+        else:
+            sent.answer()
+
+    assert calls[bad].reply.status == 422
+    assert calls[bad].reply.body == b"bad: 1"
+    assert all(call.is_right for call in calls if call is not calls[bad])
+    assert len(proxy.upstream.sent) <= 1 + 2 * 3
+    assert proxy.is_at_rest
+
+
+def test_the_refused_call_is_sent_as_its_client_sent_it() -> None:
+    """Positions in an error message are those of the client's own body."""
+    proxy, calls, sent = _together(2)
+
+    sent.refuse()
+    proxy.upstream.open[0].answer()
+
+    assert [each.outgoing for each in proxy.upstream.sent[1:]] == [
+        call.call.alone for call in calls
+    ]
+
+
+def test_all_bad_inputs_cost_at_most_two_requests_each() -> None:
+    """Isolation has a bound even if everybody is wrong."""
+    proxy, calls, _sent = _together(8)
+
+    while proxy.upstream.open:
+        proxy.upstream.open[0].refuse()
+
+    assert all(call.reply.status == 422 for call in calls)
+    assert len(proxy.upstream.sent) <= 1 + 2 * 8
+
+
+@pytest.mark.parametrize("status", [401, 404, 500, 504])
+def test_what_concerns_all_is_told_to_all(status: int) -> None:
+    """An error that no input is to blame for is sent once and passed on."""
+    proxy, calls, sent = _together(4)
+
+    sent.refuse(status, b"sorry")
+
+    assert [call.reply.status for call in calls] == [status] * 4
+    assert len(proxy.upstream.sent) == 1
+
+
+@pytest.mark.parametrize(
+    "body", [b"[[1]]", b"[[1],[2],[3]]", b"[]", b"", b"[[1],[2]", b"{}", b"[[1],"]
+)
+def test_a_wrong_count_of_rows_is_nobodys_answer(body: bytes) -> None:
+    """Nothing is guessed: the whole batch gets a 502."""
+    proxy, calls, sent = _together(2)
+
+    sent.done.callback(reply(200, body))
+
+    assert all(isinstance(call.error, UpstreamBroken) for call in calls)
+    assert proxy.is_at_rest
+
+
+def test_after_a_broken_answer_the_next_batch_is_served() -> None:
+    """A wrong answer costs one batch, not the proxy."""
+    proxy, _calls, sent = _together(2)
+    sent.done.callback(reply(200, b"nonsense"))
+
+    later = [proxy.submit("a"), proxy.submit("b")]
+    proxy.upstream.open[0].answer()
+
+    assert all(call.is_right for call in later)
+
+
+def test_after_a_broken_connection_the_calls_are_sent_again() -> None:
+    """An idle connection may close just as it is used; nobody has to know."""
+    proxy, calls, sent = _together(4)
+
+    sent.fail(ConnectionBroken("closed"))
+    halves = [each.inputs for each in proxy.upstream.open]
+    for each in proxy.upstream.open:
+        each.answer()
+
+    assert halves == [["t0", "t1"], ["t2", "t3"]]
+    assert all(call.is_right for call in calls)
+    assert proxy.is_at_rest
+
+
+def test_a_timeout_is_not_tried_again() -> None:
+    """A slow upstream is not made slower."""
+    proxy, calls, sent = _together(2)
+
+    sent.fail(UpstreamTimeout("too slow"))
+
+    assert all(isinstance(call.error, UpstreamTimeout) for call in calls)
+    assert len(proxy.upstream.sent) == 1
+
+
+def test_a_bug_starves_nobody(nothing_leaked: list[object]) -> None:
+    """An unexpected exception is logged and answered, and the slot returns."""
+    proxy, calls, sent = _together(2)
+
+    sent.fail(RuntimeError("bug"))
+
+    assert all(isinstance(call.error, InternalError) for call in calls)
+    assert proxy.is_at_rest
+    assert len(nothing_leaked) == 1
+    nothing_leaked.clear()
+
+
+def test_a_caller_who_left_while_waiting_is_not_sent() -> None:
+    """Nobody pays for an input that nobody waits for."""
+    proxy = house(calls=3, max_wait_s=1)
+    gone, stays = proxy.submit("gone"), proxy.submit("stays")
+
+    gone.shares.cancel()
+    proxy.clock.advance(1)
+    proxy.upstream.sent[0].answer()
+
+    assert proxy.upstream.batches == [["stays"]]
+    assert stays.is_right
+    assert isinstance(gone.error, CancelledError)
+    assert proxy.is_at_rest
+
+
+def test_a_batch_without_callers_is_no_batch() -> None:
+    """When all have left, the timer goes as well."""
+    proxy = house(max_wait_s=1)
+    calls = [proxy.submit("a"), proxy.submit("b")]
+
+    for call in calls:
+        call.shares.cancel()
+
+    assert proxy.is_at_rest
+    assert proxy.upstream.sent == []
+
+
+def test_the_wait_of_those_who_stay_is_their_own() -> None:
+    """If the first caller leaves, the wait counts from the next one."""
+    proxy = house(max_wait_s=1)
+    first = proxy.submit("first")
+    proxy.clock.advance(0.5)
+    proxy.submit("second")
+
+    first.shares.cancel()
+    proxy.clock.advance(0.5)
+    early = list(proxy.upstream.batches)
+    proxy.clock.advance(0.5)
+
+    assert early == []
+    assert proxy.upstream.batches == [["second"]]
+
+
+def test_a_caller_who_left_in_flight_harms_no_neighbour() -> None:
+    """The answer for nobody is thrown away, the others get theirs."""
+    proxy, [gone, stays], sent = _together(2)
+
+    gone.shares.cancel()
+    sent.answer()
+
+    assert stays.is_right
+    assert not sent.was_cancelled
+    assert proxy.is_at_rest
+
+
+def test_when_all_callers_have_left_the_request_is_cancelled() -> None:
+    """The upstream may stop, and slot and budget return at once."""
+    proxy, calls, sent = _together(2)
+
+    for call in calls:
+        call.shares.cancel()
+
+    assert sent.was_cancelled
+    assert proxy.is_at_rest
+
+
+def test_a_large_call_takes_all_its_parts_along() -> None:
+    """Leaving with parts in flight, in the queue and not even queued."""
+    proxy = house(items=4, budget=8)
+    call = proxy.submit(*texts(40))
+
+    call.shares.cancel()
+
+    assert all(sent.was_cancelled for sent in proxy.upstream.sent)
+    assert len(proxy.upstream.sent) == 2
+    assert proxy.is_at_rest
+
+
+def test_leaving_during_isolation_cancels_that_half_only() -> None:
+    """Halves of a refused batch have callers of their own."""
+    proxy, [one, two], sent = _together(2)
+    sent.refuse()
+
+    one.shares.cancel()
+    proxy.upstream.open[0].answer()
+
+    assert two.rows == [row_of("t1")]
+    assert proxy.is_at_rest

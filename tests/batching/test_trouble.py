@@ -1,0 +1,340 @@
+"""What callers see of an upstream that is full, away, or killed by one of them."""
+
+import pytest
+from doubles import House, Sent, house, reply, texts
+from twisted.internet.defer import Deferred, succeed
+
+from abproxy.errors import CannotConnect, ConnectionBroken
+
+FULL = b'{"error":"Model is overloaded","error_type":"Overloaded"}'
+
+
+def _refuse(sent: Sent, *headers: tuple[bytes, bytes]) -> None:
+    sent.done.callback(reply(429, FULL, *headers))
+
+
+def _serve(proxy: House) -> None:
+    while proxy.upstream.open:
+        proxy.upstream.open[0].answer()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_refusal_for_want_of_room_is_tried_again(status: int) -> None:
+    """Nobody is told of a full upstream that has room a moment later."""
+    proxy = house()
+    call = proxy.submit("a")
+
+    proxy.upstream.sent[0].refuse(status, FULL)
+    at_once = len(proxy.upstream.sent)
+    proxy.clock.advance(0.05)
+    _serve(proxy)
+
+    assert at_once == 1
+    assert call.is_right
+    assert proxy.is_at_rest
+
+
+def test_pauses_grow_and_patience_ends() -> None:
+    """In the end the caller gets the upstream's own refusal."""
+    proxy = house()
+    call = proxy.submit("a")
+    attempts = []
+
+    while call.is_open:
+        attempts.append(round(proxy.clock.seconds(), 2))
+        _refuse(proxy.upstream.open[0])
+        if call.is_open:
+            proxy.clock.advance(
+                proxy.clock.getDelayedCalls()[0].getTime() - proxy.clock.seconds()
+            )
+
+    assert attempts == [0, 0.05, 0.15, 0.35, 0.75, 1.55, 2.55, 3.55, 4.55, 5.55]
+    assert call.reply.status == 429
+    assert call.reply.body == FULL
+    proxy.departures.stop()
+    assert proxy.is_at_rest
+
+
+def test_refusals_of_one_wave_count_once_and_are_not_multiplied() -> None:
+    """One batch goes ahead to see whether there is room again."""
+    proxy = house(items=2, budget=8)
+    calls = [proxy.submit(*texts(2, f"{number} ")) for number in range(4)]
+    for sent in list(proxy.upstream.open):
+        _refuse(sent)
+
+    proxy.clock.advance(0.05)
+    ahead = len(proxy.upstream.open)
+    _serve(proxy)
+
+    assert ahead == 1
+    assert all(call.is_right for call in calls)
+    assert len(proxy.upstream.sent) == 8
+    assert proxy.is_at_rest
+
+
+def test_a_refusal_halves_the_budget_and_answers_let_it_grow() -> None:
+    """The upstream's room is found by trying, carefully."""
+    proxy = house(items=2, budget=16)
+    proxy.submit("a", "b")
+    limit = proxy.departures.budget.limit
+
+    _refuse(proxy.upstream.sent[0])
+    halved = limit.items
+    proxy.clock.advance(0.05)
+    proxy.upstream.open[0].answer()
+
+    assert halved == 8
+    assert limit.items == 10
+
+
+def test_order_survives_a_refusal() -> None:
+    """Who was first is first again."""
+    proxy = house(calls=2, slots=1)
+    for text in texts(5):
+        proxy.submit(text)
+
+    for sent in list(proxy.upstream.open):
+        _refuse(sent)
+    proxy.clock.advance(0.05)
+    _serve(proxy)
+
+    again = [text for batch in proxy.upstream.batches[-3:] for text in batch]
+    assert again == texts(5)
+
+
+def test_retry_after_is_kept() -> None:
+    """An upstream that says when is asked then, and not before."""
+    proxy = house()
+    call = proxy.submit("a")
+    _refuse(proxy.upstream.sent[0], (b"Retry-After", b"2"))
+
+    proxy.clock.advance(1.9)
+    early = len(proxy.upstream.sent)
+    proxy.clock.advance(0.1)
+    _serve(proxy)
+
+    assert early == 1
+    assert call.is_right
+
+
+def test_a_pause_that_is_too_long_is_the_callers_to_decide() -> None:
+    """Nobody is kept waiting for a quota that is used up for an hour."""
+    proxy = house()
+    call = proxy.submit("a")
+
+    _refuse(proxy.upstream.sent[0], (b"Retry-After", b"3600"))
+
+    assert call.reply.status == 429
+    assert proxy.is_at_rest
+
+
+def test_a_clients_own_quota_is_its_own() -> None:
+    """One client's 429 pauses nobody else."""
+    proxy = house()
+    poor = proxy.submit("a", lane="personal: poor")
+    rich = proxy.submit("b", lane="personal: rich")
+
+    proxy.upstream.sent[0].done.callback(reply(429, b"quota exceeded"))
+    proxy.upstream.sent[1].answer()
+
+    assert poor.reply.body == b"quota exceeded"
+    assert rich.is_right
+    assert proxy.is_at_rest
+
+
+def test_calls_wait_for_an_upstream_that_restarts() -> None:
+    """A refused connection is no error as long as it does not last."""
+    proxy = house()
+    calls = [proxy.submit("a"), proxy.submit("b"), proxy.submit("c")]
+
+    for sent in list(proxy.upstream.open):
+        sent.fail(CannotConnect("refused"))
+    proxy.clock.advance(0.05)
+    proxy.upstream.open[0].fail(CannotConnect("refused"))
+    proxy.clock.advance(0.1)
+    _serve(proxy)
+
+    assert all(call.is_right for call in calls)
+    assert proxy.is_at_rest
+
+
+def test_an_upstream_that_stays_away_is_an_error_for_all() -> None:
+    """Also for those who were never tried."""
+    proxy = house(slots=1)
+    calls = [proxy.submit("a"), proxy.submit("b", lane="other")]
+
+    for _ in range(120):
+        for sent in list(proxy.upstream.open):
+            sent.fail(CannotConnect("refused"))
+        proxy.clock.advance(0.05)
+
+    assert all(isinstance(call.error, CannotConnect) for call in calls)
+    assert calls[0].error is not calls[1].error
+    proxy.departures.stop()
+    assert proxy.is_at_rest
+
+
+def test_leaving_while_the_upstream_is_away_is_leaving() -> None:
+    """A caller who gives up earlier takes its work along."""
+    proxy = house()
+    call = proxy.submit("a")
+    proxy.upstream.sent[0].fail(CannotConnect("refused"))
+
+    call.shares.cancel()
+    proxy.clock.advance(1)
+
+    assert len(proxy.upstream.sent) == 1
+    assert proxy.is_at_rest
+
+
+class Mortal:
+    """An upstream that dies of one text, with everything in flight."""
+
+    def __init__(self, proxy: House, deadly: str) -> None:
+        self.proxy = proxy
+        self.deadly = deadly
+        self.deaths = 0
+
+    def work(self) -> None:
+        """Answer what is in flight, or die of it."""
+        waiting = self.proxy.upstream.open
+        if any(self.deadly in sent.inputs for sent in waiting):
+            self.deaths += 1
+            for sent in waiting:
+                sent.fail(ConnectionBroken("dead"))
+        else:
+            for sent in waiting:
+                sent.answer()
+
+
+@pytest.mark.parametrize("deadly", [0, 13, 63])
+def test_a_query_of_death_costs_its_sender_an_error(deadly: int) -> None:
+    """One call gets a 502, and all the others their rows."""
+    proxy = house(items=8, budget=64)
+    calls = [proxy.submit(text) for text in texts(64)]
+    mortal = Mortal(proxy, f"t{deadly}")
+
+    while proxy.upstream.open:
+        mortal.work()
+
+    assert isinstance(calls[deadly].error, ConnectionBroken)
+    assert all(call.is_right for call in calls if call is not calls[deadly])
+    assert mortal.deaths == 3
+    assert proxy.is_at_rest
+
+
+def test_a_suspect_travels_with_nobody_else_in_flight() -> None:
+    """Nobody new goes down with it."""
+    proxy = house()
+    suspect = proxy.submit("suspect")
+    proxy.upstream.open[0].fail(ConnectionBroken("1"))
+    proxy.upstream.open[0].fail(ConnectionBroken("2"))
+
+    others = [proxy.submit("a"), proxy.submit("b")]
+    alone = [sent.inputs for sent in proxy.upstream.open]
+    _serve(proxy)
+
+    assert alone == [["suspect"]]
+    assert suspect.is_right
+    assert all(call.is_right for call in others)
+
+
+def test_a_suspect_waits_for_those_in_flight() -> None:
+    """Who is under way already is not put at risk."""
+    proxy = house()
+    proxy.submit("suspect")
+    proxy.upstream.open[0].fail(ConnectionBroken("1"))
+    bystander = proxy.submit("bystander")
+    proxy.upstream.open[0].fail(ConnectionBroken("2"))
+    before = [sent.inputs for sent in proxy.upstream.open]
+
+    proxy.upstream.open[0].answer()
+
+    assert before == [["bystander"]]
+    assert bystander.is_right
+    assert [sent.inputs for sent in proxy.upstream.open] == [["suspect"]]
+
+
+def test_a_suspect_that_leaves_is_forgotten() -> None:
+    """Suspicion ends with the caller."""
+    proxy = house()
+    suspect = proxy.submit("suspect")
+    proxy.submit("bystander")
+    proxy.upstream.open[0].fail(ConnectionBroken("1"))
+    proxy.upstream.open[1].fail(ConnectionBroken("2"))
+
+    suspect.shares.cancel()
+    _serve(proxy)
+
+    assert proxy.is_at_rest
+
+
+@pytest.mark.parametrize("breaks", [0, 2])
+def test_parts_of_one_call_that_are_given_up_together_are_counted_once(
+    breaks: int,
+) -> None:
+    """The first takes the others along, which are on their way out as well."""
+    proxy = house(items=2)
+    call = proxy.submit(*texts(4))
+    for _ in range(breaks):
+        for sent in list(proxy.upstream.open):
+            sent.fail(ConnectionBroken("gone"))
+
+    for _ in range(10):
+        for sent in list(proxy.upstream.open):
+            sent.fail(CannotConnect("away"))
+        proxy.clock.advance(1)
+
+    assert isinstance(call.error, CannotConnect)
+    assert proxy.is_at_rest
+
+
+def test_behind_a_port_that_stays_open_nobody_is_to_blame() -> None:
+    """While a server restarts behind a balancer, calls wait as for any other."""
+    proxy = house()
+    answers = [False, False, True]
+    proxy.departures.is_alive = lambda: succeed(answers.pop(0))
+    call = proxy.submit("a")
+    proxy.upstream.open[0].fail(ConnectionBroken("closed"))
+    proxy.upstream.open[0].fail(ConnectionBroken("closed"))
+
+    while not proxy.upstream.open:
+        proxy.clock.advance(0.05)
+    _serve(proxy)
+
+    assert call.is_right
+    assert answers == []
+    assert proxy.is_at_rest
+
+
+def test_a_server_that_never_comes_back_tries_nobodys_patience_for_ever() -> None:
+    """A suspect waits no longer than anybody else."""
+    proxy = house()
+    proxy.departures.is_alive = lambda: succeed(False)
+    call = proxy.submit("a")
+    proxy.upstream.open[0].fail(ConnectionBroken("closed"))
+    proxy.upstream.open[0].fail(ConnectionBroken("closed"))
+
+    proxy.clock.pump([0.05] * 140)
+
+    assert isinstance(call.error, CannotConnect)
+    proxy.departures.stop()
+    assert proxy.is_at_rest
+
+
+def test_a_suspect_that_leaves_during_the_question_is_not_sent() -> None:
+    """Whoever asks for it then asks for nothing."""
+    proxy = house()
+    asked: Deferred[bool] = Deferred()
+    proxy.departures.is_alive = lambda: asked
+    call = proxy.submit("a")
+    proxy.upstream.open[0].fail(ConnectionBroken("closed"))
+    proxy.upstream.open[0].fail(ConnectionBroken("closed"))
+    later = proxy.submit("b")
+
+    call.shares.cancel()
+    asked.callback(True)
+    _serve(proxy)
+
+    assert later.is_right
+    assert proxy.is_at_rest

@@ -1,0 +1,131 @@
+"""Nobody waits in an unbounded queue, and nobody fills it alone."""
+
+import attrs
+import pytest
+from doubles import call_of, texts
+from twisted.internet.task import Clock
+
+from abproxy.batching.part import Caps, Part, chain
+from abproxy.batching.waiting import WaitingRoom
+from abproxy.errors import Overloaded
+
+CAPS = Caps(calls=100, items=4, size=1000)
+
+
+def _parts(*inputs: str, client: bytes = b"") -> list[Part]:
+    call = attrs.evolve(call_of(*inputs), client=client)
+    return chain(call, CAPS, 0.0)
+
+
+def _room(clock: Clock | None = None, **options: int) -> WaitingRoom:
+    limits = {"max_items": 10, "max_size": 1000, **options}
+    return WaitingRoom(clock=clock or Clock(), **limits)
+
+
+def test_items_are_bounded() -> None:
+    """More inputs than there is room for are refused, and not counted."""
+    room = _room()
+    room.admit(_parts(*texts(8)))
+
+    with pytest.raises(Overloaded):
+        room.admit(_parts(*texts(3)))
+
+    assert room.items == 8
+
+
+def test_bytes_are_bounded() -> None:
+    """Few inputs can be too much as well."""
+    room = _room()
+    room.admit(_parts("x" * 900))
+
+    with pytest.raises(Overloaded):
+        room.admit(_parts("y" * 100))
+
+
+def test_all_parts_of_a_large_call_count() -> None:
+    """The rest of an import waits too, even if it is in no queue yet."""
+    room = _room()
+
+    room.admit(_parts(*texts(9)))
+
+    assert room.items == 9
+
+
+def test_one_client_cannot_fill_the_room() -> None:
+    """Who has much waiting is refused while others are let in."""
+    room = _room(max_items_of_one=4)
+    room.admit(_parts(*texts(3), client=b"greedy"))
+
+    with pytest.raises(Overloaded) as refused:
+        room.admit(_parts(*texts(2), client=b"greedy"))
+    room.admit(_parts(*texts(3), client=b"modest"))
+
+    assert str(refused.value) == "3 of your inputs are waiting already: try again later"
+
+
+def test_a_call_over_the_clients_limit_gets_in_when_it_has_nothing_waiting() -> None:
+    """A client told to come back must have a chance then."""
+    room = _room(max_items_of_one=4)
+
+    room.admit(_parts(*texts(9), client=b"importer"))
+
+    assert room.items == 9
+
+
+def test_clients_are_forgotten_when_nothing_of_theirs_waits() -> None:
+    """A million clients leave no memory behind."""
+    room = _room()
+    parts = _parts(*texts(6), client=b"someone")
+    room.admit(parts)
+
+    for part in parts:
+        room.leave(part)
+
+    assert not room.of_clients
+    assert (room.items, room.size) == (0, 0)
+
+
+def _drain(room: WaitingRoom, clock: Clock, *, per_second: int) -> None:
+    """Let one input leave after the other for a second."""
+    for _ in range(per_second + 1):
+        [part] = _parts("x")
+        room.enter(part)
+        room.leave(part)
+        clock.advance(1 / per_second)
+
+
+def test_retry_after_comes_from_how_fast_others_leave() -> None:
+    """Twenty inputs a second make room for a hundred in five seconds."""
+    clock = Clock()
+    room = _room(clock, max_items=100, max_size=1_000_000)
+    _drain(room, clock, per_second=20)
+    room.admit(_parts(*texts(100)))
+
+    with pytest.raises(Overloaded) as refused:
+        room.admit(_parts(*texts(100)))
+
+    assert refused.value.retry_after_s == 5
+
+
+def test_retry_after_is_a_second_where_nothing_is_known() -> None:
+    """A caller is sent away for a moment, not for ever."""
+    room = _room()
+    room.admit(_parts(*texts(10)))
+
+    with pytest.raises(Overloaded) as refused:
+        room.admit(_parts("x"))
+
+    assert refused.value.retry_after_s == 1
+
+
+def test_nobody_is_sent_away_for_more_than_a_minute() -> None:
+    """Slow now is not slow for ever."""
+    clock = Clock()
+    room = _room(clock, max_items=1000, max_size=1_000_000)
+    _drain(room, clock, per_second=1)
+    room.admit(_parts(*texts(1000)))
+
+    with pytest.raises(Overloaded) as refused:
+        room.admit(_parts(*texts(500)))
+
+    assert refused.value.retry_after_s == 60
