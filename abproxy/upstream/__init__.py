@@ -1,0 +1,1 @@
+"""One batch, one request: how the inference server is spoken to."""

@@ -1,0 +1,96 @@
+"""
+Connections to the upstream: one agent and one pool for the whole process.
+
+Nothing is added to a request on its way and nothing is unpacked in a reply:
+no cookies of one client for the next, no compression that was not asked for.
+"""
+
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+from attrs import frozen
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
+from twisted.internet.defer import Deferred
+from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+__all__ = ["make_agent", "make_pool", "make_treq"]
+
+IDLE_S = 15
+"""
+How long an unused connection is kept, in seconds.
+
+Short of the idle timeout of common servers and balancers (uvicorn's 5 s
+aside), so that a request seldom meets a connection that is just closing.
+"""
+
+
+class _QuietPool(HTTPConnectionPool):
+    """A pool whose connections are no news for the log."""
+
+    @staticmethod
+    def _factory(*which: Any) -> Any:  # type: ignore[override]
+        factory = HTTPConnectionPool._factory(*which)  # noqa: SLF001
+        factory.noisy = False
+        return factory
+
+
+def make_pool(reactor: Any, max_connections: int) -> HTTPConnectionPool:
+    """
+    Make the pool that keeps connections open between batches.
+
+    A pool never queues and keeps two connections by default; ours keeps as
+    many as can be busy at once.
+    """
+    pool = _QuietPool(reactor)
+    pool.maxPersistentPerHost = max_connections
+    pool.cachedConnectionTimeout = IDLE_S
+    # What only asks, without a body, Twisted sends again if its connection was
+    # just closing; batches are sent again by us, knowingly.
+    pool.retryAutomatically = True
+    return pool
+
+
+def make_agent(
+    reactor: Any, pool: HTTPConnectionPool, connect_timeout_s: float
+) -> Agent:
+    """Make the agent that opens connections to the upstream."""
+    return Agent(reactor, pool=pool, connectTimeout=connect_timeout_s)
+
+
+@implementer(IAgent)
+@frozen
+class _AsIs:
+    """
+    Undo what treq adds to every request: `Accept-Encoding: gzip`.
+
+    treq would unpack the answer, and its bytes would not be the upstream's.
+    """
+
+    agent: IAgent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """Send the request without the header."""
+        plain = headers.copy() if headers is not None else Headers()
+        plain.removeHeader(b"Accept-Encoding")
+        return self.agent.request(method, uri, plain, bodyProducer)
+
+
+def make_treq(agent: IAgent) -> HTTPClient:
+    """
+    Make the treq client for batches.
+
+    Its cookie jar accepts nothing: a jar shared by all clients would hand the
+    session of one to the next.
+    """
+    jar = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    return HTTPClient(_AsIs(agent), cookiejar=jar)

@@ -1,0 +1,74 @@
+"""
+What each item cost in tokens: the upstream's own tokenizer is asked.
+
+Only wanted for the `usage` of a shared answer, and only if the operator asks
+for it to be exact: it is one request more for each batch.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+
+import msgspec
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from abproxy.batching.part import Part
+from abproxy.dialects.tei import TOKENIZE
+from abproxy.errors import ProxyError
+from abproxy.messages import HeaderList, Outgoing, Reply
+from abproxy.upstream.info import Facts
+
+__all__ = ["TokenCounter"]
+
+_decode_tokens = msgspec.json.Decoder(list[list[msgspec.Raw]]).decode
+_log = Logger()
+
+
+@define(kw_only=True, eq=False)
+class TokenCounter:
+    """Counts tokens with `POST /tokenize`."""
+
+    send: Callable[[Outgoing], Deferred[Reply]] = field(repr=False)
+
+    facts: Callable[[], Facts] = field(repr=False)
+    """What is known of the upstream: it cuts inputs at a length."""
+
+    async def count(self, parts: Sequence[Part]) -> list[list[int]]:
+        """
+        Count the tokens of each item of each part.
+
+        Where that fails, characters stand in for tokens: a caller who waits
+        for embeddings is not to fail for want of a figure.
+        """
+        try:
+            counts = await self._count(parts)
+        except (ProxyError, msgspec.DecodeError, ValueError) as error:
+            _log.warn("Tokens cannot be counted: {error}", error=error)
+            return [list(part.lengths) for part in parts]
+        ends = accumulate((len(part.items) for part in parts), initial=0)
+        return [counts[start:end] for start, end in pairwise(ends)]
+
+    async def _count(self, parts: Sequence[Part]) -> list[int]:
+        items = [item for part in parts for item in part.items]
+        texts = [item for item in items if item.startswith(b'"')]
+        headers = parts[0].call.lane.headers
+        counted = iter(await self._ask(texts, headers) if texts else [])
+        most = self.facts().max_input_length
+        counts = [
+            next(counted) if item.startswith(b'"') else item.count(b",") + 1
+            for item in items
+        ]
+        return [min(count, most or count) for count in counts]
+
+    async def _ask(self, texts: Sequence[bytes], headers: HeaderList) -> list[int]:
+        question = Outgoing(
+            path=TOKENIZE.path,
+            headers=(*headers, (b"Content-Type", b"application/json")),
+            body=TOKENIZE.batch_body(texts, b""),
+        )
+        reply = await self.send(question)
+        counts = [len(tokens) for tokens in _decode_tokens(reply.body)]
+        if len(counts) != len(texts):
+            raise ValueError(f"{len(counts)} counts for {len(texts)} texts")
+        return counts

@@ -1,0 +1,164 @@
+"""
+Knowing the upstream: ask at start, every minute, and whenever in doubt.
+
+A server that cannot be asked is no reason not to serve; what is not known has
+defaults.  A refusal that contradicts what is known is believed at once.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import attrs
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from abproxy.errors import ConnectionBroken, ProxyError, UpstreamBroken
+from abproxy.headers import Credentials
+from abproxy.messages import Outgoing, Reply
+from abproxy.upstream.info import Facts, batch_limit_in, read_info
+
+__all__ = ["Discovery"]
+
+EVERY_S = 60.0
+"""How often a server that answers is asked again, in seconds."""
+
+RETRY_S = 1.0
+"""How long after a failure a server is asked again, in seconds."""
+
+TIMEOUT_S = 10.0
+"""How long an answer may take, in seconds: a busy server is slow to answer."""
+
+Send = Callable[[Outgoing], Deferred[Reply]]
+
+
+@define(kw_only=True, eq=False)
+class Discovery:
+    """What is known of one upstream, kept up to date."""
+
+    send: Send = field(repr=False)
+    credentials: Credentials
+    clock: IReactorTime = field(repr=False)
+
+    learned: Callable[[Facts], None] = field(default=lambda _facts: None, repr=False)
+    """Called when something else is known than before."""
+
+    facts: Facts = field(factory=Facts, init=False)
+    _next: IDelayedCall | None = field(default=None, init=False, repr=False)
+    _asking: Deferred[Any] | None = field(default=None, init=False, repr=False)
+    _trouble: str = field(default="", init=False)
+    _running: bool = field(default=False, init=False)
+    _log: ClassVar[Logger] = Logger()
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._running = True
+        self._ask()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._running = False
+        self._cancel_next()
+        if self._asking is not None:
+            self._asking.cancel()
+
+    def watched(self, outgoing: Outgoing) -> Deferred[Reply]:
+        """Send *outgoing*, and learn from what comes of it."""
+        return self.send(outgoing).addCallbacks(self._heard, self._failed)
+
+    def is_alive(self) -> Deferred[bool]:
+        """Ask whether the server answers, whatever it says; never fails."""
+        asked = self.send(self._question())
+        asked.addTimeout(TIMEOUT_S, self.clock)
+        return asked.addCallbacks(lambda _: True, lambda _: False)
+
+    def _heard(self, reply: Reply) -> Reply:
+        limit = batch_limit_in(reply)
+        if limit is not None and limit != self.facts.max_batch_inputs:
+            self._believe(attrs.evolve(self.facts, max_batch_inputs=limit))
+            self._doubt()
+        return reply
+
+    def _failed(self, failure: Failure) -> Failure:
+        # A server that comes back may have other limits than before.
+        if failure.check(ConnectionBroken):
+            self._doubt()
+        return failure
+
+    def _doubt(self) -> None:
+        if self._running and self._asking is None:
+            self._ask_in(RETRY_S)
+
+    def _ask(self) -> None:
+        self._next = None
+        asking = self._asking = Deferred.fromCoroutine(self._ask_once())
+        asking.addErrback(self._asked_in_vain).addCallback(self._asked)
+
+    def _asked(self, pause_s: float) -> None:
+        self._asking = None
+        if self._running:
+            self._ask_in(pause_s)
+
+    def _asked_in_vain(self, failure: Failure) -> float:
+        if not failure.check(CancelledError):
+            self._log.failure("A bug while asking the inference server", failure)
+        return RETRY_S
+
+    async def _ask_once(self) -> float:
+        """Ask, and say after how many seconds to ask again."""
+        try:
+            asked = self.send(self._question())
+            asked.addTimeout(TIMEOUT_S, self.clock, lambda *_: Failure(_no_answer()))
+            self._answered(await asked)
+        except ProxyError as error:
+            self._note_trouble(str(error))
+            return RETRY_S
+        return EVERY_S
+
+    def _question(self) -> Outgoing:
+        headers = self.credentials.on(())
+        return Outgoing(method=b"GET", path=b"/info", headers=headers, body=b"")
+
+    def _answered(self, reply: Reply) -> None:
+        facts = read_info(reply)
+        if facts is not None:
+            self._trouble = ""
+            self._believe(facts)
+        elif reply.status in {401, 403}:
+            self._note_trouble(
+                "it wants a key for /info: set INFERENCE_SERVICE_KEY, or the limits "
+                "by hand with MAX_BATCH_INPUTS and BUDGET"
+            )
+        else:
+            self._note_trouble(f"it answers /info with {reply.status}, unlike TEI")
+
+    def _believe(self, facts: Facts) -> None:
+        if facts != self.facts:
+            self.facts = facts
+            self._log.info("The inference server says {facts}", facts=facts)
+            self.learned(facts)
+
+    def _note_trouble(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._log.warn("Cannot ask the inference server: {why}", why=trouble)
+
+    def _ask_in(self, pause_s: float) -> None:
+        # Doubt may only bring a question forward: a server that breaks down
+        # every half second would never be asked otherwise.
+        at = self.clock.seconds() + pause_s
+        if self._next is not None and self._next.getTime() <= at:
+            return
+        self._cancel_next()
+        self._next = self.clock.callLater(pause_s, self._ask)
+
+    def _cancel_next(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+
+def _no_answer() -> UpstreamBroken:
+    return UpstreamBroken(f"it did not answer /info within {TIMEOUT_S:g} seconds")

@@ -1,0 +1,150 @@
+"""Exact usage: each caller of a shared batch hears what its own texts cost."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+from webdoubles import in_memory_proxy
+
+from abproxy.batching.part import Part
+from abproxy.dialects.call import Call, Lane
+from abproxy.dialects.openai import OPENAI
+from abproxy.errors import UpstreamTimeout
+from abproxy.messages import HeaderList, Outgoing, Reply
+from abproxy.upstream.counting import TokenCounter
+from abproxy.upstream.info import Facts
+
+KEY: HeaderList = ((b"Authorization", b"Bearer key"),)
+
+
+def part_of(*inputs: Any) -> Part:
+    """Make the only part of a call for /v1/embeddings."""
+    body = msgspec.json.encode({"input": list(inputs)})
+    reading = OPENAI.read(body)
+    assert reading is not None
+    lane = Lane(dialect=OPENAI, path=OPENAI.path, headers=KEY, options=reading.options)
+    alone = Outgoing(path=OPENAI.path, headers=KEY, body=body)
+    call = Call(lane=lane, items=reading.items, alone=alone)
+    items = reading.items
+    return Part(call=call, items=items.spelled, lengths=items.lengths, arrived_at=0.0)
+
+
+class Tokenizer:
+    """Has a token for each word."""
+
+    def __init__(self) -> None:
+        self.asked: list[Outgoing] = []
+
+    def send(self, outgoing: Outgoing) -> Deferred[Reply]:
+        """Answer `POST /tokenize`."""
+        self.asked.append(outgoing)
+        texts = json.loads(outgoing.body)["inputs"]
+        body = json.dumps([[{"id": 1}] * len(text.split()) for text in texts])
+        return succeed(reply(body.encode()))
+
+
+def reply(body: bytes) -> Reply:
+    """Make an answer."""
+    return Reply(status=200, reason=b"", headers=(), body=body)
+
+
+def counts_of(counter: TokenCounter, *parts: Part) -> list[list[int]]:
+    """Count, where all answers are here already."""
+    found: list[list[list[int]]] = []
+    Deferred.fromCoroutine(counter.count(parts)).addCallback(found.append)
+    return found[0]
+
+
+def counter_of(tokenizer: Any, most: int | None = None) -> TokenCounter:
+    """Make a counter in front of *tokenizer*."""
+    facts = Facts(max_input_length=most)
+    return TokenCounter(send=tokenizer.send, facts=lambda: facts)
+
+
+def test_tokens_are_counted_for_each_item_of_each_part() -> None:
+    """One question for the whole batch, with the lane's credentials."""
+    tokenizer = Tokenizer()
+    parts = [part_of("one two", "three"), part_of("four five six")]
+
+    counts = counts_of(counter_of(tokenizer), *parts)
+
+    [asked] = tokenizer.asked
+    assert counts == [[2, 1], [3]]
+    assert asked.path == b"/tokenize"
+    assert KEY[0] in asked.headers
+
+
+def test_token_ids_are_tokens() -> None:
+    """What was tokenised before is only counted."""
+    tokenizer = Tokenizer()
+
+    counts = counts_of(counter_of(tokenizer), part_of([1, 2, 3]), part_of([4]))
+
+    assert counts == [[3], [1]]
+    assert tokenizer.asked == []
+
+
+def test_what_is_cut_off_costs_nothing() -> None:
+    """An upstream that cuts long inputs counts what is left."""
+    counts = counts_of(counter_of(Tokenizer(), most=2), part_of("a b c d", "e"))
+
+    assert counts == [[2, 1]]
+
+
+class Broken:
+    """Gives no usable answer."""
+
+    def __init__(self, outcome: Any) -> None:
+        self.outcome = outcome
+
+    def send(self, _outgoing: Outgoing) -> Deferred[Reply]:
+        """Answer wrongly, or not at all."""
+        if isinstance(self.outcome, Exception):
+            return fail(self.outcome)
+        return succeed(reply(self.outcome))
+
+
+@pytest.mark.parametrize("outcome", [UpstreamTimeout("slow"), b"no", b"[[]]", b"{}"])
+def test_where_nobody_counts_characters_stand_in(outcome: Any) -> None:
+    """A caller who waits for embeddings does not fail for want of a figure."""
+    counts = counts_of(counter_of(Broken(outcome)), part_of("abc", "de"))
+
+    assert counts == [[3, 2]]
+
+
+class Counting(Resource):
+    """An upstream with a token for each word, and usage in its answers."""
+
+    isLeaf = True
+
+    def render(self, request: Request) -> bytes:
+        """Answer /v1/embeddings or /tokenize."""
+        asked = json.loads(request.content.read())
+        if request.path == b"/tokenize":
+            tokens = [[1] * len(text.split()) for text in asked["inputs"]]
+            return json.dumps(tokens).encode()
+        texts = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
+        data = [{"embedding": [at], "index": at} for at in range(len(texts))]
+        total = sum(len(text.split()) for text in texts)
+        usage = {"prompt_tokens": total, "total_tokens": total}
+        return json.dumps({"data": data, "usage": usage}).encode()
+
+
+def test_callers_of_a_shared_batch_hear_their_own_counts() -> None:
+    """With USAGE=exact the shares of an answer are what each call cost."""
+    proxy = in_memory_proxy(Counting(), max_batch_calls=2, max_wait_s=1)
+    departures = proxy.departures
+    departures.count = TokenCounter(send=departures.send, facts=Facts).count
+    clients = [proxy.connect(), proxy.connect()]
+
+    clients[0].embed(b'{"input":"a b c d e"}', path="/v1/embeddings")
+    clients[1].embed(b'{"input":"extraordinarily"}', path="/v1/embeddings")
+    for _ in range(4):
+        proxy.flush()
+
+    found = [json.loads(client.answers()[0].body)["usage"] for client in clients]
+    assert [usage["prompt_tokens"] for usage in found] == [5, 1]

@@ -1,0 +1,320 @@
+"""When the upstream is asked who it is, and what is believed."""
+
+from typing import Any
+
+import pytest
+from attrs import define, field
+from doubles import RecordingUpstream, reply
+from twisted.internet.defer import fail, succeed
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+
+from abproxy.errors import ConnectionBroken, UpstreamBroken, UpstreamTimeout
+from abproxy.headers import Credentials
+from abproxy.messages import Outgoing
+from abproxy.upstream.discovery import Discovery
+from abproxy.upstream.info import Facts
+
+INFO = (
+    b'{"max_client_batch_size":%d,"max_concurrent_requests":512,'
+    b'"model_type":{"embedding":{"pooling":"mean"}}}'
+)
+TOO_MANY = b'{"error":"batch size 33 > maximum allowed batch size 8"}'
+BATCH = Outgoing(path=b"/embed", headers=(), body=b"{}")
+
+
+@define(eq=False)
+class Asking:
+    """A discovery with its clock and upstream."""
+
+    clock: Clock = field(factory=Clock)
+    upstream: RecordingUpstream = field(factory=RecordingUpstream)
+    learned: list[Facts] = field(factory=list)
+    discovery: Discovery = field(init=False)
+    key: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.discovery = Discovery(
+            send=self.upstream.send,
+            credentials=Credentials(key=self.key),
+            clock=self.clock,
+            learned=self.learned.append,
+        )
+        self.discovery.start()
+
+    @property
+    def count(self) -> int:
+        return len(self.upstream.sent)
+
+    def tell(self, limit: int = 32) -> None:
+        self.upstream.open[0].done.callback(reply(200, INFO % limit))
+
+
+def test_it_asks_at_once() -> None:
+    """At start nothing is known."""
+    asking = Asking()
+
+    [sent] = asking.upstream.sent
+    assert (sent.outgoing.method, sent.outgoing.path) == (b"GET", b"/info")
+    assert asking.discovery.facts == Facts()
+
+
+def test_it_asks_with_our_own_key() -> None:
+    """TEI wants it for /info as well."""
+    asking = Asking(key="ours")
+
+    assert asking.upstream.sent[0].outgoing.headers == (
+        (b"Authorization", b"Bearer ours"),
+    )
+    assert "ours" not in repr(asking.discovery)
+
+
+def test_what_is_learned_is_told() -> None:
+    """And known from then on."""
+    asking = Asking()
+
+    asking.tell(limit=8)
+
+    assert [facts.max_batch_inputs for facts in asking.learned] == [8]
+    assert asking.discovery.facts.task == "embedding"
+
+
+def test_it_asks_again_every_minute() -> None:
+    """A server may be restarted with other limits."""
+    asking = Asking()
+    asking.tell()
+
+    asking.clock.advance(59)
+    before = asking.count
+    asking.clock.advance(1)
+
+    assert (before, asking.count) == (1, 2)
+
+
+def test_the_same_answer_is_no_news() -> None:
+    """Nothing is told twice."""
+    asking = Asking()
+    asking.tell()
+    asking.clock.advance(60)
+
+    asking.tell()
+
+    assert len(asking.learned) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [UpstreamBroken("no"), ConnectionBroken("no"), UpstreamTimeout("no")]
+)
+def test_a_server_that_cannot_be_asked_is_asked_again_soon(error: Exception) -> None:
+    """It is perhaps just starting."""
+    asking = Asking()
+    asking.upstream.sent[0].fail(error)
+
+    asking.clock.advance(1)
+
+    assert asking.count == 2
+
+
+def test_trouble_is_logged_once() -> None:
+    """Not every second while it lasts."""
+    with capturedLogs() as logged:
+        asking = Asking()
+        for _ in range(3):
+            asking.upstream.open[0].fail(UpstreamBroken("connection refused"))
+            asking.clock.advance(1)
+
+    assert [event["why"] for event in logged] == ["connection refused"]
+
+
+def test_trouble_that_comes_back_is_logged_again() -> None:
+    """It was over in between."""
+    with capturedLogs() as logged:
+        asking = Asking()
+        asking.upstream.open[0].fail(UpstreamBroken("refused"))
+        asking.clock.advance(1)
+        asking.tell()
+        asking.clock.advance(60)
+        asking.upstream.open[0].fail(UpstreamBroken("refused"))
+
+    assert [event.get("why") for event in logged] == ["refused", None, "refused"]
+
+
+def test_a_server_that_does_not_answer_is_given_up_and_asked_again() -> None:
+    """A question that hangs would be the last one."""
+    asking = Asking()
+
+    asking.clock.advance(10)
+    asking.clock.advance(1)
+
+    assert asking.upstream.sent[0].was_cancelled
+    assert asking.count == 2
+
+
+def test_a_server_that_wants_a_key_is_asked_again_in_a_minute() -> None:
+    """The log says which setting to make."""
+    with capturedLogs() as logged:
+        asking = Asking()
+        asking.upstream.sent[0].refuse(401, b"")
+
+    assert "INFERENCE_SERVICE_KEY" in logged[0]["why"]
+    assert [call.getTime() for call in asking.clock.getDelayedCalls()] == [60]
+
+
+def test_a_server_that_is_no_tei_is_no_trouble() -> None:
+    """It is served with defaults, and the log says so."""
+    with capturedLogs() as logged:
+        asking = Asking()
+        asking.upstream.sent[0].refuse(404, b"<html>")
+
+    assert logged[0]["why"] == "it answers /info with 404, unlike TEI"
+    assert asking.discovery.facts == Facts()
+    assert asking.learned == []
+
+
+def test_a_refusal_that_contradicts_what_is_known_is_believed() -> None:
+    """At once, and the server is asked again a second later."""
+    asking = Asking()
+    asking.tell(limit=32)
+    results: list[Any] = []
+
+    asking.discovery.watched(BATCH).addCallback(results.append)
+    asking.upstream.open[0].refuse(422, TOO_MANY)
+    asking.clock.advance(1)
+
+    assert [facts.max_batch_inputs for facts in asking.learned] == [32, 8]
+    assert asking.discovery.facts.task == "embedding"
+    assert results[0].body == TOO_MANY
+    assert asking.upstream.sent[-1].outgoing.path == b"/info"
+
+
+def test_a_refusal_that_says_nothing_new_is_only_passed_on() -> None:
+    """A client may send too many inputs at any time."""
+    asking = Asking()
+    asking.tell(limit=8)
+
+    asking.discovery.watched(BATCH)
+    asking.upstream.open[0].refuse(422, TOO_MANY)
+    asking.clock.advance(1)
+
+    assert asking.count == 2
+    assert len(asking.learned) == 1
+
+
+def test_a_broken_connection_is_a_reason_to_ask() -> None:
+    """A server that comes back may be another."""
+    asking = Asking()
+    asking.tell()
+    results: list[Any] = []
+
+    asking.discovery.watched(BATCH).addErrback(results.append)
+    asking.upstream.open[0].fail(ConnectionBroken("gone"))
+    asking.clock.advance(1)
+
+    assert results[0].check(ConnectionBroken)
+    assert asking.upstream.sent[-1].outgoing.path == b"/info"
+
+
+def test_a_slow_answer_is_no_reason_to_ask() -> None:
+    """The server is busy, not new."""
+    asking = Asking()
+    asking.tell()
+
+    asking.discovery.watched(BATCH).addErrback(lambda _: None)
+    asking.upstream.open[0].fail(UpstreamTimeout("slow"))
+    asking.clock.advance(1)
+
+    assert asking.count == 2
+
+
+def test_doubt_after_doubt_does_not_put_the_question_off() -> None:
+    """A server that breaks down all the time is asked nevertheless."""
+    asking = Asking()
+    asking.tell()
+
+    for _ in range(4):
+        asking.discovery.watched(BATCH).addErrback(lambda _: None)
+        asking.upstream.open[-1].fail(ConnectionBroken("gone"))
+        asking.clock.advance(0.5)
+
+    paths = [sent.outgoing.path for sent in asking.upstream.sent]
+    assert paths[1:].count(b"/info") == 1
+
+
+def test_doubt_while_asking_is_answered_already() -> None:
+    """One question at a time."""
+    asking = Asking()
+
+    asking.discovery.watched(BATCH).addErrback(lambda _: None)
+    asking.upstream.open[1].fail(ConnectionBroken("gone"))
+    asking.clock.advance(1)
+
+    assert asking.count == 2
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda _: succeed(reply(200, INFO % 8)), lambda _: fail(_BROKEN)]
+)
+def test_an_outcome_in_the_same_turn_does_not_end_the_asking(answer: Any) -> None:
+    """Doubt is heard afterwards as it was before."""
+    clock = Clock()
+    discovery = Discovery(send=answer, credentials=Credentials(), clock=clock)
+
+    discovery.start()
+    discovery.watched(BATCH).addErrback(lambda _: None)
+
+    assert discovery._asking is None
+    assert len(clock.getDelayedCalls()) == 1
+    discovery.stop()
+
+
+_BROKEN = ConnectionBroken("gone")
+
+
+def test_stopping_leaves_no_timer() -> None:
+    """Nothing happens after the end."""
+    asking = Asking()
+    asking.tell()
+
+    asking.discovery.stop()
+
+    assert not asking.clock.getDelayedCalls()
+
+
+def test_stopping_takes_the_open_question_back() -> None:
+    """And nobody complains that it was not answered."""
+    with capturedLogs() as logged:
+        asking = Asking()
+
+        asking.discovery.stop()
+
+    assert asking.upstream.sent[0].was_cancelled
+    assert not asking.clock.getDelayedCalls()
+    assert logged == []
+
+
+def test_doubt_after_stopping_is_no_reason_to_ask() -> None:
+    """The last batches may break while the proxy stops."""
+    asking = Asking()
+    asking.discovery.watched(BATCH).addErrback(lambda _: None)
+    asking.discovery.stop()
+
+    asking.upstream.sent[1].fail(ConnectionBroken("gone"))
+
+    assert not asking.clock.getDelayedCalls()
+
+
+def test_a_bug_in_who_learns_is_logged_and_the_asking_goes_on(
+    nothing_leaked: list[object],
+) -> None:
+    """What is not known now may be known in a second."""
+
+    def learned(_facts: Facts) -> None:
+        raise RuntimeError("a bug")
+
+    asking = Asking()
+    asking.discovery.learned = learned
+    asking.tell()
+
+    assert len(nothing_leaked) == 1
+    nothing_leaked.clear()
+    assert len(asking.clock.getDelayedCalls()) == 1

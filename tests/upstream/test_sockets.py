@@ -1,0 +1,212 @@
+"""The way upstream over real sockets, where transports in memory would lie."""
+
+from collections.abc import AsyncIterator
+from gzip import compress
+from typing import Any
+
+import pytest_twisted
+from attrs import define
+from rawdoubles import Peer, Server, answering, turn
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.logger import capturedLogs
+from twisted.web.client import Agent, HTTPConnectionPool
+
+from abproxy.errors import CannotConnect, ConnectionBroken
+from abproxy.messages import Outgoing
+from abproxy.upstream.agent import make_agent, make_pool, make_treq
+from abproxy.upstream.client import TreqUpstream
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
+WHOLE = HEAD + b"\r\n[[1]]"
+
+
+@define(eq=False)
+class Way:
+    """A server and the way there."""
+
+    server: Server
+    port: Any
+    pool: HTTPConnectionPool
+    agent: Agent
+
+    def send(self) -> Deferred[Any]:
+        upstream = TreqUpstream(
+            http=make_treq(self.agent),
+            base_url=f"http://127.0.0.1:{self.port.getHost().port}",
+            clock=reactor,
+            timeout_s=10,
+            max_answer_bytes=1000,
+        )
+        return upstream.send(Outgoing(path=b"/embed", headers=(), body=b"{}"))
+
+
+@pytest_twisted.async_yield_fixture
+async def way() -> AsyncIterator[Way]:
+    """Listen on a free port of this machine."""
+    server = Server()
+    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(server)
+    pool = make_pool(reactor, max_connections=4)
+    yield Way(server, port, pool, make_agent(reactor, pool, 5))
+    await maybeDeferred(port.stopListening)
+    for peer in server.peers:
+        peer.transport.abortConnection()
+        await peer.lost
+    await (pool.closeCachedConnections() or turn())
+
+
+async def outcome(reply: Deferred[Any]) -> Any:
+    """Wait for the reply or the error."""
+    return await reply.addErrback(lambda failure: failure.value)
+
+
+@pytest_twisted.ensureDeferred
+async def test_connections_are_used_again(way: Way) -> None:
+    """A batch does not pay for a handshake."""
+    way.server.asked = answering(WHOLE)
+
+    replies = [await way.send() for _ in range(3)]
+
+    assert [reply.body for reply in replies] == [b"[[1]]"] * 3
+    assert len(way.server.peers) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_that_was_closed_meanwhile_is_not_used(way: Way) -> None:
+    """A server may close an idle connection at any time."""
+    way.server.asked = answering(WHOLE)
+    await way.send()
+    way.server.peers[0].transport.loseConnection()
+    await way.server.peers[0].lost
+    await turn()
+
+    reply = await way.send()
+
+    assert reply.body == b"[[1]]"
+    assert len(way.server.peers) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_cookies_of_one_answer_are_not_sent_with_the_next(way: Way) -> None:
+    """They were meant for another client."""
+    way.server.asked = answering(HEAD + b"Set-Cookie: session=1; Path=/\r\n\r\n[[1]]")
+
+    reply = await way.send()
+    await way.send()
+
+    assert (b"Set-Cookie", b"session=1; Path=/") in reply.headers
+    assert b"cookie" not in way.server.peers[0].received.lower()
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_asked_for_that_nobody_asked_for(way: Way) -> None:
+    """No compression, no name of a browser."""
+    way.server.asked = answering(WHOLE)
+
+    await way.send()
+
+    lines = way.server.peers[0].received.lower()
+    assert b"accept-encoding" not in lines
+    assert b"user-agent" not in lines
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_packed_without_being_asked_is_unpacked(way: Way) -> None:
+    """Rows are cut from text; a client has lost nothing but a header."""
+    packed = compress(b"[[1]]")
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+    way.server.asked = answering(head % len(packed) + packed)
+
+    reply = await way.send()
+
+    assert reply.body == b"[[1]]"
+    assert reply.headers == ()
+
+
+@pytest_twisted.ensureDeferred
+async def test_cancelling_before_the_head_closes_the_connection(way: Way) -> None:
+    """TEI forgets what it has not begun to compute."""
+    received: Deferred[Peer] = Deferred()
+    way.server.asked = received.callback
+    sent = way.send()
+    peer = await received
+
+    sent.cancel()
+
+    assert isinstance(await outcome(sent), CancelledError)
+    await peer.lost
+
+
+@pytest_twisted.ensureDeferred
+async def test_cancelling_during_the_body_closes_the_connection(way: Way) -> None:
+    """Twisted's own ways to read a body would leave it open."""
+    way.server.asked = answering(HEAD + b"\r\n[[")
+    sent = way.send()
+    await turn()
+
+    sent.cancel()
+
+    assert isinstance(await outcome(sent), CancelledError)
+    await way.server.peers[0].lost
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_is_cut_short_is_no_answer(way: Way) -> None:
+    """The connection broke, and that is what the caller hears."""
+
+    def cut(peer: Peer) -> None:
+        peer.transport.write(HEAD + b"\r\n[[")
+        peer.transport.loseConnection()
+
+    way.server.asked = cut
+
+    assert type(await outcome(way.send())) is ConnectionBroken
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_hangs_up_has_broken_the_connection(way: Way) -> None:
+    """As TEI does when it dies of a query."""
+    way.server.asked = lambda peer: peer.transport.loseConnection()
+
+    error = await outcome(way.send())
+
+    assert type(error) is ConnectionBroken
+    assert "closed cleanly" in str(error)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_is_no_http_has_broken_the_connection(way: Way) -> None:
+    """Whatever it is, it cannot be read on."""
+    way.server.asked = answering(b"SSH-2.0-OpenSSH\r\n")
+
+    assert type(await outcome(way.send())) is ConnectionBroken
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_lengths_in_an_answer_are_none(way: Way) -> None:
+    """Where it ends would be a matter of opinion."""
+    way.server.asked = answering(HEAD + b"Content-Length: 4\r\n\r\n[[1]]")
+
+    assert type(await outcome(way.send())) is ConnectionBroken
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_closed_port_cannot_be_connected_to(way: Way) -> None:
+    """Nothing was sent, and the caller knows it."""
+    port = way.port.getHost().port
+    await way.port.stopListening()
+    way.port.getHost = lambda: type("Address", (), {"port": port})
+
+    assert type(await outcome(way.send())) is CannotConnect
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_pool_says_nothing_in_the_log(way: Way) -> None:
+    """A connection is no news."""
+    way.server.asked = answering(WHOLE)
+
+    with capturedLogs() as logged:
+        await way.send()
+
+    assert [event for event in logged if "HTTP11" in str(event)] == []
