@@ -1,0 +1,1 @@
+"""The clients' door: what comes in over HTTP, and what goes out again."""

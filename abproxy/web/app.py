@@ -1,0 +1,131 @@
+"""
+The door: which request takes which road.
+
+Batched routes return a Deferred that fires with the call's own part of a
+batch.  Everything else, and whatever a batched route does not understand, is
+relayed.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NoReturn, TypeVar, cast
+
+from attrs import define
+from klein import Klein
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from twisted.web.server import Request
+
+from abproxy.batching.departures import Departures
+from abproxy.dialects.answer import error_reply, write_answer
+from abproxy.dialects.call import Call, Dialect
+from abproxy.dialects.routes import ALIASES, ROUTES, dialect_of, may_be_batched
+from abproxy.dialects.tei import EMBED
+from abproxy.errors import InternalError, ProxyError, UpstreamTimeout
+from abproxy.messages import Reply
+from abproxy.web.caller import Caller, Callers
+from abproxy.web.keys import Keys
+from abproxy.web.rates import Rates
+from abproxy.web.receiving import Receiving
+from abproxy.web.relay import Relay
+from abproxy.web.replying import write_reply
+
+__all__ = ["Door", "refusal"]
+
+READS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+"""Methods that ask for no work: a probe is never told to slow down."""
+
+_Route = TypeVar("_Route", bound=Callable[..., Any])
+
+
+def on_batched_routes(app: Klein) -> Callable[[_Route], _Route]:
+    """Decorate the one function that answers all batched routes."""
+
+    def decorate(route: _Route) -> _Route:
+        for path in (*ROUTES, *ALIASES):
+            route = app.route(path.decode(), methods=["POST"])(route)
+        return route
+
+    return decorate
+
+
+@define(kw_only=True, eq=False)
+class Door:
+    """All routes, as a Klein app."""
+
+    keys: Keys
+    callers: Callers
+    rates: Rates
+    receiving: Receiving
+    departures: Departures
+    relay: Relay
+    task: Callable[[], str | None]
+    """What the upstream's model does, if that is known."""
+
+    app: ClassVar[Klein] = Klein()
+    _log: ClassVar[Logger] = Logger()
+
+    @on_batched_routes(app)
+    async def batched(self, request: Request) -> None:
+        """Answer with the call's own part of a batch."""
+        self.keys.check(request)
+        caller = self.callers.who(request)
+        call = self._understand(request, caller)
+        if call is None:
+            await self._relay(request, caller)
+            return
+        self.rates.check(caller.client)
+        shares = self.departures.submit(call)
+        self.rates.take(caller.client, len(call.items.spelled))
+        if caller.deadline_s is not None:
+            shares.addTimeout(caller.deadline_s, self.departures.clock, _too_late)
+        write_reply(request, write_answer(call, await shares))
+
+    def _understand(self, request: Request, caller: Caller) -> Call | None:
+        # Klein takes `//embed` for `/embed` and `post` for `POST`; the request
+        # itself says better.
+        if not may_be_batched(request.method, request.uri):
+            return None
+        dialect = dialect_of(request.uri, self.task())
+        if dialect is None:
+            return None
+        call = self.receiving.read(request, dialect, caller)
+        return call if call and self.departures.takes(call) else None
+
+    @app.route("/", branch=True)
+    async def relayed(self, request: Request) -> None:
+        """Pass the request on alone and unchanged."""
+        self.keys.check(request)
+        await self._relay(request, self.callers.who(request))
+
+    async def _relay(self, request: Request, caller: Caller) -> None:
+        if request.method not in READS:
+            self.rates.check(caller.client)
+            self.rates.take(caller.client, 1)
+        await self.relay.pass_on(request)
+
+    @app.handle_errors(Exception)
+    def failed(self, request: IRequest, failure: Failure) -> None:
+        """Say what went wrong, in the words of the route."""
+        error = failure.value
+        if not isinstance(error, ProxyError):
+            self._log.failure("A request failed", failure)
+            error = InternalError("a bug in abproxy; its log says more")
+        request = cast("Request", request)
+        if request.startedWriting:
+            request.channel.forceAbortClient()
+        else:
+            write_reply(request, error_reply(error, _language(request.uri)))
+
+
+def refusal(error: ProxyError, target: bytes) -> Reply:
+    """Write *error* for a *target*, before there is a request to answer."""
+    return error_reply(error, _language(target))
+
+
+def _too_late(_result: object, deadline_s: float) -> NoReturn:
+    raise UpstreamTimeout(f"your deadline of {deadline_s * 1000:g} ms has passed")
+
+
+def _language(target: bytes) -> Dialect:
+    return dialect_of(target, None) or EMBED

@@ -1,0 +1,149 @@
+"""One connection of a client: what it may send, and how it ends."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ITCPTransport
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+
+from abproxy.errors import HeadTooLarge, ProxyError, TooSlow
+from abproxy.messages import Reply, reason_of
+from abproxy.web.request import DoorRequest, Rules, without_origin
+
+__all__ = ["DoorChannel"]
+
+MAX_HEAD_BYTES = 64 << 10
+"""The longest head of a request: long tokens and cookies fit."""
+
+LINGER_S = 5
+"""How long a refused body may still come in before the connection is cut."""
+
+_GONE = Failure(ConnectionDone())
+
+
+class House(Rules, Protocol):
+    """What a connection has to know of the door."""
+
+    reactor: Any
+    patience_s: float
+    refusal: Callable[[ProxyError, bytes], Reply]
+
+    def channel_made(self, channel: "DoorChannel") -> None:
+        """A connection has come."""
+
+    def channel_lost(self, channel: "DoorChannel") -> None:
+        """A connection has gone."""
+
+
+class DoorChannel(HTTPChannel):
+    """One connection of a client."""
+
+    site: House
+
+    totalHeadersSize = MAX_LENGTH = MAX_HEAD_BYTES  # noqa: N815
+
+    waits_since: float | None = None
+    """Since when a request is arriving; None once its bytes are in no hurry."""
+
+    is_surplus = False
+    """Whether it is one connection too many."""
+
+    _discards = False
+
+    @property
+    def command(self) -> bytes:
+        """The method of the request whose head is complete."""
+        return bytes(self._command)
+
+    @property
+    def target(self) -> bytes:
+        """Path and query of that request."""
+        return without_origin(self._path)
+
+    @property
+    def version(self) -> bytes:
+        """The HTTP version of that request."""
+        return bytes(self._version)
+
+    def connectionMade(self) -> None:
+        """Count the connection in."""
+        super().connectionMade()
+        self.site.channel_made(self)
+
+    def connectionLost(self, reason: Failure = _GONE) -> None:
+        """Count the connection out."""
+        super().connectionLost(reason)
+        self.site.channel_lost(self)
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Take in a header line; a length of thousands of digits is no length."""
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:
+            self.refuse_head()
+            return False
+
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002, N802
+        """Say that a head is too long, where Twisted would just hang up."""
+        self.refuse(HeadTooLarge(f"a head may have {MAX_HEAD_BYTES} bytes at most"))
+
+    def allContentReceived(self) -> None:
+        """Note the end of a body, unless it was refused and the client was told."""
+        if not self._discards:
+            super().allContentReceived()
+
+    def refuse_head(self) -> None:
+        """Answer 400 and hang up, as Twisted does to what is no HTTP."""
+        self._respondToBadRequestAndDisconnect()
+
+    def refuse(self, error: ProxyError) -> None:
+        """
+        Answer with *error* and hang up, without waiting for what still comes.
+
+        A connection closed while the client still sends is reset, and the
+        reset may overtake the answer.  So the rest is read for a while and
+        thrown away.
+        """
+        target = without_origin(getattr(self, "_path", b""))
+        reply = self.site.refusal(error, target)
+        self._discards = True
+        self.setTimeout(LINGER_S)
+        self.writeSequence(_closing(reply))
+        transport: Any = self.transport
+        if ITCPTransport.providedBy(transport):
+            transport.loseWriteConnection()
+        else:
+            self.loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take in what the client sends, unless it was told to stop."""
+        if self._discards:
+            return
+        if not self.requests and self.waits_since is None:
+            self.waits_since = self.site.reactor.seconds()
+        super().dataReceived(data)
+
+    def requestDone(self, request: DoorRequest) -> None:  # noqa: N802
+        """Go on with the next request, part of which may be here already."""
+        if self._dataBuffer:
+            self.waits_since = self.site.reactor.seconds()
+        super().requestDone(request)
+
+    def refuse_if_slow(self, now: float) -> None:
+        """Hang up if the request takes too long to arrive."""
+        if self._discards or self.waits_since is None:
+            return
+        if now - self.waits_since >= self.site.patience_s:
+            self.refuse(TooSlow(f"no request within {self.site.patience_s:g} seconds"))
+
+
+def _closing(reply: Reply) -> list[bytes]:
+    lines = [
+        b"HTTP/1.1 %d %b" % (reply.status, reason_of(reply.status)),
+        *(b"%b: %b" % line for line in reply.headers),
+        b"Content-Length: %d" % len(reply.body),
+        b"Connection: close",
+    ]
+    return [b"\r\n".join(lines), b"\r\n\r\n", reply.body]

@@ -1,0 +1,55 @@
+"""
+Who may come in: the door's own keys, checked as TEI checks its one.
+
+Health, metrics and documentation are public, everything else wants a key.  A
+path that nobody knows wants one too, where TEI says 404: what is behind the
+door is not for a stranger to find out.
+"""
+
+import hmac
+
+from attrs import field, frozen
+from twisted.web.server import Request
+
+from abproxy.errors import Unauthorized
+
+__all__ = ["Keys"]
+
+_READS = frozenset({b"GET", b"HEAD"})
+_PUBLIC = frozenset(
+    {b"/", b"/health", b"/ping", b"/metrics", b"/docs", b"/api-doc/openapi.json"}
+)
+
+
+def _is_public(request: Request) -> bool:
+    if request.method == b"OPTIONS":
+        return True
+    known = request.path in _PUBLIC or request.path.startswith(b"/docs/")
+    return request.method in _READS and known
+
+
+@frozen(kw_only=True)
+class Keys:
+    """The keys that open the door; none at all leaves it open."""
+
+    accepted: tuple[str, ...] = field(repr=False)
+
+    def check(self, request: Request) -> None:
+        """
+        Let *request* in or not.
+
+        Every key is compared, each in constant time, so that the time it
+        takes tells nothing of the keys.
+
+        Raises:
+            Unauthorized: it needs a key and has not the right one.
+        """
+        if not self.accepted or _is_public(request):
+            return
+        shown = request.requestHeaders.getRawHeaders(b"Authorization", [b""])[0]
+        fits = [
+            hmac.compare_digest(shown, b"Bearer " + key.encode())
+            for key in self.accepted
+        ]
+        if not any(fits):
+            raise Unauthorized

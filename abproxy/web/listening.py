@@ -1,0 +1,155 @@
+"""
+The port is taken before anything else is made.
+
+A port that is not to be had is then one clear line on the terminal, in the
+foreground and before becoming a daemon, and the proxy never runs deaf.  Calls
+that arrive before the proxy is ready wait in the kernel's queue.
+"""
+
+import socket
+from typing import Any, Protocol
+
+from attrs import define, frozen
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.protocol import ServerFactory
+from twisted.internet.tcp import Port
+from twisted.python.failure import Failure
+
+from abproxy.settings import SettingsError
+
+__all__ = ["Listener", "close_port", "make_listener"]
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted; the kernel may allow fewer."""
+
+
+class Listener(Protocol):
+    """A place where clients can come in."""
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Begin to let them in."""
+
+
+@define(eq=False)
+class _BoundSocket:
+    """A TCP port that is already ours."""
+
+    reactor: Any
+    socket: socket.socket
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        with self.socket as ours:
+            port = self.reactor.adoptStreamPort(ours.fileno(), ours.family, factory)
+        return succeed(port)
+
+
+@define(eq=False)
+class _Doorstep(ServerFactory):
+    """Stands in for the factory that serves, until that is made."""
+
+    noisy = False
+    serving: Any = None
+
+    def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
+        if self.serving is None:
+            raise ValueError("nothing that clients can connect to")
+        return self.serving.buildProtocol(addr)
+
+    def doStop(self) -> None:  # noqa: N802
+        if self.serving is not None:
+            self.serving.doStop()
+
+
+@frozen(eq=False)
+class _OpenPort:
+    """Any other endpoint that Twisted knows; nobody is let in yet."""
+
+    port: Any
+    doorstep: _Doorstep
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        self.doorstep.serving = factory
+        factory.doStart()
+        self.port.startReading()
+        return succeed(self.port)
+
+
+def bind(ip: str, port: int) -> socket.socket:
+    """
+    Listen on *ip* and *port*; connections queue up until they are accepted.
+
+    Raises:
+        SettingsError: the address or the port cannot be had.
+    """
+    try:
+        [found, *_] = socket.getaddrinfo(
+            ip, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = found
+        ours = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {ip}: {error}") from error
+    try:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        ours.setblocking(False)
+        ours.bind(address)
+        ours.listen(BACKLOG)
+    except OSError as error:
+        ours.close()
+        reason = error.strerror or error
+        raise SettingsError(f"cannot listen on {ip} port {port}: {reason}") from error
+    return ours
+
+
+def make_listener(reactor: Any, ip: str, port: str) -> Listener:
+    """
+    Take the port, given as a number or as a Twisted endpoint.
+
+    Raises:
+        SettingsError: it cannot be had, or is no endpoint.
+    """
+    if ":" not in port:
+        return _BoundSocket(reactor, bind(ip, int(port)))
+    return _open(reactor, port)
+
+
+def _open(reactor: Any, endpoint: str) -> Listener:
+    doorstep = _Doorstep()
+    results: list[Any] = []
+    try:
+        opening = serverFromString(reactor, endpoint).listen(doorstep)
+    except (ValueError, TypeError, LookupError, OSError) as error:
+        raise SettingsError(f"--port {endpoint}: not an endpoint: {error}") from error
+    opening.addBoth(results.append)
+    # All of Twisted's own endpoints open at once, or do not.
+    port = results[0] if results else None
+    if isinstance(port, Failure):
+        cause = getattr(port.value, "socketError", port.value)
+        reason = getattr(cause, "strerror", None) or cause
+        raise SettingsError(f"cannot listen on {endpoint}: {reason}")
+    if not isinstance(port, FileDescriptor):
+        raise SettingsError(f"--port {endpoint}: nothing that clients can connect to")
+    port.stopReading()
+    return _OpenPort(port, doorstep)
+
+
+def close_port(reactor: Any, port: Any) -> Deferred[None]:
+    """
+    Let nobody in any more, but those who are in already for all they know.
+
+    Connections in the kernel's queue are open to their clients, and may carry
+    calls; closing the port would reset them.
+    """
+    reactor.callLater(0, _let_in_who_waits, port)
+    closed: Deferred[None] = maybeDeferred(port.stopListening)
+    return closed
+
+
+def _let_in_who_waits(port: Any) -> None:
+    if isinstance(port, Port) and port.connected:
+        # By itself it takes no more at once than came lately.
+        port.numberAccepts = BACKLOG
+        port.doRead()

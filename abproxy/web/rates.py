@@ -1,0 +1,64 @@
+"""
+How many inputs one client may send in a second: a token bucket for each.
+
+A bucket may go into debt, so that a call larger than the bucket gets in when
+the bucket is full; its client then waits until the debt is paid.  A bucket
+that has filled up again is forgotten.
+"""
+
+from math import ceil
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+
+from abproxy.errors import Overloaded
+
+__all__ = ["Rates"]
+
+SWEEP_S = 10.0
+"""How often full buckets are looked for, in seconds."""
+
+
+@define(kw_only=True, eq=False)
+class Rates:
+    """The bucket of every client."""
+
+    clock: IReactorTime = field(repr=False)
+
+    inputs_per_s: float | None
+    """What flows into each bucket; None for no limit at all."""
+
+    _full_at: dict[bytes, float] = field(init=False, factory=dict, repr=False)
+    """When the bucket of each client is full again; it holds one second's worth."""
+
+    _swept_at: float = field(init=False, default=0.0)
+
+    def check(self, client: bytes) -> None:
+        """
+        Look into the bucket of *client*.
+
+        Raises:
+            Overloaded: the bucket is in debt.
+        """
+        now = self.clock.seconds()
+        empty_for_s = self._full_at.get(client, now) - now - 1.0
+        if empty_for_s > 0 and self.inputs_per_s is not None:
+            raise Overloaded(
+                f"more than {self.inputs_per_s:g} inputs in a second: slow down",
+                ceil(empty_for_s),
+            )
+
+    def take(self, client: bytes, inputs: int) -> None:
+        """Take *inputs* that got in out of the bucket of *client*."""
+        if self.inputs_per_s is None:
+            return
+        now = self.clock.seconds()
+        self._sweep(now)
+        full_at = max(self._full_at.get(client, now), now)
+        self._full_at[client] = full_at + inputs / self.inputs_per_s
+
+    def _sweep(self, now: float) -> None:
+        if now - self._swept_at < SWEEP_S:
+            return
+        self._swept_at = now
+        self._full_at = {who: at for who, at in self._full_at.items() if at > now}

@@ -1,0 +1,143 @@
+"""
+Pass a request on alone and unchanged, and its answer back.
+
+Both bodies stream; whoever is slower slows the other.  A body that breaks off
+upstream breaks off here as well: a shortened answer must not look complete.
+"""
+
+from typing import Any, BinaryIO, cast
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import NO_BODY_CODES, PotentialDataLoss
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
+from twisted.web.server import Request
+
+from abproxy.errors import BadRequest, ProxyError
+from abproxy.foreign import as_headers, timed_out, translate
+from abproxy.headers import Credentials, end_to_end
+from abproxy.messages import HeaderList
+from abproxy.web.body import BodyStream
+from abproxy.web.replying import write_head
+
+__all__ = ["Relay"]
+
+
+@define(kw_only=True, eq=False)
+class Relay:
+    """The road for everything that is not batched."""
+
+    agent: IAgent = field(repr=False)
+    base_url: str
+    credentials: Credentials
+    clock: IReactorTime = field(repr=False)
+
+    timeout_s: float
+    """How long the upstream may take to begin its answer, or fall silent."""
+
+    async def pass_on(self, request: Request) -> None:
+        """
+        Send *request* upstream and write the answer to it.
+
+        Raises:
+            BadRequest: the request cannot be sent on as HTTP.
+            UpstreamTimeout: no answer begins in time.
+            UpstreamBroken: no connection, or it broke before an answer.
+        """
+        body = _body_of(request)
+        try:
+            await self._answer(request, await self._send(request, body))
+        finally:
+            if body is not None:
+                body.stopProducing()
+
+    async def _answer(self, request: Request, response: IResponse) -> None:
+        lines = _with_length(request, response)
+        write_head(request, response.code, response.phrase, lines)
+        request.write(b"")
+        onward = _Onward(request, self.clock, self.timeout_s)
+        response.deliverBody(onward)
+        await onward.done
+
+    async def _send(self, request: Request, body: BodyStream | None) -> IResponse:
+        lines = end_to_end(request.requestHeaders.getAllRawHeaders())
+        headers = as_headers(self.credentials.on(lines))
+        if not request.uri.startswith(b"/"):
+            raise BadRequest("the request target must be a path")
+        url = self.base_url.encode() + request.uri
+        try:
+            head = self.agent.request(request.method, url, headers, body)
+            head.addTimeout(self.timeout_s, self.clock, timed_out)
+            return await head
+        except (CancelledError, ProxyError):
+            raise
+        except ValueError as error:
+            raise BadRequest(f"the request cannot be sent on: {error}") from error
+        except Exception as error:
+            raise translate(error) from error
+
+
+def _body_of(request: Request) -> BodyStream | None:
+    headers = request.requestHeaders
+    if not headers.hasHeader(b"Content-Length") and not headers.hasHeader(
+        b"Transfer-Encoding"
+    ):
+        return None
+    if isinstance(request.content, BodyStream):
+        return request.content
+    content = cast("BinaryIO", request.content)
+    content.seek(0)
+    return BodyStream.of(content.read())
+
+
+def _with_length(request: Request, response: IResponse) -> HeaderList:
+    lines = end_to_end(response.headers.getAllRawHeaders())
+    lengths: list[bytes] = []
+    if request.method == b"HEAD":
+        lengths = response.headers.getRawHeaders(b"Content-Length", [])
+    elif response.length != UNKNOWN_LENGTH and response.code not in NO_BODY_CODES:
+        lengths = [b"%d" % response.length]
+    return (*lines, *((b"Content-Length", length) for length in lengths[:1]))
+
+
+@define(eq=False)
+class _Onward(Protocol):
+    """Write what the upstream sends to the client, as it comes."""
+
+    _request: Request
+    _clock: IReactorTime
+    _silence_s: float
+    done: Deferred[None] = field(init=False)
+    _timer: IDelayedCall = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.done = Deferred(lambda _: self._stop())
+        self._timer = self._clock.callLater(self._silence_s, self._stop)
+
+    def connectionMade(self) -> None:
+        if self._request.channel is not None:
+            self._request.registerProducer(self.transport, streaming=True)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._timer.reset(self._silence_s)
+        self._request.write(data)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        if self._timer.active():
+            self._timer.cancel()
+        client = self._request.channel
+        if client is not None:
+            self._request.unregisterProducer()
+            if reason is not None and not reason.check(ResponseDone, PotentialDataLoss):
+                client.forceAbortClient()
+        if not self.done.called:
+            self.done.callback(None)
+
+    def _stop(self) -> None:
+        transport: Any = self.transport
+        if transport is not None:
+            transport.loseConnection()

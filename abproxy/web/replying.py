@@ -1,0 +1,29 @@
+"""How a reply is written to a client: the upstream's lines, and our framing."""
+
+from twisted.web.http import datetimeToString
+from twisted.web.server import Request
+
+from abproxy.messages import HeaderList, Reply, reason_of
+
+__all__ = ["write_head", "write_reply"]
+
+
+def write_head(request: Request, status: int, reason: bytes, lines: HeaderList) -> None:
+    """Set status and header lines; a date is added if there is none."""
+    request.setResponseCode(status, reason or reason_of(status))
+    headers = request.responseHeaders
+    for name, value in lines:
+        headers.addRawHeader(name, value)
+    if not headers.hasHeader(b"Date"):
+        headers.addRawHeader(b"Date", datetimeToString())
+
+
+def write_reply(request: Request, reply: Reply) -> None:
+    """
+    Write a whole reply.
+
+    With its length: Twisted would send it in chunks otherwise.
+    """
+    write_head(request, reply.status, reply.reason, reply.headers)
+    request.setHeader(b"Content-Length", b"%d" % len(reply.body))
+    request.write(reply.body)

@@ -1,0 +1,166 @@
+"""All connections of clients: how many, how long, and how they end together."""
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.web.resource import IResource
+from twisted.web.server import Site
+
+from abproxy.errors import ProxyError
+from abproxy.messages import Reply
+from abproxy.web.channel import DoorChannel
+from abproxy.web.request import DoorRequest
+
+__all__ = ["DoorLimits", "DoorSite"]
+
+IDLE_S = 75
+"""
+How long a connection may be silent between requests, in seconds.
+
+Longer than the pools of common clients keep one: the client should be the one
+to close, or its next request may meet a connection that is just closing.
+"""
+
+PATROL_S = 1.0
+"""How often slow requests are looked for, in seconds."""
+
+
+@frozen(kw_only=True)
+class DoorLimits:
+    """What clients may ask of the door."""
+
+    max_body_bytes: int
+    """The largest body of a request."""
+
+    max_connections: int = 10_000
+    """Connections that are served; a surplus one is told so and closed."""
+
+    request_timeout_s: float = 60.0
+    """How long a request may take to arrive; relayed bodies take their time."""
+
+
+class DoorSite(Site):
+    """
+    All connections, and what the door needs to know of a request's head.
+
+    Args:
+        resource: who answers.
+        is_batched: whether a method and target are for a batched route.
+        refusal: the answer to a target that says what is wrong.
+        limits: what clients may ask of the door.
+        reactor: the clock for timeouts.
+    """
+
+    # Plain HTTP/1.1: without TLS nothing can be negotiated.
+    noisy = False
+    protocol = DoorChannel  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        resource: IResource,
+        *,
+        is_batched: Callable[[bytes, bytes], bool],
+        refusal: Callable[[ProxyError, bytes], Reply],
+        limits: DoorLimits,
+        reactor: Any,
+    ) -> None:
+        super().__init__(
+            resource,
+            requestFactory=DoorRequest,
+            parsePOSTFormSubmission=False,
+            timeout=IDLE_S,
+            reactor=reactor,
+        )
+        self.is_batched = is_batched
+        self.refusal = refusal
+        self.max_body_bytes = limits.max_body_bytes
+        self.max_connections = limits.max_connections
+        self.patience_s = limits.request_timeout_s
+        self.channels: set[DoorChannel] = set()
+        self.requests: set[DoorRequest] = set()
+        self.is_draining = False
+        self._drained: Deferred[None] | None = None
+        self._patrol: IDelayedCall | None = None
+
+    def drain(self) -> Deferred[None]:
+        """
+        Answer what is open, close each connection after its answer.
+
+        Fires when every connection is closed.  Connections without a request
+        are closed as soon as nothing is left to answer.
+        """
+        self.is_draining = True
+        for request in self.requests:
+            request.end_connection()
+        self._drained = Deferred()
+        self.reactor.callLater(0, self.close_if_quiet)
+        return self._drained
+
+    def close_if_quiet(self) -> None:
+        """Close idle connections if the site drains and no request is open."""
+        if not self.is_draining or any(channel.requests for channel in self.channels):
+            return
+        for channel in list(self.channels):
+            channel.loseConnection()
+        self._note_if_drained()
+
+    def abort(self) -> None:
+        """Cut every connection, answered or not."""
+        for channel in list(self.channels):
+            channel.forceAbortClient()
+
+    def opened(self, request: DoorRequest) -> None:
+        """An answer is owed."""
+        self.requests.add(request)
+        if self.is_draining:
+            request.end_connection()
+        request.notifyFinish().addBoth(self._closed, request)
+
+    def _closed(self, _reason: object, request: DoorRequest) -> None:
+        self.requests.discard(request)
+        if self.is_draining:
+            # In the next turn: what a client has sent meanwhile is read first.
+            self.reactor.callLater(0, self.close_if_quiet)
+
+    def channel_made(self, channel: DoorChannel) -> None:
+        """Count a connection in."""
+        channel.is_surplus = len(self.channels) >= self.max_connections
+        self.channels.add(channel)
+        if self._patrol is None:
+            self._patrol = self.reactor.callLater(PATROL_S, self._look_for_the_slow)
+
+    def channel_lost(self, channel: DoorChannel) -> None:
+        """Count a connection out."""
+        self.channels.discard(channel)
+        if not self.channels and self._patrol is not None:
+            self._patrol.cancel()
+            self._patrol = None
+        self._note_if_drained()
+        if channel.requests:
+            # An idle one that goes makes nothing quieter, and all of them may
+            # be going just now.
+            self.close_if_quiet()
+
+    def _look_for_the_slow(self) -> None:
+        """One timer for all connections: a timer for each request costs time."""
+        self._patrol = self.reactor.callLater(PATROL_S, self._look_for_the_slow)
+        now = self.reactor.seconds()
+        for channel in list(self.channels):
+            channel.refuse_if_slow(now)
+
+    def _note_if_drained(self) -> None:
+        if self._drained is not None and not self.channels:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def startFactory(self) -> None:
+        """Open no access log, and no clock for one."""
+
+    def stopFactory(self) -> None:
+        """Close nothing."""
+
+    def log(self, request: Any) -> None:
+        """Write nothing for each request: it costs as much as the answer."""

@@ -1,0 +1,145 @@
+"""The port is taken first, and a port that is not to be had is said so."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from rawdoubles import Client, Server, answering, turn
+from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+    connectProtocol,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from abproxy.settings import SettingsError
+from abproxy.web.listening import Listener, make_listener
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """Give the number of a port that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        yield ours.getsockname()[1]
+
+
+def number_of(port: Any) -> int:
+    """Say which port it is."""
+    number: int = port.getHost().port
+    return number
+
+
+async def is_served(listener: Listener, endpoint: Any) -> bool:
+    """Let a factory listen, and ask it something; *endpoint* may need the port."""
+    server = Server(asked=answering(b"hello"))
+    port = await listener.listen(server)
+    there: IStreamClientEndpoint = endpoint(port)
+    client = await connectProtocol(there, Client())
+    client.send(b"who is there?")
+    answer = await client.until(b"hello")
+    client.transport.loseConnection()
+    await client.lost
+    await server.peers[0].lost
+    await maybeDeferred(port.stopListening)
+    return answer == b"hello"
+
+
+@pytest_twisted.ensureDeferred
+async def test_port_0_is_any_free_port() -> None:
+    """The kernel chooses."""
+    listener = make_listener(reactor, "127.0.0.1", "0")
+
+    assert await is_served(
+        listener, lambda at: TCP4ClientEndpoint(reactor, "127.0.0.1", number_of(at))
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_comes_early_waits() -> None:
+    """The port is open before anybody serves."""
+    listener: Any = make_listener(reactor, "127.0.0.1", "0")
+    number = listener.socket.getsockname()[1]
+    early = await connectProtocol(
+        TCP4ClientEndpoint(reactor, "127.0.0.1", number), Client()
+    )
+    early.send(b"who is there?")
+    await turn()
+
+    server = Server(asked=answering(b"hello"))
+    port = await listener.listen(server)
+
+    assert await early.until(b"hello") == b"hello"
+    early.transport.loseConnection()
+    await early.lost
+    await server.peers[0].lost
+    await maybeDeferred(port.stopListening)
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_listens_on_ipv6() -> None:
+    """An address of either kind is an address."""
+    listener = make_listener(reactor, "::1", "0")
+
+    assert await is_served(
+        listener, lambda at: TCP6ClientEndpoint(reactor, "::1", number_of(at))
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_name_is_an_address() -> None:
+    """As `localhost` is."""
+    listener = make_listener(reactor, "localhost", "0")
+
+    assert await is_served(
+        listener,
+        lambda at: (
+            TCP6ClientEndpoint if ":" in at.getHost().host else TCP4ClientEndpoint
+        )(reactor, at.getHost().host, number_of(at)),
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_port_with_a_colon_is_an_endpoint() -> None:
+    """With Twisted's own words for backlog and interface."""
+    listener = make_listener(reactor, "unused", "tcp:0:interface=127.0.0.1:backlog=5")
+
+    assert await is_served(
+        listener, lambda at: TCP4ClientEndpoint(reactor, "127.0.0.1", number_of(at))
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
+    """And takes it away at the end."""
+    path = tmp_path / "door.sock"
+    listener = make_listener(reactor, "unused", f"unix:{path}")
+
+    assert await is_served(listener, lambda _: UNIXClientEndpoint(reactor, str(path)))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("spell", ["{}", "tcp:{}:interface=127.0.0.1"])
+def test_a_port_in_use_is_one_clear_line(spell: str, taken: int) -> None:
+    """Which says what to change."""
+    with pytest.raises(SettingsError, match=f"cannot listen on .*{taken}.*in use"):
+        make_listener(reactor, "127.0.0.1", spell.format(taken))
+
+
+@pytest.mark.parametrize("ip", ["192.0.2.1", "no.such.host.invalid", "not an address"])
+def test_an_address_that_is_not_ours_is_one_clear_line(ip: str) -> None:
+    """Before anything else is made."""
+    with pytest.raises(SettingsError, match=f"cannot listen on {ip}"):
+        make_listener(reactor, ip, "0")
+
+
+@pytest.mark.parametrize("port", ["nonsense:1", "tcp:x", "tcp:0:colour=red"])
+def test_an_endpoint_that_is_none_is_one_clear_line(port: str) -> None:
+    """With what was given."""
+    with pytest.raises(SettingsError, match=port.split(":", maxsplit=1)[0]):
+        make_listener(reactor, "127.0.0.1", port)

@@ -1,0 +1,495 @@
+"""What is passed on alone and unchanged, and what comes back."""
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_twisted
+from attrs import define, field
+from rawdoubles import Peer, Street, answering, street, turn
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+from webdoubles import in_memory_proxy
+
+GET = b"GET /docs HTTP/1.1\r\nHost: door\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@define(eq=False, slots=False)
+class Upstream(Resource):
+    """Keeps its requests until the test answers them."""
+
+    isLeaf = True
+    requests: list[Request] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        super().__init__()
+
+    def render(self, request: Request) -> int:
+        self.requests.append(request)
+        return NOT_DONE_YET
+
+
+@define(eq=False, slots=False)
+class Answering(Resource):
+    """Answers at once, with a status and header lines."""
+
+    isLeaf = True
+    status: int = 200
+    lines: tuple[tuple[bytes, bytes], ...] = ()
+    body: bytes = b""
+
+    def __attrs_post_init__(self) -> None:
+        super().__init__()
+
+    def render(self, request: Request) -> bytes:
+        request.setResponseCode(self.status)
+        for name, value in self.lines:
+            request.responseHeaders.addRawHeader(name, value)
+        return self.body
+
+
+@pytest_twisted.async_yield_fixture
+async def real() -> AsyncIterator[Street]:
+    """Open a door on a free port of this machine."""
+    opened = await street()
+    yield opened
+    await opened.close()
+
+
+@pytest.mark.parametrize("name", ["Set-Cookie", "X-Many"])
+def test_each_of_many_lines_comes_back(name: str) -> None:
+    """Also those that cannot be joined."""
+    lines = ((name.encode(), b"a=1"), (name.encode(), b"b=2"))
+
+    answer = in_memory_proxy(Answering(lines=lines)).ask("GET", "/docs")
+
+    assert [value for key, value in answer.headers if key == name] == ["a=1", "b=2"]
+
+
+def test_lines_about_the_connection_are_taken_off_a_request() -> None:
+    """And those that the client names as such."""
+    upstream = Upstream()
+    client = in_memory_proxy(upstream).connect()
+
+    client.ask(
+        "GET",
+        "/docs",
+        b"",
+        ("Connection", "x-hop, keep-alive"),
+        ("X-Hop", "1"),
+        ("Keep-Alive", "timeout=5"),
+        ("TE", "trailers"),
+        ("Upgrade", "h2c"),
+        ("X-End", "1"),
+    )
+
+    sent = {name for name, _ in upstream.requests[0].requestHeaders.getAllRawHeaders()}
+    assert sent == {b"Host", b"X-End", b"Connection"}
+    assert upstream.requests[0].getHeader("Host") == "upstream"
+    client.leave()
+
+
+def test_lines_about_the_connection_are_taken_off_an_answer() -> None:
+    """They were about the connection to the upstream."""
+    lines = ((b"Keep-Alive", b"max=1"), (b"Upgrade", b"h2c"), (b"Trailer", b"X-T"))
+
+    answer = in_memory_proxy(Answering(lines=lines)).ask("GET", "/docs")
+
+    assert {name for name, _ in answer.headers} == {"Server", "Date", "Content-Length"}
+
+
+def test_the_length_in_an_answer_to_head_is_that_of_the_body_elsewhere() -> None:
+    """There is no body to count."""
+    upstream = Answering(lines=((b"Content-Length", b"1234"),))
+
+    answer = in_memory_proxy(upstream).ask("HEAD", "/docs")
+
+    assert answer.header("Content-Length") == "1234"
+    assert answer.body == b""
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_that_has_no_body_has_no_length(status: int) -> None:
+    """A length of 0 would be about a body that there is."""
+    proxy = in_memory_proxy(Answering(status=status))
+    client = proxy.connect()
+
+    client.send(GET)
+    proxy.flush()
+    client.send(GET)
+    proxy.flush()
+
+    first, second = client.answers()
+    assert first.status == second.status == status
+    assert first.header("Content-Length") is None
+    assert first.header("Transfer-Encoding") is None
+    client.leave()
+
+
+@pytest.mark.parametrize(
+    "method", ["PUT", "PATCH", "DELETE", "OPTIONS", "post", "PURGE"]
+)
+def test_any_method_is_passed_on(method: str) -> None:
+    """As it is spelled, on a batched route as well."""
+    upstream = Upstream()
+    proxy = in_memory_proxy(upstream)
+    client = proxy.connect()
+
+    client.ask(method, "/embed", b"x")
+    proxy.flush()
+
+    assert upstream.requests[0].method == method.encode()
+    client.leave()
+
+
+def test_an_upstream_that_falls_silent_is_given_up() -> None:
+    """An answer that stops in the middle must not look complete."""
+    upstream = Upstream()
+    proxy = in_memory_proxy(upstream, timeout_s=7)
+    client = proxy.connect()
+    client.send(GET)
+    upstream.requests[0].write(b"half")
+    proxy.flush()
+    proxy.clock.advance(6)
+    upstream.requests[0].write(b" and half")
+    proxy.flush()
+    proxy.clock.advance(6)
+    before = client.transport.connected
+
+    proxy.clock.advance(1)
+    proxy.flush()
+
+    assert before
+    assert not client.transport.connected
+    assert client.transport.value().endswith(b"4\r\nhalf\r\n9\r\n and half\r\n")
+    assert not proxy.clock.getDelayedCalls()
+
+
+def test_an_answer_that_is_over_leaves_no_timer() -> None:
+    """Nothing waits for more of it."""
+    proxy = in_memory_proxy(Answering(body=b"done"))
+
+    proxy.ask("GET", "/docs")
+
+    assert not proxy.clock.getDelayedCalls()
+
+
+def test_a_client_that_does_not_read_is_not_read_from() -> None:
+    """It could make this process hold answers without end."""
+    upstream = Upstream()
+    proxy = in_memory_proxy(upstream)
+    client = proxy.connect()
+    client.send(GET)
+    client.channel.pauseProducing()
+    client.transport.pauseProducing()
+
+    upstream.requests[0].finish()
+    proxy.flush()
+
+    assert client.transport.producerState == "paused"
+    client.leave()
+
+
+@pytest.mark.parametrize("target", ["*", "door:443", "http://door"])
+def test_a_target_without_a_path_cannot_be_sent_on(target: str) -> None:
+    """It would end up in the name of the host."""
+    upstream = Upstream()
+
+    answer = in_memory_proxy(upstream).ask("OPTIONS", target)
+
+    assert answer.status == 400
+    assert upstream.requests == []
+
+
+def test_a_target_that_is_no_url_cannot_be_sent_on() -> None:
+    """The client is told so, in JSON."""
+    proxy = in_memory_proxy(Upstream())
+    client = proxy.connect()
+
+    client.send(b"GET /do\x7fcs HTTP/1.1\r\nHost: door\r\n\r\n")
+
+    [answer] = client.answers("GET")
+    assert answer.status == 400
+    assert json.loads(answer.body)["error_type"] == "Validation"
+    client.leave()
+
+
+def test_a_body_that_is_no_call_is_sent_as_it_was_read() -> None:
+    """It was read whole to be understood, and was not."""
+    upstream = Upstream()
+    proxy = in_memory_proxy(upstream)
+    client = proxy.connect()
+    body = b'{"inputs":"a"} and more ' + b"x" * 1_000
+
+    client.embed(body)
+    proxy.flush()
+
+    assert upstream.requests[0].content.read() == body
+    assert upstream.requests[0].getHeader("Content-Length") == str(len(body))
+    client.leave()
+
+
+def test_an_upstream_that_does_not_begin_to_answer_is_given_up() -> None:
+    """The client is told, and the request is taken back."""
+    upstream = Upstream()
+    proxy = in_memory_proxy(upstream, timeout_s=7)
+    client = proxy.connect()
+    client.send(GET)
+    gone: list[object] = []
+    upstream.requests[0].notifyFinish().addErrback(gone.append)
+
+    proxy.clock.advance(7)
+    proxy.flush()
+
+    assert client.answers("GET")[0].status == 504
+    assert len(gone) == 1
+    client.leave()
+
+
+def test_who_has_an_answer_is_not_asked_to_continue() -> None:
+    """`100 Continue` behind an answer would be taken for the next one."""
+    client = in_memory_proxy(Upstream()).connect()
+
+    client.send(
+        b"OPTIONS * HTTP/1.1\r\nHost: door\r\nExpect: 100-continue\r\n"
+        b"Content-Length: 5\r\n\r\n"
+    )
+    client.send(b"12345")
+
+    [answer] = client.answers()
+    assert answer.status == 400
+    client.leave()
+
+
+def test_who_asks_to_continue_is_told_so() -> None:
+    """And the upstream hears nothing of it."""
+    upstream = Upstream()
+    proxy = in_memory_proxy(upstream)
+    client = proxy.connect()
+
+    client.send(
+        b"PUT /other HTTP/1.1\r\nHost: door\r\nExpect: 100-continue\r\n"
+        b"Content-Length: 5\r\n\r\n"
+    )
+    told = client.transport.value()
+    client.send(b"12345")
+    proxy.flush()
+
+    assert told == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert upstream.requests[0].getHeader("Expect") is None
+    client.leave()
+
+
+def test_a_refused_upload_is_not_held_up() -> None:
+    """A client that sends everything before it reads would wait for ever."""
+    proxy = in_memory_proxy(Upstream(), api_keys=("ours",))
+    client = proxy.connect()
+
+    client.send(b"PUT /other HTTP/1.1\r\nHost: door\r\nContent-Length: 99999\r\n\r\n")
+    client.send(b"x" * 99_999)
+
+    assert client.answers()[0].status == 401
+    assert client.transport.producerState == "producing"
+    client.leave()
+
+
+@pytest.mark.parametrize(
+    "host", [b"\xff", b"a..b", b"a" * 70, b"", b"[::1", b"door:port", b"xn--\x80"]
+)
+def test_any_host_is_as_good_as_another(host: bytes) -> None:
+    """A client may call us what it likes."""
+    proxy = in_memory_proxy(Answering(body=b"done"))
+    client = proxy.connect()
+
+    client.send(b"GET /docs HTTP/1.1\r\nHost: %b\r\n\r\n" % host)
+    proxy.flush()
+
+    assert client.answers()[0].body == b"done"
+    client.leave()
+
+
+def test_an_answer_under_way_when_draining_begins_goes_on() -> None:
+    """Its head is with the client already and cannot say that it is the last."""
+    upstream = Upstream()
+    proxy = in_memory_proxy(upstream)
+    client = proxy.connect()
+    client.send(GET)
+    upstream.requests[0].write(b"half")
+    proxy.flush()
+
+    proxy.site.drain()
+    upstream.requests[0].write(b"done")
+    upstream.requests[0].finish()
+    proxy.flush()
+    proxy.clock.advance(0)
+
+    [answer] = client.answers("GET")
+    assert answer.body == b"halfdone"
+    assert answer.header("Connection") is None
+    assert not client.transport.connected
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_travels_while_it_arrives(real: Street) -> None:
+    """A client has the beginning before the upstream has the end."""
+    real.server.asked = answering(OK + b"Content-Length: 8\r\n\r\nhalf")
+    client = await real.client()
+
+    client.send(GET)
+    await client.until(b"half")
+    real.server.peers[0].transport.write(b"done")
+
+    assert (await client.until(b"done")).endswith(b"\r\n\r\nhalfdone")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_request_travels_while_it_is_sent(real: Street) -> None:
+    """The upstream has the beginning before the client has sent the end."""
+    client = await real.client()
+
+    client.send(b"PUT /docs HTTP/1.1\r\nHost: door\r\nContent-Length: 8\r\n\r\nhalf")
+    while not real.server.peers or b"half" not in real.server.peers[0].received:
+        await turn()
+    real.server.asked = answering(OK + b"Content-Length: 4\r\n\r\nfine")
+    client.send(b"done")
+    await client.until(b"fine")
+
+    assert real.server.peers[0].received.endswith(b"\r\n\r\nhalfdone")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"Content-Length: 8\r\n\r\nhalf", b"Transfer-Encoding: chunked\r\n\r\n4\r\nhalf"],
+)
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_is_cut_short_is_cut_short(
+    real: Street, head: bytes
+) -> None:
+    """The client sees that something is missing."""
+
+    def cut(peer: Peer) -> None:
+        peer.transport.write(OK + head)
+        peer.transport.loseConnection()
+
+    real.server.asked = cut
+    client = await real.client()
+
+    client.send(GET)
+    await client.lost
+
+    assert not client.received.endswith(b"0\r\n\r\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_without_a_length_is_sent_in_chunks(real: Street) -> None:
+    """So that the connection can be used again."""
+
+    def answer(peer: Peer) -> None:
+        peer.transport.write(OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+        peer.transport.write(b"0\r\nX-Trailer: 1\r\n\r\n")
+
+    real.server.asked = answer
+    client = await real.client()
+
+    client.send(GET)
+
+    assert (await client.until(b"0\r\n\r\n")).endswith(b"2\r\nok\r\n0\r\n\r\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_old_client_gets_no_chunks(real: Street) -> None:
+    """HTTP/1.0 ends such an answer with the connection."""
+    real.server.asked = answering(
+        OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+    )
+    client = await real.client()
+
+    client.send(b"GET /docs HTTP/1.0\r\n\r\n")
+    await client.lost
+
+    assert client.received.endswith(b"\r\n\r\nok")
+
+
+@pytest_twisted.ensureDeferred
+async def test_packed_bytes_are_passed_on_packed(real: Street) -> None:
+    """The client has asked for them and unpacks them."""
+    head = b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n"
+    real.server.asked = answering(OK + head + b"\x1f\x8bxx")
+    client = await real.client()
+
+    client.send(GET.replace(b"\r\n\r\n", b"\r\nAccept-Encoding: gzip\r\n\r\n"))
+    received = await client.until(b"\x1f\x8bxx")
+
+    assert b"Content-Encoding: gzip\r\n" in received
+    assert b"Accept-Encoding: gzip\r\n" in real.server.peers[0].received
+
+
+@pytest.mark.parametrize("sent", [b"", OK + b"Content-Length: 8\r\n\r\nhalf"])
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_leaves_closes_the_way_upstream(
+    real: Street, sent: bytes
+) -> None:
+    """Before the head of the answer and within its body, and nobody complains."""
+    real.server.asked = answering(sent)
+    client = await real.client()
+    client.send(GET)
+    while not real.server.peers or not real.server.peers[0].received:
+        await turn()
+    await turn()
+
+    client.transport.loseConnection()
+
+    await real.server.peers[0].lost
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_leaves_within_its_request_closes_the_way_upstream(
+    real: Street,
+) -> None:
+    """Half a request must not look complete either."""
+    client = await real.client()
+    client.send(b"PUT /docs HTTP/1.1\r\nHost: door\r\nContent-Length: 8\r\n\r\nhalf")
+    while not real.server.peers or b"half" not in real.server.peers[0].received:
+        await turn()
+
+    client.transport.loseConnection()
+
+    await real.server.peers[0].lost
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_chunk_that_is_none_breaks_both_connections(real: Street) -> None:
+    """What has been sent on cannot be taken back, but it is never ended."""
+    client = await real.client()
+    client.send(
+        b"PUT /docs HTTP/1.1\r\nHost: door\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"4\r\nhalf\r\n"
+    )
+    while not real.server.peers or b"half" not in real.server.peers[0].received:
+        await turn()
+
+    client.send(b"-1\r\n")
+    await client.lost
+    await real.server.peers[0].lost
+
+    assert client.received == b"HTTP/1.1 400 Bad Request\r\n\r\n"
+    assert b"\r\n0\r\n" not in real.server.peers[0].received
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_early_answer_does_not_wait_for_the_upload(real: Street) -> None:
+    """TEI refuses a large body before it has read it."""
+    real.server.asked = answering(
+        b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 3\r\n\r\nbig"
+    )
+    client = await real.client()
+
+    client.send(b"PUT /docs HTTP/1.1\r\nHost: door\r\nContent-Length: 8\r\n\r\nhalf")
+    received = await client.until(b"big")
+    await real.server.peers[0].lost
+    client.send(b"done" + GET)
+    real.server.asked = answering(OK + b"Content-Length: 4\r\n\r\nfine")
+
+    assert received.startswith(b"HTTP/1.1 413 ")
+    assert (await client.until(b"fine")).count(b"HTTP/1.1 ") == 2

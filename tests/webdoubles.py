@@ -1,0 +1,255 @@
+"""A client that speaks raw HTTP to the door, all in memory."""
+
+from http.client import HTTPResponse
+from io import BytesIO
+from typing import Any
+
+from attrs import define, field
+from treq.testing import RequestTraversalAgent, StubTreq
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransportWithDisconnection
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from abproxy.batching.budget import Budget
+from abproxy.batching.departures import Departures
+from abproxy.batching.limit import FixedLimit
+from abproxy.batching.part import Caps
+from abproxy.batching.slots import make_slots
+from abproxy.batching.waiting import WaitingRoom
+from abproxy.dialects.routes import may_be_batched
+from abproxy.headers import Credentials
+from abproxy.upstream.client import TreqUpstream
+from abproxy.web.app import Door, refusal
+from abproxy.web.caller import Callers
+from abproxy.web.keys import Keys
+from abproxy.web.rates import Rates
+from abproxy.web.receiving import Receiving
+from abproxy.web.relay import Relay
+from abproxy.web.site import DoorLimits, DoorSite
+
+
+@define(eq=False)
+class Answer:
+    """One parsed response."""
+
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header line."""
+        found = [value for key, value in self.headers if key.lower() == name.lower()]
+        return found[0] if found else None
+
+
+class _Readable:
+    def __init__(self, data: BytesIO) -> None:
+        self.data = data
+
+    def makefile(self, _mode: str) -> Any:
+        return self.data
+
+
+@define(eq=False)
+class Client:
+    """One connection to the door."""
+
+    transport: StringTransportWithDisconnection
+    channel: Any
+
+    def send(self, raw: bytes) -> None:
+        """Send bytes as they are."""
+        self.channel.dataReceived(raw)
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", *headers: tuple[str, str]
+    ) -> None:
+        """Send a request with a length."""
+        lines = [f"{method} {path} HTTP/1.1", "Host: door"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        if body or method in {"POST", "PUT"}:
+            lines.append(f"Content-Length: {len(body)}")
+        self.send("\r\n".join([*lines, "", ""]).encode() + body)
+
+    def embed(
+        self, body: bytes, *headers: tuple[str, str], path: str = "/embed"
+    ) -> None:
+        """Ask for embeddings."""
+        self.ask("POST", path, body, ("Content-Type", "application/json"), *headers)
+
+    def leave(self) -> None:
+        """Hang up."""
+        self.channel.connectionLost(Failure(ConnectionDone()))
+
+    def answers(self, method: str = "POST") -> list[Answer]:
+        """Parse everything that came back so far."""
+        data = BytesIO(self.transport.value())
+        found = []
+        while data.tell() < len(data.getvalue()):
+            response = HTTPResponse(_Readable(data), method=method)  # type: ignore[arg-type]
+            data.close = lambda: None  # type: ignore[method-assign]
+            response.begin()
+            body = response.read()
+            found.append(
+                Answer(response.status, response.reason, response.getheaders(), body)
+            )
+        return found
+
+
+@define(eq=False)
+class InMemoryProxy:
+    """The whole proxy in front of an upstream, without a socket."""
+
+    clock: Clock
+    site: DoorSite
+    door: Door
+    departures: Departures
+    upstream: StubTreq
+    agent: RequestTraversalAgent
+    channels: list[Client] = field(factory=list)
+
+    def connect(self) -> Client:
+        """Open a connection."""
+        channel = self.site.buildProtocol(None)
+        transport = StringTransportWithDisconnection()
+        transport.protocol = channel
+        channel.makeConnection(transport)
+        client = Client(transport, channel)
+        self.channels.append(client)
+        return client
+
+    def flush(self) -> None:
+        """Let the bytes travel between proxy and upstream."""
+        for _ in range(4):
+            self.upstream.flush()
+            self.agent.flush()
+
+    def be_patient(self, client: Client) -> None:
+        """Let time pass until *client* is answered, as long as patience lasts."""
+        for _ in range(9):
+            if not client.transport.value():
+                self.clock.advance(1)
+                self.flush()
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", *headers: tuple[str, str]
+    ) -> Answer:
+        """Ask on a connection of its own, and take the answer."""
+        client = self.connect()
+        client.ask(method, path, body, *headers)
+        self.flush()
+        self.be_patient(client)
+        [answer] = client.answers(method)
+        client.leave()
+        return answer
+
+
+def in_memory_proxy(
+    resource: IResource,
+    *,
+    key: str | None = None,
+    api_keys: tuple[str, ...] = (),
+    bulk_keys: tuple[str, ...] = (),
+    rate_limit: float | None = None,
+    max_batch_calls: int = 32,
+    max_batch_items: int = 32,
+    max_wait_s: float = 0,
+    max_body_bytes: int = 4_000_000,
+    max_connections: int = 100,
+    max_waiting_items: int = 1000,
+    timeout_s: float = 10,
+    slots: int = 2,
+    splits: bool = True,
+    task: str | None = None,
+) -> InMemoryProxy:
+    """Put the rooms together in memory, as `wire` does for real."""
+    credentials = Credentials(key=key, are_for_us=bool(api_keys + bulk_keys))
+    clock = Clock()
+    stub = StubTreq(resource)
+    agent = RequestTraversalAgent(resource)
+    upstream = TreqUpstream(
+        http=stub,
+        base_url="http://upstream",
+        clock=clock,
+        timeout_s=timeout_s,
+        max_answer_bytes=10_000_000,
+    )
+    departures = Departures(
+        gathers=False,  # each departure is seen at once
+        clock=clock,
+        send=upstream.send,
+        caps=Caps(calls=max_batch_calls, items=max_batch_items, size=1_900_000),
+        budget=Budget(limit=FixedLimit(ceiling=512, batch=32), slots=make_slots(slots)),
+        room=WaitingRoom(clock=clock, max_items=max_waiting_items, max_size=1 << 26),
+        max_wait_s=max_wait_s,
+        splits=splits,
+    )
+    door = Door(
+        keys=Keys(accepted=api_keys + bulk_keys),
+        callers=Callers(bulk_keys=frozenset(bulk_keys)),
+        rates=Rates(clock=clock, inputs_per_s=rate_limit),
+        receiving=Receiving(credentials=credentials),
+        departures=departures,
+        relay=Relay(
+            agent=agent,
+            base_url="http://upstream",
+            credentials=credentials,
+            clock=clock,
+            timeout_s=timeout_s,
+        ),
+        task=lambda: task,
+    )
+    site = DoorSite(
+        door.app.resource(),
+        is_batched=may_be_batched,
+        refusal=refusal,
+        limits=DoorLimits(
+            max_body_bytes=max_body_bytes, max_connections=max_connections
+        ),
+        reactor=clock,
+    )
+    return InMemoryProxy(clock, site, door, departures, stub, agent)
+
+
+class OpenUpstream(Resource):
+    """An upstream that lets everybody in, and remembers what it was shown."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[str | None] = []
+
+    def render(self, request: Request) -> bytes:
+        """Answer anything."""
+        self.shown.append(request.getHeader("Authorization"))
+        return b"[[1]]"
+
+
+@define(eq=False, slots=False)
+class Upstream(Resource):
+    """An upstream that keeps its requests until the test answers them."""
+
+    isLeaf = True
+    requests: list[Request] = field(factory=list)
+    bodies: list[bytes] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        super().__init__()
+
+    def render(self, request: Request) -> int:
+        """Take in a request."""
+        self.requests.append(request)
+        self.bodies.append(request.content.read())
+        return NOT_DONE_YET
+
+    def answer(self, at: int, body: bytes, status: int = 200) -> None:
+        """Answer one request."""
+        self.requests[at].setResponseCode(status)
+        self.requests[at].setHeader(b"Content-Length", b"%d" % len(body))
+        self.requests[at].write(body)
+        self.requests[at].finish()
