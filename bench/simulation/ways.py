@@ -1,0 +1,255 @@
+"""
+The ways that a call can take to the server: alone, with a timer, by abproxy.
+
+A way is written as it stands in a table: `direct`, `timer 50/32` (ms / calls),
+`abproxy`, `abproxy budget=64 slots=4 packs=no wait_ms=5`.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from abproxy.batching.budget import Budget, Limit
+from abproxy.batching.departures import Departures
+from abproxy.batching.limit import FixedLimit, FollowingLimit
+from abproxy.batching.part import Caps
+from abproxy.batching.slots import make_slots
+from abproxy.batching.waiting import WaitingRoom
+from abproxy.dialects.call import Call, Dialect, Items, Lane, Share, Slice
+from abproxy.dialects.rows import deal
+from abproxy.messages import Outgoing, Reply
+from bench.simulation.servers import Server
+
+__all__ = ["BATCH", "Way", "call_of", "make_way", "rows_of"]
+
+BATCH = 32
+"""Items in a full batch: TEI's own default."""
+
+ASSUMED_PERMITS = 512
+"""What abproxy goes by where nothing is said: TEI's own default."""
+
+
+class Commas:
+    """The language of the modelled servers."""
+
+    path = b"/"
+    has_usage = False
+
+    def read(self, body: bytes) -> None:
+        """Read nothing: calls are made in one piece."""
+
+    def batch_body(self, items: Sequence[bytes], options: bytes) -> bytes:  # noqa: ARG002
+        """Join the items."""
+        return b",".join(items)
+
+    def cut(
+        self,
+        body: bytes,
+        lengths: Sequence[Sequence[int]],
+        order: Sequence[int] | None = None,
+    ) -> list[Slice]:
+        """Deal the rows out as for any other language."""
+        return deal(body.split(b","), lengths, order)
+
+    def write(self, slices: Sequence[Slice], *, is_list: bool) -> bytes:  # noqa: ARG002
+        """Join the rows."""
+        return b",".join(row for part in slices for row in part.rows)
+
+    def error_body(self, error: Exception) -> bytes:
+        """Say what went wrong."""
+        return str(error).encode()
+
+
+COMMAS: Dialect = Commas()
+
+
+def _lane(*, is_bulk: bool) -> Lane:
+    return Lane(
+        dialect=COMMAS,
+        path=b"/",
+        headers=(),
+        options=b"bulk" * is_bulk,
+        is_bulk=is_bulk,
+    )
+
+
+LANES = {is_bulk: _lane(is_bulk=is_bulk) for is_bulk in (False, True)}
+
+
+def call_of(items: Sequence[bytes], *, is_bulk: bool = False) -> Call:
+    """Make a call."""
+    return Call(
+        lane=LANES[is_bulk],
+        items=Items(spelled=items, lengths=[len(item) for item in items]),
+        alone=Outgoing(path=b"/", headers=(), body=b",".join(items)),
+    )
+
+
+def rows_of(shares: Sequence[Share]) -> bytes | None:
+    """Write a call's answer; None if it was refused."""
+    if shares[0].reply.status != 200:  # noqa: PLR2004
+        return None
+    slices = [share.slice for share in shares if share.slice is not None]
+    return COMMAS.write(slices, is_list=True) if slices else shares[0].reply.body
+
+
+class Way(Protocol):
+    """Where clients hand in their calls."""
+
+    def submit(self, call: Call) -> Deferred[list[Share]]:
+        """Take in *call*, as abproxy's Departures do."""
+
+
+@define(eq=False)
+class Direct:
+    """No proxy; a call too large for the server is sent in pieces, one by one."""
+
+    server: Server
+
+    def submit(self, call: Call) -> Deferred[list[Share]]:
+        """Send it."""
+        return Deferred.fromCoroutine(self._send(call))
+
+    async def _send(self, call: Call) -> list[Share]:
+        items = call.items.spelled
+        if len(items) <= BATCH:
+            return [Share(reply=await self.server.send(call.alone))]
+        bodies = []
+        for start in range(0, len(items), BATCH):
+            request = call.lane.request(items[start : start + BATCH])
+            reply = await self.server.send(request)
+            if reply.status != 200:  # noqa: PLR2004
+                return [Share(reply=reply)]
+            bodies.append(reply.body)
+        whole = Reply(status=200, reason=b"", headers=(), body=b",".join(bodies))
+        return [Share(reply=whole)]
+
+
+@define(kw_only=True, eq=False)
+class Timer:
+    """
+    The classic: a batch leaves when it is full, or some time after its first call.
+
+    Nothing bounds what is in flight, and what happens to a batch happens to
+    all of its calls.
+    """
+
+    server: Server
+    wait_s: float
+    calls: int
+
+    _waiting: list[tuple[Call, Deferred[list[Share]]]] = field(factory=list)
+    _items: int = 0
+    _timer: IDelayedCall | None = None
+
+    def submit(self, call: Call) -> Deferred[list[Share]]:
+        """Add it to the batch."""
+        count = len(call.items.spelled)
+        if self._items and self._items + count > BATCH:
+            self._leave()
+        done: Deferred[list[Share]] = Deferred()
+        self._waiting.append((call, done))
+        self._items += count
+        if len(self._waiting) >= self.calls or self._items >= BATCH:
+            self._leave()
+        elif self._timer is None:
+            self._timer = self.server.clock.callLater(self.wait_s, self._ring)
+        return done
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        batch, self._waiting, self._items = self._waiting, [], 0
+        items = [item for call, _ in batch for item in call.items.spelled]
+        done = self.server.send(batch[0][0].lane.request(items))
+        done.addCallbacks(_share_out, _fail, (batch,), {}, (batch,), {})
+
+
+def _share_out(reply: Reply, batch: list[tuple[Call, Deferred[list[Share]]]]) -> None:
+    if reply.status == 200:  # noqa: PLR2004
+        slices = COMMAS.cut(reply.body, [call.items.lengths for call, _ in batch])
+        shares = [Share(reply=reply, slice=own) for own in slices]
+    else:
+        shares = [Share(reply=reply)] * len(batch)
+    for (_, done), share in zip(batch, shares, strict=True):
+        done.callback([share])
+
+
+def _fail(failure: Failure, batch: list[tuple[Call, Deferred[list[Share]]]]) -> None:
+    for _, done in batch:
+        done.errback(Failure(failure.value))
+
+
+@frozen(kw_only=True)
+class Chosen:
+    """What may be said about abproxy; the rest is as it is by default."""
+
+    budget: int | None = None
+    slots: int | None = None
+    packs: bool = True
+    wait_ms: float = 0.0
+    calls: int = sys.maxsize
+
+
+def _proxy(server: Server, chosen: Chosen) -> Departures:
+    clock = server.clock
+    limit: Limit
+    if chosen.budget is None:
+        limit = FollowingLimit(clock=clock, ceiling=ASSUMED_PERMITS, batch=BATCH)
+    else:
+        limit = FixedLimit(ceiling=chosen.budget, batch=BATCH)
+    return Departures(
+        clock=clock,
+        send=server.send,
+        caps=Caps(calls=chosen.calls, items=BATCH, size=1_900_000),
+        budget=Budget(
+            limit=limit,
+            slots=make_slots(chosen.slots),
+        ),
+        room=WaitingRoom(clock=clock, max_items=10_000, max_size=64 << 20),
+        max_wait_s=chosen.wait_ms / 1000,
+        packs=chosen.packs,
+    )
+
+
+READ: dict[str, Any] = {
+    "budget": int,
+    "slots": int,
+    "packs": lambda text: text == "yes",
+    "wait_ms": float,
+    "calls": int,
+}
+"""How each of them is written."""
+
+
+def make_way(name: str, server: Server) -> Way:
+    """
+    Build the way that is called *name*.
+
+    Raises:
+        ValueError: there is no such way.
+    """
+    kind, *words = name.split()
+    if kind == "direct" and not words:
+        return Direct(server)
+    if kind == "timer" and len(words) == 1:
+        wait_ms, _, calls = words[0].partition("/")
+        return Timer(server=server, wait_s=float(wait_ms) / 1000, calls=int(calls))
+    if kind == "abproxy":
+        pairs = [word.partition("=")[::2] for word in words]
+        try:
+            chosen = Chosen(**{key: READ[key](value) for key, value in pairs})
+        except KeyError as error:
+            raise ValueError(f"abproxy has no {error} here: {name!r}") from error
+        return _proxy(server, chosen)
+    raise ValueError(f"no way is called {name!r}")
