@@ -1,0 +1,99 @@
+"""What callers get of an upstream whose answers are wrong, or come in half."""
+
+import pytest
+from pytest_twisted import ensureDeferred
+from sockets import street, together
+
+from bench.breakable import Traits
+from bench.breakable.messages import Answer
+from bench.breakable.rows import spell
+
+BROKEN = ["too-few", "too-many", "truncate", "error-body", "garbage"]
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+@ensureDeferred
+async def test_a_broken_answer_is_a_502_for_its_batch_only(fault: str) -> None:
+    """Nothing is guessed, and the next batch is answered as if nothing had been."""
+    async with street(max_wait_ms=1000, max_batch_calls=2) as here:
+        one, two = await here.crowd(2)
+        here.upstream.break_(fault)
+
+        hit = await together([one.embed("a"), two.embed("b")])
+        spared = await together([one.embed("c"), two.embed("d")])
+
+        assert [answer.status for answer in hit] == [502, 502]
+        assert [answer.json["error_type"] for answer in hit] == ["Upstream"] * 2
+        assert [spared[0].is_for(["c"]), spared[1].is_for(["d"])] == [True, True]
+        await here.comes_to_rest()
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+@ensureDeferred
+async def test_a_broken_answer_to_one_part_is_a_502_for_the_whole_call(
+    fault: str,
+) -> None:
+    """A large call is never answered with a hole in it."""
+    async with street(Traits(max_batch=2)) as here:
+        [caller] = await here.crowd(1)
+        here.upstream.break_(fault)
+
+        hit = await caller.embed("a", "b", "c", "d", "e")
+        spared = await caller.embed("a", "b", "c", "d", "e")
+
+        assert hit.status == 502
+        assert spared.is_for(["a", "b", "c", "d", "e"])
+        await here.comes_to_rest()
+
+
+ANSWER = Answer(body=b"[%b,%b]" % (spell("a", 1), spell("b", 1)))
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@ensureDeferred
+async def test_a_connection_cut_at_any_byte_is_never_a_wrong_answer(
+    *, chunked: bool
+) -> None:
+    """What does not arrive whole is asked for again, and nobody sees a piece."""
+    traits = Traits(dimensions=1, chunked=chunked)
+    async with street(traits, max_wait_ms=1000, max_batch_calls=2) as here:
+        one, two = await here.crowd(2)
+
+        for at in range(len(ANSWER.to_bytes(chunked=chunked))):
+            here.upstream.break_("cut", at)
+            answers = await together([one.embed("a"), two.embed("b")])
+            rows = [b"[%b]" % spell("a", 1), b"[%b]" % spell("b", 1)]
+            assert [answer.body for answer in answers] == rows, at
+
+        await here.comes_to_rest()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@ensureDeferred
+async def test_a_lone_answer_cut_at_any_byte_is_never_passed_on(
+    *, chunked: bool
+) -> None:
+    """The upstream's own bytes reach a caller whole, or not at all."""
+    whole = Answer(body=b"[%b]" % spell("a", 1))
+    async with street(Traits(dimensions=1, chunked=chunked)) as here:
+        [caller] = await here.crowd(1)
+
+        for at in range(len(whole.to_bytes(chunked=chunked))):
+            here.upstream.break_("cut", at)
+            answer = await caller.embed("a")
+            assert (answer.status, answer.body) == (200, whole.body), at
+
+        await here.comes_to_rest()
+
+
+@ensureDeferred
+async def test_an_answer_that_is_no_http_is_asked_for_again() -> None:
+    """Something else may have answered there for a moment."""
+    async with street(max_wait_ms=1000, max_batch_calls=2) as here:
+        one, two = await here.crowd(2)
+        here.upstream.break_("no-http")
+
+        answers = await together([one.embed("a"), two.embed("b")])
+
+        assert [answers[0].is_for(["a"]), answers[1].is_for(["b"])] == [True, True]
+        await here.comes_to_rest()

@@ -1,0 +1,129 @@
+"""What callers who leave, stall, or never listen cost the others: nothing."""
+
+from random import Random
+
+from pytest_twisted import ensureDeferred
+from sockets import Street, sleep, street, together, until
+from twisted.internet.error import ConnectionDone, ConnectionLost
+
+from bench.breakable import Traits
+
+
+async def _leaves(here: Street, text: str, after_s: float) -> None:
+    caller = await here.caller()
+    asked = caller.embed(text).addErrback(lambda _: None)
+    await sleep(after_s)
+    asked.cancel()
+
+
+async def _stays(here: Street, text: str) -> bool:
+    caller = await here.caller(closes=True)
+    answer = await caller.embed(text, f"{text}, too")
+    return answer.is_for([text, f"{text}, too"])
+
+
+@ensureDeferred
+async def test_a_thousand_random_disconnects_harm_nobody() -> None:
+    """Neighbours of those who leave in mid-batch are answered, and nothing leaks."""
+    random = Random(1)  # noqa: S311  a test must repeat itself
+    answered = []
+
+    async def neighbours(here: Street, name: str) -> None:
+        for turn in range(20):
+            leaves = _leaves(here, f"{name} {turn} leaves", random.uniform(0, 0.02))
+            stays = _stays(here, f"{name} {turn} stays")
+            answered.append((await together([leaves, stays]))[1])
+
+    async with street(Traits(ms=3, ms_per_input=0.05, workers=4)) as here:
+        await together(neighbours(here, f"pair {at}") for at in range(50))
+
+        assert answered == [True] * 1000
+        await here.comes_to_rest()
+
+
+@ensureDeferred
+async def test_when_all_callers_of_a_batch_leave_the_upstream_may_stop() -> None:
+    """The upstream request is cancelled, and its slot and budget are free at once."""
+    async with street(Traits(ms=60_000)) as here:
+        callers = await here.crowd(2)
+        asked = [caller.embed("a").addErrback(lambda _: None) for caller in callers]
+        await until(lambda: here.upstream.work.inputs == 2)
+
+        for each in asked:
+            each.cancel()
+
+        await here.comes_to_rest()
+        await until(lambda: here.upstream.seen.hung_up == 2)
+
+
+@ensureDeferred
+async def test_a_client_that_closes_its_half_is_gone_and_nobody_else() -> None:
+    """As to the upstream itself, a closed half is a closed connection."""
+    async with street(max_wait_ms=100, max_batch_calls=4) as here:
+        one, half, two = await here.crowd(3)
+        asked = [one.embed("one"), two.embed("two")]
+
+        lost = half.embed("half")
+        half.transport.loseWriteConnection()
+        answers = await together(asked)
+
+        assert answers[0].is_for(["one"])
+        assert answers[1].is_for(["two"])
+        await lost.addErrback(
+            lambda failure: failure.trap(ConnectionDone, ConnectionLost)
+        )
+        assert sum(here.upstream.seen.batches) == 2
+        await here.comes_to_rest()
+
+
+@ensureDeferred
+async def test_a_client_that_never_reads_holds_up_nobody() -> None:
+    """Its answer waits in its own connection, and all others are served."""
+    async with street(Traits(dimensions=384)) as here:
+        deaf, other = await here.crowd(2)
+        deaf.transport.pauseProducing()
+        deaf.embed(*["the same"] * 5000).addErrback(lambda _: None)
+        await until(lambda: sum(here.upstream.seen.batches) == 5000)
+
+        answers = [await other.embed(f"other {at}") for at in range(20)]
+
+        assert [answer.status for answer in answers] == [200] * 20
+        departures = here.service.departures
+        assert not departures.room.items
+        assert not departures.budget.items_in_flight
+        deaf.hang_up()
+        await here.comes_to_rest()
+
+
+@ensureDeferred
+async def test_a_client_that_never_reads_is_read_no_further() -> None:
+    """Requests that it goes on to send stay in its own connection."""
+    async with street(Traits(dimensions=2048)) as here:
+        [deaf] = await here.crowd(1)
+        deaf.transport.pauseProducing()
+        for _ in range(5):
+            deaf.embed(*["the same"] * 1000).addErrback(lambda _: None)
+        await until(lambda: sum(here.upstream.seen.batches) >= 1000)
+        await sleep(0.2)
+
+        assert sum(here.upstream.seen.batches) <= 2000
+        deaf.hang_up()
+        await here.comes_to_rest()
+
+
+@ensureDeferred
+async def test_a_slow_upload_holds_up_nobody() -> None:
+    """A call counts when it is all here, and takes no slot before."""
+    async with street(slots=1) as here:
+        slow, other = await here.crowd(2)
+        body = b'{"inputs":["slow"]}'
+        slow.transport.write(slow.head("/embed", len(body)) + body[:9])
+
+        answers = [await other.embed(f"other {at}") for at in range(20)]
+        before = list(here.upstream.seen.batches)
+        slow.transport.write(body[9:])
+        await until(lambda: slow.received.endswith(b"]]"))
+
+        assert [answer.status for answer in answers] == [200] * 20
+        assert before == [1] * 20
+        await here.comes_to_rest()

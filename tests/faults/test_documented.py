@@ -1,0 +1,16 @@
+"""What `docs/reliability.md` promises is tested, by the tests that it names."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_each_test_that_the_page_names_exists() -> None:
+    """A promise whose test is gone is none."""
+    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    here = "".join(each.read_text() for each in Path(__file__).parent.glob("*.py"))
+
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert named
+    assert {name for name in named if f"def {name}(" not in here} == set()

@@ -1,0 +1,232 @@
+"""An upstream that dies, comes back, comes late, or falls silent."""
+
+from socket import SHUT_RDWR
+from typing import Any
+
+import msgspec
+import pytest
+from attrs import evolve
+from doubles import call_of
+from pytest_twisted import ensureDeferred
+from sockets import Answer, Caller, Street, sleep, street, together, until
+from twisted.internet.testing import StringTransportWithDisconnection
+from webdoubles import Client
+
+from abproxy.dialects.answer import write_answer
+from bench.breakable import Traits, row_of
+
+JSON = (b"Content-Type", b"application/json")
+
+
+async def _asks_for(caller: Caller, name: str, seconds: float) -> list[Answer]:
+    """Ask on and on; only answers that are not the caller's rows are kept."""
+    clock: Any = caller.transport.reactor
+    ends_at = clock.seconds() + seconds
+    wrong = []
+    turn = 0
+    while clock.seconds() < ends_at:
+        own = [f"{name} {turn} {at}" for at in range(1 + turn % 2)]
+        answer = await caller.embed(*own)
+        if not answer.is_for(own):
+            wrong.append(answer)
+        turn += 1
+    return wrong
+
+
+def _all_ask(callers: list[Caller], seconds: float) -> Any:
+    return together(
+        _asks_for(caller, f"caller {at}", seconds) for at, caller in enumerate(callers)
+    )
+
+
+@ensureDeferred
+async def test_a_query_of_death_costs_its_sender_an_error_and_nobody_else() -> None:
+    """Two hundred neighbours are answered, though the upstream dies three times."""
+    traits = Traits(ms=2, workers=2, restart_s=0.2)
+    async with street(traits) as here:
+        callers = await here.crowd(200)
+        mortal = await here.caller()
+
+        others = _all_ask(callers, 1.5)
+        await sleep(0.3)
+        answer = await mortal.embed("DEADLY")
+
+        assert (answer.status, answer.json["error_type"]) == (502, "Upstream")
+        assert await others == [[]] * 200
+        assert here.upstream.seen.deaths == 3
+        await here.comes_to_rest()
+
+
+@ensureDeferred
+async def test_a_restart_under_load_is_an_error_for_nobody() -> None:
+    """Calls wait for the upstream to come back, and are sent again."""
+    async with street(Traits(ms=5, workers=4)) as here:
+        callers = await here.crowd(100)
+
+        asked = _all_ask(callers, 2)
+        for _ in range(2):
+            await sleep(0.3)
+            here.upstream.die(restart_s=0.4)
+
+        assert await asked == [[]] * 100
+        assert here.upstream.seen.deaths == 2
+        await here.comes_to_rest()
+
+
+@ensureDeferred
+async def test_a_restart_with_lower_limits_is_an_error_for_nobody() -> None:
+    """What the upstream takes now is learnt from it, and large calls are cut anew."""
+    texts = [f"text {at}" for at in range(100)]
+    async with street(Traits(ms=5)) as here:
+        callers = await here.crowd(10)
+
+        asked = together(caller.embed(*texts) for caller in callers)
+        await sleep(0.02)
+        here.upstream.change(max_batch=8, permits=16)
+        here.upstream.die(restart_s=0.1)
+
+        assert [answer.is_for(texts) for answer in await asked] == [True] * 10
+        await here.comes_to_rest()
+
+
+@ensureDeferred
+async def test_an_upstream_that_is_away_at_start_may_come_later() -> None:
+    """The proxy serves at once, and its callers wait for the upstream."""
+    async with street(is_up=False) as here:
+        [caller] = await here.crowd(1)
+        asked = caller.embed("a")
+        await sleep(0.3)
+
+        here.upstream.start()
+
+        assert (await asked).is_for(["a"])
+        await until(lambda: here.service.discovery.facts.max_batch_inputs)
+        await here.comes_to_rest()
+
+
+@ensureDeferred
+async def test_an_upstream_that_stays_away_is_a_502_when_patience_ends() -> None:
+    """Nobody waits for ever."""
+    async with street(is_up=False, connect_patience_s=0.3) as here:
+        callers = await here.crowd(20)
+
+        answers = await together(caller.embed("a") for caller in callers)
+
+        assert [answer.status for answer in answers] == [502] * 20
+        await here.comes_to_rest()
+
+
+@pytest.mark.parametrize("at", [0, 20, 120])
+@ensureDeferred
+async def test_an_upstream_that_falls_silent_is_a_504_at_the_deadline(at: int) -> None:
+    """Before its head or in its body; its connection is closed, the slot is free."""
+    async with street(Traits(dimensions=100), upstream_timeout_s=0.2, slots=1) as here:
+        [caller] = await here.crowd(1)
+        here.upstream.break_("stall", at)
+
+        answer = await caller.embed("a")
+        await until(lambda: here.upstream.seen.hung_up == 1)
+        after = await caller.embed("b")
+
+        assert (answer.status, answer.json["error_type"]) == (504, "Timeout")
+        assert after.status == 200
+        await here.comes_to_rest()
+
+
+async def _open_connections(here: Street, callers: list[Caller]) -> None:
+    """Make the proxy hold as many connections as there are callers."""
+    options = [f'{{"inputs":["a"],"lane {at}":1}}' for at in range(len(callers))]
+    here.upstream.change(ms=20, workers=99)
+    answers = await together(
+        caller.post("/embed", body.encode())
+        for caller, body in zip(callers, options, strict=True)
+    )
+    assert [answer.status for answer in answers] == [200] * len(callers)
+
+
+@ensureDeferred
+async def test_idle_connections_that_have_all_closed_are_an_error_for_nobody() -> None:
+    """They close in the moment before a request, and nobody has noticed yet."""
+    async with street(slots=8) as here:
+        callers = await here.crowd(8)
+        await _open_connections(here, callers)
+        for connection in here.upstream.connections:
+            connection.transport.socket.shutdown(SHUT_RDWR)
+
+        call = evolve(call_of("a"), alone=evolve(call_of("a").alone, headers=(JSON,)))
+        shares = await here.service.departures.submit(call)
+
+        assert msgspec.json.decode(write_answer(call, shares).body) == [row_of("a")]
+        await here.comes_to_rest()
+
+
+@pytest.mark.parametrize("keep_alive_ms", [0.1, 1, 2])
+@ensureDeferred
+async def test_connections_that_close_as_they_are_used_are_an_error_for_nobody(
+    keep_alive_ms: float,
+) -> None:
+    """The upstream's patience ends again and again just as a request is sent."""
+    traits = Traits(ms=1, workers=4, keep_alive_ms=keep_alive_ms)
+    async with street(traits) as here:
+        callers = await here.crowd(10)
+
+        wrong = await _all_ask(callers, 1)
+
+        assert wrong == [[]] * 10
+        assert here.upstream.seen.connections > 2
+        await here.comes_to_rest()
+
+
+@ensureDeferred
+async def test_an_upstream_that_accepts_slowly_is_an_error_for_nobody() -> None:
+    """A connection that is not taken up for a while is waited for."""
+    async with street() as here:
+        callers = await here.crowd(4)
+        here.upstream.accept_slowly(0.3)
+        here.upstream.cut_all()
+
+        answers = await together(caller.embed("a") for caller in callers)
+
+        assert [answer.is_for(["a"]) for answer in answers] == [True] * 4
+        await here.comes_to_rest()
+
+
+def _client_in_memory(here: Street) -> Client:
+    """Connect without a socket: what it sends is there at once."""
+    channel: Any = here.service.site.buildProtocol(None)  # type: ignore[arg-type]
+    transport = StringTransportWithDisconnection()
+    transport.protocol = channel
+    channel.makeConnection(transport)
+    return Client(transport, channel)
+
+
+@ensureDeferred
+async def test_a_relayed_question_survives_connections_that_have_all_closed() -> None:
+    """What only asks may be asked twice, and is."""
+    async with street(slots=8) as here:
+        callers = await here.crowd(8)
+        await _open_connections(here, callers)
+        for connection in here.upstream.connections:
+            connection.transport.socket.shutdown(SHUT_RDWR)
+
+        client = _client_in_memory(here)
+        client.ask("GET", "/info")
+        await until(client.transport.value)
+
+        [answer] = client.answers("GET")
+        assert answer.status == 200
+        client.leave()
+        await here.comes_to_rest()
+
+
+@ensureDeferred
+async def test_a_server_that_restarts_behind_an_open_port_is_waited_for() -> None:
+    """A balancer that takes connections for a server that is away costs nobody."""
+    async with street(Traits(ms=2)) as here:
+        callers = await here.crowd(20)
+        here.upstream.turn_away(1)
+
+        answers = await together(caller.embed("a") for caller in callers)
+
+        assert [answer.status for answer in answers] == [200] * 20
+        await here.comes_to_rest()

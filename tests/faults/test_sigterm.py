@@ -1,0 +1,134 @@
+"""SIGTERM to the real process, in the middle of its work."""
+
+from collections import Counter
+from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGTERM, Signals
+
+import pytest
+from attrs import define, field
+from pytest_twisted import ensureDeferred
+from sockets import Caller, Daemon, breakable, connect, daemon, sleep, together, until
+from twisted.internet.error import ConnectError, ConnectionClosed
+
+from bench.breakable import Traits
+
+
+@define
+class _Tally:
+    """How the calls of all clients ended."""
+
+    answers: Counter[str] = field(factory=Counter)
+
+    async def ask_until_refused(self, port: int, name: str, *, closes: bool) -> None:
+        """Ask on and on, as long as the proxy takes connections."""
+        turn = 0
+        while True:
+            try:
+                caller = await connect(port, closes=closes)
+            except ConnectError:
+                return
+            while caller.is_open:
+                turn += 1
+                await self._ask_once(caller, f"{name} {turn}")
+
+    async def _ask_once(self, caller: Caller, text: str) -> None:
+        try:
+            answer = await caller.embed(text)
+        except ConnectionClosed:
+            self.answers["lost"] += 1
+            return
+        self.answers["right" if answer.is_for([text]) else "wrong"] += 1
+        if answer.headers.get(b"connection") == b"close":
+            caller.hang_up()
+            await until(lambda: not caller.is_open)
+
+
+async def _end(here: Daemon) -> int:
+    await until(lambda: here.process.poll() is not None, 10)
+    return here.process.wait()
+
+
+@pytest.mark.parametrize("closes", [False, True], ids=["keep-alive", "close"])
+@ensureDeferred
+async def test_sigterm_under_load_loses_no_call(
+    tmp_path: Path, *, closes: bool
+) -> None:
+    """Two hundred clients: each call is answered, and then nobody is let in."""
+    tally = _Tally()
+    async with (
+        breakable(Traits(ms=20, ms_per_input=0.2)) as upstream,
+        daemon(tmp_path, upstream) as here,
+    ):
+        clients = together(
+            tally.ask_until_refused(here.port, f"client {at}", closes=closes)
+            for at in range(200)
+        )
+        await sleep(1)
+
+        here.process.send_signal(SIGTERM)
+        await clients
+        exit_code = await _end(here)
+
+        assert tally.answers["right"] > 200
+        assert set(tally.answers) == {"right"}
+        assert exit_code == 0
+        with pytest.raises(ConnectError, match="refused"):
+            await connect(here.port)
+
+
+@ensureDeferred
+async def test_sigterm_sends_off_those_who_are_held_for_company(tmp_path: Path) -> None:
+    """They do not wait any longer, and the process ends when they are answered."""
+    async with (
+        breakable(Traits()) as upstream,
+        daemon(tmp_path, upstream, "--max-wait-time=60000") as here,
+    ):
+        caller = await connect(here.port)
+        asked = caller.embed("a")
+        await sleep(0.1)
+
+        here.process.send_signal(SIGTERM)
+
+        assert (await asked).is_for(["a"])
+        assert await _end(here) == 0
+
+
+@pytest.mark.parametrize("first", [SIGTERM, SIGINT])
+@ensureDeferred
+async def test_a_second_signal_stops_at_once(tmp_path: Path, first: Signals) -> None:
+    """Who is in a hurry does not wait for a silent upstream."""
+    async with (
+        breakable(Traits(ms=60_000)) as upstream,
+        daemon(tmp_path, upstream) as here,
+    ):
+        caller = await connect(here.port)
+        asked = caller.embed("a")
+        await until(lambda: upstream.seen.batches)
+
+        here.process.send_signal(first)
+        await until(lambda: "Draining 1 calls" in here.log.read_text())
+        here.process.send_signal(SIGTERM)
+
+        with pytest.raises(ConnectionClosed):
+            await asked
+        assert await _end(here) == 0
+
+
+@ensureDeferred
+async def test_sighup_reads_the_settings_again(tmp_path: Path) -> None:
+    """A key that was added to the file opens the door without a restart."""
+    async with (
+        breakable(Traits()) as upstream,
+        daemon(tmp_path, upstream) as here,
+    ):
+        caller = await connect(here.port)
+        before = await caller.embed("a")
+        (tmp_path / ".env").write_text("API_KEY=sesame\n", encoding="utf-8")
+
+        here.process.send_signal(SIGHUP)
+        await until(lambda: "Settings changed: api_keys" in here.log.read_text())
+        after = await caller.embed("a")
+
+        assert before.status == 200
+        assert after.status == 401
+        assert "sesame" not in here.log.read_text()

@@ -1,0 +1,69 @@
+"""What becomes of those who are in, or nearly, when the proxy stops."""
+
+import socket
+from typing import Any
+
+import msgspec
+from pytest_twisted import ensureDeferred
+from sockets import LOCALHOST, Caller, street, until
+
+from bench.breakable import Traits
+
+
+def _ask_without_the_reactor(port: int, text: str) -> socket.socket:
+    """Connect and ask, while the proxy is not even looking."""
+    body = msgspec.json.encode({"inputs": text})
+    asking = socket.create_connection((LOCALHOST, port), timeout=5)
+    asking.sendall(Caller().head("/embed", len(body)) + body)
+    return asking
+
+
+def _read_all(asking: socket.socket) -> bytes:
+    with asking, asking.makefile("rb") as stream:
+        return stream.read()
+
+
+@ensureDeferred
+async def test_who_is_in_the_kernels_queue_is_let_in_before_the_door_closes() -> None:
+    """The kernel has told them that they are connected."""
+    async with street() as here:
+        port: Any = here.service._port
+        port.numberAccepts = 1
+        asking = [_ask_without_the_reactor(here.port, f"{at}") for at in range(50)]
+
+        await here.service.stopService()
+
+        heads = [_read_all(each).partition(b"\r\n")[0] for each in asking]
+        assert heads == [b"HTTP/1.1 200 OK"] * 50
+
+
+@ensureDeferred
+async def test_stopping_ends_in_time_though_the_upstream_is_silent() -> None:
+    """Who cannot be answered is cut off at the drain timeout."""
+    async with street(Traits(ms=60_000), drain_timeout_s=0.2) as here:
+        [caller] = await here.crowd(1)
+        caller.embed("a").addErrback(lambda _: None)
+        await until(lambda: here.upstream.work.inputs == 1)
+
+        await here.service.stopService()
+
+        await until(lambda: not caller.is_open)
+        await until(lambda: here.upstream.seen.hung_up == 1)
+
+
+@ensureDeferred
+async def test_who_sends_slowly_is_answered_while_others_are() -> None:
+    """A call that is all here before the last answer is still served."""
+    async with street(Traits(ms=200)) as here:
+        slow, other = await here.crowd(2)
+        body = b'{"inputs":["slow"]}'
+        slow.transport.write(slow.head("/embed", len(body)) + body[:9])
+        asked = other.embed("other")
+        await until(lambda: here.upstream.work.inputs == 1)
+
+        stopped = here.service.stopService()
+        slow.transport.write(body[9:])
+
+        assert (await asked).is_for(["other"])
+        await until(lambda: slow.received.endswith(b"]]"))
+        await stopped
