@@ -10,15 +10,19 @@ REQUIRED = [
     "attrs>=23.2",
     "klein>=24.8",
     "msgspec>=0.19",
+    "prometheus-client>=0.22",
     "python-dotenv>=1.0",
     "treq>=24.9",
     "Twisted>=24.10",
 ]
 MODEL = [
     "numpy>=1.26",
-    "prometheus-client>=0.20",
     "safetensors>=0.4",
     "tokenizers>=0.20",
+]
+TRACING = [
+    "opentelemetry-exporter-otlp-proto-http>=1.30",
+    "opentelemetry-sdk>=1.30",
 ]
 TESTS = [
     "check-jsonschema>=0.30",
@@ -26,12 +30,15 @@ TESTS = [
     "hypothesis>=6.100",
     "mypy>=1.14",
     "mypy-zope>=1.0.9",
+    "openapi-spec-validator>=0.7.1",
     "pip>=23.1",
     "pytest>=9",
     "pytest-cov>=5",
     "pytest-timeout>=2.3",
     "pytest-twisted>=1.14.3",
     "ruff>=0.17",
+    "schemathesis>=4.0",
+    "selenium>=4.25",
     "setuptools>=77",
 ]
 
@@ -56,13 +63,14 @@ setup(
     package_dir={"": "."},
     # The plugins must land in Twisted's own folder, which no finder finds.
     packages=[*find_packages(include=["abproxy", "abproxy.*"]), "twisted.plugins"],
-    package_data={"abproxy": ["py.typed"]},
+    package_data={"abproxy": ["py.typed", "web/pages/*"]},
     install_requires=REQUIRED,
     extras_require={
         "model": MODEL,
         "clients": CLIENTS,
         "clients-heavy": [*CLIENTS, *HEAVY_CLIENTS],
-        "test": [*MODEL, *TESTS, *CLIENTS],
+        "test": [*MODEL, *TRACING, *TESTS, *CLIENTS],
+        "tracing": TRACING,
     },
     zip_safe=False,
     classifiers=[

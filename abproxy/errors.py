@@ -2,8 +2,9 @@
 What can go wrong on our side of the road, and how a caller hears of it.
 
 An upstream's own answer, good or bad, is never one of these: it is passed on
-as it is.  Every error here has one status, one short type and a message that
-says what to do; the route's dialect decides in which JSON it is written.
+as it is.  Every error here has one status, one short type, a word for metrics and
+logs, and a message that says what to do; the route's dialect decides in which
+JSON it is written.
 """
 
 from typing import ClassVar
@@ -13,16 +14,22 @@ import msgspec
 __all__ = [
     "BadRequest",
     "CannotConnect",
+    "ClientShareTaken",
     "ConnectionBroken",
+    "DeadlinePassed",
     "HeadTooLarge",
     "InternalError",
+    "NoTurn",
     "Overloaded",
     "ProxyError",
+    "RateExceeded",
     "TooLarge",
+    "TooManyConnections",
     "TooSlow",
     "Unauthorized",
     "UpstreamBroken",
     "UpstreamTimeout",
+    "WaitingRoomFull",
     "openai_error_body",
     "tei_error_body",
 ]
@@ -33,6 +40,7 @@ class ProxyError(Exception):
 
     status: ClassVar[int] = 500
     error_type: ClassVar[str] = "Backend"
+    reason: ClassVar[str] = "bug"
 
     def again(self) -> "ProxyError":
         """
@@ -56,12 +64,14 @@ class BadRequest(ProxyError):
 
     status = 400
     error_type = "Validation"
+    reason = "bad_request"
 
 
 class Unauthorized(ProxyError):
     """The door wants a key; as TEI's, the answer has no body."""
 
     status = 401
+    reason = "key"
 
 
 class HeadTooLarge(ProxyError):
@@ -69,6 +79,7 @@ class HeadTooLarge(ProxyError):
 
     status = 431
     error_type = "Validation"
+    reason = "head_size"
 
 
 class TooSlow(ProxyError):
@@ -76,6 +87,7 @@ class TooSlow(ProxyError):
 
     status = 408
     error_type = "Timeout"
+    reason = "slow_request"
 
 
 class TooLarge(ProxyError):
@@ -83,6 +95,7 @@ class TooLarge(ProxyError):
 
     status = 413
     error_type = "Validation"
+    reason = "body_size"
 
 
 class Overloaded(ProxyError):
@@ -95,6 +108,7 @@ class Overloaded(ProxyError):
 
     status = 429
     error_type = "Overloaded"
+    reason = "overload"
 
     def __init__(self, message: str, retry_after_s: int = 1) -> None:
         super().__init__(message, retry_after_s)
@@ -108,6 +122,30 @@ class Overloaded(ProxyError):
         return int(self.args[1])
 
 
+class WaitingRoomFull(Overloaded):
+    """As much waits as may wait."""
+
+    reason = "waiting_room"
+
+
+class ClientShareTaken(Overloaded):
+    """As much of one client waits as may wait."""
+
+    reason = "client_share"
+
+
+class RateExceeded(Overloaded):
+    """A client sends more in a second than it may."""
+
+    reason = "rate"
+
+
+class TooManyConnections(Overloaded):
+    """As many connections are open as may be."""
+
+    reason = "connections"
+
+
 class InternalError(ProxyError):
     """A bug of ours: the log holds the traceback."""
 
@@ -117,14 +155,19 @@ class UpstreamBroken(ProxyError):
 
     status = 502
     error_type = "Upstream"
+    reason = "upstream_answer"
 
 
 class CannotConnect(UpstreamBroken):
     """No connection to the inference server: nothing was sent."""
 
+    reason = "upstream_unreachable"
+
 
 class ConnectionBroken(UpstreamBroken):
     """The connection ended before a whole answer had come."""
+
+    reason = "upstream_connection"
 
 
 class UpstreamTimeout(ProxyError):
@@ -132,6 +175,19 @@ class UpstreamTimeout(ProxyError):
 
     status = 504
     error_type = "Timeout"
+    reason = "upstream_timeout"
+
+
+class NoTurn(UpstreamTimeout):
+    """A call has waited too long for its turn."""
+
+    reason = "no_turn"
+
+
+class DeadlinePassed(UpstreamTimeout):
+    """The time is over that a caller gave us."""
+
+    reason = "deadline"
 
 
 def tei_error_body(error: ProxyError) -> bytes:

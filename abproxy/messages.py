@@ -6,6 +6,7 @@ that belong to one connection only have been taken off at the door.
 """
 
 from http import HTTPStatus
+from typing import Any
 
 from attrs import field, frozen
 
@@ -28,6 +29,12 @@ class Outgoing:
     """Credentials may be among them, so they are never printed."""
 
     body: bytes = field(repr=False)
+
+    items: int = 0
+    """Inputs in it, if it is for a batched route."""
+
+    traces: tuple[Any, ...] = field(default=(), repr=False)
+    """The calls that it carries, as far as somebody follows them."""
 
 
 @frozen(kw_only=True)

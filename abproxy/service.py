@@ -10,23 +10,33 @@ import signal
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
-from twisted.logger import Logger
+from twisted.internet.task import LoopingCall
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool
 
 from abproxy.batching.departures import Departures
 from abproxy.embedded.child import ModelChild
 from abproxy.signals import Signals
+from abproxy.telemetry.verdict import Verdict
 from abproxy.upstream.discovery import Discovery
+from abproxy.watching import Watch
 from abproxy.web.listening import Listener, close_port
 from abproxy.web.site import DoorSite
 
-__all__ = ["ProxyService"]
+__all__ = ["Gate", "ProxyService"]
+
+REPORT_EVERY_S = 3600.0
+"""How often the log says whether batching helps, in seconds."""
+
+PRIVATE_DRAIN_S = 1.0
+"""How long our own pages are still answered when all clients are, in seconds."""
 
 
 def _shown(address: Any) -> str:
@@ -38,31 +48,69 @@ def _shown(address: Any) -> str:
     return f"http://{host}:{address.port}"
 
 
+@frozen(kw_only=True, eq=False)
+class Gate:
+    """A way in."""
+
+    listener: Listener
+    site: DoorSite
+
+
 @define(kw_only=True, eq=False)
 class ProxyService(Service):
     """The proxy between SIGTERM and the day it was started."""
 
     reactor: Any
-    listener: Listener
-    site: DoorSite
+    gate: Gate
+    """Where clients come in."""
+
+    private_gate: Gate | None
+    """Where only operators do, if that is apart."""
+
     departures: Departures
     discovery: Discovery
     pool: HTTPConnectionPool
     signals: Signals
     reload: Callable[[], None]
+    watch: Watch
+    verdict: Callable[[], Verdict]
+    """Say whether batching helps."""
+
     model: ModelChild | None
     upstream_url: str
     drain_timeout_s: float
 
+    log_observer: ILogObserver | None = field(init=False, default=None)
+    """Who writes the log, if twistd is not to do it in its own way."""
+
     _port: IListeningPort | None = field(init=False, default=None)
+    _private_port: IListeningPort | None = field(init=False, default=None)
+    _reporting: LoopingCall = field(init=False)
     _starting: Deferred[None] | None = field(init=False, default=None)
     _log: ClassVar[Logger] = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        """Be ready to report."""
+        self._reporting = LoopingCall(self._report)
+
+    @property
+    def site(self) -> DoorSite:
+        """The door of the clients."""
+        return self.gate.site
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: N802
+        """Tell twistd, whose application *parent* is, who writes the log."""
+        if self.log_observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.log_observer)
+        super().setServiceParent(parent)
 
     def startService(self) -> None:
         """Start the model if there is one, then open the door."""
         super().startService()
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addErrback(self._cannot_start)
+        self._reporting.clock = self.reactor
+        self._reporting.start(REPORT_EVERY_S, now=False)
         # Once it runs: the reactor has handlers of its own, which would let the
         # process end with the signal's number instead of 0.
         self.reactor.callWhenRunning(self._listen_to_signals)
@@ -73,16 +121,31 @@ class ProxyService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     def _listen_to_signals(self) -> None:
-        self.signals.on(signal.SIGHUP, self.reload)
+        self.signals.on(signal.SIGHUP, self._reload)
         for number in (signal.SIGTERM, signal.SIGINT):
             self.signals.on(number, self.reactor.stop)
 
+    def _reload(self) -> None:
+        self.reload()
+        self.watch.reopen()
+
+    def _report(self) -> None:
+        """Say in the log whether batching helps, if anybody has called."""
+        verdict = self.verdict()
+        if verdict.calls:
+            self._log.info("In the last hour: {verdict}", verdict=str(verdict))
+
     async def _start(self) -> None:
+        if self.private_gate is not None:
+            gate = self.private_gate
+            self._private_port = await gate.listener.listen(gate.site)
+            address = _shown(self._private_port.getHost())
+            self._log.info("Operations are on {address}/-/", address=address)
         if self.model is not None:
             self._log.info("Waiting for the embedded model {m}", m=self.model.model)
             await self.model.start()
         self.discovery.start()
-        self._port = await self.listener.listen(self.site)
+        self._port = await self.gate.listener.listen(self.site)
         self._log.info(
             "abproxy answers on {address}; inference server: {url}",
             address=_shown(self._port.getHost()),
@@ -97,22 +160,36 @@ class ProxyService(Service):
             self.reactor.stop()
 
     async def _stop(self) -> None:
+        if self._reporting.running:
+            self._reporting.stop()
         if self._starting is not None:
             self._starting.cancel()
         if self._port is not None:
             await close_port(self.reactor, self._port)
         await self._drain()
+        await self._close_private_gate()
         self.discovery.stop()
         self.departures.stop()
         await self._close_pool()
         if self.model is not None:
             await self.model.stop()
+        await self.watch.stop()
         self.signals.restore()
 
     async def _close_pool(self) -> None:
         closed: Deferred[None] | None = self.pool.closeCachedConnections()
         if closed is not None:
             await closed
+
+    async def _close_private_gate(self) -> None:
+        if self.private_gate is None or self._private_port is None:
+            return
+        site = self.private_gate.site
+        await close_port(self.reactor, self._private_port)
+        try:
+            await site.drain().addTimeout(PRIVATE_DRAIN_S, self.reactor)
+        except defer.TimeoutError:
+            site.abort()
 
     async def _drain(self) -> None:
         self._log.info("Draining {n} calls", n=len(self.site.requests))

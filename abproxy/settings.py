@@ -24,6 +24,7 @@ __all__ = [
     "explain",
     "read_env_file",
     "settings_from",
+    "shown",
     "variable",
 ]
 
@@ -57,6 +58,14 @@ class Settings:
     )
     ip: str = _setting(
         "ip", str, "127.0.0.1", "address", "the address to listen on; 0.0.0.0 for all"
+    )
+    operations_port: str | None = _setting(
+        "operations-port",
+        readers.port,
+        None,
+        "number, or endpoint",
+        "where /metrics and the pages below /-/ are instead of at PORT, with all the "
+        "rest; it stays open until the last call is answered",
     )
     upstream_url: str = _setting(
         "inference-service-url",
@@ -252,6 +261,36 @@ class Settings:
         "s",
         "how long accepted calls may take after SIGTERM",
     )
+    log_level: str = _setting(
+        "log-level",
+        readers.one_of("debug", "info", "warn", "error", "critical"),
+        "info",
+        "debug, info, warn, error or critical",
+        "what is too unimportant for the log",
+    )
+    log_format: str = _setting(
+        "log-format",
+        readers.one_of("text", "json"),
+        "text",
+        "text or json",
+        "how log lines look: for people, or one JSON object a line",
+    )
+    access_log: str | None = _setting(
+        "access-log",
+        str,
+        None,
+        "file, or -",
+        "a line for each request, in the Combined Log Format or as JSON, into a file "
+        "or (-) to standard output; SIGHUP opens the file anew",
+    )
+    otlp_endpoint: str | None = _setting(
+        "otel-exporter-otlp-endpoint",
+        readers.url,
+        None,
+        "URL",
+        "an OpenTelemetry collector that traces are sent to, over HTTP, like "
+        "http://127.0.0.1:4318; by default there are none",
+    )
     embedded: bool = _setting(
         "embedded",
         readers.yes_or_no,
@@ -282,11 +321,16 @@ def explain(setting: "attrs.Attribute[Any]") -> str:
 
 def default_of(setting: "attrs.Attribute[Any]") -> str:
     """Write the default of a *setting* as the operator would."""
-    if setting.default is None or setting.default == ():
+    return shown(setting, setting.default)
+
+
+def shown(setting: "attrs.Attribute[Any]", value: Any) -> str:
+    """Write a *value* as the operator would; of a secret only whether there is one."""
+    if value is None or value == ():
         return "none"
-    if isinstance(setting.default, float):
-        return f"{setting.default:g}"
-    return str(setting.default).lower()
+    if not setting.repr:
+        return f"{len(value)} keys" if isinstance(value, tuple) else "set"
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
 def read_env_file(path: str | None) -> dict[str, str]:

@@ -80,6 +80,7 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
+    from abproxy.telemetry.logs import observer
     from abproxy.wiring import wire
 
     def read() -> Settings:
@@ -87,6 +88,13 @@ def makeService(options: Options) -> IService:
         return settings_from(options, os.environ, env_file)
 
     try:
-        return wire(read(), reactor, read)
+        settings = read()
+        service = wire(settings, reactor, read)
+        service.log_observer = observer(
+            getattr(options, "parent", None) or {},
+            as_json=settings.log_format == "json",
+            level=settings.log_level,
+        )
     except (SettingsError, ModelUnavailable) as error:
         raise SystemExit(f"abproxy: {error}") from None
+    return service

@@ -9,7 +9,6 @@ from typing import Any
 
 from attrs import frozen
 from treq.client import HTTPClient
-from twisted.application.service import IService
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 
@@ -30,16 +29,18 @@ from abproxy.embedded.child import ModelChild, make_child
 from abproxy.embedded.installed import require
 from abproxy.limits import limits_for
 from abproxy.reloading import Reloading
-from abproxy.service import ProxyService
+from abproxy.service import Gate, ProxyService
 from abproxy.settings import Settings
 from abproxy.signals import Signals
 from abproxy.upstream.agent import make_agent, make_pool, make_treq
 from abproxy.upstream.client import TreqUpstream
+from abproxy.upstream.condition import Condition
 from abproxy.upstream.counting import TokenCounter
 from abproxy.upstream.discovery import Discovery
 from abproxy.upstream.info import Facts
+from abproxy.watching import Rooms, Watch, make_watch, show_surface
 from abproxy.web.app import Door, refusal
-from abproxy.web.listening import make_listener
+from abproxy.web.listening import Listener, make_listener
 from abproxy.web.rates import Rates
 from abproxy.web.receiving import Receiving
 from abproxy.web.relay import Relay
@@ -57,11 +58,12 @@ class _Way:
     http: HTTPClient
     model: ModelChild | None
     base_url: str
+    condition: Condition
 
 
 def wire(
     settings: Settings, reactor: Any, read: Callable[[], Settings] | None = None
-) -> IService:
+) -> ProxyService:
     """
     Put all rooms together: upstream, batching, door, life.
 
@@ -71,16 +73,22 @@ def wire(
         read: reads the settings again; without it they stay as they are.
 
     Raises:
-        SettingsError: the port cannot be had.
+        SettingsError: a port cannot be had.
         ModelUnavailable: the embedded model is not installed.
     """
     if settings.embedded:
         require(settings.embedded_model)
-    listener = make_listener(reactor, settings.ip, settings.port)
+    listeners = _listeners(settings, reactor)
+    watch = make_watch(settings, reactor)
     way = _way_upstream(settings, reactor)
     discovery = _discovery(settings, reactor, way)
-    departures = _batching(settings, reactor, discovery)
+    departures = _batching(settings, reactor, discovery, watch)
     door = _door(settings, reactor, way, departures, discovery)
+    door.observer, door.relay.mark = watch.observer, watch.mark
+    gates = [
+        Gate(listener=listener, site=_site(settings, reactor, door))
+        for listener in listeners
+    ]
     reloading = Reloading(
         settings=settings,
         read=read or (lambda: settings),
@@ -90,12 +98,26 @@ def wire(
         make_limit=lambda chosen: _limit(chosen, reactor, discovery.facts),
     )
     discovery.learned = reloading.learn
+    rooms = Rooms(
+        reactor=reactor,
+        watcher=watch.watcher,
+        departures=departures,
+        discovery=discovery,
+        condition=way.condition,
+        sites=[gate.site for gate in gates],
+        settings=lambda: reloading.settings,
+        credentials=credentials_for(settings),
+        upstream_url=way.base_url,
+    )
+    status = show_surface(rooms)
     return ProxyService(
         reactor=reactor,
-        listener=listener,
-        site=_site(settings, reactor, door),
+        gate=gates[0],
+        private_gate=gates[1] if len(gates) > 1 else None,
         signals=Signals(reactor),
         reload=reloading.reload,
+        watch=watch,
+        verdict=status.verdict,
         departures=departures,
         discovery=discovery,
         pool=way.pool,
@@ -103,6 +125,11 @@ def wire(
         upstream_url=way.base_url,
         drain_timeout_s=settings.drain_timeout_s,
     )
+
+
+def _listeners(settings: Settings, reactor: Any) -> list[Listener]:
+    ports = filter(None, (settings.port, settings.operations_port))
+    return [make_listener(reactor, settings.ip, port) for port in ports]
 
 
 def _way_upstream(settings: Settings, reactor: Any) -> _Way:
@@ -114,7 +141,14 @@ def _way_upstream(settings: Settings, reactor: Any) -> _Way:
     if settings.embedded:
         model = make_child(reactor, http, settings.embedded_model)
     base_url = model.url if model else settings.upstream_url
-    return _Way(pool=pool, agent=agent, http=http, model=model, base_url=base_url)
+    return _Way(
+        pool=pool,
+        agent=agent,
+        http=http,
+        model=model,
+        base_url=base_url,
+        condition=Condition(clock=reactor),
+    )
 
 
 def _discovery(settings: Settings, reactor: Any, way: _Way) -> Discovery:
@@ -127,12 +161,16 @@ def _discovery(settings: Settings, reactor: Any, way: _Way) -> Discovery:
         forget_idle=way.pool.closeCachedConnections,
     )
     return Discovery(
-        send=upstream.send, credentials=credentials_for(settings), clock=reactor
+        send=way.condition.following(upstream.send),
+        credentials=credentials_for(settings),
+        clock=reactor,
     )
 
 
-def _batching(settings: Settings, reactor: Any, discovery: Discovery) -> Departures:
-    send = discovery.watched
+def _batching(
+    settings: Settings, reactor: Any, discovery: Discovery, watch: Watch
+) -> Departures:
+    send = watch.following(discovery.watched)
     limits = limits_for(settings, Facts())
     counter = TokenCounter(send=send, facts=lambda: discovery.facts)
     return Departures(
@@ -156,6 +194,7 @@ def _batching(settings: Settings, reactor: Any, discovery: Discovery) -> Departu
         count=counter.count if settings.usage == "exact" else by_length,
         call_timeout_s=settings.call_timeout_s,
         patience=patience_for(settings),
+        observer=watch.watcher,
     )
 
 
@@ -198,10 +237,12 @@ def _site(settings: Settings, reactor: Any, door: Door) -> DoorSite:
         max_connections=settings.max_connections,
         request_timeout_s=settings.request_timeout_s,
     )
-    return DoorSite(
+    site = DoorSite(
         door.app.resource(),
         is_batched=may_be_batched,
         refusal=refusal,
         limits=limits,
         reactor=reactor,
     )
+    site.observer = door.observer
+    return site

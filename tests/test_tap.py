@@ -175,7 +175,7 @@ async def _answer(service: IService, url: str, agent: Agent) -> tuple[int, bytes
 async def test_the_proxy_that_is_made_answers() -> None:
     """On a port of this machine; nobody is behind it, and it says so."""
     service = makeService(options("--port=0", *NOBODY))
-    port = service.listener.socket.getsockname()[1]
+    port = service.gate.listener.socket.getsockname()[1]
     pool = HTTPConnectionPool(reactor, persistent=False)
 
     url = f"http://127.0.0.1:{port}/embed"

@@ -71,6 +71,11 @@ class BatchCollector:
         )
 
     @property
+    def oldest_arrived_at(self) -> float | None:
+        """When the one whose turn is next came."""
+        return self._queue[0].arrived_at if self._queue else None
+
+    @property
     def turn(self) -> Turn | None:
         """The place of the oldest part in the queue of all lanes."""
         return self._queue[0].turn if self._queue else None

@@ -17,15 +17,23 @@ from abproxy.batching.budget import Budget, Load
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.gathering import gather
 from abproxy.batching.lanes import Lanes
+from abproxy.batching.observing import (
+    Cause,
+    Departure,
+    Observer,
+    Obstacle,
+    Reason,
+    Unobserved,
+)
 from abproxy.batching.part import Caps, Part, chain, size_of
-from abproxy.batching.platform import Cause, Platform, tell
+from abproxy.batching.platform import Platform, tell
 from abproxy.batching.quarantine import Quarantine
 from abproxy.batching.refusal import Patience, is_for_all, pause_asked_for_s
 from abproxy.batching.trip import Count, Send, Trip, by_length
 from abproxy.batching.trouble import Trouble
 from abproxy.batching.waiting import WaitingRoom
 from abproxy.dialects.call import Call, Lane, Share
-from abproxy.errors import CannotConnect, UpstreamTimeout
+from abproxy.errors import CannotConnect, NoTurn
 from abproxy.messages import Reply
 
 __all__ = ["Departures"]
@@ -69,6 +77,8 @@ class Departures:
     count: Count = by_length
     """Count what each item of a batch cost."""
 
+    observer: Observer = field(factory=Unobserved, repr=False)
+
     platform: Platform = field(init=False, repr=False)
     _trouble: Trouble = field(init=False)
     _looked_at: float = field(init=False, default=0.0)
@@ -82,6 +92,9 @@ class Departures:
     _planning: bool = field(init=False, default=False, repr=False)
     _alone: bool = field(init=False, default=False)
     """Whether a suspect is in flight, which nobody may join."""
+
+    _obstacle: Obstacle = field(init=False, default=Obstacle.NOTHING)
+    """What kept batches from leaving when they were last looked at."""
 
     def __attrs_post_init__(self) -> None:
         """Begin with nobody waiting and no trouble."""
@@ -150,10 +163,13 @@ class Departures:
             return
         self._planning = True
         try:
-            while self._may_leave() and self._one_leaves():
+            while (obstacle := self._one_leaves()) is None:
                 pass
         finally:
             self._planning = False
+        if obstacle is not self._obstacle:
+            self._obstacle = obstacle
+            self.observer.is_kept_by(obstacle)
 
     def _lane_changed(self) -> None:
         if not self._arriving:
@@ -188,16 +204,23 @@ class Departures:
         is_wary = self._trouble.began_at is not None or bool(self.platform.suspects)
         return not (is_wary and self.budget.items_in_flight)
 
-    def _one_leaves(self) -> bool:
+    def _one_leaves(self) -> Obstacle | None:
+        """Let the batch leave whose turn it is, or say why none does."""
+        if not self._may_leave():
+            return Obstacle.UPSTREAM if self.room.items else Obstacle.NOTHING
         if self.platform.suspects:
             self._alone = True
             self.is_alive().addCallback(self._try_suspect)
-            return True
-        lane = self.platform.lanes.next(also_not_full=self.budget.slot_free)
-        if lane is None or not self.budget.admits(lane.next_items):
-            return False
+            return None
+        slot_free = self.budget.slot_free
+        lane = self.platform.lanes.next(also_not_full=slot_free)
+        if lane is None:
+            waits = not slot_free and self.platform.lanes.has_due
+            return Obstacle.SLOT if waits else Obstacle.NOTHING
+        if not self.budget.admits(lane.next_items):
+            return Obstacle.BUDGET
         self._leave(lane)
-        return True
+        return None
 
     def _try_suspect(self, is_alive: bool) -> None:  # noqa: FBT001
         """
@@ -208,37 +231,62 @@ class Departures:
         """
         self._alone = is_alive and bool(self.platform.suspects)
         if self._alone:
-            self._depart(
-                Trip(parts=[self.platform.suspects.take()], road=self), slot=True
-            )
+            trip = Trip(parts=[self.platform.suspects.take()], road=self)
+            self._depart(trip, Reason.SUSPECT)
         elif self.platform.suspects:
             away = CannotConnect("the inference server does not answer")
             self.put_back([self.platform.suspects.take()], away)
         self.replan()
 
     def _leave(self, lane: BatchCollector) -> None:
-        slot = not lane.is_full
+        reason = self._reason(lane)
         batch = lane.take(packs=self.packs)
         for part in batch.parts:
             if part.rest is not None and not part.rest.gone:
                 self.platform.enqueue(part.rest)
             part.rest = None
         trip = Trip(parts=batch.parts, road=self, sorts=batch.is_packed)
-        self._depart(trip, slot=slot)
+        self._depart(trip, reason)
 
-    def _depart(self, trip: Trip, *, slot: bool) -> None:
-        load = Load(
-            items=sum(len(part.items) for part in trip.parts),
-            slot=slot,
-        )
+    def _reason(self, lane: BatchCollector) -> Reason:
+        if lane.is_full:
+            return Reason.FULL
+        if self._hurries:
+            return Reason.DRAIN
+        return Reason.TIMER if self.max_wait_s else Reason.FREE
+
+    def _depart(self, trip: Trip, reason: Reason) -> None:
+        items = sum(len(part.items) for part in trip.parts)
+        load = Load(items=items, slot=reason is not Reason.FULL)
         self.budget.take(load)
-        trip.start().addBoth(self._returned, trip, load)
+        departure = self._departure(trip, reason, load)
+        self.observer.left(departure)
+        trip.start().addBoth(self._returned, trip, load, departure)
 
-    def _returned(self, _nothing: object, trip: Trip, load: Load) -> None:
+    def _departure(self, trip: Trip, reason: Reason, load: Load) -> Departure:
+        now = self.clock.seconds()
+        lane = trip.parts[0].call.lane
+        size = sum(part.size for part in trip.parts)
+        return Departure(
+            route=lane.dialect.path.decode(),
+            reason=reason,
+            items=load.items,
+            size=size,
+            fill=self.caps.fill(len(trip.parts), load.items, size),
+            waits_s=[now - part.arrived_at for part in trip.parts],
+            in_flight=load.in_flight,
+            lanes_left=len(self.platform.lanes),
+            is_personal=lane.is_personal,
+        )
+
+    def _returned(
+        self, _nothing: object, trip: Trip, load: Load, departure: Departure
+    ) -> None:
         self.budget.give_back(load)
         if not self.budget.items_in_flight:
             self._alone = False
         try:
+            self.observer.came_back(departure, trip.answered_after_s)
             self._learn(trip, load)
             self._let_go_of_the_late()
         finally:
@@ -261,7 +309,7 @@ class Departures:
         if now - self._looked_at < LOOK_EVERY_S:
             return
         self._looked_at = now
-        error = UpstreamTimeout(f"no turn within {self.call_timeout_s:g} seconds")
+        error = NoTurn(f"no turn within {self.call_timeout_s:g} seconds")
         late_since = now - self.call_timeout_s
 
         def is_late(part: Part) -> bool:
@@ -291,6 +339,7 @@ class Departures:
         if asked_s > patience_s or not is_for_all(cause, parts[0].call.lane):
             tell(parts, cause)
             return
+        self.observer.puts_back(cause)
         if isinstance(cause, Reply) and not self._trouble.pauses:
             # What was in flight together is refused together: that is once.
             self.budget.limit.refused()

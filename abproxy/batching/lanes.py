@@ -5,7 +5,7 @@ A lane exists as long as somebody waits in it, so that a million different
 option sets leave no memory behind.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from operator import attrgetter
@@ -34,6 +34,14 @@ class Lanes:
     _full: OldestFirst = field(factory=partial(OldestFirst, attrgetter("is_full")))
     _due: OldestFirst = field(factory=partial(OldestFirst, attrgetter("is_due")))
 
+    def __len__(self) -> int:
+        """In how many lanes somebody waits."""
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[BatchCollector]:
+        """The lanes in which somebody waits."""
+        return iter(self._open.values())
+
     def of(self, part: Part) -> BatchCollector:
         """Find the lane of *part*, or open it."""
         key = part.call.lane
@@ -46,6 +54,11 @@ class Lanes:
     def has_full(self) -> bool:
         """Whether a full batch waits."""
         return self._full.first() is not None
+
+    @property
+    def has_due(self) -> bool:
+        """Whether a batch has been held long enough."""
+        return self._due.first() is not None
 
     def next(self, *, also_not_full: bool) -> BatchCollector | None:
         """Find the lane whose batch leaves next."""

@@ -35,6 +35,11 @@ class Caps:
     size: int
     """Bytes of JSON in a batch's items."""
 
+    def fill(self, calls: int, items: int, size: int) -> float:
+        """Say how full a batch is, by the cap that it comes closest to; 1 is full."""
+        shares = (calls / self.calls, items / self.items, size / self.size)
+        return min(1.0, max(shares))
+
 
 class Holder(Protocol):
     """Whoever has a part at the moment: its lane, or the trip it is on."""

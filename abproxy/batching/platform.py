@@ -14,18 +14,15 @@ from twisted.python.failure import Failure
 
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.lanes import Lanes
+from abproxy.batching.observing import Cause
 from abproxy.batching.part import Part
 from abproxy.batching.quarantine import Quarantine
 from abproxy.batching.trip import SUSPECT
 from abproxy.batching.waiting import WaitingRoom
 from abproxy.dialects.call import Share
-from abproxy.errors import ProxyError
 from abproxy.messages import Reply
 
-__all__ = ["Cause", "Platform", "tell"]
-
-Cause = Reply | ProxyError
-"""Why nothing came of a part: what the upstream said, or what we have to say."""
+__all__ = ["Platform", "tell"]
 
 BULK_HANDICAP_S = 10.0
 """How much older another call counts than a bulk one that came with it."""

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from abproxy.batching.gathering import gather
+from abproxy.batching.observing import Cause, Observer
 from abproxy.batching.part import Caps, Part, cut_up
 from abproxy.dialects.call import BadAnswer, Share
 from abproxy.errors import (
@@ -62,6 +63,7 @@ class Road(Protocol):
     clock: IReactorTime
     send: Send
     count: Count
+    observer: Observer
 
     def caps_for_cutting(self) -> Caps | None:
         """What fits into a batch now; None if nothing may be cut."""
@@ -69,7 +71,7 @@ class Road(Protocol):
     def got_through(self) -> None:
         """The upstream has answered."""
 
-    def put_back(self, parts: list[Part], cause: Reply | ProxyError) -> None:
+    def put_back(self, parts: list[Part], cause: Cause) -> None:
         """The upstream took no work: *parts* wait on, or hear of *cause*."""
 
     def quarantine(self, parts: list[Part]) -> None:
@@ -112,15 +114,14 @@ class Trip:
         try:
             await self._try()
         except ProxyError as error:
-            self._fail(error)
+            self._warn_and_fail(error)
         except BadAnswer as error:
-            _log.warn("An upstream answer cannot be shared out: {error}", error=error)
             message = f"the inference server's answer cannot be shared out: {error}"
-            self._fail(UpstreamBroken(message))
+            self._warn_and_fail(UpstreamBroken(message))
         except CancelledError:
             self._fail(UpstreamBroken("the request was cancelled"))
         except Exception:  # noqa: BLE001  a bug must not starve the callers
-            _log.failure("A batch of {calls} calls failed", calls=len(self.parts))
+            _log.failure("A batch failed: {request_ids}", request_ids=self._names)
             self._fail(InternalError("a bug in abproxy; its log says more"))
 
     async def _try(self) -> None:
@@ -144,7 +145,16 @@ class Trip:
         if self.sorts:
             self._order = sorted(range(len(items)), key=lambda at: len(items[at]))
             items = [items[at] for at in self._order]
-        return first.call.lane.request(items)
+        return first.call.lane.request(items, self._traces)
+
+    @property
+    def _traces(self) -> tuple[Any, ...]:
+        traces = (part.call.trace for part in self.parts)
+        return tuple(trace for trace in traces if trace is not None)
+
+    @property
+    def _names(self) -> str:
+        return b" ".join(part.call.name() for part in self.parts).decode()
 
     async def _arrive(self, reply: Reply) -> None:
         if reply.status in NO_ROOM:
@@ -158,7 +168,8 @@ class Trip:
         elif reply.status == OK:
             await self._share_out(reply)
         elif self._blames_an_item(reply.status):
-            await self._halve()
+            self.road.observer.isolates()
+            await self._halve(self._left)
         else:
             self._pass_on(reply)
 
@@ -224,16 +235,26 @@ class Trip:
             if part.breaks > SUSPECT:
                 part.fire(Failure(error.again()))
         self.road.quarantine([part for part in self._left if part.breaks == SUSPECT])
-        await self._halve([part for part in self._left if part.breaks < SUSPECT])
+        innocent = [part for part in self._left if part.breaks < SUSPECT]
+        if innocent:
+            self.road.observer.sends_again()
+            await self._halve(innocent)
 
-    async def _halve(self, parts: list[Part] | None = None) -> None:
-        parts = self._left if parts is None else parts
+    async def _halve(self, parts: list[Part]) -> None:
         middle = len(parts) // 2
         await self._all_arrived([parts[:middle], parts[middle:]])
 
     async def _all_arrived(self, batches: list[list[Part]]) -> None:
         trips = [Trip(parts=parts, road=self.road) for parts in batches if parts]
         await gatherResults([trip.start() for trip in trips])
+
+    def _warn_and_fail(self, error: ProxyError) -> None:
+        _log.warn(
+            "A batch failed: {error} ({request_ids})",
+            error=str(error),
+            request_ids=self._names,
+        )
+        self._fail(error)
 
     def _fail(self, error: ProxyError) -> None:
         for part in self.parts:

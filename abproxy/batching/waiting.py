@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from abproxy.batching.part import Part
 from abproxy.batching.rate import Rate
-from abproxy.errors import Overloaded
+from abproxy.errors import ClientShareTaken, WaitingRoomFull
 
 __all__ = ["WaitingRoom"]
 
@@ -49,13 +49,14 @@ class WaitingRoom:
         come back later must have a chance then.
 
         Raises:
-            Overloaded: there is no room.
+            WaitingRoomFull: there is no room.
+            ClientShareTaken: there is none for this client.
         """
         items = sum(len(part.items) for part in parts)
         size = sum(part.size for part in parts)
         full = self.items + items > self.max_items or self.size + size > self.max_size
         if self.items and full:
-            raise Overloaded(
+            raise WaitingRoomFull(
                 f"{self.items} inputs are waiting already: try again later",
                 self.retry_after_s(items),
             )
@@ -68,7 +69,7 @@ class WaitingRoom:
         waiting = self.of_clients[client]
         most = self.max_items_of_one
         if most is not None and waiting and waiting + items > most:
-            raise Overloaded(
+            raise ClientShareTaken(
                 f"{waiting} of your inputs are waiting already: try again later",
                 self.retry_after_s(items),
             )

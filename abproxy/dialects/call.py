@@ -5,7 +5,7 @@ A lane is everything about a call but its items.  Two calls are in one lane
 only if they would be the same request with the same items.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from attrs import field, frozen
@@ -137,12 +137,14 @@ class Lane:
     is_personal: bool = False
     """Whether the credentials are the client's own, and so is any quota."""
 
-    def request(self, items: Sequence[bytes]) -> Outgoing:
+    def request(self, items: Sequence[bytes], traces: tuple[Any, ...] = ()) -> Outgoing:
         """Write the one request that carries *items* of several calls."""
         return Outgoing(
             path=self.path,
             headers=(*self.headers, (b"Content-Type", b"application/json")),
             body=self.dialect.batch_body(items, self.options),
+            items=len(items),
+            traces=traces,
         )
 
 
@@ -159,3 +161,9 @@ class Call:
 
     client: bytes = field(default=b"", repr=False)
     """Who calls: a key, or an address where there are no keys."""
+
+    trace: Any = field(default=None, repr=False)
+    """A thread that somebody follows."""
+
+    name: Callable[[], bytes] = field(default=lambda: b"-", repr=False)
+    """Say how client and log know the request."""

@@ -27,7 +27,7 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _LAST_INDEX = re.compile(rb'"index":(\d+)\}\Z')
 
 
-class _Body(msgspec.Struct):
+class EmbeddingsBody(msgspec.Struct):
     input: Inputs
     model: str | None = None
     user: str | None = None
@@ -136,6 +136,8 @@ def _sum(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**usages[0], **added}
 
 
-OPENAI = OpenAIRoute(path=b"/v1/embeddings", items="input", body=_Body, has_usage=True)
+OPENAI = OpenAIRoute(
+    path=b"/v1/embeddings", items="input", body=EmbeddingsBody, has_usage=True
+)
 OPENAI_BARE = evolve(OPENAI, path=b"/embeddings")
 """The same without a version; not every server has both, so they are two routes."""

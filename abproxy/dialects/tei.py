@@ -27,28 +27,28 @@ class _Truncating(msgspec.Struct, kw_only=True):
         self.truncation_direction = canonical(self.truncation_direction)
 
 
-class _Prompted(_Truncating, kw_only=True):
+class PromptedBody(_Truncating, kw_only=True):
     inputs: Inputs
     prompt_name: str | None = None
 
 
-class _Embed(_Prompted, kw_only=True):
+class EmbedBody(PromptedBody, kw_only=True):
     normalize: bool = True
     dimensions: Size | None = None
 
 
-class _Predict(_Truncating, kw_only=True):
+class PredictBody(_Truncating, kw_only=True):
     inputs: Text | list[Text | list[Text]]
     raw_scores: bool = False
 
 
-class _Tokenize(msgspec.Struct):
+class TokenizeBody(msgspec.Struct):
     inputs: Text | Annotated[list[Text], msgspec.Meta(min_length=1)]
     add_special_tokens: bool = True
     prompt_name: str | None = None
 
 
-class _Decode(msgspec.Struct):
+class DecodeBody(msgspec.Struct):
     ids: Annotated[list[Token | list[Token]], msgspec.Meta(min_length=1)]
     skip_special_tokens: bool = True
 
@@ -78,11 +78,11 @@ def _length(texts: list[str]) -> int:
     return sum(map(len, texts))
 
 
-EMBED = TeiRoute(path=b"/embed", items="inputs", body=_Embed, cut_rows=cut_arrays)
-EMBED_ALL = TeiRoute(path=b"/embed_all", items="inputs", body=_Prompted)
-EMBED_SPARSE = TeiRoute(path=b"/embed_sparse", items="inputs", body=_Prompted)
+EMBED = TeiRoute(path=b"/embed", items="inputs", body=EmbedBody, cut_rows=cut_arrays)
+EMBED_ALL = TeiRoute(path=b"/embed_all", items="inputs", body=PromptedBody)
+EMBED_SPARSE = TeiRoute(path=b"/embed_sparse", items="inputs", body=PromptedBody)
 PREDICT = TeiRoute(
-    path=b"/predict", items="inputs", body=_Predict, read_items=read_sequences
+    path=b"/predict", items="inputs", body=PredictBody, read_items=read_sequences
 )
-TOKENIZE = TeiRoute(path=b"/tokenize", items="inputs", body=_Tokenize)
-DECODE = TeiRoute(path=b"/decode", items="ids", body=_Decode)
+TOKENIZE = TeiRoute(path=b"/tokenize", items="inputs", body=TokenizeBody)
+DECODE = TeiRoute(path=b"/decode", items="ids", body=DecodeBody)

@@ -9,26 +9,28 @@ relayed.
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
-from attrs import define
+from attrs import define, evolve, field
 from klein import Klein
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
-from twisted.web.server import Request
 
 from abproxy.batching.departures import Departures
 from abproxy.dialects.answer import error_reply, write_answer
 from abproxy.dialects.call import Call, Dialect
 from abproxy.dialects.routes import ALIASES, ROUTES, dialect_of, may_be_batched
 from abproxy.dialects.tei import EMBED
-from abproxy.errors import InternalError, ProxyError, UpstreamTimeout
+from abproxy.errors import DeadlinePassed, InternalError, ProxyError
 from abproxy.messages import Reply
 from abproxy.web.caller import Caller, Callers
 from abproxy.web.keys import Keys
+from abproxy.web.observing import DoorObserver, Unwatched
 from abproxy.web.rates import Rates
 from abproxy.web.receiving import Receiving
 from abproxy.web.relay import Relay
 from abproxy.web.replying import write_reply
+from abproxy.web.request import DoorRequest
+from abproxy.web.request_id import REQUEST_ID
 
 __all__ = ["Door", "refusal"]
 
@@ -62,11 +64,13 @@ class Door:
     task: Callable[[], str | None]
     """What the upstream's model does, if that is known."""
 
+    observer: DoorObserver = field(factory=Unwatched, repr=False)
+
     app: ClassVar[Klein] = Klein()
     _log: ClassVar[Logger] = Logger()
 
     @on_batched_routes(app)
-    async def batched(self, request: Request) -> None:
+    async def batched(self, request: DoorRequest) -> None:
         """Answer with the call's own part of a batch."""
         self.keys.check(request)
         caller = self.callers.who(request)
@@ -74,6 +78,7 @@ class Door:
         if call is None:
             await self._relay(request, caller)
             return
+        request.route = call.lane.dialect.path.decode()
         self.rates.check(caller.client)
         shares = self.departures.submit(call)
         self.rates.take(caller.client, len(call.items.spelled))
@@ -81,7 +86,7 @@ class Door:
             shares.addTimeout(caller.deadline_s, self.departures.clock, _too_late)
         write_reply(request, write_answer(call, await shares))
 
-    def _understand(self, request: Request, caller: Caller) -> Call | None:
+    def _understand(self, request: DoorRequest, caller: Caller) -> Call | None:
         # Klein takes `//embed` for `/embed` and `post` for `POST`; the request
         # itself says better.
         if not may_be_batched(request.method, request.uri):
@@ -93,29 +98,38 @@ class Door:
         return call if call and self.departures.takes(call) else None
 
     @app.route("/", branch=True)
-    async def relayed(self, request: Request) -> None:
-        """Pass the request on alone and unchanged."""
+    async def relayed(self, request: DoorRequest) -> None:
+        """Pass the request on alone and unchanged, unless it is for us."""
+        ours = request.site.operations
+        if ours.owns(request):
+            write_reply(request, await ours.answer(request, self.keys))
+            return
         self.keys.check(request)
         await self._relay(request, self.callers.who(request))
 
-    async def _relay(self, request: Request, caller: Caller) -> None:
+    async def _relay(self, request: DoorRequest, caller: Caller) -> None:
         if request.method not in READS:
             self.rates.check(caller.client)
             self.rates.take(caller.client, 1)
+        request.is_relayed = True
         await self.relay.pass_on(request)
 
     @app.handle_errors(Exception)
     def failed(self, request: IRequest, failure: Failure) -> None:
         """Say what went wrong, in the words of the route."""
         error = failure.value
+        request = cast("DoorRequest", request)
         if not isinstance(error, ProxyError):
-            self._log.failure("A request failed", failure)
+            name = request.name().decode()
+            self._log.failure("Request {request_id} failed", failure, request_id=name)
             error = InternalError("a bug in abproxy; its log says more")
-        request = cast("Request", request)
+        self.observer.answered_with(error)
         if request.startedWriting:
             request.channel.forceAbortClient()
         else:
-            write_reply(request, error_reply(error, _language(request.uri)))
+            reply = error_reply(error, _language(request.uri))
+            named = (*reply.headers, (REQUEST_ID, request.name()))
+            write_reply(request, evolve(reply, headers=named))
 
 
 def refusal(error: ProxyError, target: bytes) -> Reply:
@@ -124,7 +138,7 @@ def refusal(error: ProxyError, target: bytes) -> Reply:
 
 
 def _too_late(_result: object, deadline_s: float) -> NoReturn:
-    raise UpstreamTimeout(f"your deadline of {deadline_s * 1000:g} ms has passed")
+    raise DeadlinePassed(f"your deadline of {deadline_s * 1000:g} ms has passed")
 
 
 def _language(target: bytes) -> Dialect:

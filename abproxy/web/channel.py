@@ -1,6 +1,6 @@
 """One connection of a client: what it may send, and how it ends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.error import ConnectionDone
@@ -10,7 +10,9 @@ from twisted.web.http import HTTPChannel
 
 from abproxy.errors import HeadTooLarge, ProxyError, TooSlow
 from abproxy.messages import Reply, reason_of
+from abproxy.web.observing import DoorObserver
 from abproxy.web.request import DoorRequest, Rules, without_origin
+from abproxy.web.request_id import REQUEST_ID
 
 __all__ = ["DoorChannel"]
 
@@ -28,6 +30,7 @@ class House(Rules, Protocol):
 
     reactor: Any
     patience_s: float
+    observer: DoorObserver
     refusal: Callable[[ProxyError, bytes], Reply]
 
     def channel_made(self, channel: "DoorChannel") -> None:
@@ -108,9 +111,10 @@ class DoorChannel(HTTPChannel):
         """
         target = without_origin(getattr(self, "_path", b""))
         reply = self.site.refusal(error, target)
+        self.site.observer.answered_with(error)
         self._discards = True
         self.setTimeout(LINGER_S)
-        self.writeSequence(_closing(reply))
+        self.writeSequence(_closing(reply, self.requests))
         transport: Any = self.transport
         if ITCPTransport.providedBy(transport):
             transport.loseWriteConnection()
@@ -139,10 +143,11 @@ class DoorChannel(HTTPChannel):
             self.refuse(TooSlow(f"no request within {self.site.patience_s:g} seconds"))
 
 
-def _closing(reply: Reply) -> list[bytes]:
+def _closing(reply: Reply, requests: Sequence[Any]) -> list[bytes]:
+    names = ((REQUEST_ID, request.name()) for request in requests[:1])
     lines = [
         b"HTTP/1.1 %d %b" % (reply.status, reason_of(reply.status)),
-        *(b"%b: %b" % line for line in reply.headers),
+        *(b"%b: %b" % line for line in (*reply.headers, *names)),
         b"Content-Length: %d" % len(reply.body),
         b"Connection: close",
     ]

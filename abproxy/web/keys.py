@@ -17,7 +17,11 @@ __all__ = ["Keys"]
 
 _READS = frozenset({b"GET", b"HEAD"})
 _PUBLIC = frozenset(
-    {b"/", b"/health", b"/ping", b"/metrics", b"/docs", b"/api-doc/openapi.json"}
+    {
+        *(b"/", b"/health", b"/ping", b"/metrics", b"/docs", b"/api-doc/openapi.json"),
+        *(b"/-/healthy", b"/-/ready", b"/-/docs", b"/-/openapi.json"),
+        *(b"/-/live.js", b"/-/page.css"),
+    }
 )
 
 
@@ -38,18 +42,24 @@ class Keys:
         """
         Let *request* in or not.
 
-        Every key is compared, each in constant time, so that the time it
-        takes tells nothing of the keys.
-
         Raises:
             Unauthorized: it needs a key and has not the right one.
         """
+        if not self.fit(request):
+            raise Unauthorized
+
+    def fit(self, request: Request) -> bool:
+        """
+        Whether *request* may come in.
+
+        Every key is compared, each in constant time, so that the time it
+        takes tells nothing of the keys.
+        """
         if not self.accepted or _is_public(request):
-            return
+            return True
         shown = request.requestHeaders.getRawHeaders(b"Authorization", [b""])[0]
         fits = [
             hmac.compare_digest(shown, b"Bearer " + key.encode())
             for key in self.accepted
         ]
-        if not any(fits):
-            raise Unauthorized
+        return any(fits)

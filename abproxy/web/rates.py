@@ -11,7 +11,7 @@ from math import ceil
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from abproxy.errors import Overloaded
+from abproxy.errors import RateExceeded
 
 __all__ = ["Rates"]
 
@@ -38,12 +38,12 @@ class Rates:
         Look into the bucket of *client*.
 
         Raises:
-            Overloaded: the bucket is in debt.
+            RateExceeded: the bucket is in debt.
         """
         now = self.clock.seconds()
         empty_for_s = self._full_at.get(client, now) - now - 1.0
         if empty_for_s > 0 and self.inputs_per_s is not None:
-            raise Overloaded(
+            raise RateExceeded(
                 f"more than {self.inputs_per_s:g} inputs in a second: slow down",
                 ceil(empty_for_s),
             )

@@ -9,12 +9,12 @@ import re
 from typing import BinaryIO, cast
 
 from attrs import frozen
-from twisted.web.server import Request
 
 from abproxy.dialects.call import Call, Dialect, Lane
 from abproxy.headers import Credentials, end_to_end, lane_headers
 from abproxy.messages import HeaderList, Outgoing
 from abproxy.web.caller import Caller
+from abproxy.web.request import DoorRequest
 
 __all__ = ["Receiving"]
 
@@ -35,7 +35,9 @@ class Receiving:
 
     credentials: Credentials
 
-    def read(self, request: Request, dialect: Dialect, caller: Caller) -> Call | None:
+    def read(
+        self, request: DoorRequest, dialect: Dialect, caller: Caller
+    ) -> Call | None:
         """Understand *request* of *caller* as a call, or not."""
         if not _PLAIN_TARGET.fullmatch(request.uri):
             return None
@@ -57,8 +59,21 @@ class Receiving:
             is_bulk=caller.is_bulk,
             is_personal=self._are_personal(headers),
         )
-        alone = Outgoing(path=request.uri, headers=headers, body=body)
-        return Call(lane=lane, items=reading.items, alone=alone, client=caller.client)
+        trace = request.trace
+        return Call(
+            lane=lane,
+            items=reading.items,
+            alone=Outgoing(
+                path=request.uri,
+                headers=headers,
+                body=body,
+                items=len(reading.items.spelled),
+                traces=() if trace is None else (trace,),
+            ),
+            client=caller.client,
+            trace=trace,
+            name=request.name,
+        )
 
     def _are_personal(self, headers: HeaderList) -> bool:
         """Whether the upstream sees credentials that are the client's own."""

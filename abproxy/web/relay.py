@@ -5,6 +5,7 @@ Both bodies stream; whoever is slower slows the other.  A body that breaks off
 upstream breaks off here as well: a shortened answer must not look complete.
 """
 
+from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
 from attrs import define, field
@@ -15,7 +16,6 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import NO_BODY_CODES, PotentialDataLoss
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
-from twisted.web.server import Request
 
 from abproxy.errors import BadRequest, ProxyError
 from abproxy.foreign import as_headers, timed_out, translate
@@ -23,8 +23,17 @@ from abproxy.headers import Credentials, end_to_end
 from abproxy.messages import HeaderList
 from abproxy.web.body import BodyStream
 from abproxy.web.replying import write_head
+from abproxy.web.request import DoorRequest
 
-__all__ = ["Relay"]
+__all__ = ["Mark", "Relay", "unmarked"]
+
+Mark = Callable[[DoorRequest, HeaderList], HeaderList]
+"""Add something to the headers with which a request is passed on."""
+
+
+def unmarked(_request: DoorRequest, headers: HeaderList) -> HeaderList:
+    """Add nothing."""
+    return headers
 
 
 @define(kw_only=True, eq=False)
@@ -36,10 +45,13 @@ class Relay:
     credentials: Credentials
     clock: IReactorTime = field(repr=False)
 
+    mark: Mark = field(default=unmarked, repr=False)
+    """Put on the headers what whoever follows requests wants to find upstream."""
+
     timeout_s: float
     """How long the upstream may take to begin its answer, or fall silent."""
 
-    async def pass_on(self, request: Request) -> None:
+    async def pass_on(self, request: DoorRequest) -> None:
         """
         Send *request* upstream and write the answer to it.
 
@@ -55,7 +67,7 @@ class Relay:
             if body is not None:
                 body.stopProducing()
 
-    async def _answer(self, request: Request, response: IResponse) -> None:
+    async def _answer(self, request: DoorRequest, response: IResponse) -> None:
         lines = _with_length(request, response)
         write_head(request, response.code, response.phrase, lines)
         request.write(b"")
@@ -63,9 +75,9 @@ class Relay:
         response.deliverBody(onward)
         await onward.done
 
-    async def _send(self, request: Request, body: BodyStream | None) -> IResponse:
+    async def _send(self, request: DoorRequest, body: BodyStream | None) -> IResponse:
         lines = end_to_end(request.requestHeaders.getAllRawHeaders())
-        headers = as_headers(self.credentials.on(lines))
+        headers = as_headers(self.mark(request, self.credentials.on(lines)))
         if not request.uri.startswith(b"/"):
             raise BadRequest("the request target must be a path")
         url = self.base_url.encode() + request.uri
@@ -81,7 +93,7 @@ class Relay:
             raise translate(error) from error
 
 
-def _body_of(request: Request) -> BodyStream | None:
+def _body_of(request: DoorRequest) -> BodyStream | None:
     headers = request.requestHeaders
     if not headers.hasHeader(b"Content-Length") and not headers.hasHeader(
         b"Transfer-Encoding"
@@ -94,7 +106,7 @@ def _body_of(request: Request) -> BodyStream | None:
     return BodyStream.of(content.read())
 
 
-def _with_length(request: Request, response: IResponse) -> HeaderList:
+def _with_length(request: DoorRequest, response: IResponse) -> HeaderList:
     lines = end_to_end(response.headers.getAllRawHeaders())
     lengths: list[bytes] = []
     if request.method == b"HEAD":
@@ -108,7 +120,7 @@ def _with_length(request: Request, response: IResponse) -> HeaderList:
 class _Onward(Protocol):
     """Write what the upstream sends to the client, as it comes."""
 
-    _request: Request
+    _request: DoorRequest
     _clock: IReactorTime
     _silence_s: float
     done: Deferred[None] = field(init=False)

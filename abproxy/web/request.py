@@ -12,8 +12,9 @@ from typing import Any, Protocol, cast
 
 from twisted.web.server import Request
 
-from abproxy.errors import Overloaded, ProxyError, TooLarge
+from abproxy.errors import ProxyError, TooLarge, TooManyConnections
 from abproxy.web.body import BodyStream, Source
+from abproxy.web.request_id import name_of
 
 __all__ = ["Connection", "DoorRequest", "Rules", "without_origin"]
 
@@ -29,6 +30,9 @@ class Rules(Protocol):
     """What a request has to know of the door."""
 
     resource: Any
+    operations: Any
+    """Our own pages, as far as they are shown here."""
+
     max_body_bytes: int
     is_batched: Callable[[bytes, bytes], bool]
 
@@ -77,10 +81,29 @@ class DoorRequest(Request):
     # An upstream's answer without a type stays an answer without a type.
     defaultContentType = None
 
+    route: str | None = None
+    """The batched route that answers; None where none does."""
+
+    is_relayed = False
+    """Whether it was passed on alone."""
+
+    began_at = 0.0
+    """When its answer began to be owed, on the clock's scale."""
+
+    trace: Any = None
+    """Whoever follows it keeps a thread here."""
+
+    _name: bytes | None = None
     _streams = False
     _is_refused = False
     _is_answered = False
     _received = 0
+
+    def name(self) -> bytes:
+        """Say how client and log know the request."""
+        if self._name is None:
+            self._name = name_of(self)
+        return self._name
 
     def gotLength(self, length: int | None) -> None:
         """Decide how the body is to be read, now that the head is complete."""
@@ -89,7 +112,7 @@ class DoorRequest(Request):
             self._is_refused = True
             channel.refuse_head()
         elif channel.is_surplus:
-            self._refuse(Overloaded("too many connections: try again later"))
+            self._refuse(TooManyConnections("too many connections: try again later"))
         elif (length or 0) > channel.site.max_body_bytes:
             self._refuse_body()
         elif channel.site.is_batched(channel.command, channel.target):

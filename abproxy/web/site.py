@@ -6,12 +6,15 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from abproxy.errors import ProxyError
 from abproxy.messages import Reply
 from abproxy.web.channel import DoorChannel
+from abproxy.web.observing import DoorObserver, Unwatched
+from abproxy.web.operations import Operations
 from abproxy.web.request import DoorRequest
 
 __all__ = ["DoorLimits", "DoorSite"]
@@ -78,6 +81,8 @@ class DoorSite(Site):
         self.refusal = refusal
         self.max_body_bytes = limits.max_body_bytes
         self.max_connections = limits.max_connections
+        self.observer: DoorObserver = Unwatched()
+        self.operations = Operations(pages={})
         self.patience_s = limits.request_timeout_s
         self.channels: set[DoorChannel] = set()
         self.requests: set[DoorRequest] = set()
@@ -114,13 +119,16 @@ class DoorSite(Site):
 
     def opened(self, request: DoorRequest) -> None:
         """An answer is owed."""
+        request.began_at = self.reactor.seconds()
         self.requests.add(request)
+        self.observer.began(request)
         if self.is_draining:
             request.end_connection()
         request.notifyFinish().addBoth(self._closed, request)
 
-    def _closed(self, _reason: object, request: DoorRequest) -> None:
+    def _closed(self, reason: object, request: DoorRequest) -> None:
         self.requests.discard(request)
+        self.observer.ended(request, gone=isinstance(reason, Failure))
         if self.is_draining:
             # In the next turn: what a client has sent meanwhile is read first.
             self.reactor.callLater(0, self.close_if_quiet)

@@ -1,0 +1,99 @@
+"""
+One line for each request, if the operator wants it: the Combined Log Format.
+
+No user is named, as only a key could name one, and a query is left out, as
+keys have been seen there.  Where the log is JSON, a line is an object.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import msgspec
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+
+from abproxy.errors import ProxyError
+from abproxy.web.request import DoorRequest
+
+__all__ = ["AccessLog"]
+
+CLIENT_LEFT = 499
+
+_UNSAFE = re.compile(rb"[^ !#-\[\]-~]")
+"""What could end a field, or the line."""
+
+
+@define(kw_only=True, eq=False)
+class AccessLog:
+    """Writes a line when a request is over."""
+
+    open_file: Callable[[], TextIO]
+    """Open the file; once more after somebody has moved it away."""
+
+    as_json: bool
+    clock: IReactorTime = field(repr=False)
+    _file: TextIO = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Open the file."""
+        self._file = self.open_file()
+
+    def reopen(self) -> None:
+        """Write into a new file of the same name, if the old one has moved."""
+        former, self._file = self._file, self.open_file()
+        if former is not self._file:
+            former.close()
+
+    def began(self, request: DoorRequest) -> None:
+        """Write nothing yet."""
+
+    def ended(self, request: DoorRequest, *, gone: bool) -> None:
+        """Write a line."""
+        status = CLIENT_LEFT if gone else request.code
+        write = self._object if self.as_json else _combined
+        self._file.write(write(request, status, self.clock.seconds()) + "\n")
+
+    def answered_with(self, error: ProxyError) -> None:
+        """Write nothing more."""
+
+    def _object(self, request: DoorRequest, status: int, now: float) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(now, UTC).isoformat(),
+            "logger": "access",
+            "client": _address(request),
+            "method": _safe(request.method),
+            "path": _safe(request.path),
+            "status": status,
+            "bytes": request.sentLength,
+            "duration_ms": round((now - request.began_at) * 1000, 3),
+            "route": request.route or ("relayed" if request.is_relayed else "own"),
+            "user_agent": _header(request, b"User-Agent"),
+            "request_id": request.name().decode(),
+        }
+        return msgspec.json.encode(line).decode()
+
+
+def _combined(request: DoorRequest, status: int, now: float) -> str:
+    time = datetime.fromtimestamp(now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
+    asked = b" ".join((request.method, request.path, request.clientproto))
+    referer, agent = (_header(request, name) for name in (b"Referer", b"User-Agent"))
+    sent = request.sentLength or "-"
+    return (
+        f"{_address(request)} - - [{time}] "
+        f'"{_safe(asked)}" {status} {sent} "{referer}" "{agent}"'
+    )
+
+
+def _address(request: DoorRequest) -> str:
+    return str(getattr(request.getClientAddress(), "host", None) or "-")
+
+
+def _header(request: DoorRequest, name: bytes) -> str:
+    [value, *_] = request.requestHeaders.getRawHeaders(name, [b"-"])
+    return _safe(value)
+
+
+def _safe(text: bytes) -> str:
+    return _UNSAFE.sub(lambda found: b"\\x%02x" % found[0][0], text).decode()

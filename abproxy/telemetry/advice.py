@@ -1,0 +1,119 @@
+"""
+The one thing to change, if anything: rules from the most to the least urgent.
+
+Each rule is a judgement of numbers; the first that fits speaks.
+"""
+
+from collections.abc import Callable
+
+from attrs import frozen
+
+from abproxy.telemetry.totals import Totals
+
+__all__ = ["COMPANY", "OFTEN", "Advice", "Situation", "advise"]
+
+COMPANY = 1.2
+"""Calls a request from which on they travel together."""
+
+OFTEN = 0.2
+"""The share of time, or of batches, from which on something matters."""
+
+MOSTLY = 0.5
+
+REFUSED = 0.01
+"""The share of refused calls from which on there is too little of something."""
+
+
+@frozen(kw_only=True)
+class Situation:
+    """The limits in force; what the operator did not say is None."""
+
+    slots: int | None = None
+    budget: int | None = None
+    max_batch_calls: int | None = None
+    max_wait_ms: float = 0.0
+    batch_items: int
+    """Inputs that make a batch full."""
+
+    upstream_max_items: int | None = None
+    """Inputs that the upstream takes in one request, if that is known."""
+
+
+@frozen
+class Advice:
+    """What to change."""
+
+    setting: str
+    """Its name in the environment, or what it is if it is none of ours."""
+
+    why: str
+
+
+def advise(lately: Totals, situation: Situation) -> Advice | None:
+    """Say what would help most, given what happened *lately*."""
+    found = (rule(lately, situation) for rule in _RULES)
+    return next(filter(None, found), None)
+
+
+def _refused(lately: Totals, _situation: Situation) -> Advice | None:
+    if lately.refused_for_room <= REFUSED * lately.calls:
+        return None
+    return Advice(
+        "a second or faster inference server",
+        f"{lately.refused_for_room} calls were refused as too many waited for this one",
+    )
+
+
+def _held_in_vain(lately: Totals, situation: Situation) -> Advice | None:
+    if not situation.max_wait_ms or lately.calls_per_request >= COMPANY:
+        return None
+    held = f"calls are held for {situation.max_wait_ms:g} ms and find no company"
+    return Advice("MAX_WAIT_TIME=0", f"{held}: let them go at once")
+
+
+def _budget(lately: Totals, situation: Situation) -> Advice | None:
+    kept = lately.share_of_time(lately.kept_by_budget_s)
+    if situation.budget is None or kept < OFTEN:
+        return None
+    why = f"full batches waited {kept:.0%} of the time for the {situation.budget}"
+    return Advice("BUDGET", f"{why} that you set; unset, it follows the server")
+
+
+def _slots(lately: Totals, situation: Situation) -> Advice | None:
+    kept = lately.share_of_time(lately.kept_by_slot_s)
+    alone = lately.calls_per_request < COMPANY
+    if situation.slots is None or kept < OFTEN or not alone:
+        return None
+    why = f"calls waited {kept:.0%} of the time for one of the {situation.slots}"
+    return Advice("SLOTS", f"{why} that you set; unset, they follow the server")
+
+
+def _full(lately: Totals, situation: Situation) -> Advice | None:
+    share = lately.full / max(1, lately.batches)
+    if share < MOSTLY or lately.calls_per_request < COMPANY:
+        return None
+    why = f"{share:.0%} of the batches are full"
+    if situation.max_batch_calls is not None:
+        return Advice("MAX_BATCH_SIZE", f"{why} at {situation.max_batch_calls} calls")
+    why = f"{why} at {situation.batch_items} inputs"
+    most = situation.upstream_max_items
+    if most is None or situation.batch_items < most:
+        return Advice("MAX_BATCH_INPUTS", f"{why}; try more")
+    return Advice(
+        "the inference server's limit of inputs in a request",
+        f"{why}, which is all that it takes (--max-client-batch-size)",
+    )
+
+
+def _apart(lately: Totals, _situation: Situation) -> Advice | None:
+    if lately.crowded_out_by_key < OFTEN * lately.batches:
+        return None
+    return Advice(
+        "INFERENCE_SERVICE_KEY",
+        "clients with different keys share no batch; with one key for the inference "
+        "server, and theirs in API_KEY, they do",
+    )
+
+
+_Rule = Callable[[Totals, Situation], Advice | None]
+_RULES: tuple[_Rule, ...] = (_refused, _held_in_vain, _budget, _slots, _full, _apart)

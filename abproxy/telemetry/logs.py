@@ -1,0 +1,112 @@
+"""
+How log lines look: for people, or one JSON object a line for machines.
+
+Only plain values of an event are written as JSON, never an object as it prints
+itself: what a room logs by mistake stays out of the log.
+"""
+
+import logging
+import signal
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import msgspec
+from twisted.logger import (
+    FileLogObserver,
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    formatEvent,
+    textFileLogObserver,
+)
+from twisted.python.failure import Failure
+from twisted.python.logfile import LogFile
+
+__all__ = ["forward_standard_logging", "json_line", "observer"]
+
+_PLAIN = (str, int, float, bool)
+
+_LEGACY = frozenset({"format", "isError", "message", "system", "time"})
+"""Members that Twisted adds to each event for its older way of logging."""
+
+
+def observer(
+    twistd: Mapping[str, Any], *, as_json: bool, level: str
+) -> ILogObserver | None:
+    """
+    Write events from *level* on to where `twistd` would write them.
+
+    Args:
+        twistd: its own options.
+        as_json: whether a line is a JSON object.
+        level: the least important level that is written.
+
+    Returns:
+        None if the operator has told `twistd` to log in a way of its own, or if
+        it is not `twistd` that runs us.
+    """
+    if "nodaemon" not in twistd or twistd.get("logger") or twistd.get("syslog"):
+        return None
+    file = _file(twistd)
+    writes = FileLogObserver(file, json_line) if as_json else textFileLogObserver(file)
+    enough = LogLevelFilterPredicate(LogLevel.lookupByName(level))
+    return FilteringLogObserver(writes, [enough])
+
+
+def _file(twistd: Mapping[str, Any]) -> TextIO:
+    name = twistd.get("logfile")
+    if name == "-" or (not name and twistd.get("nodaemon")):
+        return sys.stdout
+    file: Any = LogFile.fromFullPath(name or "twistd.log")
+    # As twistd does for its own: an operator may rely on it.
+    if not signal.getsignal(signal.SIGUSR1):
+        signal.signal(signal.SIGUSR1, lambda *_: file.rotate())
+    return file  # type: ignore[no-any-return]
+
+
+def json_line(event: LogEvent) -> str | None:
+    """Write *event* as one line; None if it says nothing."""
+    message = formatEvent(event)
+    failure = event.get("log_failure")
+    if not message and failure is None:
+        return None
+    line: dict[str, Any] = {
+        "time": datetime.fromtimestamp(event["log_time"], UTC).isoformat(),
+        "level": event.get("log_level", LogLevel.info).name,
+        "logger": event.get("log_namespace", ""),
+        "message": message,
+        **_fields(event),
+    }
+    if isinstance(failure, Failure):
+        line["traceback"] = failure.getTraceback()
+    return msgspec.json.encode(line).decode() + "\n"
+
+
+def _fields(event: LogEvent) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in event.items()
+        if isinstance(value, _PLAIN)
+        and not name.startswith("log_")
+        and name not in _LEGACY
+    }
+
+
+class _Forward(logging.Handler):
+    """Libraries that use Python's own logging are heard as well."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = LogLevel.lookupByName(
+            "warn" if record.levelno < logging.ERROR else "error"
+        )
+        Logger(namespace=record.name).emit(level, "{text}", text=record.getMessage())
+
+
+def forward_standard_logging() -> None:
+    """Take warnings of libraries into our log."""
+    logging.getLogger().addHandler(_Forward(logging.WARNING))

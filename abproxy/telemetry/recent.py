@@ -1,0 +1,65 @@
+"""
+The last batches and the last errors, for somebody who looks.
+
+Both are short lists: the past belongs to whoever collects metrics.  Neither
+holds a text that a client sent.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import count
+
+from attrs import define, field, frozen
+
+__all__ = ["RecentBatch", "RecentError", "Recently"]
+
+BATCHES = 256
+ERRORS = 50
+
+
+@frozen(kw_only=True)
+class RecentBatch:
+    """One batch whose trip is over."""
+
+    serial: int
+    at: float
+    """When it came back, in seconds since 1970."""
+
+    route: str
+    reason: str
+    calls: int
+    items: int
+    wait_ms: float
+    """How long its oldest part had waited when it left."""
+
+    upstream_ms: float | None
+    """How long the upstream took; None if it gave no good answer."""
+
+
+@frozen(kw_only=True)
+class RecentError:
+    """One kind of error, as often as it came in a row."""
+
+    at: float
+    """When it came last."""
+
+    reason: str
+    message: str
+    times: int
+
+
+@define(eq=False)
+class Recently:
+    """What happened last."""
+
+    batches: deque[RecentBatch] = field(factory=lambda: deque(maxlen=BATCHES))
+    errors: deque[RecentError] = field(factory=lambda: deque(maxlen=ERRORS))
+    serials: Iterator[int] = field(factory=lambda: count(1))
+
+    def error(self, at: float, reason: str, message: str) -> None:
+        """Note an error; one that repeats itself takes one line."""
+        times = 1
+        if self.errors and self.errors[-1].reason == reason:
+            times += self.errors.pop().times
+        error = RecentError(at=at, reason=reason, message=message, times=times)
+        self.errors.append(error)

@@ -1,0 +1,132 @@
+"""
+Everything about the proxy at one moment, for the live page and for scripts.
+
+No text that a client sent is in it, and no key: of options only their names,
+of secrets only whether there are any.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import msgspec
+from attrs import define, field
+
+from abproxy import __version__
+from abproxy.batching.collector import BatchCollector
+from abproxy.batching.departures import Departures
+from abproxy.settings import Settings, default_of, shown, variable
+from abproxy.telemetry.advice import Situation
+from abproxy.telemetry.gauges import Gauges
+from abproxy.telemetry.verdict import Verdict, judge
+from abproxy.telemetry.watcher import Watcher
+from abproxy.upstream.condition import Condition
+from abproxy.upstream.discovery import Discovery
+
+__all__ = ["Status"]
+
+LANES = 20
+"""Lanes that are listed, those with most inputs first."""
+
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+@define(kw_only=True, eq=False)
+class Status:
+    """What there is to say."""
+
+    watcher: Watcher
+    departures: Departures
+    discovery: Discovery
+    condition: Condition
+    gauges: Gauges
+    settings: Callable[[], Settings] = field(repr=False)
+    upstream_url: str
+    _started_at: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Begin to count the time."""
+        self._started_at = self.departures.clock.seconds()
+
+    def verdict(self) -> Verdict:
+        """Say whether batching helps."""
+        settings = self.settings()
+        situation = Situation(
+            slots=settings.slots,
+            budget=settings.budget,
+            max_batch_calls=settings.max_batch_calls,
+            max_wait_ms=settings.max_wait_ms,
+            batch_items=self.departures.caps.items,
+            upstream_max_items=self.discovery.facts.max_batch_inputs,
+        )
+        return judge(self.watcher.past.lately(), situation)
+
+    def document(self, since: int = 0) -> dict[str, Any]:
+        """
+        Say everything.
+
+        Args:
+            since: the serial of the last batch that the reader has seen.
+        """
+        now = self.departures.clock.seconds()
+        recently = self.watcher.recently
+        return {
+            "version": __version__,
+            "now": now,
+            "started_at": self._started_at,
+            "upstream": self._upstream(),
+            "flow": {name: value for name, _, value in self.gauges.readings()},
+            "kept_by": self.watcher.keeping.obstacle.value,
+            "lanes": self._lanes(now),
+            "totals": attrs.asdict(self.watcher.totals()),
+            "cpu_us_per_call": self.watcher.cpu_s_per_call() * 1e6,
+            "verdict": attrs.asdict(self.verdict()),
+            "batches": [
+                attrs.asdict(batch)
+                for batch in recently.batches
+                if batch.serial > since
+            ],
+            "errors": [attrs.asdict(error) for error in reversed(recently.errors)],
+            "settings": self._settings(),
+        }
+
+    def _upstream(self) -> dict[str, Any]:
+        condition = self.condition
+        return {
+            "url": self.upstream_url,
+            "state": condition.state.value,
+            "why": condition.why,
+            "since": condition.since,
+            **attrs.asdict(self.discovery.facts),
+        }
+
+    def _lanes(self, now: float) -> list[dict[str, Any]]:
+        lanes = sorted(self.departures.platform.lanes, key=lambda lane: -lane.items)
+        return [_lane(lane, now) for lane in lanes[:LANES]]
+
+    def _settings(self) -> list[dict[str, Any]]:
+        settings = self.settings()
+        return [
+            {
+                "name": variable(each.metadata["option"]),
+                "value": shown(each, getattr(settings, each.name)),
+                "default": default_of(each),
+                "unit": each.metadata["unit"],
+                "meaning": each.metadata["meaning"],
+            }
+            for each in attrs.fields(Settings)
+        ]
+
+
+def _lane(lane: BatchCollector, now: float) -> dict[str, Any]:
+    kind = lane.lane
+    options = _decode_members(b"{%b}" % kind.options.removeprefix(b","))
+    return {
+        "route": kind.dialect.path.decode(),
+        "options": sorted(name[:40] for name in options),
+        "has_key": kind.is_personal,
+        "is_bulk": kind.is_bulk,
+        "calls": lane.calls,
+        "items": lane.items,
+        "oldest_wait_ms": 1000 * (now - (lane.oldest_arrived_at or now)),
+    }

@@ -1,0 +1,166 @@
+"""
+A span for each call, and one for each request upstream with links to its calls.
+
+The caller's `traceparent` is taken up and ours is sent on.  A request of
+several calls belongs to the trace of the first that is recorded, and is linked
+with all of them both ways.  Only imported if somebody collects traces.
+
+Sources: W3C Trace Context; OpenTelemetry's semantic conventions for HTTP.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+
+from attrs import define, evolve, field
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import (
+    TraceContextTextMapPropagator,
+)
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from abproxy import __version__
+from abproxy.errors import ProxyError
+from abproxy.messages import HeaderList, Outgoing, Reply
+from abproxy.web.request import DoorRequest
+
+__all__ = ["Tracing", "make_tracing"]
+
+SERVER_ERROR = 500
+CONTEXT = (b"traceparent", b"tracestate")
+
+_w3c = TraceContextTextMapPropagator()
+
+
+@define(kw_only=True, eq=False)
+class Tracing:
+    """Follows requests through the proxy."""
+
+    tracer: Tracer = field(repr=False)
+    shut_down: Callable[[], None] = field(repr=False)
+    """Send what is left; blocks."""
+
+    def began(self, request: DoorRequest) -> None:
+        """Begin the span of a request, in its caller's trace if there is one."""
+        told = {
+            name.decode(): request.requestHeaders.getRawHeaders(name, [b""])[0].decode(
+                "latin-1"
+            )
+            for name in CONTEXT
+        }
+        request.trace = self.tracer.start_span(
+            request.method.decode(),
+            context=_w3c.extract(told),
+            kind=SpanKind.SERVER,
+            attributes={
+                "http.request.method": request.method.decode(),
+                "url.path": request.path.decode(),
+            },
+        )
+
+    def ended(self, request: DoorRequest, *, gone: bool) -> None:
+        """End the span of a request."""
+        span: Span = request.trace
+        if request.route is not None:
+            span.update_name(f"{request.method.decode()} {request.route}")
+            span.set_attribute("http.route", request.route)
+        if gone:
+            span.set_attribute("error.type", "client_left")
+        else:
+            _note_status(span, request.code)
+        span.end()
+
+    def answered_with(self, error: ProxyError) -> None:
+        """Note nothing: the status says it."""
+
+    def mark(self, request: DoorRequest, headers: HeaderList) -> HeaderList:
+        """Put the request's span on the *headers* with which it is passed on."""
+        return _marked(headers, request.trace)
+
+    def following(
+        self, send: Callable[[Outgoing], Deferred[Reply]]
+    ) -> Callable[[Outgoing], Deferred[Reply]]:
+        """Make a way to *send* on which each request has a span of its own."""
+
+        def send_on(outgoing: Outgoing) -> Deferred[Reply]:
+            span = self._span(outgoing)
+            marked = evolve(outgoing, headers=_marked(outgoing.headers, span))
+            return send(marked).addBoth(_arrived, span)
+
+        return send_on
+
+    def _span(self, outgoing: Outgoing) -> Span:
+        calls: tuple[Span, ...] = outgoing.traces
+        parent = next((call for call in calls if call.is_recording()), None)
+        span = self.tracer.start_span(
+            f"{outgoing.method.decode()} {outgoing.path.decode()}",
+            context=set_span_in_context(parent) if parent else None,
+            kind=SpanKind.CLIENT,
+            links=[Link(call.get_span_context()) for call in calls],
+            attributes={
+                "http.request.method": outgoing.method.decode(),
+                "url.path": outgoing.path.decode(),
+                "http.request.body.size": len(outgoing.body),
+                "abproxy.batch.calls": len(calls),
+                "abproxy.batch.items": outgoing.items,
+            },
+        )
+        for call in calls:
+            call.add_link(span.get_span_context())
+        return span
+
+
+def _arrived(result: Reply | Failure, span: Span) -> Reply | Failure:
+    if isinstance(result, Reply):
+        _note_status(span, result.status)
+    else:
+        reason = getattr(result.value, "reason", "cancelled")
+        span.set_attribute("error.type", reason)
+        span.set_status(Status(StatusCode.ERROR))
+    span.end()
+    return result
+
+
+def _note_status(span: Span, status: int) -> None:
+    span.set_attribute("http.response.status_code", status)
+    if status >= SERVER_ERROR:
+        span.set_attribute("error.type", str(status))
+        span.set_status(Status(StatusCode.ERROR))
+
+
+def _marked(headers: Iterable[tuple[bytes, bytes]], span: Span) -> HeaderList:
+    lines: dict[str, str] = {}
+    _w3c.inject(lines, set_span_in_context(span))
+    others = (line for line in headers if line[0].lower() not in CONTEXT)
+    ours = ((name.encode(), value.encode()) for name, value in lines.items())
+    return (*others, *ours)
+
+
+def make_tracing(endpoint: str) -> Tracing:
+    """
+    Send spans to an OpenTelemetry collector.
+
+    Args:
+        endpoint: its base URL; everything else is in the environment, as for
+            any program: OTEL_SERVICE_NAME, OTEL_EXPORTER_OTLP_HEADERS,
+            OTEL_TRACES_SAMPLER and so on.
+    """
+    name = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "abproxy"}
+    resource = Resource.create({"service.version": __version__, **name})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    exporter = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces")
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    tracer = provider.get_tracer("abproxy", __version__)
+    return Tracing(tracer=tracer, shut_down=provider.shutdown)

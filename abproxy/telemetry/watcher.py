@@ -1,0 +1,211 @@
+"""
+Whoever watches: every event becomes a figure, and none ever costs an answer.
+
+A mistake in here is logged and forgotten.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+from attrs import define, evolve, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from abproxy.batching.observing import Cause, Departure, Obstacle, Reason
+from abproxy.dialects.routes import ALIASES, ROUTES
+from abproxy.errors import Overloaded, ProxyError, WaitingRoomFull
+from abproxy.messages import Reply
+from abproxy.telemetry.keeping import Keeping
+from abproxy.telemetry.metrics import Metrics
+from abproxy.telemetry.recent import RecentBatch, Recently
+from abproxy.telemetry.totals import Past, Totals
+from abproxy.web.request import DoorRequest
+
+__all__ = ["Watcher"]
+
+CLIENT_LEFT = "499"
+"""What stands for a status where none was sent, as nginx has it."""
+
+BAD_REQUEST, SERVER_ERROR = 400, 500
+
+KNOWN = frozenset((*ROUTES, *ALIASES))
+"""Paths that are a label; any other is as a client likes it."""
+
+_P = ParamSpec("_P")
+_log = Logger()
+
+
+def harmless(watch: Callable[_P, None]) -> Callable[_P, None]:
+    """Let a mistake in *watch* be logged, and nothing else come of it."""
+
+    @wraps(watch)
+    def watch_safely(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            watch(*args, **kwargs)
+        except Exception:  # noqa: BLE001  that is the point
+            _log.failure("A figure could not be noted")
+
+    return watch_safely
+
+
+@define(kw_only=True, eq=False)
+class Watcher:
+    """Watches the door, the batches and the way upstream."""
+
+    clock: IReactorTime = field(repr=False)
+    cpu_s: Callable[[], float] = field(repr=False)
+    """Say how much CPU time this process has used."""
+
+    metrics: Metrics = field(factory=Metrics, repr=False)
+    recently: Recently = field(factory=Recently, repr=False)
+    keeping: Keeping = field(init=False)
+    past: Past = field(init=False)
+    _totals: Totals = field(init=False, factory=Totals)
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with nothing seen."""
+        self.keeping = Keeping(clock=self.clock)
+        self.past = Past(now=self.totals)
+
+    def totals(self) -> Totals:
+        """Say what has happened since the start."""
+        kept = self.keeping.seconds
+        return evolve(
+            self._totals,
+            at=self.clock.seconds(),
+            cpu_s=self.cpu_s(),
+            kept_by_slot_s=kept(Obstacle.SLOT),
+            kept_by_budget_s=kept(Obstacle.BUDGET),
+            kept_by_upstream_s=kept(Obstacle.UPSTREAM),
+        )
+
+    def cpu_s_per_call(self) -> float:
+        """Say what a call has cost lately in CPU time, relayed ones among them."""
+        lately = self.past.lately()
+        return lately.cpu_s / max(1, lately.calls + lately.relayed)
+
+    @harmless
+    def began(self, request: DoorRequest) -> None:
+        """Count nothing yet."""
+
+    @harmless
+    def ended(self, request: DoorRequest, *, gone: bool) -> None:
+        """Count a request by what became of it."""
+        status = CLIENT_LEFT if gone else str(request.code)
+        if request.is_relayed:
+            self._totals.relayed += 1
+            route = request.path.decode() if request.path in KNOWN else "other"
+            self.metrics.relayed[route, status].inc()
+        elif request.route is not None:
+            self._call_ended(request, request.route, status)
+
+    def _call_ended(self, request: DoorRequest, route: str, status: str) -> None:
+        self._totals.calls += 1
+        self.metrics.calls[route, status].inc()
+        if status == CLIENT_LEFT:
+            self._totals.cancelled += 1
+            self.metrics.cancellations[(route,)].inc()
+            return
+        self._totals.errors += request.code >= BAD_REQUEST
+        took_s = self.clock.seconds() - request.began_at
+        self.metrics.call_seconds[(route,)].observe(took_s)
+
+    @harmless
+    def answered_with(self, error: ProxyError) -> None:
+        """Count an answer of our own, and keep it for somebody who looks."""
+        if error.status < SERVER_ERROR:
+            self._totals.refused += 1
+            self._totals.refused_for_room += isinstance(error, WaitingRoomFull)
+            self.metrics.refusals[(error.reason,)].inc()
+        else:
+            self._totals.failed += 1
+            self.metrics.failures[(error.reason,)].inc()
+        # What is wrong with a request may hold a piece of it.
+        is_about_us = error.status >= SERVER_ERROR or isinstance(error, Overloaded)
+        message = str(error) if is_about_us else ""
+        self.recently.error(self.clock.seconds(), error.reason, message)
+
+    @harmless
+    def left(self, departure: Departure) -> None:
+        """Count a batch that leaves."""
+        self.past.note(self.clock.seconds())
+        metrics, route = self.metrics, departure.route
+        metrics.batches[route, departure.reason.value].inc()
+        metrics.items[(route,)].inc(departure.items)
+        metrics.batch_calls.observe(departure.parts)
+        metrics.batch_items.observe(departure.items)
+        metrics.batch_fill.observe(departure.fill)
+        for wait_s in departure.waits_s:
+            metrics.wait_seconds.observe(wait_s)
+        self._add(departure)
+
+    def _add(self, departure: Departure) -> None:
+        totals = self._totals
+        is_full = departure.reason is Reason.FULL
+        totals.batches += 1
+        totals.full += is_full
+        totals.parts += departure.parts
+        totals.items += departure.items
+        totals.wait_s += sum(departure.waits_s)
+        if departure.parts == 1 and departure.lanes_left and not is_full:
+            totals.crowded_out += 1
+            totals.crowded_out_by_key += departure.is_personal
+
+    @harmless
+    def came_back(self, departure: Departure, took_s: float | None) -> None:
+        """Keep a batch for somebody who looks, and what it cost the upstream."""
+        upstream_ms = None if took_s is None else round(took_s * 1000, 3)
+        self.recently.batches.append(
+            RecentBatch(
+                serial=next(self.recently.serials),
+                at=self.clock.seconds(),
+                route=departure.route,
+                reason=departure.reason.value,
+                calls=departure.parts,
+                items=departure.items,
+                wait_ms=round(max(departure.waits_s) * 1000, 3),
+                upstream_ms=upstream_ms,
+            )
+        )
+        if took_s is not None:
+            self._charge(departure, took_s / departure.in_flight)
+
+    def _charge(self, departure: Departure, share_s: float) -> None:
+        totals = self._totals
+        if departure.parts == 1:
+            totals.alone_batches += 1
+            totals.alone_items += departure.items
+            totals.alone_s += share_s
+        else:
+            totals.shared_batches += 1
+            totals.shared_items += departure.items
+            totals.shared_s += share_s
+
+    @harmless
+    def isolates(self) -> None:
+        """Count a batch that is halved."""
+        self.metrics.isolations.inc()
+
+    @harmless
+    def sends_again(self) -> None:
+        """Count a batch that is sent again."""
+        self.metrics.resends.inc()
+
+    @harmless
+    def puts_back(self, cause: Cause) -> None:
+        """Count a batch that waits on."""
+        why = "full" if isinstance(cause, Reply) else "unreachable"
+        self.metrics.put_backs[(why,)].inc()
+
+    @harmless
+    def is_kept_by(self, obstacle: Obstacle) -> None:
+        """Note what keeps batches."""
+        self.keeping.by(obstacle)
+
+    @harmless
+    def sent(self, outcome: str, took_s: float) -> None:
+        """Count a request to the upstream."""
+        self._totals.requests += 1
+        self.metrics.upstream_requests[(outcome,)].inc()
+        self.metrics.upstream_seconds.observe(took_s)

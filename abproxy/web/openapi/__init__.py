@@ -1,0 +1,1 @@
+"""Our own surface and what is batched, described in OpenAPI, and to read."""

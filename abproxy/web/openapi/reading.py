@@ -1,0 +1,118 @@
+"""
+The description as a page to read: no script, no address elsewhere.
+
+Made once at the start, of the same description that machines get.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from abproxy.web.openapi.schemas import Schema
+
+__all__ = ["page"]
+
+HEAD = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>abproxy: the API</title>
+<link rel="stylesheet" href="/-/page.css">
+<link rel="icon" href="data:,">
+</head>
+<body>
+<header>
+<h1>abproxy: the API</h1>
+<nav aria-label="Pages">
+<a href="/-/">Live</a>
+<a href="/-/docs" aria-current="page">API</a>
+<a href="/-/openapi.json">OpenAPI</a>
+</nav>
+</header>
+<main class="prose">
+"""
+FOOT = "</main>\n</body>\n</html>\n"
+
+
+def page(description: Schema) -> bytes:
+    """Write the page for a *description*."""
+    components = description["components"]["schemas"]
+    about = f"<p>{escape(description['info']['description'])}</p>\n"
+    routes = (
+        _route(path, method, told, components)
+        for path, methods in description["paths"].items()
+        for method, told in methods.items()
+    )
+    return "".join([HEAD, about, *routes, FOOT]).encode()
+
+
+def _route(path: str, method: str, told: Schema, components: Schema) -> str:
+    name = f"{method.upper()} {path}"
+    anchor = escape(name.lower().replace(" ", "-").replace("/", "-"))
+    body = told.get("requestBody", {}).get("content", {}).get("application/json")
+    parts = [
+        f'<section aria-labelledby="{anchor}">\n',
+        f'<h2 id="{anchor}"><code>{escape(name)}</code></h2>\n',
+        f"<p>{escape(told['summary'])}.</p>\n",
+        *_parameters(told.get("parameters", [])),
+        *(_body(body, components) if body else ()),
+        _answers(told["responses"]),
+        "</section>\n",
+    ]
+    return "".join(parts)
+
+
+def _parameters(parameters: list[Schema]) -> Iterator[str]:
+    rows = [
+        (each["name"], _kind(each["schema"]), each["description"])
+        for each in parameters
+    ]
+    if rows:
+        yield _table(("Parameter", "Type", "Meaning"), rows)
+
+
+def _body(body: Schema, components: Schema) -> Iterator[str]:
+    schema = components[body["schema"]["$ref"].rpartition("/")[2]]
+    rows = [
+        (name, _kind(member), "wanted" if "default" not in member else _default(member))
+        for name, member in schema["properties"].items()
+    ]
+    yield _table(("Member", "Type", "Default"), rows)
+    if "example" in body:
+        yield f"<pre tabindex=0>{escape(json.dumps(body['example']))}</pre>\n"
+
+
+def _default(member: Schema) -> str:
+    value = member["default"]
+    return "the server's own" if value is None else json.dumps(value)
+
+
+def _answers(responses: Mapping[str, Any]) -> str:
+    rows = [(status, told["description"]) for status, told in responses.items()]
+    table = _table(("Status", "Meaning"), rows)
+    return f"<details>\n<summary>Answers</summary>\n{table}</details>\n"
+
+
+def _kind(schema: Schema) -> str:
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(map(_kind, schema["anyOf"])))
+    if "enum" in schema:
+        return " or ".join(map(str, schema["enum"]))
+    if schema.get("type") == "array":
+        return f"list of ({_kind(schema['items'])})"
+    return str(schema.get("type", "anything"))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    lines = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n"
+        for row in rows
+    )
+    return (
+        '<div class="scroll" tabindex=0>\n<table>\n'
+        f"<thead><tr>{names}</tr></thead>\n<tbody>\n{lines}</tbody>\n</table>\n</div>\n"
+    )

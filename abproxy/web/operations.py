@@ -1,0 +1,188 @@
+"""
+Our own surface: health, metrics, and all below `/-/`.
+
+Everything else belongs to the upstream.  Nothing here can be changed, only
+read.  The live page carries no figures itself, so it may ask a stranger for
+the key that it gets them with.
+"""
+
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from typing import Any
+
+import msgspec
+from attrs import define, evolve, field, frozen
+
+from abproxy.errors import Unauthorized
+from abproxy.messages import HeaderList, Reply
+from abproxy.web.health import Health, json_reply
+from abproxy.web.keys import Keys
+from abproxy.web.openapi.reading import page as to_read
+from abproxy.web.openapi.whole import describe
+from abproxy.web.request import DoorRequest
+
+__all__ = ["Operations", "Pages", "health_pages", "own_pages"]
+
+OURS = b"/-/"
+"""Below this nothing is the upstream's."""
+
+READS = frozenset({b"GET", b"HEAD"})
+
+OK, MOVED, UNAUTHORIZED, NOT_FOUND, NOT_ALLOWED = 200, 308, 401, 404, 405
+
+_POLICY = b"; ".join(
+    [
+        b"default-src 'none'",
+        b"script-src 'self'",
+        b"style-src 'self'",
+        b"connect-src 'self'",
+        b"img-src data:",
+        b"form-action 'none'",
+        b"frame-ancestors 'none'",
+        b"base-uri 'none'",
+    ]
+)
+
+_SAFE: HeaderList = (
+    (b"Content-Security-Policy", _POLICY),
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"Referrer-Policy", b"no-referrer"),
+    (b"Cache-Control", b"no-cache"),
+)
+"""Our pages load nothing from elsewhere, and nobody frames them."""
+
+
+@frozen
+class Page:
+    """A file of ours, as it is sent."""
+
+    kind: bytes
+    body: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, name: str, kind: bytes) -> "Page":
+        """Read the file *name* that comes along."""
+        file = resources.files("abproxy.web") / "pages" / name
+        return cls(kind, file.read_bytes())
+
+    def reply(self) -> Reply:
+        """Send it."""
+        headers = ((b"Content-Type", self.kind), *_SAFE)
+        return Reply(status=OK, reason=b"", headers=headers, body=self.body)
+
+
+Answer = Callable[[DoorRequest], Awaitable[Reply]]
+Pages = dict[bytes, Answer]
+
+
+@define(kw_only=True, eq=False)
+class Operations:
+    """What is ours, by path."""
+
+    pages: Pages = field(repr=False)
+
+    def owns(self, request: DoorRequest) -> bool:
+        """Whether *request* is for us."""
+        path = request.path
+        if path.startswith(OURS) or path == OURS[:-1]:
+            return True
+        return path in self.pages and request.method in READS
+
+    async def answer(self, request: DoorRequest, keys: Keys) -> Reply:
+        """
+        Answer *request*, which is for us.
+
+        Raises:
+            Unauthorized: it needs one of *keys*.
+        """
+        if request.path == OURS[:-1]:
+            return _moved(OURS)
+        page = self.pages.get(request.path)
+        has_key = keys.fit(request)
+        if not has_key and page is not self.pages.get(OURS):
+            raise Unauthorized
+        if page is None:
+            return _no_such_page(self.pages)
+        if request.method not in READS:
+            return _reads_only()
+        reply = await page(request)
+        return reply if has_key else evolve(reply, status=UNAUTHORIZED)
+
+
+def health_pages(health: Health) -> Pages:
+    """Answer those who watch over us."""
+
+    async def upstream(request: DoorRequest) -> Reply:
+        return await health.upstream(request.path)
+
+    async def healthy(_request: DoorRequest) -> Reply:
+        return health.healthy()
+
+    async def ready(_request: DoorRequest) -> Reply:
+        return await health.ready()
+
+    return {
+        b"/health": upstream,
+        b"/ping": upstream,
+        b"/-/healthy": healthy,
+        b"/-/ready": ready,
+    }
+
+
+def own_pages(
+    metrics: Callable[[bytes], tuple[bytes, bytes]], status: Callable[[int], Any]
+) -> Pages:
+    """
+    Show what there is to see.
+
+    Args:
+        metrics: writes all figures for an `Accept` line: content type and body.
+        status: says everything, of batches those after a serial.
+    """
+
+    async def figures(request: DoorRequest) -> Reply:
+        [accepted, *_] = request.requestHeaders.getRawHeaders(b"Accept", [b""])
+        kind, body = metrics(accepted)
+        return Page(kind, body).reply()
+
+    async def everything(request: DoorRequest) -> Reply:
+        _, _, since = request.uri.partition(b"?since=")
+        return json_reply(OK, status(int(since) if since.isdigit() else 0))
+
+    description = describe()
+    return {
+        b"/metrics": figures,
+        b"/-/": _always(Page.of("live.html", b"text/html; charset=utf-8")),
+        b"/-/status.json": everything,
+        b"/-/docs": _always(Page(b"text/html; charset=utf-8", to_read(description))),
+        b"/-/openapi.json": _always(
+            Page(b"application/json", msgspec.json.encode(description))
+        ),
+        b"/-/live.js": _always(Page.of("live.js", b"text/javascript; charset=utf-8")),
+        b"/-/page.css": _always(Page.of("page.css", b"text/css; charset=utf-8")),
+    }
+
+
+def _always(page: Page) -> Answer:
+    reply = page.reply()
+
+    async def answer(_request: DoorRequest) -> Reply:
+        return reply
+
+    return answer
+
+
+def _moved(where: bytes) -> Reply:
+    return Reply(status=MOVED, reason=b"", headers=((b"Location", where),), body=b"")
+
+
+def _no_such_page(pages: Pages) -> Reply:
+    known = ", ".join(path.decode() for path in pages)
+    error = f"there is no such page; what there is: {known}"
+    return json_reply(NOT_FOUND, {"error": error, "error_type": "NotFound"})
+
+
+def _reads_only() -> Reply:
+    error = "this page can only be read: use GET"
+    reply = json_reply(NOT_ALLOWED, {"error": error, "error_type": "Validation"})
+    return evolve(reply, headers=(*reply.headers, (b"Allow", b"GET, HEAD")))
