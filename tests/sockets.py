@@ -111,6 +111,12 @@ class Caller(protocol.Protocol):
         self.transport.write(self.head(path, len(body)) + body)
         return self._waiting
 
+    def get(self, path: str) -> Deferred[Answer]:
+        """Ask for a page; fires with its answer."""
+        self._waiting = Deferred(lambda _: self.hang_up())
+        self.transport.write(f"GET {path} HTTP/1.1\r\nHost: proxy\r\n\r\n".encode())
+        return self._waiting
+
     def head(self, path: str, length: int) -> bytes:
         """Write the head of a request."""
         end = "Connection: close\r\n" if self.closes else ""
