@@ -15,6 +15,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
 from abproxy.errors import ProxyError
+from abproxy.telemetry.harmless import harmless
 from abproxy.web.request import DoorRequest
 
 __all__ = ["AccessLog"]
@@ -46,15 +47,18 @@ class AccessLog:
         if former is not self._file:
             former.close()
 
+    @harmless
     def began(self, request: DoorRequest) -> None:
         """Write nothing yet."""
 
+    @harmless
     def ended(self, request: DoorRequest, *, gone: bool) -> None:
         """Write a line."""
         status = CLIENT_LEFT if gone else request.code
         write = self._object if self.as_json else _combined
         self._file.write(write(request, status, self.clock.seconds()) + "\n")
 
+    @harmless
     def answered_with(self, error: ProxyError) -> None:
         """Write nothing more."""
 
@@ -68,7 +72,7 @@ class AccessLog:
             "status": status,
             "bytes": request.sentLength,
             "duration_ms": round((now - request.began_at) * 1000, 3),
-            "route": request.route or ("relayed" if request.is_relayed else "own"),
+            "route": request.route or ("relayed" if request.is_relayed else None),
             "user_agent": _header(request, b"User-Agent"),
             "request_id": request.name().decode(),
         }

@@ -9,9 +9,10 @@ Sources: W3C Trace Context; OpenTelemetry's semantic conventions for HTTP.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import define, evolve, field
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -34,11 +35,17 @@ from twisted.python.failure import Failure
 from abproxy import __version__
 from abproxy.errors import ProxyError
 from abproxy.messages import HeaderList, Outgoing, Reply
+from abproxy.telemetry.harmless import harmless
 from abproxy.web.request import DoorRequest
 
 __all__ = ["Tracing", "make_tracing"]
 
 SERVER_ERROR = 500
+METHODS = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"}
+)
+"""All others are one, as a client may think of any."""
+
 CONTEXT = (b"traceparent", b"tracestate")
 
 _w3c = TraceContextTextMapPropagator()
@@ -52,27 +59,29 @@ class Tracing:
     shut_down: Callable[[], None] = field(repr=False)
     """Send what is left; blocks."""
 
+    @harmless
     def began(self, request: DoorRequest) -> None:
         """Begin the span of a request, in its caller's trace if there is one."""
-        told = {
-            name.decode(): request.requestHeaders.getRawHeaders(name, [b""])[0].decode(
-                "latin-1"
-            )
-            for name in CONTEXT
-        }
+        if request.site.operations.owns(request):
+            # Whoever watches us asks all the time, and is not what is watched.
+            return
+        method = request.method.decode()
         request.trace = self.tracer.start_span(
-            request.method.decode(),
-            context=_w3c.extract(told),
+            method if method in METHODS else "HTTP",
+            context=_w3c.extract(dict(_told(request))),
             kind=SpanKind.SERVER,
             attributes={
-                "http.request.method": request.method.decode(),
+                "http.request.method": method if method in METHODS else "_OTHER",
                 "url.path": request.path.decode(),
             },
         )
 
+    @harmless
     def ended(self, request: DoorRequest, *, gone: bool) -> None:
         """End the span of a request."""
-        span: Span = request.trace
+        span: Span | None = request.trace
+        if span is None:
+            return
         if request.route is not None:
             span.update_name(f"{request.method.decode()} {request.route}")
             span.set_attribute("http.route", request.route)
@@ -82,12 +91,14 @@ class Tracing:
             _note_status(span, request.code)
         span.end()
 
+    @harmless
     def answered_with(self, error: ProxyError) -> None:
         """Note nothing: the status says it."""
 
     def mark(self, request: DoorRequest, headers: HeaderList) -> HeaderList:
         """Put the request's span on the *headers* with which it is passed on."""
-        return _marked(headers, request.trace)
+        span: Span | None = request.trace
+        return headers if span is None else _marked(headers, span)
 
     def following(
         self, send: Callable[[Outgoing], Deferred[Reply]]
@@ -103,15 +114,16 @@ class Tracing:
 
     def _span(self, outgoing: Outgoing) -> Span:
         calls: tuple[Span, ...] = outgoing.traces
-        parent = next((call for call in calls if call.is_recording()), None)
+        method = outgoing.method.decode()
+        path = outgoing.path.partition(b"?")[0].decode()
         span = self.tracer.start_span(
-            f"{outgoing.method.decode()} {outgoing.path.decode()}",
-            context=set_span_in_context(parent) if parent else None,
+            f"{method} {path}",
+            context=_parent_among(calls),
             kind=SpanKind.CLIENT,
             links=[Link(call.get_span_context()) for call in calls],
             attributes={
-                "http.request.method": outgoing.method.decode(),
-                "url.path": outgoing.path.decode(),
+                "http.request.method": method,
+                "url.path": path,
                 "http.request.body.size": len(outgoing.body),
                 "abproxy.batch.calls": len(calls),
                 "abproxy.batch.items": outgoing.items,
@@ -120,6 +132,21 @@ class Tracing:
         for call in calls:
             call.add_link(span.get_span_context())
         return span
+
+
+def _parent_among(calls: Sequence[Span]) -> Context | None:
+    """Choose the first call that is recorded, or else one that says it is not."""
+    recorded = (call for call in calls if call.is_recording())
+    parent = next(recorded, calls[0] if calls else None)
+    return None if parent is None else set_span_in_context(parent)
+
+
+def _told(request: DoorRequest) -> Iterator[tuple[str, str]]:
+    for name in CONTEXT:
+        lines = request.requestHeaders.getRawHeaders(name, [])
+        # Lists may be spread over several lines (RFC 9110, section 5.3).
+        if lines:
+            yield name.decode(), b",".join(lines).decode("latin-1")
 
 
 def _arrived(result: Reply | Failure, span: Span) -> Reply | Failure:

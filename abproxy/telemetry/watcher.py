@@ -1,21 +1,15 @@
-"""
-Whoever watches: every event becomes a figure, and none ever costs an answer.
-
-A mistake in here is logged and forgotten.
-"""
+"""Whoever watches: every event becomes a figure."""
 
 from collections.abc import Callable
-from functools import wraps
-from typing import ParamSpec
 
 from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from abproxy.batching.observing import Cause, Departure, Obstacle, Reason
 from abproxy.dialects.routes import ALIASES, ROUTES
 from abproxy.errors import Overloaded, ProxyError, WaitingRoomFull
 from abproxy.messages import Reply
+from abproxy.telemetry.harmless import harmless
 from abproxy.telemetry.keeping import Keeping
 from abproxy.telemetry.metrics import Metrics
 from abproxy.telemetry.recent import RecentBatch, Recently
@@ -31,22 +25,6 @@ BAD_REQUEST, SERVER_ERROR = 400, 500
 
 KNOWN = frozenset((*ROUTES, *ALIASES))
 """Paths that are a label; any other is as a client likes it."""
-
-_P = ParamSpec("_P")
-_log = Logger()
-
-
-def harmless(watch: Callable[_P, None]) -> Callable[_P, None]:
-    """Let a mistake in *watch* be logged, and nothing else come of it."""
-
-    @wraps(watch)
-    def watch_safely(*args: _P.args, **kwargs: _P.kwargs) -> None:
-        try:
-            watch(*args, **kwargs)
-        except Exception:  # noqa: BLE001  that is the point
-            _log.failure("A figure could not be noted")
-
-    return watch_safely
 
 
 @define(kw_only=True, eq=False)

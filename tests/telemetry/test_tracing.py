@@ -1,0 +1,263 @@
+"""Who collects traces sees each call, and the requests that carried it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from attrs import frozen
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
+from opentelemetry.trace import SpanKind, StatusCode
+from twisted.web.server import Request
+from webdoubles import Client, InMemoryProxy, Upstream, in_memory_proxy
+
+from abproxy.telemetry.tracing import Tracing
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+RECORDED = ("traceparent", f"00-{TRACE}-{SPAN}-01")
+NOT_RECORDED = ("traceparent", f"00-{TRACE}-{SPAN}-00")
+STATE = ("tracestate", "vendor=1")
+
+
+@frozen
+class Followed:
+    """A proxy in front of an upstream that waits, and what is seen of both."""
+
+    upstream: Upstream
+    proxy: InMemoryProxy
+    exporter: InMemorySpanExporter
+
+    def call(self, text: bytes, *headers: tuple[str, str]) -> Client:
+        """Ask for the embedding of a text."""
+        client = self.proxy.connect()
+        client.embed(b'{"inputs":["%b"]}' % text, *headers)
+        self.proxy.flush()
+        return client
+
+    def answer(self, at: int, body: bytes, status: int = 200) -> None:
+        """Let the upstream answer one request."""
+        self.upstream.answer(at, body, status)
+        self.proxy.flush()
+
+    def two_that_share(self, *headers: tuple[str, str]) -> None:
+        """Two calls wait for a slot, leave together, and are answered."""
+        for text in (b"x", b"y"):
+            self.call(text)
+        self.call(b"a", *headers)
+        self.call(b"b")
+        self.answer(0, b"[[0]]")
+        self.answer(1, b"[[0]]")
+        self.answer(2, b"[[1],[2]]")
+
+    @property
+    def calls(self) -> list[ReadableSpan]:
+        """The spans of calls that are over."""
+        return self._of(SpanKind.SERVER)
+
+    @property
+    def requests(self) -> list[ReadableSpan]:
+        """The spans of requests to the upstream that are over."""
+        return self._of(SpanKind.CLIENT)
+
+    def _of(self, kind: SpanKind) -> list[ReadableSpan]:
+        found = self.exporter.get_finished_spans()
+        return [span for span in found if span.kind is kind]
+
+
+@pytest.fixture
+def followed() -> Iterator[Followed]:
+    """Put the rooms together with somebody who follows requests."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(sampler=ParentBased(ALWAYS_ON), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing = Tracing(tracer=provider.get_tracer("t"), shut_down=provider.shutdown)
+    upstream = Upstream()
+    proxy = in_memory_proxy(upstream)
+    proxy.site.observer = tracing
+    proxy.door.relay.mark = tracing.mark
+    proxy.departures.send = tracing.following(proxy.departures.send)
+    yield Followed(upstream, proxy, exporter)
+    provider.shutdown()
+
+
+def _shown(request: Request, name: bytes) -> list[bytes]:
+    return request.requestHeaders.getRawHeaders(name, [])
+
+
+def _id(span: Any) -> int:
+    found: int = span.context.span_id
+    return found
+
+
+def test_a_call_belongs_to_its_callers_trace(followed: Followed) -> None:
+    """The caller's `traceparent` is taken up."""
+    followed.call(b"a", RECORDED)
+    followed.answer(0, b"[[1]]")
+
+    [call] = followed.calls
+    assert call.parent is not None
+    assert f"{call.context.trace_id:032x}" == TRACE
+    assert f"{call.parent.span_id:016x}" == SPAN
+
+
+def test_a_call_says_what_it_was_and_how_it_ended(followed: Followed) -> None:
+    """In the words of OpenTelemetry's conventions."""
+    followed.call(b"a")
+    followed.answer(0, b"[[1]]")
+
+    [call] = followed.calls
+    assert call.name == "POST /embed"
+    assert dict(call.attributes or {}) == {
+        "http.request.method": "POST",
+        "http.response.status_code": 200,
+        "http.route": "/embed",
+        "url.path": "/embed",
+    }
+
+
+def test_the_request_of_a_lone_call_is_its_child(followed: Followed) -> None:
+    """And the upstream is told so."""
+    followed.call(b"a", RECORDED, STATE)
+    followed.answer(0, b"[[1]]")
+
+    [call], [request] = followed.calls, followed.requests
+    assert request.parent is not None
+    assert request.parent.span_id == _id(call)
+    [asked] = followed.upstream.requests
+    told = f"00-{TRACE}-{_id(request):016x}-01".encode()
+    assert _shown(asked, b"traceparent") == [told]
+    assert _shown(asked, b"tracestate") == [b"vendor=1"]
+
+
+def test_a_shared_request_is_linked_with_its_calls(followed: Followed) -> None:
+    """Both ways, so that one finds from any call what carried it."""
+    followed.two_that_share()
+
+    shared = followed.requests[-1]
+    pair = followed.calls[-2:]
+    assert [link.context.span_id for link in shared.links] == [
+        _id(call) for call in pair
+    ]
+    assert [[link.context.span_id for link in call.links] for call in pair] == [
+        [_id(shared)],
+        [_id(shared)],
+    ]
+
+
+def test_a_shared_request_says_how_many_it_carries(followed: Followed) -> None:
+    """Calls and inputs."""
+    followed.two_that_share()
+
+    told = followed.requests[-1].attributes or {}
+    assert told["abproxy.batch.calls"] == 2
+    assert told["abproxy.batch.items"] == 2
+
+
+def test_a_shared_request_belongs_to_the_first_recorded_call(
+    followed: Followed,
+) -> None:
+    """One that is not recorded does not hide the others' request."""
+    followed.two_that_share(NOT_RECORDED)
+
+    shared, recorded = followed.requests[-1], followed.calls[-1]
+    assert shared.parent is not None
+    assert shared.parent.span_id == _id(recorded)
+
+
+def test_who_is_not_recorded_is_followed_nowhere(followed: Followed) -> None:
+    """The caller's choice is kept, and passed on."""
+    followed.call(b"a", NOT_RECORDED)
+    followed.answer(0, b"[[1]]")
+
+    assert not followed.exporter.get_finished_spans()
+    [told] = _shown(followed.upstream.requests[0], b"traceparent")
+    assert told.startswith(b"00-" + TRACE.encode())
+    assert told.endswith(b"-00")
+
+
+def test_a_broken_context_begins_a_trace_of_its_own(followed: Followed) -> None:
+    """Nobody is refused for it."""
+    followed.call(b"a", ("traceparent", "nonsense"))
+    followed.answer(0, b"[[1]]")
+
+    [call] = followed.calls
+    assert call.parent is None
+
+
+def test_an_upstreams_failure_is_an_error_of_both(followed: Followed) -> None:
+    """With its status."""
+    followed.call(b"a")
+    followed.answer(0, b"no", 500)
+
+    spans = [*followed.calls, *followed.requests]
+    assert [span.status.status_code for span in spans] == [StatusCode.ERROR] * 2
+    assert [(span.attributes or {})["error.type"] for span in spans] == ["500"] * 2
+
+
+def test_a_callers_mistake_is_no_error_of_ours(followed: Followed) -> None:
+    """The status says it."""
+    followed.call(b"a")
+    followed.answer(0, b"no", 422)
+
+    [call] = followed.calls
+    assert call.status.status_code is StatusCode.UNSET
+    assert (call.attributes or {})["http.response.status_code"] == 422
+
+
+def test_a_client_that_leaves_ends_its_span(followed: Followed) -> None:
+    """And the request that nobody waits for ends as well."""
+    client = followed.call(b"a")
+    client.leave()
+    followed.proxy.flush()
+
+    [call], [request] = followed.calls, followed.requests
+    assert (call.attributes or {})["error.type"] == "client_left"
+    assert (request.attributes or {})["error.type"] == "cancelled"
+
+
+def test_a_relayed_request_is_followed(followed: Followed) -> None:
+    """Its span is what the upstream hears of."""
+    client = followed.proxy.connect()
+    client.ask("GET", "/info", b"", RECORDED)
+    followed.proxy.flush()
+    followed.answer(0, b"{}")
+
+    [call] = followed.calls
+    assert call.name == "GET"
+    told = f"00-{TRACE}-{_id(call):016x}-01".encode()
+    assert _shown(followed.upstream.requests[0], b"traceparent") == [told]
+
+
+def test_a_query_is_in_no_span(followed: Followed) -> None:
+    """Keys have been seen there."""
+    client = followed.proxy.connect()
+    client.embed(b'{"inputs":["a"]}', path="/embed?key=secret")
+    followed.proxy.flush()
+    followed.answer(0, b"[[1]]")
+
+    told = [
+        dict(span.attributes or {}) for span in (*followed.calls, *followed.requests)
+    ]
+    assert [each["url.path"] for each in told] == ["/embed"] * 2
+    assert "secret" not in str([told, [span.name for span in followed.requests]])
+
+
+def test_a_method_of_a_clients_own_is_no_name(followed: Followed) -> None:
+    """Names are few, whatever clients think of."""
+    client = followed.proxy.connect()
+    client.ask("FROB", "/embed")
+    followed.proxy.flush()
+    followed.answer(0, b"")
+
+    [call] = followed.calls
+    assert call.name == "HTTP"
+    assert (call.attributes or {})["http.request.method"] == "_OTHER"
+
+
+def test_our_own_pages_are_not_followed(followed: Followed) -> None:
+    """Whoever watches us asks all the time."""
+    followed.proxy.ask("GET", "/-/ready")
+
+    assert not followed.exporter.get_finished_spans()
