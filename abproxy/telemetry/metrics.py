@@ -7,18 +7,18 @@ somebody asks is no counter: see `gauges`.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from attrs import define, field
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
+
+from abproxy.telemetry.histogram import Figure, Histogram
 
 __all__ = ["Metrics"]
 
@@ -49,19 +49,19 @@ class Metrics:
     registry: CollectorRegistry = field(factory=CollectorRegistry)
 
     calls: _Labelled = field(init=False)
-    call_seconds: _Labelled = field(init=False)
+    call_seconds: Histogram = field(init=False)
     cancellations: _Labelled = field(init=False)
     relayed: _Labelled = field(init=False)
     refusals: _Labelled = field(init=False)
     failures: _Labelled = field(init=False)
     batches: _Labelled = field(init=False)
     items: _Labelled = field(init=False)
-    batch_calls: Histogram = field(init=False)
-    batch_items: Histogram = field(init=False)
-    batch_fill: Histogram = field(init=False)
-    wait_seconds: Histogram = field(init=False)
+    batch_calls: Figure = field(init=False)
+    batch_items: Figure = field(init=False)
+    batch_fill: Figure = field(init=False)
+    wait_seconds: Figure = field(init=False)
     upstream_requests: _Labelled = field(init=False)
-    upstream_seconds: Histogram = field(init=False)
+    upstream_seconds: Figure = field(init=False)
     isolations: Counter = field(init=False)
     resends: Counter = field(init=False)
     put_backs: _Labelled = field(init=False)
@@ -87,8 +87,11 @@ class Metrics:
             "route",
             "status",
         )
-        self.call_seconds = self._timer(
-            "call_duration_seconds", "From a whole call to the end of its answer"
+        self.call_seconds = self._histogram(
+            "call_duration_seconds",
+            "From a whole call to the end of its answer",
+            SECONDS,
+            by_route=True,
         )
         self.cancellations = self._counter(
             "cancellations",
@@ -109,18 +112,19 @@ class Metrics:
         )
 
     def _declare_batches(self) -> None:
-        counts = partial(self._histogram, buckets=COUNTS)
         self.batches = self._counter(
             "batches", "Batches that left, by the reason for it", "route", "reason"
         )
         self.items = self._counter("items", "Inputs that left in batches", "route")
-        self.batch_calls = counts("batch_calls", "Calls that shared a batch")
-        self.batch_items = counts("batch_items", "Inputs in a batch")
-        self.batch_fill = self._histogram(
-            "batch_fill_ratio", "How full a batch was when it left", buckets=FILLS
+        self.batch_calls = self._figure(
+            "batch_calls", "Calls that shared a batch", COUNTS
         )
-        self.wait_seconds = self._histogram(
-            "wait_seconds", "How long a call had waited when it left", buckets=SECONDS
+        self.batch_items = self._figure("batch_items", "Inputs in a batch", COUNTS)
+        self.batch_fill = self._figure(
+            "batch_fill_ratio", "How full a batch was when it left", FILLS
+        )
+        self.wait_seconds = self._figure(
+            "wait_seconds", "How long a call had waited when it left", SECONDS
         )
 
     def _declare_upstream(self) -> None:
@@ -129,8 +133,8 @@ class Metrics:
             "Requests sent for batches, by status, or by what went wrong",
             "outcome",
         )
-        self.upstream_seconds = self._histogram(
-            "upstream_request_seconds", "From request to whole answer", buckets=SECONDS
+        self.upstream_seconds = self._figure(
+            "upstream_request_seconds", "From request to whole answer", SECONDS
         )
         self.isolations = Counter(
             "abproxy_isolations",
@@ -150,13 +154,14 @@ class Metrics:
         name = f"abproxy_{name}"
         return _Labelled(Counter(name, about, labels, registry=self.registry))
 
-    def _timer(self, name: str, about: str) -> _Labelled:
-        name = f"abproxy_{name}"
-        timer = Histogram(
-            name, about, ["route"], registry=self.registry, buckets=SECONDS
-        )
-        return _Labelled(timer)
+    def _figure(self, name: str, about: str, bounds: Sequence[float]) -> Figure:
+        return self._histogram(name, about, bounds).of()
 
-    def _histogram(self, name: str, about: str, buckets: Sequence[float]) -> Histogram:
-        name = f"abproxy_{name}"
-        return Histogram(name, about, registry=self.registry, buckets=buckets)
+    def _histogram(
+        self, name: str, about: str, bounds: Sequence[float], *, by_route: bool = False
+    ) -> Histogram:
+        histogram = Histogram(
+            name=f"abproxy_{name}", about=about, bounds=bounds, by_route=by_route
+        )
+        self.registry.register(histogram)
+        return histogram

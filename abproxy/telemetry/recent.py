@@ -11,6 +11,8 @@ from itertools import count
 
 from attrs import define, field, frozen
 
+from abproxy.batching.observing import Departure
+
 __all__ = ["RecentBatch", "RecentError", "Recently"]
 
 BATCHES = 256
@@ -52,9 +54,21 @@ class RecentError:
 class Recently:
     """What happened last."""
 
-    batches: deque[RecentBatch] = field(factory=lambda: deque(maxlen=BATCHES))
-    errors: deque[RecentError] = field(factory=lambda: deque(maxlen=ERRORS))
-    serials: Iterator[int] = field(factory=lambda: count(1))
+    _batches: deque[tuple[int, float, Departure, float | None]] = field(
+        init=False, factory=lambda: deque(maxlen=BATCHES)
+    )
+    errors: deque[RecentError] = field(init=False, factory=lambda: deque(maxlen=ERRORS))
+    _serials: Iterator[int] = field(init=False, factory=lambda: count(1))
+
+    def batch(self, at: float, departure: Departure, took_s: float | None) -> None:
+        """Note a batch that came back *at* this moment."""
+        self._batches.append((next(self._serials), at, departure, took_s))
+
+    def batches(self, since: int = 0) -> Iterator[RecentBatch]:
+        """List the batches after a serial, the oldest first."""
+        for serial, at, departure, took_s in self._batches:
+            if serial > since:
+                yield _written(serial, at, departure, took_s)
 
     def error(self, at: float, reason: str, message: str) -> None:
         """Note an error; one that repeats itself takes one line."""
@@ -63,3 +77,18 @@ class Recently:
             times += self.errors.pop().times
         error = RecentError(at=at, reason=reason, message=message, times=times)
         self.errors.append(error)
+
+
+def _written(
+    serial: int, at: float, departure: Departure, took_s: float | None
+) -> RecentBatch:
+    return RecentBatch(
+        serial=serial,
+        at=at,
+        route=departure.route,
+        reason=departure.reason.value,
+        calls=departure.parts,
+        items=departure.items,
+        wait_ms=round(max(departure.waits_s) * 1000, 3),
+        upstream_ms=None if took_s is None else round(took_s * 1000, 3),
+    )

@@ -81,12 +81,8 @@ class Status:
             "totals": attrs.asdict(self.watcher.totals()),
             "cpu_us_per_call": self.watcher.cpu_s_per_call() * 1e6,
             "verdict": attrs.asdict(self.verdict()),
-            "batches": [
-                attrs.asdict(batch)
-                for batch in recently.batches
-                if batch.serial > since
-            ],
-            "errors": [attrs.asdict(error) for error in reversed(recently.errors)],
+            "batches": list(map(attrs.asdict, recently.batches(since))),
+            "errors": list(map(attrs.asdict, reversed(recently.errors))),
             "settings": self._settings(),
         }
 

@@ -12,7 +12,7 @@ from abproxy.messages import Reply
 from abproxy.telemetry.harmless import harmless
 from abproxy.telemetry.keeping import Keeping
 from abproxy.telemetry.metrics import Metrics
-from abproxy.telemetry.recent import RecentBatch, Recently
+from abproxy.telemetry.recent import Recently
 from abproxy.telemetry.totals import Past, Totals
 from abproxy.web.request import DoorRequest
 
@@ -87,7 +87,7 @@ class Watcher:
             return
         self._totals.errors += request.code >= BAD_REQUEST
         took_s = self.clock.seconds() - request.began_at
-        self.metrics.call_seconds[(route,)].observe(took_s)
+        self.metrics.call_seconds.of(route).observe(took_s)
 
     @harmless
     def answered_with(self, error: ProxyError) -> None:
@@ -133,19 +133,7 @@ class Watcher:
     @harmless
     def came_back(self, departure: Departure, took_s: float | None) -> None:
         """Keep a batch for somebody who looks, and what it cost the upstream."""
-        upstream_ms = None if took_s is None else round(took_s * 1000, 3)
-        self.recently.batches.append(
-            RecentBatch(
-                serial=next(self.recently.serials),
-                at=self.clock.seconds(),
-                route=departure.route,
-                reason=departure.reason.value,
-                calls=departure.parts,
-                items=departure.items,
-                wait_ms=round(max(departure.waits_s) * 1000, 3),
-                upstream_ms=upstream_ms,
-            )
-        )
+        self.recently.batch(self.clock.seconds(), departure, took_s)
         if took_s is not None:
             self._charge(departure, took_s / departure.in_flight)
 
