@@ -6,7 +6,7 @@ statuses, and reasons out of fixed lists.  What can be read at the moment when
 somebody asks is no counter: see `gauges`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -18,6 +18,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
+from abproxy.errors import ProxyError
 from abproxy.telemetry.histogram import Figure, Histogram
 
 __all__ = ["Metrics"]
@@ -28,6 +29,8 @@ SECONDS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
 )
+
+SERVER_ERROR = 500
 
 
 class _Labelled(dict[tuple[str, ...], Any]):
@@ -40,6 +43,18 @@ class _Labelled(dict[tuple[str, ...], Any]):
     def __missing__(self, labels: tuple[str, ...]) -> Any:
         figure = self[labels] = self._metric.labels(*labels)
         return figure
+
+    def begin(self, values: Iterable[str]) -> None:
+        """Show *values* of the only label at 0: what begins at 1 has not grown."""
+        self.update({(value,): self._metric.labels(value) for value in values})
+
+
+def _reasons(*, refused: bool, of: type[ProxyError] = ProxyError) -> Iterator[str]:
+    """Name all errors that refuse a request, or all that fail it."""
+    if (of.status < SERVER_ERROR) is refused:
+        yield of.reason
+    for kind in of.__subclasses__():
+        yield from _reasons(refused=refused, of=kind)
 
 
 @define(eq=False)
@@ -107,9 +122,11 @@ class Metrics:
         self.refusals = self._counter(
             "refusals", "Requests that abproxy did not take, by reason", "reason"
         )
+        self.refusals.begin(_reasons(refused=True))
         self.failures = self._counter(
             "failures", "Requests that abproxy took and answered with 5xx", "reason"
         )
+        self.failures.begin(_reasons(refused=False))
 
     def _declare_batches(self) -> None:
         self.batches = self._counter(
@@ -149,6 +166,7 @@ class Metrics:
         self.put_backs = self._counter(
             "put_backs", "Batches that waited on as the upstream took none", "cause"
         )
+        self.put_backs.begin(("full", "unreachable"))
 
     def _counter(self, name: str, about: str, *labels: str) -> _Labelled:
         name = f"abproxy_{name}"

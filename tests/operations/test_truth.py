@@ -63,7 +63,7 @@ async def _a_day() -> AsyncIterator[Street]:
 
 
 async def _figures(here: Street) -> Figures:
-    """Scrape what is counted, as Prometheus does."""
+    """Scrape what was counted, as Prometheus does."""
     answer = await (await here.caller()).get("/metrics")
     families = text_string_to_metric_families(answer.body.decode())
     return {
@@ -72,6 +72,7 @@ async def _figures(here: Street) -> Figures:
         for sample in family.samples
         if family.name.startswith("abproxy_") and family.type != "gauge"
         if not sample.name.endswith(("_bucket", "_sum", "kept_seconds_total"))
+        if sample.value
     }
 
 
