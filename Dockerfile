@@ -14,7 +14,8 @@ WORKDIR /src
 COPY . .
 # Twisted keeps a list of its plugins beside them. Only root can write there, so
 # it is written here.
-RUN pip install --no-cache-dir . \
+# hadolint ignore=DL3013
+RUN pip install --no-cache-dir '.[tracing]' \
     && python -c "from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))"
 
 

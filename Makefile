@@ -31,7 +31,7 @@ seconds := 15
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run run/model run/proxy test test/clients .test/clients test/clients/node check fmt embed load load/noproxy \
-	compose/up dotenv settings clean
+	compose/up compose/watch dotenv settings clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z/]*\):.*## \(.*\)/\1|\2/p' Makefile \
@@ -90,6 +90,9 @@ endif
 
 compose/up: dotenv ## start the proxy and text-embeddings-inference in containers
 	docker compose up --build
+
+compose/watch: dotenv ## the same, with Prometheus, Grafana and Jaeger watching
+	OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 docker compose --profile watch up --build
 
 dotenv: ## make .env of .env.example, if there is none
 	@test -e .env || { cp .env.example .env && echo 'made .env'; }
