@@ -102,12 +102,13 @@ def test_ci_runs_what_the_readme_tells() -> None:
     assert "make check test" in (ROOT / ".ci/run").read_text(encoding="utf-8")
 
 
-def test_links_in_the_readme_lead_somewhere() -> None:
+@pytest.mark.parametrize("readme", [README, ROOT / "deploy/README.md"])
+def test_links_in_a_readme_lead_somewhere(readme: Path) -> None:
     """Those to files of ours."""
-    text = README.read_text(encoding="utf-8")
+    text = readme.read_text(encoding="utf-8")
 
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
-    assert [each for each in targets if not (ROOT / each).exists()] == []
+    assert [each for each in targets if not (readme.parent / each).exists()] == []
 
 
 def test_each_dependency_has_its_reason() -> None:
