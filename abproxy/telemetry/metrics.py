@@ -6,6 +6,7 @@ statuses, and reasons out of fixed lists.  What can be read at the moment when
 somebody asks is no counter: see `gauges`.
 """
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -28,6 +29,11 @@ SECONDS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
 )
+
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+_WANTS_IT = re.compile(rb"application/openmetrics-text *; *version=1\.")
+"""The library believes whatever a client calls a version, or breaks on it."""
 
 
 class _Labelled(dict[tuple[str, ...], Any]):
@@ -77,7 +83,7 @@ class Metrics:
 
     def write(self, accepted: bytes) -> tuple[bytes, bytes]:
         """Write all figures as an `Accept` line wants them: content type, and body."""
-        write, kind = choose_encoder(accepted.decode("latin-1"))
+        write, kind = choose_encoder(OPENMETRICS if _WANTS_IT.search(accepted) else "")
         return kind.encode(), write(self.registry)
 
     def _declare_calls(self) -> None:
