@@ -19,7 +19,7 @@ from sockets import (
     street,
     until,
 )
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.logger import capturedLogs
 
 from bench.breakable import Traits
@@ -184,8 +184,8 @@ async def test_operators_are_let_in_while_the_clients_port_is_closed() -> None:
 
 @ensureDeferred
 async def test_a_call_at_the_operators_port_is_answered_too() -> None:
-    """It was accepted."""
-    async with street(Traits(ms=200), operations_port="0") as here:
+    """It was accepted, and may take as long as those at the clients' port."""
+    async with street(Traits(ms=1200), operations_port="0") as here:
         operator = await here.operator()
         tried = operator.embed("a")
         await until(lambda: here.upstream.work.inputs == 1)
@@ -212,7 +212,7 @@ async def test_an_operator_who_is_silent_is_not_waited_for() -> None:
 @ensureDeferred
 async def test_an_operator_who_does_not_finish_is_cut_off() -> None:
     """The process is not kept by a request that does not end."""
-    async with street(operations_port="0") as here:
+    async with street(operations_port="0", drain_timeout_s=0.2) as here:
         operator = await here.operator()
         operator.transport.write(b"GET /metrics HTTP/1.1\r\nX-")
         [channel] = await _channels(here)
@@ -228,6 +228,27 @@ async def _channels(here: Street) -> list[object]:
     assert gate is not None
     await until(lambda: gate.site.channels)
     return list(gate.site.channels)
+
+
+@ensureDeferred
+async def test_a_second_signal_cuts_off_operators_too(tmp_path: Path) -> None:
+    """Who is in a hurry waits for nobody."""
+    async with (
+        breakable(Traits(ms=60_000)) as upstream,
+        daemon(tmp_path, upstream, "--operations-port=0") as here,
+    ):
+        operator = await connect(_operations(here.log))
+        tried = operator.embed("a")
+        await until(lambda: upstream.work.inputs == 1)
+
+        here.process.send_signal(SIGTERM)
+        await until(lambda: "Draining" in here.log.read_text())
+        here.process.send_signal(SIGTERM)
+
+        with pytest.raises(ConnectionClosed):
+            await tried
+        await until(lambda: here.process.poll() is not None, 10)
+        assert here.process.returncode == 0
 
 
 @ensureDeferred
