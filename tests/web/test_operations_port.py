@@ -24,6 +24,9 @@ from twisted.logger import capturedLogs
 
 from bench.breakable import Traits
 
+PATIENT = ("--drain-timeout=600", "--upstream-timeout=600")
+"""Longer than any test."""
+
 
 @pytest.fixture
 def taken() -> Iterator[str]:
@@ -235,7 +238,7 @@ async def test_a_second_signal_cuts_off_operators_too(tmp_path: Path) -> None:
     """Who is in a hurry waits for nobody."""
     async with (
         breakable(Traits(ms=60_000)) as upstream,
-        daemon(tmp_path, upstream, "--operations-port=0") as here,
+        daemon(tmp_path, upstream, "--operations-port=0", *PATIENT) as here,
     ):
         operator = await connect(_operations(here.log))
         tried = operator.embed("a")

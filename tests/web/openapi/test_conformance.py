@@ -5,11 +5,16 @@ from collections.abc import Iterator
 import pytest
 import schemathesis
 from described import CONFORMS, SCHEMA
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from processes import model_server, proxy
 from schemathesis import checks
 
-EXAMPLES = settings(max_examples=25, derandomize=True, deadline=None)
+EXAMPLES = settings(
+    max_examples=25,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],  # on a machine with other work
+)
 OURS = SCHEMA.include(tag="abproxy")
 BATCHED = SCHEMA.include(tag="batched")
 
