@@ -5,7 +5,7 @@ from http.client import HTTPResponse
 from io import BytesIO
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from treq.testing import RequestTraversalAgent, StubTreq
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -225,12 +225,10 @@ def in_memory_proxy(
         task=lambda: task,
     )
     limits = DoorLimits(max_body_bytes=max_body_bytes, max_connections=max_connections)
-    proxy, private = (
-        InMemoryProxy(clock, _site(door, limits, clock), door, departures, stub, agent)
-        for _ in range(2)
-    )
+    site = _site(door, limits, clock)
+    proxy = InMemoryProxy(clock, site, door, departures, stub, agent)
     if has_private_door:
-        proxy.private = private
+        proxy.private = evolve(proxy, site=_site(door, limits, clock), channels=[])
     if shows or has_private_door:
         _show(proxy, upstream, credentials)
     return proxy

@@ -100,15 +100,16 @@ def test_the_wheel_has_types(wheel: Path) -> None:
         assert "abproxy/py.typed" in archive.namelist()
 
 
-def test_the_wheel_has_every_module(checkout: Path, wheel: Path) -> None:
-    """A package without an `__init__.py` would be left out."""
+def test_the_wheel_has_every_module_and_page(checkout: Path, wheel: Path) -> None:
+    """A package without an `__init__.py` would be left out, and so would a file."""
     with ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if name.startswith("abproxy/")}
 
     modules = checkout.glob("abproxy/**/*.py")
+    pages = checkout.glob("abproxy/web/pages/*")
     assert packed == {
         "abproxy/py.typed",
-        *(str(each.relative_to(checkout)) for each in modules),
+        *(str(each.relative_to(checkout)) for each in (*modules, *pages)),
     }
 
 
