@@ -35,8 +35,8 @@ __all__ = ["Gate", "ProxyService"]
 REPORT_EVERY_S = 3600.0
 """How often the log says whether batching helps, in seconds."""
 
-PRIVATE_DRAIN_S = 1.0
-"""How long our own pages are still answered when all clients are, in seconds."""
+LAST_S = 1.0
+"""How long operators are answered at least when all clients are, in seconds."""
 
 
 def _shown(address: Any) -> str:
@@ -167,7 +167,6 @@ class ProxyService(Service):
         if self._port is not None:
             await close_port(self.reactor, self._port)
         await self._drain()
-        await self._close_private_gate()
         self.discovery.stop()
         self.departures.stop()
         await self._close_pool()
@@ -181,27 +180,28 @@ class ProxyService(Service):
         if closed is not None:
             await closed
 
-    async def _close_private_gate(self) -> None:
-        if self.private_gate is None or self._private_port is None:
-            return
-        site = self.private_gate.site
-        await close_port(self.reactor, self._private_port)
-        try:
-            await site.drain().addTimeout(PRIVATE_DRAIN_S, self.reactor)
-        except defer.TimeoutError:
-            site.abort()
-
     async def _drain(self) -> None:
         self._log.info("Draining {n} calls", n=len(self.site.requests))
         # By now a signal has been heard; another one means that it is urgent.
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.signals.on(number, self.site.abort)
+            self.signals.on(number, self._abort)
         self.departures.hurry()
-        drained = self.site.drain()
+        ends_at = self.reactor.seconds() + self.drain_timeout_s
+        await self._answer_all(self.site, self.drain_timeout_s)
+        if self.private_gate is not None and self._private_port is not None:
+            await close_port(self.reactor, self._private_port)
+            left_s = max(LAST_S, ends_at - self.reactor.seconds())
+            await self._answer_all(self.private_gate.site, left_s)
+
+    async def _answer_all(self, site: DoorSite, timeout_s: float) -> None:
         try:
-            drained.addTimeout(self.drain_timeout_s, self.reactor)
-            await drained
+            await site.drain().addTimeout(timeout_s, self.reactor)
         except defer.TimeoutError:
-            left = len(self.site.requests)
+            left = len(site.requests)
             self._log.warn("{left} calls were cut off after the drain", left=left)
-            self.site.abort()
+            site.abort()
+
+    def _abort(self) -> None:
+        self.site.abort()
+        if self.private_gate is not None:
+            self.private_gate.site.abort()

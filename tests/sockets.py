@@ -29,6 +29,7 @@ from bench.breakable import Breakable, Traits, row_of
 
 __all__ = [
     "LOCALHOST",
+    "TWISTD",
     "Answer",
     "Caller",
     "Daemon",
@@ -105,16 +106,20 @@ class Caller(protocol.Protocol):
 
     def post(self, path: str, body: bytes) -> Deferred[Answer]:
         """Send a request; fires with its answer, or fails if none comes."""
+        return self.send(self.head(path, len(body)) + body)
+
+    def get(self, path: str, key: str | None = None) -> Deferred[Answer]:
+        """Ask for a page, with a *key* if there is one."""
+        shown = f"Authorization: Bearer {key}\r\n" if key else ""
+        head = f"GET {path} HTTP/1.1\r\nHost: proxy\r\n{shown}\r\n"
+        return self.send(head.encode())
+
+    def send(self, request: bytes) -> Deferred[Answer]:
+        """Send a *request* as it is; fires with its answer, or fails."""
         if not self.is_open:
             return fail(ConnectionDone())
         self._waiting = Deferred(lambda _: self.hang_up())
-        self.transport.write(self.head(path, len(body)) + body)
-        return self._waiting
-
-    def get(self, path: str) -> Deferred[Answer]:
-        """Ask for a page; fires with its answer."""
-        self._waiting = Deferred(lambda _: self.hang_up())
-        self.transport.write(f"GET {path} HTTP/1.1\r\nHost: proxy\r\n\r\n".encode())
+        self.transport.write(request)
         return self._waiting
 
     def head(self, path: str, length: int) -> bytes:
@@ -165,6 +170,16 @@ class Street:
         """Where the proxy listens."""
         port: Any = self.service._port
         return int(port.getHost().port)
+
+    @property
+    def operations_port(self) -> int:
+        """Where the operators' own door is."""
+        port: Any = self.service._private_port
+        return int(port.getHost().port)
+
+    async def operator(self) -> Caller:
+        """Connect to the operators' own door."""
+        return await self.caller(self.operations_port)
 
     async def caller(self, port: int | None = None, *, closes: bool = False) -> Caller:
         """Connect to the proxy, or to another *port*."""

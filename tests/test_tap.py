@@ -121,7 +121,7 @@ def test_an_endpoint_in_use_is_one_line(taken: int) -> None:
 @pytest.mark.parametrize("endpoint", ["foo:1", "tcp:abc", "ssl:0", "stdio:"])
 def test_what_is_no_endpoint_is_one_line(endpoint: str) -> None:
     """Unknown, wrong, without its files, or nothing to connect to."""
-    expected = f"abproxy: --port {endpoint}: not an endpoint: "
+    expected = f"abproxy: cannot listen on {endpoint}: not an endpoint: "
 
     assert refusal("--port", endpoint).startswith(expected)
 

@@ -1,10 +1,11 @@
 """A client that speaks raw HTTP to the door, all in memory."""
 
+import json
 from http.client import HTTPResponse
 from io import BytesIO
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from treq.testing import RequestTraversalAgent, StubTreq
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -21,7 +22,12 @@ from abproxy.batching.slots import make_slots
 from abproxy.batching.waiting import WaitingRoom
 from abproxy.dialects.routes import may_be_batched
 from abproxy.headers import Credentials
+from abproxy.settings import Settings
+from abproxy.telemetry.watcher import Watcher
 from abproxy.upstream.client import TreqUpstream
+from abproxy.upstream.condition import Condition
+from abproxy.upstream.discovery import Discovery
+from abproxy.watching import Rooms, show_surface
 from abproxy.web.app import Door, refusal
 from abproxy.web.caller import Callers
 from abproxy.web.keys import Keys
@@ -44,6 +50,11 @@ class Answer:
         """The first value of a header line."""
         found = [value for key, value in self.headers if key.lower() == name.lower()]
         return found[0] if found else None
+
+    @property
+    def json(self) -> Any:
+        """The body, decoded."""
+        return json.loads(self.body)
 
 
 class _Readable:
@@ -112,6 +123,9 @@ class InMemoryProxy:
     agent: RequestTraversalAgent
     channels: list[Client] = field(factory=list)
 
+    private: "InMemoryProxy | None" = None
+    """The same proxy at the operators' own door, if there is one."""
+
     def connect(self) -> Client:
         """Open a connection."""
         channel = self.site.buildProtocol(None)
@@ -165,8 +179,15 @@ def in_memory_proxy(
     slots: int = 2,
     splits: bool = True,
     task: str | None = None,
+    shows: bool = False,
+    has_private_door: bool = False,
 ) -> InMemoryProxy:
-    """Put the rooms together in memory, as `wire` does for real."""
+    """
+    Put the rooms together in memory, as `wire` does for real.
+
+    With *shows* there is somebody who watches, and our own pages show it: all
+    of them at the private door if there is one.
+    """
     credentials = Credentials(key=key, are_for_us=bool(api_keys + bulk_keys))
     clock = Clock()
     stub = StubTreq(resource)
@@ -203,16 +224,53 @@ def in_memory_proxy(
         ),
         task=lambda: task,
     )
-    site = DoorSite(
+    limits = DoorLimits(max_body_bytes=max_body_bytes, max_connections=max_connections)
+    site = _site(door, limits, clock)
+    proxy = InMemoryProxy(clock, site, door, departures, stub, agent)
+    if has_private_door:
+        proxy.private = evolve(proxy, site=_site(door, limits, clock), channels=[])
+    if shows or has_private_door:
+        _show(proxy, upstream, credentials)
+    return proxy
+
+
+def _site(door: Door, limits: DoorLimits, clock: Clock) -> DoorSite:
+    return DoorSite(
         door.app.resource(),
         is_batched=may_be_batched,
         refusal=refusal,
-        limits=DoorLimits(
-            max_body_bytes=max_body_bytes, max_connections=max_connections
-        ),
+        limits=limits,
         reactor=clock,
     )
-    return InMemoryProxy(clock, site, door, departures, stub, agent)
+
+
+def _show(
+    proxy: InMemoryProxy, upstream: TreqUpstream, credentials: Credentials
+) -> None:
+    clock, departures = proxy.clock, proxy.departures
+    watcher = Watcher(clock=clock, cpu_s=clock.seconds)
+    condition = Condition(clock=clock)
+    discovery = Discovery(
+        send=condition.following(upstream.send), credentials=credentials, clock=clock
+    )
+    doors = [door for door in (proxy, proxy.private) if door is not None]
+    departures.send, departures.observer = discovery.watched, watcher
+    proxy.door.observer = watcher
+    for door in doors:
+        door.site.observer = watcher
+    show_surface(
+        Rooms(
+            reactor=clock,
+            watcher=watcher,
+            departures=departures,
+            discovery=discovery,
+            condition=condition,
+            sites=[door.site for door in doors],
+            settings=Settings,
+            credentials=credentials,
+            upstream_url="http://upstream",
+        )
+    )
 
 
 class OpenUpstream(Resource):

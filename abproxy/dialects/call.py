@@ -8,6 +8,7 @@ only if they would be the same request with the same items.
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import msgspec
 from attrs import field, frozen
 
 from abproxy.errors import ProxyError
@@ -81,6 +82,10 @@ class Dialect(Protocol):
     @property
     def path(self) -> bytes:
         """The route on which batches of this dialect are sent."""
+
+    @property
+    def body(self) -> type[msgspec.Struct]:
+        """The type of the bodies that are understood."""
 
     def read(self, body: bytes) -> Reading | None:
         """Understand *body*, or say None: then it is relayed as it is."""

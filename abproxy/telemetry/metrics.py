@@ -6,6 +6,7 @@ statuses, and reasons out of fixed lists.  What can be read at the moment when
 somebody asks is no counter: see `gauges`.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -31,6 +32,11 @@ SECONDS = (
 )
 
 SERVER_ERROR = 500
+
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+_WANTS_IT = re.compile(rb"application/openmetrics-text *; *version=1\.")
+"""The library believes whatever a client calls a version, or breaks on it."""
 
 
 class _Labelled(dict[tuple[str, ...], Any]):
@@ -92,7 +98,7 @@ class Metrics:
 
     def write(self, accepted: bytes) -> tuple[bytes, bytes]:
         """Write all figures as an `Accept` line wants them: content type, and body."""
-        write, kind = choose_encoder(accepted.decode("latin-1"))
+        write, kind = choose_encoder(OPENMETRICS if _WANTS_IT.search(accepted) else "")
         return kind.encode(), write(self.registry)
 
     def _declare_calls(self) -> None:

@@ -54,9 +54,8 @@ class Probe:
         self._answered_at = self.clock.seconds()
         waiting, self._waiting = self._waiting, []
         for asked in waiting:
-            # Whoever asked may have left.
-            if not asked.called:
-                asked.callback(answer)
+            # Who has left has cancelled it, and it takes no notice.
+            asked.callback(answer)
 
 
 def _why(failure: Failure) -> ProxyError:

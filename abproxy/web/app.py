@@ -9,7 +9,7 @@ relayed.
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
-from attrs import define, evolve, field
+from attrs import define, field
 from klein import Klein
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,7 +30,7 @@ from abproxy.web.receiving import Receiving
 from abproxy.web.relay import Relay
 from abproxy.web.replying import write_reply
 from abproxy.web.request import DoorRequest
-from abproxy.web.request_id import REQUEST_ID
+from abproxy.web.request_id import named
 
 __all__ = ["Door", "refusal"]
 
@@ -128,8 +128,7 @@ class Door:
             request.channel.forceAbortClient()
         else:
             reply = error_reply(error, _language(request.uri))
-            named = (*reply.headers, (REQUEST_ID, request.name()))
-            write_reply(request, evolve(reply, headers=named))
+            write_reply(request, named(reply, request.name()))
 
 
 def refusal(error: ProxyError, target: bytes) -> Reply:

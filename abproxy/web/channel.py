@@ -1,6 +1,6 @@
 """One connection of a client: what it may send, and how it ends."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.error import ConnectionDone
@@ -12,7 +12,7 @@ from abproxy.errors import HeadTooLarge, ProxyError, TooSlow
 from abproxy.messages import Reply, reason_of
 from abproxy.web.observing import DoorObserver
 from abproxy.web.request import DoorRequest, Rules, without_origin
-from abproxy.web.request_id import REQUEST_ID
+from abproxy.web.request_id import named, new_name
 
 __all__ = ["DoorChannel"]
 
@@ -110,11 +110,12 @@ class DoorChannel(HTTPChannel):
         thrown away.
         """
         target = without_origin(getattr(self, "_path", b""))
-        reply = self.site.refusal(error, target)
+        name = self.requests[0].name() if self.requests else new_name()
+        reply = named(self.site.refusal(error, target), name)
         self.site.observer.answered_with(error)
         self._discards = True
         self.setTimeout(LINGER_S)
-        self.writeSequence(_closing(reply, self.requests))
+        self.writeSequence(_closing(reply))
         transport: Any = self.transport
         if ITCPTransport.providedBy(transport):
             transport.loseWriteConnection()
@@ -143,11 +144,10 @@ class DoorChannel(HTTPChannel):
             self.refuse(TooSlow(f"no request within {self.site.patience_s:g} seconds"))
 
 
-def _closing(reply: Reply, requests: Sequence[Any]) -> list[bytes]:
-    names = ((REQUEST_ID, request.name()) for request in requests[:1])
+def _closing(reply: Reply) -> list[bytes]:
     lines = [
         b"HTTP/1.1 %d %b" % (reply.status, reason_of(reply.status)),
-        *(b"%b: %b" % line for line in (*reply.headers, *names)),
+        *(b"%b: %b" % line for line in reply.headers),
         b"Content-Length: %d" % len(reply.body),
         b"Connection: close",
     ]

@@ -122,7 +122,8 @@ def _open(reactor: Any, endpoint: str) -> Listener:
     try:
         opening = serverFromString(reactor, endpoint).listen(doorstep)
     except (ValueError, TypeError, LookupError, OSError) as error:
-        raise SettingsError(f"--port {endpoint}: not an endpoint: {error}") from error
+        message = f"cannot listen on {endpoint}: not an endpoint: {error}"
+        raise SettingsError(message) from error
     opening.addBoth(results.append)
     # All of Twisted's own endpoints open at once, or do not.
     port = results[0] if results else None
@@ -131,7 +132,8 @@ def _open(reactor: Any, endpoint: str) -> Listener:
         reason = getattr(cause, "strerror", None) or cause
         raise SettingsError(f"cannot listen on {endpoint}: {reason}")
     if not isinstance(port, FileDescriptor):
-        raise SettingsError(f"--port {endpoint}: nothing that clients can connect to")
+        message = f"cannot listen on {endpoint}: nothing that clients can connect to"
+        raise SettingsError(message)
     port.stopReading()
     return _OpenPort(port, doorstep)
 

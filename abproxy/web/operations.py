@@ -6,6 +6,7 @@ read.  The live page carries no figures itself, so it may ask a stranger for
 the key that it gets them with.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import Any
@@ -20,11 +21,15 @@ from abproxy.web.keys import Keys
 from abproxy.web.openapi.reading import page as to_read
 from abproxy.web.openapi.whole import describe
 from abproxy.web.request import DoorRequest
+from abproxy.web.request_id import named
 
 __all__ = ["Operations", "Pages", "health_pages", "own_pages"]
 
 OURS = b"/-/"
 """Below this nothing is the upstream's."""
+
+_SERIAL = re.compile(rb"[0-9]{1,18}")
+"""What the number of a batch looks like; with anything else all are shown."""
 
 READS = frozenset({b"GET", b"HEAD"})
 
@@ -95,18 +100,22 @@ class Operations:
         Raises:
             Unauthorized: it needs one of *keys*.
         """
-        if request.path == OURS[:-1]:
+        if request.path == OURS[:-1] and OURS in self.pages:
             return _moved(OURS)
         page = self.pages.get(request.path)
-        has_key = keys.fit(request)
-        if not has_key and page is not self.pages.get(OURS):
-            raise Unauthorized
+        if not keys.fit(request):
+            return await self._ask_for_key(request, page)
         if page is None:
-            return _no_such_page(self.pages)
+            return named(_no_such_page(self.pages), request.name())
         if request.method not in READS:
-            return _reads_only()
-        reply = await page(request)
-        return reply if has_key else evolve(reply, status=UNAUTHORIZED)
+            return named(_reads_only(), request.name())
+        return await page(request)
+
+    async def _ask_for_key(self, request: DoorRequest, page: Answer | None) -> Reply:
+        if page is None or request.path != OURS:
+            raise Unauthorized
+        form = evolve(await page(request), status=UNAUTHORIZED)
+        return named(form, request.name())
 
 
 def health_pages(health: Health) -> Pages:
@@ -146,8 +155,8 @@ def own_pages(
         return Page(kind, body).reply()
 
     async def everything(request: DoorRequest) -> Reply:
-        _, _, since = request.uri.partition(b"?since=")
-        return json_reply(OK, status(int(since) if since.isdigit() else 0))
+        [since, *_] = request.args.get(b"since", [b""])
+        return json_reply(OK, status(int(since) if _SERIAL.fullmatch(since) else 0))
 
     description = describe()
     return {

@@ -1,6 +1,6 @@
 """How a reply is written to a client: the upstream's lines, and our framing."""
 
-from twisted.web.http import datetimeToString
+from twisted.web.http import NO_BODY_CODES, datetimeToString
 from twisted.web.server import Request
 
 from abproxy.messages import HeaderList, Reply, reason_of
@@ -25,5 +25,6 @@ def write_reply(request: Request, reply: Reply) -> None:
     With its length: Twisted would send it in chunks otherwise.
     """
     write_head(request, reply.status, reply.reason, reply.headers)
-    request.setHeader(b"Content-Length", b"%d" % len(reply.body))
+    if reply.status not in NO_BODY_CODES:
+        request.setHeader(b"Content-Length", b"%d" % len(reply.body))
     request.write(reply.body)

@@ -1,16 +1,19 @@
 """
 Each request has a name: its client's own, or one that is made for it.
 
-It stands in the log and in answers of our own, as `X-Request-Id`.  An answer of
+It stands in the log and in errors of our own, as `X-Request-Id`.  An answer of
 the upstream's stays as it is, and so does the line on its way upstream.
 """
 
 import re
 import secrets
 
+from attrs import evolve
 from twisted.web.server import Request
 
-__all__ = ["REQUEST_ID", "name_of"]
+from abproxy.messages import Reply
+
+__all__ = ["REQUEST_ID", "name_of", "named", "new_name"]
 
 REQUEST_ID = b"X-Request-Id"
 
@@ -21,4 +24,14 @@ _NAME = re.compile(rb"[!-~]{1,128}")
 def name_of(request: Request) -> bytes:
     """Take the name that the client gave *request*, or make one."""
     [shown, *_] = request.requestHeaders.getRawHeaders(REQUEST_ID, [b""])
-    return shown if _NAME.fullmatch(shown) else secrets.token_hex(8).encode()
+    return shown if _NAME.fullmatch(shown) else new_name()
+
+
+def new_name() -> bytes:
+    """Make a name that nobody has had."""
+    return secrets.token_hex(8).encode()
+
+
+def named(reply: Reply, name: bytes) -> Reply:
+    """Put the *name* of a request on a *reply* of our own."""
+    return evolve(reply, headers=(*reply.headers, (REQUEST_ID, name)))

@@ -4,7 +4,7 @@ import attrs
 import pytest
 from deployed import BIN, read_yaml, run
 
-from abproxy.service import PRIVATE_DRAIN_S
+from abproxy.service import LAST_S
 from abproxy.settings import Settings, variable
 from abproxy.upstream.probe import TIMEOUT_S
 from abproxy.watching import LAST_SPANS_S
@@ -82,7 +82,7 @@ def test_a_restart_of_the_inference_server_does_not_send_callers_away() -> None:
 def test_a_pod_may_drain() -> None:
     """It is killed later than the proxy gives up by itself."""
     [_, seconds] = CONTAINER["lifecycle"]["preStop"]["exec"]["command"]
-    last_s = PRIVATE_DRAIN_S + LAST_SPANS_S
+    last_s = LAST_S + LAST_SPANS_S
 
     needed_s = float(seconds) + Settings().drain_timeout_s + last_s
     assert POD["terminationGracePeriodSeconds"] > needed_s

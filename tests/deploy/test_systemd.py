@@ -8,7 +8,7 @@ import pytest
 from deployed import BIN, DEPLOY, ROOT, run
 
 from abproxy.embedded.child import KILL_S
-from abproxy.service import PRIVATE_DRAIN_S
+from abproxy.service import LAST_S
 from abproxy.settings import Settings
 from abproxy.watching import LAST_SPANS_S
 
@@ -77,7 +77,7 @@ def test_reload_reads_settings_again() -> None:
 
 def test_it_may_drain() -> None:
     """It is killed later than the proxy and its model give up by themselves."""
-    last_s = KILL_S + PRIVATE_DRAIN_S + LAST_SPANS_S
+    last_s = KILL_S + LAST_S + LAST_SPANS_S
 
     assert float(SET["TimeoutStopSec"]) > Settings().drain_timeout_s + last_s
     assert SET["KillMode"] == "mixed"

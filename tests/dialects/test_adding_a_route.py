@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docs" / "adding-a-route.md").read_text(encoding="utf-8")
-TYPE, LINE, TESTS = re.findall(
+TYPE, LINE, WORDS, TESTS = re.findall(
     r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL
 )
 
@@ -19,28 +19,36 @@ TYPE, LINE, TESTS = re.findall(
 def changed(tmp_path: Path) -> Path:
     """Give a folder with abproxy and its doubles, changed as the page says."""
     shutil.copytree(ROOT / "abproxy", tmp_path / "abproxy")
-    shutil.copy(ROOT / "tests" / "webdoubles.py", tmp_path)
+    for double in ("webdoubles.py", "described.py"):
+        shutil.copy(ROOT / "tests" / double, tmp_path)
+    shutil.copy(ROOT / "tests/web/openapi/test_whole.py", tmp_path)
     with (tmp_path / "abproxy/dialects/tei.py").open("a") as tei:
         tei.write(f"\n\n{TYPE}")
-    routes = tmp_path / "abproxy/dialects/routes.py"
-    written, count = re.subn(
-        r"^_TEI = .*\n",
-        f"from abproxy.dialects.tei import EMBED_BINARY\n\n{LINE}",
-        routes.read_text(),
-        flags=re.MULTILINE,
+    _change(tmp_path / "abproxy/dialects/routes.py", r"^_TEI = .*\n", LINE)
+    _change(
+        tmp_path / "abproxy/web/openapi/batched.py",
+        r"^ABOUT: .*\n",
+        rf"\g<0>{WORDS}",
     )
-    assert count == 1
-    routes.write_text(written)
     (tmp_path / "test_embed_binary.py").write_text(TESTS)
     return tmp_path
 
 
-def test_the_page_makes_a_route_that_is_batched(changed: Path) -> None:
-    """Its own tests pass, on what its own lines have made."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+def _change(file: Path, line: str, by: str) -> None:
+    """Import the new route, and write something for the one *line*."""
+    written, count = re.subn(
+        line,
+        f"from abproxy.dialects.tei import EMBED_BINARY\n\n{by}",
+        file.read_text(),
+        flags=re.MULTILINE,
+    )
+    assert count == 1
+    file.write_text(written)
 
-    ran = subprocess.run(  # noqa: S603
-        command,
+
+def _run(changed: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         cwd=changed,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(changed)},
         capture_output=True,
@@ -49,7 +57,19 @@ def test_the_page_makes_a_route_that_is_batched(changed: Path) -> None:
         check=False,
     )
 
+
+def test_the_page_makes_a_route_that_is_batched(changed: Path) -> None:
+    """Its own tests pass, on what its own lines have made."""
+    ran = _run(changed, "test_embed_binary.py")
+
     assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+def test_the_page_makes_a_route_that_is_described(changed: Path) -> None:
+    """What is asked of every description is true of the new one."""
+    ran = _run(changed, "test_whole.py", "-k", "embed_binary or valid or holds")
+
+    assert "5 passed" in ran.stdout, ran.stdout + ran.stderr
 
 
 def test_the_page_names_all_batched_routes() -> None:

@@ -8,8 +8,8 @@ do not understand.
 from collections.abc import Mapping
 from typing import Any
 
+from abproxy.dialects.call import Dialect
 from abproxy.dialects.openai import OPENAI, OPENAI_BARE
-from abproxy.dialects.route import TeiRoute
 from abproxy.dialects.tei import (
     DECODE,
     EMBED,
@@ -47,7 +47,7 @@ EMBEDDINGS = object_of(
     usage=object_of(prompt_tokens=WHOLE, total_tokens=WHOLE),
 )
 
-ABOUT: Mapping[TeiRoute, tuple[str, Schema, Any]] = {
+ABOUT: Mapping[Dialect, tuple[str, Schema, Any]] = {
     EMBED: (
         "Embeddings, one for each input",
         list_of(NUMBERS),
@@ -102,22 +102,34 @@ REFUSALS = {
     "422": "The inference server cannot use an input or an option",
     "424": "The inference server's model failed, or does not do this",
     "429": "Too much is waiting; `Retry-After` says when to come back",
+    "431": "The head of the request is too large",
     "500": "A bug in abproxy; the answer's `X-Request-Id` is in its log",
     "502": "The inference server gave no usable answer",
+    "503": "The inference server takes no work, and has not for a while",
     "504": "The inference server, or a turn, did not come in time",
 }
 """What other answers mean, whoever gives them."""
 
 
+_NAME = {
+    "description": "How the client and our log know the request, if this is our answer",
+    "schema": TEXT,
+}
+_COME_BACK = {"description": "After how many seconds", "schema": WHOLE}
+
+
 def _refusal(status: str, meaning: str, error: Schema) -> Schema:
+    headers = {"X-Request-Id": _NAME}
     if status == "401":
-        return {"description": meaning}
+        return {"description": meaning, "headers": headers}
+    if status == "429":
+        headers["Retry-After"] = _COME_BACK
     # The inference server's web framework answers some of them in plain text.
     content = {**json_of(error), "text/plain": {"schema": TEXT}}
-    return {"description": meaning, "content": content}
+    return {"description": meaning, "headers": headers, "content": content}
 
 
-def batched(route: TeiRoute, body: Schema) -> Schema:
+def batched(route: Dialect, body: Schema) -> Schema:
     """Describe a *route* whose *body* is of this schema."""
     summary, answer, example = ABOUT.get(route, (route.path.decode(), {}, None))
     error = OPENAI_ERROR if route.has_usage else TEI_ERROR

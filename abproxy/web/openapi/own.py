@@ -4,98 +4,84 @@ from collections.abc import Mapping
 
 from abproxy.web.openapi.batched import REFUSALS
 from abproxy.web.openapi.schemas import (
-    NUMBER,
     TEI_ERROR,
     TEXT,
+    TRUTH,
     Schema,
     json_of,
     list_of,
     object_of,
 )
+from abproxy.web.openapi.status import STATUS
 
 __all__ = ["own_paths"]
 
 
-def _own(summary: str, answers: Mapping[str, Schema], *, wants_key: bool) -> Schema:
-    answers = dict(answers)
-    if wants_key:
-        answers.setdefault("401", {"description": REFUSALS["401"]})
-    security: list[Schema] = [{}, {"key": []}] if wants_key else []
-    return {
-        "get": {
-            "tags": ["abproxy"],
-            "summary": summary,
-            "security": security,
-            "responses": answers,
-        }
-    }
+def _text(*kinds: str) -> Schema:
+    content = {kind: {"schema": TEXT} for kind in kinds}
+    return {"description": "As it says", "content": content}
 
 
-def _text(kind: str) -> Schema:
-    return {"description": "As it says", "content": {kind: {"schema": TEXT}}}
+def _json(meaning: str, schema: Schema) -> Schema:
+    return {"description": meaning, "content": json_of(schema)}
+
+
+_FIGURES = _text("text/plain", "application/openmetrics-text")
+_HTML = _text("text/html")
+_SCRIPT = _text("text/javascript")
+_LOOKS = _text("text/css")
+_NO_KEY = {"description": REFUSALS["401"]}
+_FORM = {**_HTML, "description": "The same page, which asks for a key"}
+_STATUS = _json("Everything", STATUS)
+_API = _json("OpenAPI", {"type": "object"})
+_ALIVE = _json("It is", object_of(healthy={"const": True}))
+_REPORT = object_of(ready=TRUTH, reasons=list_of(object_of(reason=TEXT, message=TEXT)))
+_READY = {"200": _json("They may", _REPORT), "503": _json("Not now", _REPORT)}
+_HEALTH = {
+    "200": {"description": "It answers, or has no such route and is there"},
+    "503": _json("It says that it is not, is away, or abproxy stops", TEI_ERROR),
+    "default": {"description": "Whatever else the inference server says of itself"},
+}
 
 
 def own_paths() -> Schema:
     """Describe every page of ours."""
-    unhealthy = {"description": "Not healthy", "content": json_of(TEI_ERROR)}
-    healthy: Schema = {"description": "The inference server answers"}
-    health = {"200": healthy, "503": unhealthy}
-    reasons = list_of(object_of(reason=TEXT, message=TEXT))
-    ready = json_of(object_of(ready={"type": "boolean"}, reasons=reasons))
-    page = {"200": _text("text/html"), "401": _text("text/html")}
-    status = object_of(
-        version=TEXT,
-        now=NUMBER,
-        started_at=NUMBER,
-        upstream={"type": "object"},
-        flow={"type": "object"},
-        kept_by=TEXT,
-        lanes=list_of({"type": "object"}),
-        totals={"type": "object"},
-        cpu_us_per_call=NUMBER,
-        verdict={"type": "object"},
-        batches=list_of({"type": "object"}),
-        errors=list_of({"type": "object"}),
-        settings=list_of(object_of(name=TEXT, value=TEXT, default=TEXT)),
-    )
-    everything = {"description": "Everything", "content": json_of(status)}
-    alive = json_of(object_of(healthy={"const": True}))
     return {
-        "/health": _own("Is there a healthy upstream", health, wants_key=False),
-        "/ping": _own("The same", health, wants_key=False),
-        "/metrics": _own(
-            "Figures for Prometheus", {"200": _text("text/plain")}, wants_key=False
-        ),
-        "/-/": _own("The live page", page, wants_key=True),
+        "/health": _page("Is there a healthy upstream", _HEALTH),
+        "/ping": _page("The same, under the name that others have for it", _HEALTH),
+        "/metrics": _page("Figures for Prometheus", {"200": _FIGURES}),
+        "/-/": _private("The live page", {"200": _HTML, "401": _FORM}),
         "/-/status.json": _with_since(
-            _own("What the live page shows", {"200": everything}, wants_key=True)
+            _private("What the live page shows", {"200": _STATUS})
         ),
-        "/-/healthy": _own(
-            "Is this process alive",
-            {"200": {"description": "It is", "content": alive}},
-            wants_key=False,
-        ),
-        "/-/ready": _own(
-            "May calls come, or why not",
-            {
-                "200": {"description": "They may", "content": ready},
-                "503": {"description": "Not now", "content": ready},
-            },
-            wants_key=False,
-        ),
-        "/-/docs": _own(
-            "This description, to read", {"200": _text("text/html")}, wants_key=False
-        ),
-        "/-/openapi.json": _own(
-            "This description",
-            {"200": {"description": "OpenAPI", "content": json_of({"type": "object"})}},
-            wants_key=False,
-        ),
+        "/-/healthy": _page("Is this process alive", {"200": _ALIVE}),
+        "/-/ready": _page("May calls come, or why not", _READY),
+        "/-/docs": _page("This description, to read", {"200": _HTML}),
+        "/-/openapi.json": _page("This description", {"200": _API}),
+        "/-/live.js": _page("What moves the live page", {"200": _SCRIPT}),
+        "/-/page.css": _page("What our pages look like", {"200": _LOOKS}),
     }
 
 
-def _with_since(path: Schema) -> Schema:
-    path["get"]["parameters"] = [
+def _page(summary: str, answers: Mapping[str, Schema]) -> Schema:
+    return {
+        "get": {
+            "tags": ["abproxy"],
+            "summary": summary,
+            "security": [],
+            "responses": dict(answers),
+        }
+    }
+
+
+def _private(summary: str, answers: Mapping[str, Schema]) -> Schema:
+    page = _page(summary, {**answers, "401": answers.get("401", _NO_KEY)})
+    page["get"]["security"] = [{}, {"key": []}]
+    return page
+
+
+def _with_since(page: Schema) -> Schema:
+    page["get"]["parameters"] = [
         {
             "name": "since",
             "in": "query",
@@ -103,4 +89,4 @@ def _with_since(path: Schema) -> Schema:
             "schema": {"type": "integer", "minimum": 0, "default": 0},
         }
     ]
-    return path
+    return page

@@ -102,7 +102,7 @@ def _kind(schema: Schema) -> str:
     if "enum" in schema:
         return " or ".join(map(str, schema["enum"]))
     if schema.get("type") == "array":
-        return f"list of ({_kind(schema['items'])})"
+        return f"list of ({_kind(schema.get('items', {}))})"
     return str(schema.get("type", "anything"))
 
 

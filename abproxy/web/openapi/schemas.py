@@ -7,11 +7,14 @@ __all__ = [
     "OPENAI_ERROR",
     "TEI_ERROR",
     "TEXT",
+    "TRUTH",
     "WHOLE",
     "Schema",
     "json_of",
     "list_of",
+    "map_of",
     "object_of",
+    "or_null",
 ]
 
 Schema = dict[str, Any]
@@ -31,7 +34,18 @@ def object_of(**properties: Schema) -> Schema:
     }
 
 
+def map_of(values: Schema) -> Schema:
+    """Describe an object with *values* under whatever names."""
+    return {"type": "object", "additionalProperties": values}
+
+
+def or_null(schema: Schema) -> Schema:
+    """Describe what may also be null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 TEXT: Schema = {"type": "string"}
+TRUTH: Schema = {"type": "boolean"}
 WHOLE: Schema = {"type": "integer"}
 NUMBER: Schema = {"type": "number"}
 TEI_ERROR = object_of(error=TEXT, error_type=TEXT)

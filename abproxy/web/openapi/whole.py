@@ -1,11 +1,11 @@
 """The whole description, in OpenAPI 3.1."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
 from abproxy import __version__
+from abproxy.dialects.call import Dialect
 from abproxy.dialects.routes import ROUTES
 from abproxy.web.openapi.batched import batched
 from abproxy.web.openapi.own import own_paths
@@ -16,7 +16,7 @@ __all__ = ["describe"]
 REF = "#/components/schemas/{name}"
 
 
-def describe(routes: Mapping[bytes, Any] = ROUTES) -> Schema:
+def describe(routes: Mapping[bytes, Dialect] = ROUTES) -> Schema:
     """Write the whole description."""
     bodies, components = msgspec.json.schema_components(
         [route.body for route in routes.values()], ref_template=REF

@@ -1,0 +1,102 @@
+"""The description holds everything that is ours or batched, and nothing else."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from described import DESCRIPTION, operations
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from webdoubles import OpenUpstream, in_memory_proxy
+
+from abproxy import __version__
+from abproxy.dialects.inputs import Inputs
+from abproxy.dialects.route import TeiRoute
+from abproxy.dialects.routes import ROUTES
+from abproxy.web.openapi.whole import describe
+
+BATCHED = [path.decode() for path in ROUTES]
+
+
+def test_it_is_valid() -> None:
+    """It follows the OpenAPI specification."""
+    OpenAPIV31SpecValidator(DESCRIPTION).validate()
+
+
+def test_it_is_served_as_it_is() -> None:
+    """Whoever asks the proxy gets the same."""
+    proxy = in_memory_proxy(OpenUpstream(), shows=True)
+
+    answer = proxy.ask("GET", "/-/openapi.json")
+
+    assert answer.json == DESCRIPTION
+    assert answer.json["info"]["version"] == __version__
+
+
+def test_it_holds_what_is_batched_and_what_is_ours() -> None:
+    """Everything else belongs to the upstream, which describes it itself."""
+    proxy = in_memory_proxy(OpenUpstream(), shows=True)
+    ours = [path.decode() for path in proxy.site.operations.pages]
+
+    assert sorted(DESCRIPTION["paths"]) == sorted([*BATCHED, *ours])
+
+
+def test_batched_routes_are_posted_to_and_pages_are_got() -> None:
+    """One method each."""
+    methods = {path: method for method, path, _ in operations()}
+
+    assert {methods.pop(path) for path in BATCHED} == {"POST"}
+    assert set(methods.values()) == {"GET"}
+
+
+@pytest.mark.parametrize(("path", "route"), ROUTES.items())
+def test_each_batched_route_is_told_in_words(path: bytes, route: Any) -> None:
+    """With the shape of its answers, and a body to begin with that is understood."""
+    told = DESCRIPTION["paths"][path.decode()]["post"]
+
+    body = told["requestBody"]["content"]["application/json"]
+    assert told["summary"] != path.decode()
+    assert told["responses"]["200"]["content"]["application/json"]["schema"]
+    assert route.read(msgspec.json.encode(body["example"])) is not None
+
+
+@pytest.mark.parametrize(("path", "route"), ROUTES.items())
+def test_bodies_are_described_by_the_types_that_read_them(
+    path: bytes, route: Any
+) -> None:
+    """So that nothing is said of a member that is not so."""
+    told = DESCRIPTION["paths"][path.decode()]["post"]
+
+    schema = told["requestBody"]["content"]["application/json"]["schema"]
+    name = schema["$ref"].removeprefix("#/components/schemas/")
+    members = DESCRIPTION["components"]["schemas"][name]
+    fields = {each.name: each.required for each in msgspec.structs.fields(route.body)}
+    assert set(members["properties"]) == set(fields)
+    assert members["required"] == [name for name, wanted in fields.items() if wanted]
+
+
+@pytest.mark.parametrize(("method", "path", "told"), operations())
+def test_what_wants_a_key_says_so(method: str, path: str, told: Any) -> None:
+    """A key where there are keys, nothing where there are none, or never one."""
+    proxy = in_memory_proxy(OpenUpstream(), shows=True, api_keys=("one",))
+
+    answer = proxy.ask(method, path)
+
+    wants_key = answer.status == 401
+    assert told["security"] == ([{}, {"key": []}] if wants_key else [])
+    assert ("401" in told["responses"]) is wants_key
+
+
+def test_a_route_without_words_is_described_all_the_same() -> None:
+    """Its body is known, and that it has one."""
+
+    class Body(msgspec.Struct):
+        inputs: Inputs
+
+    route = TeiRoute(path=b"/embed_new", items="inputs", body=Body)
+
+    description = describe({route.path: route})
+
+    OpenAPIV31SpecValidator(description).validate()
+    told = description["paths"]["/embed_new"]["post"]
+    assert told["summary"] == "/embed_new"
+    assert "example" not in told["requestBody"]["content"]["application/json"]

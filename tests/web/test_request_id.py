@@ -1,0 +1,276 @@
+"""Each request has a name that client and log know it by."""
+
+import json
+import re
+
+import pytest
+from twisted.logger import capturedLogs
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+from webdoubles import Answer, OpenUpstream, Upstream, in_memory_proxy
+
+MADE = re.compile(r"[0-9a-f]{16}")
+JSON = ("Content-Type", "application/json")
+
+
+class Naming(Resource):
+    """An upstream that keeps the names of its requests, and has names of its own."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str | None] = []
+
+    def render(self, request: Request) -> bytes:
+        self.told.append(request.getHeader("X-Request-Id"))
+        request.setHeader("X-Request-Id", "the upstream's")
+        return b"[[1]]"
+
+
+def refused(*headers: tuple[str, str]) -> Answer:
+    """Ask without a key where one is wanted."""
+    proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",))
+    return proxy.ask("POST", "/embed", b'{"inputs":"a"}', JSON, *headers)
+
+
+def test_a_name_that_the_client_gave_is_kept() -> None:
+    """Whoever asks can look for the answer in the log of either side."""
+    answer = refused(("X-Request-Id", "abc-123/4.5~{x}"))
+
+    assert answer.header("X-Request-Id") == "abc-123/4.5~{x}"
+
+
+def test_a_request_without_a_name_gets_one() -> None:
+    """Sixteen digits that nobody has had."""
+    names = [str(refused().header("X-Request-Id")) for _ in range(2)]
+
+    assert [bool(MADE.fullmatch(name)) for name in names] == [True, True]
+    assert names[0] != names[1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "two words", "tab\there", "h\xe9", "del\x7f", "x" * 129],
+    ids=["empty", "space", "tab", "not-ascii", "control", "long"],
+)
+def test_a_name_that_could_spoil_a_log_is_not_taken(name: str) -> None:
+    """The request gets another."""
+    proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",))
+    client = proxy.connect()
+
+    client.send(b"GET /info HTTP/1.1\r\nX-Request-Id: %b\r\n\r\n" % name.encode())
+    proxy.flush()
+
+    [answer] = client.answers("GET")
+    assert MADE.fullmatch(str(answer.header("X-Request-Id")))
+    client.leave()
+
+
+def test_a_name_as_long_as_allowed_is_kept() -> None:
+    """Trace ids and the like are shorter."""
+    answer = refused(("X-Request-Id", "x" * 128))
+
+    assert answer.header("X-Request-Id") == "x" * 128
+
+
+def test_of_several_names_the_first_counts() -> None:
+    """One answer carries one name."""
+    answer = refused(("X-Request-Id", "first"), ("X-Request-Id", "second"))
+
+    names = [value for name, value in answer.headers if name == "X-Request-Id"]
+    assert names == ["first"]
+
+
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings", "/info"])
+def test_an_error_of_ours_carries_the_name(path: str) -> None:
+    """In every dialect, of a batch and of a relayed request."""
+    proxy = in_memory_proxy(Upstream(), timeout_s=1)
+
+    answer = proxy.ask("POST", path, b'{"inputs":"a"}', JSON, ("X-Request-Id", "late"))
+
+    assert (answer.status, answer.header("X-Request-Id")) == (504, "late")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "key", "status"),
+    [
+        ("GET", "/-/nobody/knows", "one", 404),
+        ("POST", "/-/", "one", 405),
+        ("GET", "/-/", "none of ours", 401),
+    ],
+)
+def test_a_page_that_says_no_carries_the_name(
+    method: str, path: str, key: str, status: int
+) -> None:
+    """As any other error of ours."""
+    proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",), shows=True)
+    shown = ("Authorization", f"Bearer {key}")
+
+    answer = proxy.ask(method, path, b"", ("X-Request-Id", "lost"), shown)
+
+    assert (answer.status, answer.header("X-Request-Id")) == (status, "lost")
+
+
+def test_a_body_that_is_too_large_is_refused_by_name() -> None:
+    """Though the request was never whole."""
+    proxy = in_memory_proxy(Upstream(), max_body_bytes=100)
+    client = proxy.connect()
+
+    client.send(
+        b"POST /embed HTTP/1.1\r\nX-Request-Id: large\r\nContent-Length: 101\r\n\r\n"
+    )
+
+    [answer] = client.answers()
+    assert (answer.status, answer.header("X-Request-Id")) == (413, "large")
+    client.leave()
+
+
+def test_a_slow_request_is_refused_by_name() -> None:
+    """If it has said its name by then."""
+    proxy = in_memory_proxy(Upstream())
+    client = proxy.connect()
+
+    client.send(b"POST /embed HTTP/1.1\r\nX-Request-Id: slow\r\nHost: x\r\nX-")
+    proxy.clock.pump([1] * 61)
+
+    [answer] = client.answers()
+    assert (answer.status, answer.header("X-Request-Id")) == (408, "slow")
+
+
+def test_a_long_head_is_refused_by_name() -> None:
+    """If the name came before it was too long."""
+    proxy = in_memory_proxy(Upstream())
+    client = proxy.connect()
+
+    client.send(b"GET / HTTP/1.1\r\nX-Request-Id: long\r\nHost: x\r\n")
+    client.send(b"Cookie: " + b"x" * 70_000)
+
+    [answer] = client.answers("GET")
+    assert (answer.status, answer.header("X-Request-Id")) == (431, "long")
+
+
+def test_a_connection_too_many_is_refused_by_name() -> None:
+    """The client is to find it in the log of its own."""
+    proxy = in_memory_proxy(Upstream(), max_connections=0)
+    client = proxy.connect()
+
+    client.embed(b'{"inputs":"a"}', ("X-Request-Id", "surplus"))
+
+    [answer] = client.answers()
+    assert (answer.status, answer.header("X-Request-Id")) == (429, "surplus")
+
+
+def test_what_never_became_a_request_is_refused_with_a_name_too() -> None:
+    """Every error of ours can be told from every other."""
+    proxy = in_memory_proxy(Upstream())
+    client = proxy.connect()
+
+    client.send(b"P")
+    proxy.clock.pump([1] * 61)
+
+    [answer] = client.answers()
+    assert answer.status == 408
+    assert MADE.fullmatch(str(answer.header("X-Request-Id")))
+
+
+def test_the_name_of_the_request_before_is_not_used_again() -> None:
+    """Each request of a connection has its own."""
+    proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",))
+    client = proxy.connect()
+
+    client.ask("GET", "/info", b"", ("X-Request-Id", "first"))
+    client.ask("GET", "/info", b"")
+    client.ask("GET", "/info", b"", ("X-Request-Id", "third"))
+
+    first, second, third = [
+        str(answer.header("X-Request-Id")) for answer in client.answers("GET")
+    ]
+    assert (first, third) == ("first", "third")
+    assert MADE.fullmatch(second)
+    client.leave()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/embed"), ("GET", "/info"), ("GET", "/health")]
+)
+def test_an_answer_of_the_upstreams_stays_as_it_is(method: str, path: str) -> None:
+    """Its own name for a request is passed on, and ours is not put beside it."""
+    upstream = Naming()
+    proxy = in_memory_proxy(upstream, shows=True)
+
+    answer = proxy.ask(
+        method, path, b'{"inputs":"a"}', JSON, ("X-Request-Id", "the-client's")
+    )
+
+    names = [value for name, value in answer.headers if name == "X-Request-Id"]
+    assert names == ["the upstream's"]
+
+
+def test_a_good_answer_gets_no_name() -> None:
+    """Not even one that was put together again."""
+    proxy = in_memory_proxy(Upstream(), max_batch_calls=2, max_wait_s=1)
+    upstream = proxy.agent._rootResource
+    clients = [proxy.connect(), proxy.connect()]
+
+    clients[0].embed(b'{"inputs":"a"}', ("X-Request-Id", "a"))
+    clients[1].embed(b'{"inputs":"b"}', ("X-Request-Id", "b"))
+    proxy.flush()
+    upstream.answer(0, b"[[1],[2]]")
+    proxy.flush()
+
+    [answer] = clients[1].answers()
+    assert answer.body == b"[[2]]"
+    assert answer.header("X-Request-Id") is None
+
+
+def test_a_call_that_travels_alone_tells_the_upstream_its_name() -> None:
+    """As the client wrote it; nobody else's is made up on the way."""
+    upstream = Naming()
+    proxy = in_memory_proxy(upstream)
+
+    proxy.ask("POST", "/embed", b'{"inputs":"a"}', JSON, ("X-Request-Id", "a call"))
+    proxy.ask("POST", "/embed", b'{"inputs":"a"}', JSON)
+    proxy.ask("GET", "/info", b"", ("X-Request-Id", "a relay"))
+    proxy.ask("GET", "/info")
+
+    assert upstream.told == ["a call", None, "a relay", None]
+
+
+def test_the_log_names_the_calls_of_a_batch_that_failed() -> None:
+    """All of them, in one line."""
+    upstream = Upstream()
+    proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_s=1)
+    clients = [proxy.connect(), proxy.connect()]
+
+    with capturedLogs() as logged:
+        clients[0].embed(b'{"inputs":"a"}', ("X-Request-Id", "one"))
+        clients[1].embed(b'{"inputs":"b"}', ("X-Request-Id", "two"))
+        proxy.flush()
+        upstream.answer(0, b"[[1]]")
+        proxy.flush()
+
+    assert [event["request_ids"] for event in logged] == ["one two"]
+    assert [client.answers()[0].header("X-Request-Id") for client in clients] == [
+        "one",
+        "two",
+    ]
+
+
+def test_a_bug_can_be_found_in_the_log_by_the_name(
+    nothing_leaked: list[object],
+) -> None:
+    """The traceback stands beside it."""
+    proxy = in_memory_proxy(OpenUpstream())
+    proxy.door.rates = None
+
+    with capturedLogs() as logged:
+        answer = proxy.ask(
+            "POST", "/embed", b'{"inputs":"a"}', JSON, ("X-Request-Id", "unlucky")
+        )
+
+    assert answer.status == 500
+    assert json.loads(answer.body)["error_type"] == "Backend"
+    assert answer.header("X-Request-Id") == "unlucky"
+    assert [event["request_id"] for event in logged] == ["unlucky"]
+    nothing_leaked.clear()
