@@ -8,12 +8,14 @@ only then does the way upstream go.
 
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -75,7 +77,12 @@ class ProxyService(Service):
     def _listen_to_signals(self) -> None:
         self.signals.on(signal.SIGHUP, self.reload)
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.signals.on(number, self.reactor.stop)
+            self.signals.on(number, self._end)
+
+    def _end(self) -> None:
+        # Signals of one reactor turn ask for the same end.
+        with suppress(ReactorNotRunning):
+            self.reactor.stop()
 
     async def _start(self) -> None:
         if self.model is not None:

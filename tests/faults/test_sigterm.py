@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from signal import SIGHUP, SIGINT, SIGTERM, Signals
+from signal import SIGCONT, SIGHUP, SIGINT, SIGSTOP, SIGTERM, Signals
 
 import pytest
 from attrs import define, field
@@ -112,6 +112,23 @@ async def test_a_second_signal_stops_at_once(tmp_path: Path, first: Signals) -> 
         with pytest.raises(ConnectionClosed):
             await asked
         assert await _end(here) == 0
+
+
+@ensureDeferred
+async def test_signals_that_come_together_ask_for_one_end(tmp_path: Path) -> None:
+    """A terminal and a supervisor may both pass on the same wish."""
+    async with (
+        breakable(Traits()) as upstream,
+        daemon(tmp_path, upstream) as here,
+    ):
+        caller = await connect(here.port)
+        await caller.embed("a")
+
+        for number in (SIGSTOP, SIGTERM, SIGINT, SIGCONT):
+            here.process.send_signal(number)
+
+        assert await _end(here) == 0
+        assert "Traceback" not in here.log.read_text()
 
 
 @ensureDeferred
