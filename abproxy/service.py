@@ -6,6 +6,8 @@ leave, then their answers are written, then the connections are closed, and
 only then does the way upstream go.
 """
 
+import atexit
+import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -97,11 +99,12 @@ class ProxyService(Service):
         )
 
     def _cannot_start(self, failure: Failure) -> None:
-        if failure.check(defer.CancelledError):
-            return
+        if not self.running:
+            return  # a signal came first
         self._log.critical("Cannot start: {reason}", reason=failure.getErrorMessage())
-        if self.running:
-            self.reactor.stop()
+        # Of all ends twistd makes exit code 0.
+        atexit.register(os._exit, 1)
+        self._end()
 
     async def _stop(self) -> None:
         if self._starting is not None:
