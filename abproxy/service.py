@@ -77,7 +77,7 @@ class ProxyService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     def _listen_to_signals(self) -> None:
-        self.signals.on(signal.SIGHUP, self.reload)
+        self.signals.on_hangup(self.reload, self._end)
         for number in (signal.SIGTERM, signal.SIGINT):
             self.signals.on(number, self._end)
 

@@ -144,8 +144,8 @@ class Options(usage.Options):
             "exit-with-stdin",
             None,
             (
-                "Drain and exit when standard input closes, and ignore SIGINT: for life"
-                " as a child process"
+                "Drain and exit when standard input closes, and ignore SIGINT and"
+                " SIGHUP: for life as a child process"
             ),
         ],
     ]
