@@ -89,6 +89,15 @@ def test_dockerfile_keeps_the_essentials(line: str) -> None:
     assert line in DOCKERFILE.read_text(encoding="utf-8").splitlines()
 
 
+def test_the_plugins_are_listed_after_each_installation() -> None:
+    """A list older than a plugin is no good, and no user may write another."""
+    lines = DOCKERFILE.read_text(encoding="utf-8").replace("\\\n", "").splitlines()
+
+    installing = [line for line in lines if re.match("RUN pip install", line)]
+    assert len(installing) == 2
+    assert all("getPlugins" in line.rpartition("&&")[2] for line in installing)
+
+
 @pytest.mark.parametrize("file", ["Makefile", "Dockerfile"])
 @pytest.mark.parametrize("package", [MINILM, STATIC], ids=["minilm", "static"])
 def test_the_models_are_the_ones_the_code_knows(file: str, package: Any) -> None:
