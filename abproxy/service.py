@@ -37,7 +37,7 @@ def _shown(address: Any) -> str:
     """Write where we listen as one would type it."""
     host = getattr(address, "host", None)
     if host is None:
-        return str(getattr(address, "name", address))
+        return os.fsdecode(getattr(address, "name", None) or str(address))
     host = f"[{host}]" if ":" in host else host
     return f"http://{host}:{address.port}"
 
