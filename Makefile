@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
 
 # Where the proxy is: as set here, in the environment or in .env, as it is for
-# the proxy itself.
-setting = $(or $($(1)),$(shell sed -n 's/^$(1)=//p' .env 2>/dev/null | tr -d "\"'"),$(2))
+# the proxy itself. The last line of a name counts, without quotes and comment.
+in_file = sed -n 's/^ *\(export  *\)\{0,1\}$(1) *= *//p' .env 2>/dev/null | sed -n '$$s/ .*//; $$p' | tr -d "\"'"
+setting = $(or $($(1)),$(shell $(in_file)),$(2))
 PROXY := http://$(call setting,IP,127.0.0.1):$(call setting,PORT,8081)
 INFERENCE := $(call setting,INFERENCE_SERVICE_URL,http://127.0.0.1:8080)
 

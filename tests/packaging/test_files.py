@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from abproxy.embedded.child import KILL_S
 from abproxy.embedded.files import MINILM, STATIC
-from abproxy.settings import Settings
+from abproxy.settings import Settings, read_env_file, settings_from
 
 ROOT = Path(__file__).parent.parent.parent
 DOCKERFILE = ROOT / "Dockerfile"
@@ -145,3 +145,35 @@ def test_make_alone_lists_what_there_is() -> None:
 
     assert "make run " in listed.stdout
     assert "make test " in listed.stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "PORT=9001",
+        "export PORT = '9001'",
+        'PORT="9001" # mine',
+        "# PORT=1\nPORT=2\nPORT=9001 # mine\nSLOTS=3",
+        "PORT=",
+        (ROOT / ".env.example").read_text(encoding="utf-8"),
+    ],
+)
+def test_make_finds_the_proxy_where_it_listens(tmp_path: Path, content: str) -> None:
+    """It reads `.env` as the proxy does."""
+    file = tmp_path / ".env"
+    file.write_text(content, encoding="utf-8")
+
+    planned = subprocess.run(  # noqa: S603
+        ["make", "-f", ROOT / "Makefile", "-n", "load"],  # noqa: S607
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+
+    port = settings_from({}, {}, read_env_file(str(file))).port
+    assert planned.stdout.endswith(f" http://127.0.0.1:{port}/embed\n")
