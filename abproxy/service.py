@@ -6,14 +6,18 @@ leave, then their answers are written, then the connections are closed, and
 only then does the way upstream go.
 """
 
+import atexit
+import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from attrs import define, field, frozen
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger
@@ -43,7 +47,7 @@ def _shown(address: Any) -> str:
     """Write where we listen as one would type it."""
     host = getattr(address, "host", None)
     if host is None:
-        return str(getattr(address, "name", address))
+        return os.fsdecode(getattr(address, "name", None) or str(address))
     host = f"[{host}]" if ":" in host else host
     return f"http://{host}:{address.port}"
 
@@ -121,9 +125,14 @@ class ProxyService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     def _listen_to_signals(self) -> None:
-        self.signals.on(signal.SIGHUP, self._reload)
+        self.signals.on_hangup(self._reload, self._end)
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.signals.on(number, self.reactor.stop)
+            self.signals.on(number, self._end)
+
+    def _end(self) -> None:
+        # Signals of one reactor turn ask for the same end.
+        with suppress(ReactorNotRunning):
+            self.reactor.stop()
 
     def _reload(self) -> None:
         self.reload()
@@ -153,11 +162,12 @@ class ProxyService(Service):
         )
 
     def _cannot_start(self, failure: Failure) -> None:
-        if failure.check(defer.CancelledError):
-            return
+        if not self.running:
+            return  # a signal came first
         self._log.critical("Cannot start: {reason}", reason=failure.getErrorMessage())
-        if self.running:
-            self.reactor.stop()
+        # Of all ends twistd makes exit code 0.
+        atexit.register(os._exit, 1)
+        self._end()
 
     async def _stop(self) -> None:
         if self._reporting.running:

@@ -2,9 +2,11 @@
 What signals mean.
 
 SIGTERM and SIGINT ask for an end after all that was accepted is answered; a
-second one stops at once.  SIGHUP reads the settings again.
+second one stops at once.  SIGHUP reads the settings again, unless it comes of
+a terminal that closes: that is an end too.
 """
 
+import os
 import signal
 from collections.abc import Callable
 from threading import current_thread, main_thread
@@ -14,6 +16,8 @@ from typing import Any
 from attrs import define, field
 
 __all__ = ["Signals"]
+
+STDIN = 0
 
 
 @define(eq=False)
@@ -37,6 +41,23 @@ class Signals:
             self._reactor.callFromThread(callback)
 
         self._former.setdefault(number, signal.signal(number, handler))
+
+    def on_hangup(self, asked: Callable[[], None], gone: Callable[[], None]) -> None:
+        """
+        Tell apart who sends SIGHUP.
+
+        Args:
+            asked: called if it is an operator.
+            gone: called if it is the terminal that we were started in.  Nobody
+                could stop us there any more, and the port would stay taken.
+        """
+        had_terminal = os.isatty(STDIN)
+
+        def heard() -> None:
+            is_gone = had_terminal and not os.isatty(STDIN)
+            (gone if is_gone else asked)()
+
+        self.on(signal.SIGHUP, heard)
 
     def restore(self) -> None:
         """Give every signal its former meaning."""

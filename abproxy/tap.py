@@ -51,9 +51,11 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = (
-        "An auto-batching proxy for embedding servers: POST /embed. "
-        "Each option can also be set in the environment or in a .env file, "
-        f"with its name in upper case: --max-wait-time is {variable('max-wait-time')}."
+        "An auto-batching proxy for embedding servers: calls that arrive at the same "
+        "time travel as one request. Each option but --env-file can also be set in "
+        "the environment or in a .env file, by its name in upper case with "
+        f"underscores, like {variable('max-wait-time')}. The command line wins over "
+        "the environment, which wins over the file."
     )
     optParameters: ClassVar[list[list[str | None]]] = _parameters()
     optFlags: ClassVar[list[list[str | None]]] = _flags()

@@ -278,7 +278,10 @@ class Daemon:
 
 @asynccontextmanager
 async def daemon(
-    folder: Path, upstream: Breakable, *options: str
+    folder: Path,
+    upstream: Breakable,
+    *options: str,
+    stdin: int = subprocess.DEVNULL,
 ) -> AsyncIterator[Daemon]:
     """Run `twistd abproxy` in front of *upstream*."""
     log = folder / "log"
@@ -289,7 +292,7 @@ async def daemon(
             [*TWISTD, "abproxy", "--port=0", url, *options],
             cwd=folder,
             env={"PATH": "/usr/bin:/bin"},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
         )

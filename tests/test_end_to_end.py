@@ -2,16 +2,20 @@
 
 import json
 import re
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from attrs import frozen
-from processes import Running, running
+from processes import TWISTD, Running, running
+
+from abproxy.embedded.files import MINILM
 
 TEXTS = [f"text number {number} of a few" for number in range(60)]
 ALLOWED = {"static": 0.0, "minilm": 1e-6}
@@ -109,3 +113,27 @@ def test_a_large_call_is_joined_in_order(house: House) -> None:
     ]
     apart = [_distance(a, b) for a, b in zip(found, alone, strict=True)]
     assert max(apart) <= ALLOWED[house.name]
+
+
+def test_a_model_that_cannot_start_ends_the_proxy(tmp_path: Path) -> None:
+    """Nobody waits at a door that will never open, and the exit code says so."""
+    package = tmp_path / MINILM.module
+    for name in ("__init__.py", MINILM.weights, MINILM.tokenizer):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).touch()
+
+    ended = subprocess.run(  # noqa: S603
+        [TWISTD, "--nodaemon", "--pidfile=", "abproxy", "--port=0", "--embedded"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert "is not the file that was published" in ended.stdout
+    assert "Cannot start: the embedded model ended with exit code 1" in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr

@@ -12,6 +12,7 @@ from treq.client import HTTPClient
 from twisted.application.service import IService
 from twisted.internet import reactor
 from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.logger import capturedLogs
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from abproxy.embedded import installed
@@ -203,6 +204,8 @@ async def test_the_proxy_answers_on_an_endpoint(tmp_path: Path) -> None:
         reactor, _ToSocket(path), HTTPConnectionPool(reactor, persistent=False)
     )
 
-    status, _ = await _answer(service, "http://abproxy/embed", agent)
+    with capturedLogs() as captured:
+        status, _ = await _answer(service, "http://abproxy/embed", agent)
 
     assert status == 502
+    assert path in [event.get("address") for event in captured]

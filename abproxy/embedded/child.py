@@ -4,6 +4,7 @@ The embedded model as a child of the proxy: start, watch, stop.
 The parent listens for it and hands the socket over, so that the address is
 known from the start and survives the child.  A request sent before the child
 is ready waits in the kernel's queue; its answer says that the model is there.
+A child that ends before that is not started again: it would end again.
 """
 
 import os
@@ -14,12 +15,14 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, race
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from abproxy.embedded.errors import ModelUnavailable
 
 __all__ = ["ModelChild"]
 
@@ -37,7 +40,7 @@ _log = Logger()
 class _Watch(ProcessProtocol):
     """Pass on what a child says, and that it has ended."""
 
-    ended: Callable[[int | None], None]
+    ended: Callable[[str], None]
     _line: bytes = b""
 
     def outReceived(self, data: bytes) -> None:
@@ -48,7 +51,9 @@ class _Watch(ProcessProtocol):
     errReceived = outReceived
 
     def processEnded(self, reason: Failure) -> None:  # noqa: N802
-        self.ended(getattr(reason.value, "exitCode", None))
+        end: Any = reason.value
+        killed = f"signal {end.signal}" if end.signal else None
+        self.ended(killed or f"exit code {end.exitCode}")
 
 
 @define(kw_only=True, eq=False)
@@ -64,6 +69,9 @@ class ModelChild:
     _process: Any = field(init=False, default=None, repr=False)
     _wanted: bool = field(init=False, default=False)
     _restart: IDelayedCall | None = field(init=False, default=None, repr=False)
+    _starting: Deferred[object] | None = field(init=False, default=None, repr=False)
+    """Fires if the first child ends before it is ready."""
+
     _stopped: Deferred[None] | None = field(init=False, default=None, repr=False)
 
     command: ClassVar[tuple[str, ...]] = (
@@ -80,10 +88,19 @@ class ModelChild:
         return f"http://{host}:{port}"
 
     async def start(self) -> None:
-        """Start the model and wait until it is ready."""
+        """
+        Start the model and wait until it is ready.
+
+        Raises:
+            ModelUnavailable: it ended before.
+        """
         self._wanted = True
         self._spawn()
-        await self.is_ready()
+        self._starting = Deferred()
+        has_ended, how = await race([self.is_ready(), self._starting])
+        self._starting = None
+        if has_ended:
+            raise ModelUnavailable(f"the embedded model ended with {how}")
         _log.info("The embedded model {model} is ready", model=self.model)
 
     async def stop(self) -> None:
@@ -121,14 +138,15 @@ class ModelChild:
             childFDs={0: "w", 1: "r", 2: "r", INHERITED_FD: self.listening.fileno()},
         )
 
-    def _ended(self, exit_code: int | None) -> None:
+    def _ended(self, how: str) -> None:
         self._process = None
         if self._stopped is not None:
             self._stopped.callback(None)
+        elif self._starting is not None:
+            self._starting.callback(how)
         elif self._wanted:
             _log.error(
-                "The embedded model ended with exit code {code}; starting it again",
-                code=exit_code,
+                "The embedded model ended with {how}; starting it again", how=how
             )
             self._restart = self.reactor.callLater(RESTART_S, self._spawn)
 

@@ -2,8 +2,8 @@
 What ends the process, other than a mistake.
 
 SIGTERM, and for a child process the end of its standard input: both drain, and
-the exit code is 0. A child ignores SIGINT, which a terminal sends to the whole
-group: its parent decides.
+the exit code is 0. A child ignores SIGINT and SIGHUP, which a terminal sends to
+the whole group: its parent decides.
 """
 
 import os
@@ -68,7 +68,8 @@ class Life(Service):
     def _watch(self) -> None:
         signal.signal(signal.SIGTERM, self._terminated)
         if self.with_stdin:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for number in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
             self._input = _StandardInput(closed=self._input_closed)
             self.reactor.addReader(self._input)
 

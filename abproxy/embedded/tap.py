@@ -16,6 +16,7 @@ from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
 from abproxy.embedded.errors import ModelUnavailable
+from abproxy.embedded.installed import require
 from abproxy.embedded.settings import Settings
 
 if TYPE_CHECKING:
@@ -144,8 +145,8 @@ class Options(usage.Options):
             "exit-with-stdin",
             None,
             (
-                "Drain and exit when standard input closes, and ignore SIGINT: for life"
-                " as a child process"
+                "Drain and exit when standard input closes, and ignore SIGINT and"
+                " SIGHUP: for life as a child process"
             ),
         ],
     ]
@@ -175,6 +176,7 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> IService:
     """Load the model, open the port, and make the service."""
+    _require(options["model"])
     # numpy's threads wait for each other actively. On a few cores shared with
     # other processes that costs several times what it gains, so there is one,
     # unless the environment says otherwise. It is read when numpy is imported.
@@ -224,6 +226,13 @@ def _server(reactor: Any, options: Options) -> Any:
         drain_timeout_s=settings.drain_timeout_s,
         ready=f"{model.model_id}, {model.dimensions} dimensions, in {load_s:.2f} s",
     )
+
+
+def _require(name: str) -> None:
+    try:
+        require(name)
+    except ModelUnavailable as error:
+        _give_up(error)
 
 
 def _load(name: str) -> "Model":

@@ -12,7 +12,7 @@ from attrs import frozen
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -54,11 +54,32 @@ def make_pool(reactor: Any, max_connections: int) -> HTTPConnectionPool:
     return pool
 
 
+class _ToTheLetter(Agent):
+    """
+    An agent that asks for the path it is given.
+
+    Twisted puts it together with `urlunparse`, which since Python 3.12.4 makes
+    four slashes of two at its beginning.
+    """
+
+    def _requestWithEndpoint(self, *request: Any) -> Deferred[IResponse]:  # noqa: N802
+        key, endpoint, method, uri, headers, body, _ = request
+        return super()._requestWithEndpoint(
+            key, endpoint, method, uri, headers, body, _target_of(uri)
+        )
+
+
+def _target_of(uri: URI) -> bytes:
+    params = b";" + uri.params if uri.params else b""
+    query = b"?" + uri.query if uri.query else b""
+    return (uri.path + params + query) or b"/"
+
+
 def make_agent(
     reactor: Any, pool: HTTPConnectionPool, connect_timeout_s: float
 ) -> Agent:
     """Make the agent that opens connections to the upstream."""
-    return Agent(reactor, pool=pool, connectTimeout=connect_timeout_s)
+    return _ToTheLetter(reactor, pool=pool, connectTimeout=connect_timeout_s)
 
 
 @implementer(IAgent)

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from twisted.internet.error import (
+    ProcessDone,
+    ProcessExitedAlready,
+    ProcessTerminated,
+)
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
@@ -30,10 +34,10 @@ class Process:
             raise ProcessExitedAlready
         self.signals.append(name)
 
-    def end(self) -> None:
+    def end(self, how: Exception | None = None) -> None:
         """End."""
         self.is_over = True
-        self.watch.processEnded(Failure(ProcessDone(0)))
+        self.watch.processEnded(Failure(how or ProcessDone(0)))
 
 
 class Processes(Clock):
@@ -76,6 +80,7 @@ class Home:
         """Start the child."""
         started = Deferred.fromCoroutine(self.child.start())
         started.addCallback(lambda _: self.done.append("started"))
+        started.addErrback(lambda failed: self.done.append(failed.getErrorMessage()))
 
     def stop(self) -> None:
         """Stop the child."""
@@ -110,13 +115,27 @@ def test_it_inherits_the_socket(home: Home) -> None:
 
 
 def test_a_child_that_ends_is_started_again(home: Home) -> None:
-    """A crash of the model costs a second."""
+    """A crash of the model costs a second, and the log says what it was."""
     home.start()
+    home.ready.callback(None)
 
-    home.reactor.started[0].end()
+    with capturedLogs() as captured:
+        home.reactor.started[0].end(ProcessTerminated(signal=9))
     home.reactor.advance(RESTART_S)
 
     assert len(home.reactor.started) == 2
+    assert [event["how"] for event in captured] == ["signal 9"]
+
+
+def test_a_child_that_ends_before_it_is_ready_is_not_started_again(home: Home) -> None:
+    """It would end again and again, and callers would wait for ever."""
+    home.start()
+
+    home.reactor.started[0].end(ProcessTerminated(exitCode=1))
+    home.reactor.advance(10)
+
+    assert home.done == ["the embedded model ended with exit code 1"]
+    assert len(home.reactor.started) == 1
 
 
 def test_stopping_waits_for_its_end(home: Home) -> None:
@@ -163,12 +182,13 @@ def test_a_child_that_has_just_ended_by_itself_is_no_trouble(home: Home) -> None
 def test_stopping_between_two_lives_starts_no_third(home: Home) -> None:
     """A restart that was planned is called off."""
     home.start()
+    home.ready.callback(None)
     home.reactor.started[0].end()
 
     home.stop()
     home.reactor.advance(10)
 
-    assert home.done == ["stopped"]
+    assert home.done == ["started", "stopped"]
     assert len(home.reactor.started) == 1
     assert not home.reactor.getDelayedCalls()
 

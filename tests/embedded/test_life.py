@@ -42,7 +42,8 @@ class RecordingReactor:
 @pytest.fixture
 def signals() -> Iterator[None]:
     """Put the signals back as they were."""
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {each: signal.getsignal(each) for each in numbers}
     yield
     for each, action in before.items():
         signal.signal(each, action)
@@ -90,13 +91,16 @@ def test_a_child_ends_with_its_standard_input(stdin: int) -> None:
     assert reactor.readers == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 @pytest.mark.usefixtures("signals")
-def test_a_child_leaves_interruptions_to_its_parent(stdin: int) -> None:
-    """Ctrl-C in a terminal reaches the whole group; the child waits."""
+def test_a_child_leaves_the_terminal_to_its_parent(
+    stdin: int, number: signal.Signals
+) -> None:
+    """Ctrl-C, and the terminal's end, reach the whole group; the child waits."""
     reactor = RecordingReactor()
     Life(reactor=reactor, with_stdin=True).startService()
 
-    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(number)
 
     assert reactor.stops == 0
     os.close(stdin)

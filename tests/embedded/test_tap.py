@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from abproxy.embedded import opening
+from abproxy.embedded import installed, opening
 from abproxy.embedded.errors import ModelUnavailable
 from abproxy.embedded.files import MINILM, STATIC
 from abproxy.embedded.tap import Options, makeService
@@ -113,6 +113,19 @@ def test_a_descriptor_that_is_no_listening_socket_is_refused() -> None:
 
     with socket.socket() as deaf, pytest.raises(opening.CannotOpen, match="listening"):
         opening.adopt(reactor, Site(None), deaf.fileno())
+
+
+def test_missing_libraries_are_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are asked for before anything is imported that needs them."""
+    monkeypatch.setattr(installed, "_LIBRARIES", ("numpy", "no_such_library"))
+
+    with pytest.raises(SystemExit) as caught:
+        makeService(options("--model=static", "--port=0"))
+
+    assert caught.value.code == (
+        "abproxy-model: the embedded model needs no_such_library; "
+        "run: pip install 'abproxy[model]'"
+    )
 
 
 def test_a_missing_package_is_named() -> None:

@@ -1,8 +1,9 @@
 """SIGTERM to the real process, in the middle of its work."""
 
+import os
 from collections import Counter
 from pathlib import Path
-from signal import SIGHUP, SIGINT, SIGTERM, Signals
+from signal import SIGCONT, SIGHUP, SIGINT, SIGSTOP, SIGTERM, Signals
 
 import pytest
 from attrs import define, field
@@ -115,6 +116,23 @@ async def test_a_second_signal_stops_at_once(tmp_path: Path, first: Signals) -> 
 
 
 @ensureDeferred
+async def test_signals_that_come_together_ask_for_one_end(tmp_path: Path) -> None:
+    """A terminal and a supervisor may both pass on the same wish."""
+    async with (
+        breakable(Traits()) as upstream,
+        daemon(tmp_path, upstream) as here,
+    ):
+        caller = await connect(here.port)
+        await caller.embed("a")
+
+        for number in (SIGSTOP, SIGTERM, SIGINT, SIGCONT):
+            here.process.send_signal(number)
+
+        assert await _end(here) == 0
+        assert "Traceback" not in here.log.read_text()
+
+
+@ensureDeferred
 async def test_sighup_reads_the_settings_again(tmp_path: Path) -> None:
     """A key that was added to the file opens the door without a restart."""
     async with (
@@ -132,3 +150,40 @@ async def test_sighup_reads_the_settings_again(tmp_path: Path) -> None:
         assert before.status == 200
         assert after.status == 401
         assert "sesame" not in here.log.read_text()
+
+
+@ensureDeferred
+async def test_a_terminal_that_closes_is_an_end(tmp_path: Path) -> None:
+    """Nobody is left with a proxy that runs on unseen and keeps the port."""
+    terminal, stdin = os.openpty()
+    async with (
+        breakable(Traits()) as upstream,
+        daemon(tmp_path, upstream, stdin=stdin) as here,
+    ):
+        os.close(stdin)
+        caller = await connect(here.port)
+        await caller.embed("a")
+
+        os.close(terminal)
+        here.process.send_signal(SIGHUP)
+
+        assert await _end(here) == 0
+
+
+@ensureDeferred
+async def test_sighup_in_a_terminal_reads_the_settings_again(tmp_path: Path) -> None:
+    """As long as the terminal is there, it is the operator who asks."""
+    terminal, stdin = os.openpty()
+    async with (
+        breakable(Traits()) as upstream,
+        daemon(tmp_path, upstream, stdin=stdin) as here,
+    ):
+        os.close(stdin)
+        caller = await connect(here.port)
+        await caller.embed("a")
+
+        here.process.send_signal(SIGHUP)
+
+        await until(lambda: "nothing has changed" in here.log.read_text())
+        assert (await caller.embed("a")).status == 200
+    os.close(terminal)

@@ -16,7 +16,12 @@ from bench.breakable import Traits
 
 SOAK_S = float(os.environ.get("ABPROXY_SOAK_S", "8"))
 WARM_UP_S = 4
-MEGABYTE = 1 << 20
+
+MAY_GROW_BYTES = 16 << 20
+"""
+What the allocator may take while it settles, which it has not after a few
+seconds: a kilobyte for each call.  A request that stays is several.
+"""
 
 
 async def _asks_on(caller: Caller, name: str, ends_at: float) -> int:
@@ -52,7 +57,7 @@ async def test_a_thousand_connections_need_no_more_memory_in_time(
         after = here.resident_bytes
 
         assert sum(wrong) == 0
-        assert after - before < 5 * MEGABYTE
+        assert after - before < MAY_GROW_BYTES
         for caller in callers:
             caller.hang_up()
         await sleep(0.1)

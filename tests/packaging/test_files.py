@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from abproxy.embedded.child import KILL_S
 from abproxy.embedded.files import MINILM, STATIC
-from abproxy.settings import Settings
+from abproxy.settings import Settings, read_env_file, settings_from
 
 ROOT = Path(__file__).parent.parent.parent
 DOCKERFILE = ROOT / "Dockerfile"
@@ -89,11 +89,28 @@ def test_dockerfile_keeps_the_essentials(line: str) -> None:
     assert line in DOCKERFILE.read_text(encoding="utf-8").splitlines()
 
 
+def test_the_plugins_are_listed_after_each_installation() -> None:
+    """A list older than a plugin is no good, and no user may write another."""
+    lines = DOCKERFILE.read_text(encoding="utf-8").replace("\\\n", "").splitlines()
+
+    installing = [line for line in lines if re.match("RUN pip install", line)]
+    assert len(installing) == 2
+    assert all("getPlugins" in line.rpartition("&&")[2] for line in installing)
+
+
 @pytest.mark.parametrize("file", ["Makefile", "Dockerfile"])
 @pytest.mark.parametrize("package", [MINILM, STATIC], ids=["minilm", "static"])
 def test_the_models_are_the_ones_the_code_knows(file: str, package: Any) -> None:
     """Other weights would give other vectors."""
     assert package.requirement in (ROOT / file).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", ["Makefile", "Dockerfile"])
+def test_the_models_can_be_had_on_any_machine(file: str) -> None:
+    """One has no wheel for ARM under Linux, nor for the newest Python."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+
+    assert "--platform manylinux2014_x86_64 --python-version 3.13" in text
 
 
 def test_ci_runs_what_the_readme_tells() -> None:
@@ -129,3 +146,35 @@ def test_make_alone_lists_what_there_is() -> None:
 
     assert "make run " in listed.stdout
     assert "make test " in listed.stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "PORT=9001",
+        "export PORT = '9001'",
+        'PORT="9001" # mine',
+        "# PORT=1\nPORT=2\nPORT=9001 # mine\nSLOTS=3",
+        "PORT=",
+        (ROOT / ".env.example").read_text(encoding="utf-8"),
+    ],
+)
+def test_make_finds_the_proxy_where_it_listens(tmp_path: Path, content: str) -> None:
+    """It reads `.env` as the proxy does."""
+    file = tmp_path / ".env"
+    file.write_text(content, encoding="utf-8")
+
+    planned = subprocess.run(  # noqa: S603
+        ["make", "-f", ROOT / "Makefile", "-n", "load"],  # noqa: S607
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+
+    port = settings_from({}, {}, read_env_file(str(file))).port
+    assert planned.stdout.endswith(f" http://127.0.0.1:{port}/embed\n")

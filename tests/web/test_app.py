@@ -219,7 +219,7 @@ def test_headers_that_may_change_an_answer_keep_calls_apart(
 
 @pytest.mark.parametrize(
     "path",
-    ["//embed", "/embed/", "/%65mbed", "/x/../embed", "/embed%2F", "/a%ff?x=%zz"],
+    ["/embed/", "/%65mbed", "/x/../embed", "/embed%2F", "/a%ff?x=%zz"],
 )
 def test_other_paths_are_relayed_as_they_are(upstream: Upstream, path: str) -> None:
     """A path is not decoded, merged or redirected on its way."""

@@ -343,6 +343,20 @@ async def test_an_answer_travels_while_it_arrives(real: Street) -> None:
     assert (await client.until(b"done")).endswith(b"\r\n\r\nhalfdone")
 
 
+@pytest.mark.parametrize("path", [b"//embed", b"///", b"//x/../y;z?a=//b"])
+@pytest_twisted.ensureDeferred
+async def test_slashes_are_passed_on_one_by_one(real: Street, path: bytes) -> None:
+    """Some servers merge them and others do not; Python has ideas of its own."""
+    real.server.asked = answering(OK + b"Content-Length: 4\r\n\r\nfine")
+    client = await real.client()
+
+    client.send(GET.replace(b"/docs", path))
+    await client.until(b"fine")
+
+    asked = b"GET " + path + b" HTTP/1.1\r\n"
+    assert any(peer.received.startswith(asked) for peer in real.server.peers)
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_request_travels_while_it_is_sent(real: Street) -> None:
     """The upstream has the beginning before the client has sent the end."""
