@@ -55,6 +55,12 @@ class Wired:
         return self.service.watch.watcher
 
     @property
+    def status(self) -> Any:
+        """Whoever knows all there is to say."""
+        verdict: Any = self.service.verdict
+        return verdict.__self__
+
+    @property
     def door(self) -> Any:
         """The clients' door."""
         reloading: Any = self.service.reload
@@ -104,7 +110,11 @@ class Wired:
     def answer_all(self) -> None:
         """Let the upstream answer whatever is open, and what follows."""
         while self.upstream.open:
-            self.upstream.open[0].answer()
+            sent = self.upstream.open[0]
+            if sent.outgoing.body:
+                sent.answer()
+            else:
+                sent.refuse(404)
 
     def close(self) -> None:
         """Let all clients leave; nothing may be left to do."""
@@ -129,10 +139,10 @@ def wired(elsewhere: Resource | None = None, **settings: Any) -> Iterator[Wired]
     service: Any = wire(chosen, reactor)
     service.departures.gathers = False  # each departure is seen at once
     upstream = RecordingUpstream()
-    service.discovery.send = upstream.send
     agent = RequestTraversalAgent(elsewhere or OpenUpstream())
     house = Wired(reactor=reactor, service=service, upstream=upstream, relayed=agent)
     house.door.relay.agent = agent
+    service.discovery.send = house.status.condition.following(upstream.send)
     try:
         yield house
         house.close()
