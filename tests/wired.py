@@ -66,10 +66,10 @@ class Wired:
         reloading: Any = self.service.reload
         return reloading.__self__.door
 
-    def connect(self, site: DoorSite | None = None) -> Client:
-        """Open a connection to the clients' door, or to another."""
+    def connect(self, site: DoorSite | None = None, address: Any = None) -> Client:
+        """Open a connection to the clients' door, or to another, from an *address*."""
         channel: Any = (site or self.service.site).buildProtocol(None)
-        transport = StringTransportWithDisconnection()
+        transport = StringTransportWithDisconnection(peerAddress=address)
         transport.protocol = channel
         channel.makeConnection(transport)
         client = Client(transport, channel)
