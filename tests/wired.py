@@ -5,6 +5,7 @@ Clients speak HTTP over transports in memory; batches go to an upstream that is
 told what to do, and what is relayed to a resource.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -147,5 +148,14 @@ def wired(elsewhere: Resource | None = None, **settings: Any) -> Iterator[Wired]
         yield house
         house.close()
     finally:
-        for gate in filter(None, (service.gate, service.private_gate)):
-            gate.listener.socket.close()
+        _let_go(service)
+
+
+def _let_go(service: ProxyService) -> None:
+    """Close what `wire` has opened."""
+    gates: list[Any] = [service.gate, service.private_gate]
+    for gate in filter(None, gates):
+        gate.listener.socket.close()
+    access = service.watch.access
+    if access is not None and access._file is not sys.stdout:
+        access._file.close()
