@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from attrs import define, field
-from doubles import RecordingUpstream
+from doubles import RecordingUpstream, reply
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
@@ -24,6 +24,11 @@ from abproxy.web.observing import Several
 from abproxy.web.relay import unmarked
 
 REQUEST = Outgoing(path=b"/embed", headers=(), body=b"")
+CALL = msgspec.json.encode({"input": "a"})
+EMBEDDINGS = (
+    b'{"data":[{"embedding":[1],"index":0},{"embedding":[2],"index":1}],'
+    b'"usage":{"prompt_tokens":2,"total_tokens":2}}'
+)
 LOADING = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
     b"Connection: close\r\nContent-Length: 7\r\n\r\nloading"
@@ -254,6 +259,21 @@ def test_a_collector_that_is_away_does_not_keep_the_proxy() -> None:
     assert early == []
     assert stopped == [None]
     assert [formatEvent(event) for event in events] == ["The last spans were not sent"]
+
+
+def test_a_question_about_tokens_is_no_request_for_a_batch() -> None:
+    """With USAGE=exact each shared batch asks one; calls a request stay the truth."""
+    with wired(usage="exact", max_batch_calls=2, max_wait_ms=1000.0) as here:
+        here.connect().embed(CALL, path="/v1/embeddings")
+        here.connect().embed(CALL, path="/v1/embeddings")
+        here.upstream.open[0].done.callback(reply(200, EMBEDDINGS))
+
+        [asked] = here.upstream.open
+        asked.done.callback(reply(200, b"[[1],[1]]"))
+
+        assert asked.outgoing.path == b"/tokenize"
+        assert here.watcher.totals().calls_per_request == 2
+        assert here.figure("upstream_requests_total", outcome="200") == 1
 
 
 def _statuses(here: Wired, gate: Any, *paths: str) -> list[int]:
