@@ -64,6 +64,8 @@ class AccessLog:
         status = CLIENT_LEFT if gone else request.code
         write = self._object if self.as_json else _combined
         self._file.write(write(request, status, self.clock.seconds()) + "\n")
+        # Standard output that is no terminal would keep it until there are many.
+        self._file.flush()
 
     @harmless
     def answered_with(self, error: ProxyError) -> None:
