@@ -28,6 +28,7 @@ from twisted.web.client import HTTPConnectionPool
 from abproxy.batching.departures import Departures
 from abproxy.embedded.child import ModelChild
 from abproxy.signals import Signals
+from abproxy.telemetry.harmless import harmless
 from abproxy.telemetry.verdict import Verdict
 from abproxy.upstream.discovery import Discovery
 from abproxy.watching import Watch
@@ -138,6 +139,7 @@ class ProxyService(Service):
         self.reload()
         self.watch.reopen()
 
+    @harmless
     def _report(self) -> None:
         """Say in the log whether batching helps, if anybody has called."""
         verdict = self.verdict()

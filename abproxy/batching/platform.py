@@ -40,6 +40,13 @@ class Platform:
         init=False, factory=itertools.count, repr=False
     )
 
+    @property
+    def oldest_arrived_at(self) -> float | None:
+        """When the one came who has waited longest."""
+        places = (self.suspects, *self.lanes)
+        arrivals = (place.oldest_arrived_at for place in places)
+        return min((at for at in arrivals if at is not None), default=None)
+
     def enqueue(self, part: Part) -> BatchCollector:
         """Let *part* take its place at the end of the queue, and say in which lane."""
         handicap_s = BULK_HANDICAP_S if part.call.lane.is_bulk else 0.0

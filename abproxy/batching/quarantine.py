@@ -28,6 +28,11 @@ class Quarantine:
         """Whether anybody is suspected."""
         return bool(self._waiting)
 
+    @property
+    def oldest_arrived_at(self) -> float | None:
+        """When the one who is next came."""
+        return self._waiting[0].arrived_at if self._waiting else None
+
     def put(self, part: Part) -> None:
         """Suspect *part*, which is accounted for as waiting already."""
         part.holder = self

@@ -1,18 +1,20 @@
 """
 One line for each request, if the operator wants it: the Combined Log Format.
 
-No user is named, as only a key could name one, and a query is left out, as
-keys have been seen there.  Where the log is JSON, a line is an object.
+No user is named, as only a key could name one, and a query is left out, be it
+the request's or its referrer's, as keys have been seen there.  Where the log is
+JSON, a line is an object.
 """
 
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import msgspec
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from abproxy.errors import ProxyError
 from abproxy.telemetry.harmless import harmless
@@ -36,6 +38,7 @@ class AccessLog:
     as_json: bool
     clock: IReactorTime = field(repr=False)
     _file: TextIO = field(init=False, repr=False)
+    _log: ClassVar[Logger] = Logger()
 
     def __attrs_post_init__(self) -> None:
         """Open the file."""
@@ -43,7 +46,11 @@ class AccessLog:
 
     def reopen(self) -> None:
         """Write into a new file of the same name, if the old one has moved."""
-        former, self._file = self._file, self.open_file()
+        try:
+            former, self._file = self._file, self.open_file()
+        except OSError as error:
+            self._log.error("The access log stays in its old file: {why}", why=error)
+            return
         if former is not self._file:
             former.close()
 
@@ -57,6 +64,8 @@ class AccessLog:
         status = CLIENT_LEFT if gone else request.code
         write = self._object if self.as_json else _combined
         self._file.write(write(request, status, self.clock.seconds()) + "\n")
+        # Standard output that is no terminal would keep it until there are many.
+        self._file.flush()
 
     @harmless
     def answered_with(self, error: ProxyError) -> None:
@@ -82,7 +91,8 @@ class AccessLog:
 def _combined(request: DoorRequest, status: int, now: float) -> str:
     time = datetime.fromtimestamp(now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
     asked = b" ".join((request.method, request.path, request.clientproto))
-    referer, agent = (_header(request, name) for name in (b"Referer", b"User-Agent"))
+    referer = _header(request, b"Referer").partition("?")[0]
+    agent = _header(request, b"User-Agent")
     sent = request.sentLength or "-"
     return (
         f"{_address(request)} - - [{time}] "

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from abproxy.telemetry.totals import Totals
 
-__all__ = ["COMPANY", "OFTEN", "Advice", "Situation", "advise"]
+__all__ = ["MOSTLY", "OFTEN", "Advice", "Situation", "advise", "has_company"]
 
 COMPANY = 1.2
 """Calls a request from which on they travel together."""
@@ -19,6 +19,7 @@ OFTEN = 0.2
 """The share of time, or of batches, from which on something matters."""
 
 MOSTLY = 0.5
+"""The share of batches from which on the others are the exception."""
 
 REFUSED = 0.01
 """The share of refused calls from which on there is too little of something."""
@@ -49,6 +50,11 @@ class Advice:
     why: str
 
 
+def has_company(lately: Totals) -> bool:
+    """Whether calls travel together."""
+    return lately.calls_per_request >= COMPANY
+
+
 def advise(lately: Totals, situation: Situation) -> Advice | None:
     """Say what would help most, given what happened *lately*."""
     found = (rule(lately, situation) for rule in _RULES)
@@ -58,55 +64,65 @@ def advise(lately: Totals, situation: Situation) -> Advice | None:
 def _refused(lately: Totals, _situation: Situation) -> Advice | None:
     if lately.refused_for_room <= REFUSED * lately.calls:
         return None
+    refused = f"{lately.refused_for_room} calls were refused"
     return Advice(
         "a second or faster inference server",
-        f"{lately.refused_for_room} calls were refused as too many waited for this one",
+        f"{refused}, as too many waited for this one",
     )
 
 
 def _held_in_vain(lately: Totals, situation: Situation) -> Advice | None:
-    if not situation.max_wait_ms or lately.calls_per_request >= COMPANY:
+    if not situation.max_wait_ms or has_company(lately):
         return None
     held = f"calls are held for {situation.max_wait_ms:g} ms and find no company"
-    return Advice("MAX_WAIT_TIME=0", f"{held}: let them go at once")
+    return Advice("MAX_WAIT_TIME=0", f"{held}; with 0 they leave at once")
 
 
 def _budget(lately: Totals, situation: Situation) -> Advice | None:
     kept = lately.share_of_time(lately.kept_by_budget_s)
     if situation.budget is None or kept < OFTEN:
         return None
-    why = f"full batches waited {kept:.0%} of the time for the {situation.budget}"
-    return Advice("BUDGET", f"{why} that you set; unset, it follows the server")
+    allowed = f"as you allow {situation.budget} inputs in flight"
+    why = f"full batches waited {kept:.0%} of the time, {allowed}"
+    return Advice("BUDGET", f"{why}; unset, it follows the server")
 
 
 def _slots(lately: Totals, situation: Situation) -> Advice | None:
     kept = lately.share_of_time(lately.kept_by_slot_s)
-    alone = lately.calls_per_request < COMPANY
-    if situation.slots is None or kept < OFTEN or not alone:
+    if situation.slots is None or kept < OFTEN or has_company(lately):
         return None
-    why = f"calls waited {kept:.0%} of the time for one of the {situation.slots}"
-    return Advice("SLOTS", f"{why} that you set; unset, they follow the server")
+    allowed = f"as you allow {situation.slots} in flight that are not full"
+    why = f"batches waited {kept:.0%} of the time, {allowed}"
+    return Advice("SLOTS", f"{why}; unset, it follows the server")
 
 
 def _full(lately: Totals, situation: Situation) -> Advice | None:
     share = lately.full / max(1, lately.batches)
-    if share < MOSTLY or lately.calls_per_request < COMPANY:
+    are_alone = not has_company(lately) and situation.max_batch_calls != 1
+    if share < MOSTLY or are_alone:
         return None
     why = f"{share:.0%} of the batches are full"
-    if situation.max_batch_calls is not None:
-        return Advice("MAX_BATCH_SIZE", f"{why} at {situation.max_batch_calls} calls")
+    if _are_full_of_calls(lately, situation):
+        why = f"{why}, as you limit the calls in one to {situation.max_batch_calls}"
+        return Advice("MAX_BATCH_SIZE", f"{why}; unset, as many share one as fit")
     why = f"{why} at {situation.batch_items} inputs"
     most = situation.upstream_max_items
     if most is None or situation.batch_items < most:
         return Advice("MAX_BATCH_INPUTS", f"{why}; try more")
     return Advice(
-        "the inference server's limit of inputs in a request",
-        f"{why}, which is all that it takes (--max-client-batch-size)",
+        "a higher limit of the inference server (--max-client-batch-size)",
+        f"{why}, which is all that it takes",
     )
 
 
+def _are_full_of_calls(lately: Totals, situation: Situation) -> bool:
+    """Whether batches come closer to the cap of calls than to that of inputs."""
+    calls, items = situation.max_batch_calls, situation.batch_items
+    return calls is not None and lately.parts / calls >= lately.items / items
+
+
 def _apart(lately: Totals, _situation: Situation) -> Advice | None:
-    if lately.crowded_out_by_key < OFTEN * lately.batches:
+    if lately.crowded_out_by_key <= OFTEN * lately.batches:
         return None
     return Advice(
         "INFERENCE_SERVICE_KEY",

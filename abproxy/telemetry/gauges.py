@@ -85,9 +85,7 @@ class Gauges(Collector):
         yield "cpu_seconds_per_call", "CPU time of a call in the last hour", cpu_s
 
     def _oldest_wait_s(self) -> float:
-        lanes = self.departures.platform.lanes
-        arrivals = (lane.oldest_arrived_at for lane in lanes)
-        oldest = min((at for at in arrivals if at is not None), default=None)
+        oldest = self.departures.platform.oldest_arrived_at
         return 0.0 if oldest is None else self.departures.clock.seconds() - oldest
 
     def _states(self) -> Metric:

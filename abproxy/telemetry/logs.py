@@ -34,6 +34,9 @@ _PLAIN = (str, int, float, bool)
 _LEGACY = frozenset({"format", "isError", "message", "system", "time"})
 """Members that Twisted adds to each event for its older way of logging."""
 
+_TAKEN = _LEGACY | {"level", "logger", "traceback"}
+"""With what a line says itself: names that no other member has in it."""
+
 
 def observer(
     twistd: Mapping[str, Any], *, as_json: bool, level: str
@@ -93,7 +96,7 @@ def _fields(event: LogEvent) -> dict[str, Any]:
         for name, value in event.items()
         if isinstance(value, _PLAIN)
         and not name.startswith("log_")
-        and name not in _LEGACY
+        and name not in _TAKEN
     }
 
 

@@ -2,7 +2,8 @@
 What has happened since the start, in plain numbers, and in the last hour.
 
 Numbers only grow.  What happened lately is the difference to a copy that was
-put aside; one is put aside every minute in which something happens.
+put aside; one is put aside every minute in which something happens, or somebody
+looks.
 """
 
 from collections import deque
@@ -34,10 +35,10 @@ class Totals:
     """CPU time of this process."""
 
     calls: int = 0
-    """Batched calls that were answered, by whomever."""
+    """Batched calls that are over, answered or not."""
 
     errors: int = 0
-    """Those of them that were not answered with a status below 400."""
+    """Those of them that were answered with a status of 400 or more."""
 
     relayed: int = 0
     refused: int = 0
@@ -133,14 +134,12 @@ class Past:
         """Something is going to happen *at* this moment."""
         if at - self._copies[-1].at >= COPY_EVERY_S:
             self._copies.append(self.now())
-            self._forget(at - LATELY_S)
+        # What came after so old a copy came within a minute, or after the next.
+        too_old = at - LATELY_S - COPY_EVERY_S
+        while self._copies[0].at <= too_old:
+            self._copies.popleft()
 
     def lately(self) -> Totals:
-        """What has happened in the last hour, or since the start if that is less."""
-        now = self.now()
-        self._forget(now.at - LATELY_S)
-        return now.minus(self._copies[0])
-
-    def _forget(self, before: float) -> None:
-        while len(self._copies) > 1 and self._copies[1].at <= before:
-            self._copies.popleft()
+        """What has happened in the last hour, or since it began if that is less."""
+        self.note(self.now().at)
+        return self.now().minus(self._copies[0])

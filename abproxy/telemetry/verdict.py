@@ -8,7 +8,14 @@ out.
 
 from attrs import frozen
 
-from abproxy.telemetry.advice import COMPANY, OFTEN, Advice, Situation, advise
+from abproxy.telemetry.advice import (
+    MOSTLY,
+    OFTEN,
+    Advice,
+    Situation,
+    advise,
+    has_company,
+)
 from abproxy.telemetry.totals import Totals
 
 __all__ = ["Verdict", "judge"]
@@ -51,7 +58,9 @@ class Verdict:
     def __str__(self) -> str:
         if self.advice is None:
             return self.text
-        return f"{self.text} What would help: {self.advice.setting}; {self.advice.why}."
+        return (
+            f"{self.text} What would help is {self.advice.setting}: {self.advice.why}."
+        )
 
 
 def judge(lately: Totals, situation: Situation) -> Verdict:
@@ -73,9 +82,9 @@ def judge(lately: Totals, situation: Situation) -> Verdict:
 
 
 def _too_few(lately: Totals) -> str:
-    if not lately.calls:
+    if not lately.calls and not lately.parts:
         return "Nobody has asked lately."
-    return f"Too few calls to tell: {lately.calls}."
+    return f"Too few calls to tell: {lately.parts} were sent to the server lately."
 
 
 def _judge(lately: Totals) -> tuple[bool | None, str]:
@@ -85,21 +94,31 @@ def _judge(lately: Totals) -> tuple[bool | None, str]:
 
 def _company(lately: Totals) -> tuple[bool | None, str]:
     together = f"A request carries {lately.calls_per_request:.1f} calls"
-    if lately.calls_per_request < COMPANY:
+    if not has_company(lately):
         return False, f"{together}: {_why_alone(lately)}."
     alone, shared = lately.alone_ms_per_item, lately.shared_ms_per_item
     if alone is None or shared is None:
-        return True, f"{together}; what an input costs alone was not seen."
-    costs = f"an input takes the server {shared:.2g} ms in company, {alone:.2g} alone"
+        way = "alone" if alone is None else "together"
+        return True, f"{together}; too few went {way} to tell what that saves."
+    costs = f"an input takes the server {_ms(shared)} in company, {_ms(alone)} alone"
     if alone < GAIN * shared:
-        return False, f"{together}, but that saves the server no time: {costs}."
+        return False, f"{together}, but that saves no time: {costs}."
     return True, f"Batching helps. {together}; {costs}."
+
+
+def _ms(value: float) -> str:
+    """Write two digits that count, and never an exponent."""
+    return f"{float(f'{value:.2g}'):g} ms"
 
 
 def _why_alone(lately: Totals) -> str:
     if lately.crowded_out > OFTEN * lately.batches:
         return "those that wait together differ in route, options or key"
-    return "most find the server free and leave at once, so there is nothing to gain"
+    if lately.full > MOSTLY * lately.batches:
+        return "most fill it by themselves"
+    if lately.requests > lately.batches * (1 + OFTEN):
+        return "many are sent again, after a bad input or a broken connection"
+    return "most come when no other waits, so there is nothing to gain"
 
 
 def _limit(lately: Totals) -> str:
@@ -111,5 +130,6 @@ def _limit(lately: Totals) -> str:
     if by_budget > OFTEN:
         return f"Full batches waited {by_budget:.0%} of the time: the server is busy."
     if by_slot > OFTEN:
-        return f"Calls waited for a slot {by_slot:.0%} of the time, and gathered."
+        gathered = ", and gathered" if has_company(lately) else ""
+        return f"Calls waited for a slot {by_slot:.0%} of the time{gathered}."
     return ""

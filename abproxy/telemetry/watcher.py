@@ -70,6 +70,7 @@ class Watcher:
     @harmless
     def ended(self, request: DoorRequest, *, gone: bool) -> None:
         """Count a request by what became of it."""
+        self.past.note(self.clock.seconds())
         status = CLIENT_LEFT if gone else str(request.code)
         if request.is_relayed:
             self._totals.relayed += 1

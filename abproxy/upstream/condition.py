@@ -37,6 +37,10 @@ class State(StrEnum):
     """Connections to it break, or its answers come too late."""
 
 
+ANSWERING = frozenset({State.UP, State.FULL})
+AWAY = frozenset({State.UNREACHABLE, State.FAILING})
+
+
 @define(kw_only=True, eq=False)
 class Condition:
     """How the upstream is, since when, and why we think so."""
@@ -54,7 +58,7 @@ class Condition:
     @property
     def answers(self) -> bool:
         """Whether it gives answers, be they that it is full."""
-        return self.state in {State.UP, State.FULL}
+        return self.state in ANSWERING
 
     def following(self, send: Send) -> Send:
         """Make a way to *send* from which something is learnt each time."""
@@ -79,9 +83,8 @@ class Condition:
         self.why = why
         if state is self.state:
             return
-        was_away = self.state in {State.UNREACHABLE, State.FAILING}
         now = self.clock.seconds()
-        if was_away and state is State.UP:
+        if self.state in AWAY and state in ANSWERING:
             passed_s = f"{now - self.since:.1f}"
             self._log.info("The inference server answers again after {s} s", s=passed_s)
         self.state = state

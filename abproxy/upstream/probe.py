@@ -7,9 +7,10 @@ from attrs import define, field
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from abproxy.errors import ProxyError, UpstreamTimeout
+from abproxy.errors import InternalError, ProxyError, UpstreamTimeout
 from abproxy.messages import Outgoing, Reply
 
 __all__ = ["Answer", "Probe"]
@@ -22,6 +23,8 @@ TIMEOUT_S = 5.0
 
 Answer = Reply | ProxyError
 """What the upstream said, or why it said nothing."""
+
+_log = Logger()
 
 
 @define(kw_only=True, eq=False)
@@ -59,9 +62,12 @@ class Probe:
 
 
 def _why(failure: Failure) -> ProxyError:
+    if failure.check(ProxyError):
+        return cast("ProxyError", failure.value)
     if failure.check(defer.TimeoutError, defer.CancelledError):
         return UpstreamTimeout(
             f"the inference server did not answer within {TIMEOUT_S:g} seconds"
         )
-    failure.trap(ProxyError)
-    return cast("ProxyError", failure.value)
+    # Whoever asks must hear something: others wait for the same answer.
+    _log.failure("A bug while asking the inference server", failure)
+    return InternalError("a bug in abproxy; its log says more")

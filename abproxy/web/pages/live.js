@@ -126,7 +126,7 @@ function showVerdict(verdict) {
     advice.replaceChildren();
     if (verdict.advice) {
       const strong = document.createElement("strong");
-      strong.textContent = "What would help: ";
+      strong.textContent = "What would help is ";
       advice.append(strong, told);
     }
   }

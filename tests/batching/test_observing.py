@@ -1,0 +1,430 @@
+"""What whoever watches is told of batches that come and go."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from attrs import define, field
+from doubles import House, house, reply, texts
+
+from abproxy.batching.observing import Cause, Departure, Obstacle, Reason
+from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
+
+FULL = b"Model is overloaded"
+
+
+@define(eq=False)
+class Notes:
+    """Whoever watches, and writes everything down."""
+
+    left_with: list[Departure] = field(factory=list)
+    back: list[tuple[Departure, float | None]] = field(factory=list)
+    words: list[str] = field(factory=list)
+    causes: list[Cause] = field(factory=list)
+    kept_by: list[Obstacle] = field(factory=list)
+
+    def left(self, departure: Departure) -> None:
+        self.left_with.append(departure)
+
+    def came_back(self, departure: Departure, took_s: float | None) -> None:
+        self.back.append((departure, took_s))
+
+    def isolates(self) -> None:
+        self.words.append("isolates")
+
+    def sends_again(self) -> None:
+        self.words.append("sends again")
+
+    def puts_back(self, cause: Cause) -> None:
+        self.causes.append(cause)
+
+    def is_kept_by(self, obstacle: Obstacle) -> None:
+        self.kept_by.append(obstacle)
+
+    @property
+    def reasons(self) -> list[Reason]:
+        """Why batches left."""
+        return [departure.reason for departure in self.left_with]
+
+    @property
+    def times(self) -> list[float | None]:
+        """How long the upstream took for those that came back."""
+        return [took_s for _, took_s in self.back]
+
+
+def watched(**traits: Any) -> tuple[House, Notes]:
+    """Make a collector that somebody watches."""
+    proxy, notes = house(**traits), Notes()
+    proxy.departures.observer = notes
+    return proxy, notes
+
+
+def _submit_each(proxy: House, calls: Sequence[str]) -> None:
+    for text in calls:
+        proxy.submit(text)
+
+
+def _break(proxy: House, *, times: int) -> None:
+    for sent in proxy.upstream.open[:times]:
+        sent.fail(ConnectionBroken("broken"))
+
+
+def test_a_call_that_finds_a_free_slot_leaves_as_free() -> None:
+    """Nobody asked it to wait."""
+    proxy, notes = watched()
+
+    proxy.submit("a")
+
+    [departure] = notes.left_with
+    assert departure.reason is Reason.FREE
+    assert departure.route == "/embed"
+    assert (departure.parts, departure.items) == (1, 1)
+    assert departure.size == len(b'"a",')
+    assert list(departure.waits_s) == [0]
+
+
+@pytest.mark.parametrize("caps", [{"calls": 2}, {"items": 2}, {"size": 8}])
+def test_a_batch_that_reaches_a_cap_leaves_as_full(caps: dict[str, int]) -> None:
+    """Be it of calls, of inputs or of bytes."""
+    proxy, notes = watched(max_wait_s=1, **caps)
+
+    proxy.submit("a")
+    proxy.submit("b")
+
+    [departure] = notes.left_with
+    assert departure.reason is Reason.FULL
+    assert departure.fill == 1
+    assert departure.parts == 2
+
+
+def test_a_batch_whose_wait_is_over_leaves_by_the_timer() -> None:
+    """Each call's own wait is told, the oldest first."""
+    proxy, notes = watched(max_wait_s=1)
+    proxy.submit("a")
+    proxy.clock.advance(0.75)
+    proxy.submit("b")
+
+    proxy.clock.advance(0.25)
+
+    [departure] = notes.left_with
+    assert departure.reason is Reason.TIMER
+    assert list(departure.waits_s) == [1, 0.25]
+
+
+def test_a_batch_that_leaves_before_the_end_leaves_for_the_drain() -> None:
+    """Those who wait, and those who still come."""
+    proxy, notes = watched(max_wait_s=1)
+    proxy.submit("a")
+
+    proxy.departures.hurry()
+    proxy.submit("b")
+
+    assert notes.reasons == [Reason.DRAIN, Reason.DRAIN]
+
+
+def test_a_full_batch_leaves_as_full_also_before_the_end() -> None:
+    """It would have left in any case."""
+    proxy, notes = watched(max_wait_s=1, calls=1)
+    proxy.departures.hurry()
+
+    proxy.submit("a")
+
+    assert notes.reasons == [Reason.FULL]
+
+
+def test_a_suspect_leaves_alone() -> None:
+    """One after the other, with nobody else in flight."""
+    proxy, notes = watched(calls=2, max_wait_s=1)
+    proxy.submit("a")
+    proxy.submit("b")
+    _break(proxy, times=1)
+    _break(proxy, times=2)
+
+    proxy.upstream.open[0].answer()
+
+    assert notes.reasons == [Reason.FULL, Reason.SUSPECT, Reason.SUSPECT]
+    assert [departure.parts for departure in notes.left_with] == [2, 1, 1]
+    assert [departure.in_flight for departure in notes.left_with] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("count", "fill"), [(1, 0.125), (16, 0.5), (32, 1)], ids=["calls", "inputs", "full"]
+)
+def test_a_batch_is_as_full_as_its_closest_cap(count: int, fill: float) -> None:
+    """Whichever makes it full first."""
+    proxy, notes = watched(calls=8, items=32)
+
+    proxy.submit(*texts(count))
+
+    assert notes.left_with[0].fill == fill
+
+
+def test_nothing_is_fuller_than_full() -> None:
+    """One input may be larger than a whole batch."""
+    proxy, notes = watched(size=10)
+
+    proxy.submit("much too large for a batch")
+
+    assert notes.left_with[0].fill == 1
+
+
+def test_parts_of_a_large_call_have_waited_since_it_came() -> None:
+    """The second one leaves when there is room for it."""
+    proxy, notes = watched(items=2, budget=4)
+    proxy.submit(*texts(6))
+
+    proxy.clock.advance(3)
+    proxy.upstream.open[0].answer()
+
+    assert [list(each.waits_s) for each in notes.left_with] == [[0], [0], [3]]
+
+
+def test_a_batch_counts_itself_among_those_in_flight() -> None:
+    """So that the upstream's time can be shared out."""
+    proxy, notes = watched(slots=3)
+    proxy.submit("a")
+    proxy.submit("b")
+
+    proxy.upstream.open[0].answer()
+    proxy.submit("c")
+
+    assert [departure.in_flight for departure in notes.left_with] == [1, 2, 2]
+
+
+def test_a_batch_says_how_many_others_wait() -> None:
+    """Those who could not share it."""
+    proxy, notes = watched(slots=1)
+    proxy.submit("a")
+    proxy.submit("b", lane="one")
+    proxy.submit("c", lane="two")
+
+    proxy.upstream.open[0].answer()
+    proxy.upstream.open[0].answer()
+
+    assert [departure.lanes_left for departure in notes.left_with] == [0, 1, 0]
+
+
+def test_a_batch_says_whether_its_key_is_a_clients_own() -> None:
+    """Others could share it but for that."""
+    proxy, notes = watched()
+
+    proxy.submit("a", lane="personal: mine")
+    proxy.submit("b", lane="everybody's")
+
+    assert [departure.is_personal for departure in notes.left_with] == [True, False]
+
+
+def test_a_batch_that_is_answered_comes_back_with_its_time() -> None:
+    """It is the very one that left."""
+    proxy, notes = watched()
+    proxy.submit("a")
+
+    proxy.clock.advance(0.25)
+    proxy.upstream.open[0].answer()
+
+    assert notes.back == [(notes.left_with[0], 0.25)]
+
+
+@pytest.mark.parametrize("status", [400, 429, 500])
+def test_a_batch_that_is_refused_comes_back_without_a_time(status: int) -> None:
+    """How fast an upstream refuses says nothing."""
+    proxy, notes = watched()
+    proxy.submit("a")
+
+    proxy.upstream.open[0].refuse(status)
+    proxy.departures.stop()
+
+    assert notes.times == [None]
+
+
+@pytest.mark.parametrize("error", [UpstreamTimeout("late"), CannotConnect("away")])
+def test_a_batch_that_fails_comes_back_without_a_time(error: Exception) -> None:
+    """Nor how long it took to fail."""
+    proxy, notes = watched()
+    proxy.submit("a")
+
+    proxy.upstream.open[0].fail(error)
+    proxy.departures.stop()
+
+    assert notes.times == [None]
+
+
+def test_a_batch_that_nobody_waits_for_comes_back_without_a_time() -> None:
+    """Its request was cancelled."""
+    proxy, notes = watched()
+    call = proxy.submit("a")
+
+    call.shares.cancel()
+
+    assert notes.times == [None]
+
+
+def test_a_batch_is_back_when_all_its_halves_are() -> None:
+    """Until then its place in flight is taken."""
+    proxy, notes = watched(calls=2, max_wait_s=1)
+    proxy.submit("a")
+    proxy.submit("b")
+    proxy.upstream.open[0].refuse(422)
+
+    proxy.upstream.open[0].refuse(422)
+    early = list(notes.back)
+    proxy.upstream.open[0].answer()
+
+    assert early == []
+    assert notes.times == [None]
+
+
+def test_each_halving_in_search_of_a_bad_input_is_told() -> None:
+    """One bad call among four is found by two of them."""
+    proxy, notes = watched(calls=4, max_wait_s=1)
+    _submit_each(proxy, texts(4))
+
+    proxy.upstream.open[0].refuse(422)
+    proxy.upstream.open[0].refuse(422)
+    proxy.upstream.open[0].answer()
+
+    assert notes.words == ["isolates", "isolates"]
+
+
+def test_a_lone_call_that_is_refused_is_not_isolated() -> None:
+    """It is found already."""
+    proxy, notes = watched()
+    proxy.submit("a")
+
+    proxy.upstream.open[0].refuse(422)
+
+    assert notes.words == []
+
+
+def test_a_batch_that_is_sent_again_is_told_once() -> None:
+    """After the second break its calls are suspects, and are not counted here."""
+    proxy, notes = watched(calls=2, max_wait_s=1)
+    proxy.submit("a")
+    proxy.submit("b")
+
+    _break(proxy, times=1)
+    _break(proxy, times=2)
+
+    assert notes.words == ["sends again"]
+
+
+def test_a_batch_that_is_put_back_is_told_with_its_cause() -> None:
+    """Which is the upstream's refusal, or that it is away."""
+    proxy, notes = watched()
+    away = CannotConnect("away")
+    proxy.submit("a")
+
+    proxy.upstream.open[0].refuse(429, FULL)
+    proxy.clock.advance(0.05)
+    proxy.upstream.open[0].fail(away)
+    proxy.departures.stop()
+
+    assert notes.causes == [reply(429, FULL), away]
+
+
+def test_a_refusal_that_is_passed_on_is_no_putting_back() -> None:
+    """A client's own quota is for the client to wait for."""
+    proxy, notes = watched()
+    call = proxy.submit("a", lane="personal: poor")
+
+    proxy.upstream.open[0].refuse(429, b"quota exceeded")
+
+    assert call.reply.status == 429
+    assert notes.causes == []
+
+
+def test_where_all_leave_at_once_nothing_is_in_the_way() -> None:
+    """And nothing is told."""
+    proxy, notes = watched(slots=2)
+
+    proxy.submit("a")
+    proxy.submit("b")
+    proxy.upstream.open[0].answer()
+
+    assert notes.kept_by == []
+
+
+def test_a_call_that_is_held_for_company_is_kept_by_nothing() -> None:
+    """The operator wanted it so."""
+    proxy, notes = watched(max_wait_s=1)
+
+    proxy.submit("a")
+    proxy.clock.advance(1)
+
+    assert notes.kept_by == []
+
+
+def test_a_call_without_a_slot_is_kept_by_it() -> None:
+    """It is told once, however many come, and when it is over."""
+    proxy, notes = watched(slots=1)
+    proxy.submit("a")
+
+    proxy.submit("b")
+    proxy.submit("c")
+    before = list(notes.kept_by)
+    proxy.upstream.open[0].answer()
+
+    assert before == [Obstacle.SLOT]
+    assert notes.kept_by == [Obstacle.SLOT, Obstacle.NOTHING]
+
+
+def test_a_full_batch_without_room_is_kept_by_the_budget() -> None:
+    """Until one in flight comes back."""
+    proxy, notes = watched(items=2, budget=4)
+    proxy.submit(*texts(4))
+
+    proxy.submit(*texts(2))
+    before = list(notes.kept_by)
+    proxy.upstream.open[0].answer()
+
+    assert before == [Obstacle.BUDGET]
+    assert notes.kept_by == [Obstacle.BUDGET, Obstacle.NOTHING]
+
+
+def test_who_waits_for_an_upstream_without_room_is_kept_by_it() -> None:
+    """Until the next try."""
+    proxy, notes = watched()
+    proxy.submit("a")
+
+    proxy.upstream.open[0].refuse(429, FULL)
+    before = list(notes.kept_by)
+    proxy.clock.advance(0.05)
+
+    assert before == [Obstacle.UPSTREAM]
+    assert notes.kept_by == [Obstacle.UPSTREAM, Obstacle.NOTHING]
+    proxy.upstream.open[0].answer()
+
+
+def test_an_upstream_that_takes_no_work_keeps_nobody_if_nobody_waits() -> None:
+    """The call that it refused is gone."""
+    proxy, notes = watched()
+    call = proxy.submit("a")
+    proxy.upstream.open[0].refuse(429, FULL)
+
+    call.shares.cancel()
+    proxy.departures.stop()
+
+    assert notes.kept_by == [Obstacle.UPSTREAM, Obstacle.NOTHING]
+
+
+def test_an_obstacle_goes_with_those_whom_it_kept() -> None:
+    """Who leaves waits for no slot."""
+    proxy, notes = watched(slots=1)
+    proxy.submit("a")
+    call = proxy.submit("b")
+
+    call.shares.cancel()
+
+    assert notes.kept_by == [Obstacle.SLOT, Obstacle.NOTHING]
+
+
+def test_one_obstacle_may_follow_another() -> None:
+    """The slot that a call waits for is of no use with the upstream away."""
+    proxy, notes = watched(slots=1)
+    proxy.submit("a")
+    proxy.submit("b")
+
+    proxy.upstream.open[0].fail(CannotConnect("away"))
+    proxy.departures.stop()
+
+    assert notes.kept_by == [Obstacle.SLOT, Obstacle.UPSTREAM]

@@ -1,0 +1,124 @@
+"""Keys, texts and queries stay where they belong: in requests and answers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from twisted.logger import (
+    LogEvent,
+    eventAsText,
+    globalLogPublisher,
+)
+from wired import Wired, wired
+
+from abproxy.errors import ConnectionBroken, UpstreamTimeout
+from abproxy.telemetry.logs import json_line
+
+CLIENTS_KEY, SERVERS_KEY, WRONG_KEY = "CLIENTS-KEY", "SERVERS-KEY", "WRONG-KEY"
+TEXT, QUERY = "A-TEXT", "A-QUERY"
+SECRETS = [CLIENTS_KEY, SERVERS_KEY, WRONG_KEY, TEXT, QUERY]
+
+AUTHORIZED = ("Authorization", f"Bearer {CLIENTS_KEY}")
+REFERRED = ("Referer", f"http://page/?{QUERY}")
+
+
+@contextmanager
+def _noted() -> Iterator[list[LogEvent]]:
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        yield events
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+
+
+def _call(here: Wired) -> None:
+    client = here.connect()
+    body = b'{"inputs":["%b"],"prompt_name":"%b"}' % (TEXT.encode(), TEXT.encode())
+    client.embed(body, AUTHORIZED, REFERRED, path=f"/embed?q={QUERY}")
+
+
+def _all_that_may_happen(here: Wired) -> None:
+    """Calls that go well, and calls that go wrong in many ways."""
+    _call(here)
+    here.answer_all()
+    _call(here)
+    here.upstream.open[0].refuse(422, b"cannot embed " + TEXT.encode())
+    _call(here)
+    here.upstream.open[0].refuse(429, b"no room for " + TEXT.encode())
+    here.reactor.advance(0.05)
+    here.upstream.open[0].fail(ConnectionBroken("broken"))
+    here.answer_all()
+    _call(here)
+    here.upstream.open[0].fail(UpstreamTimeout("too slow"))
+    _call(here)
+    here.upstream.open[0].fail(ZeroDivisionError("a bug"))
+    for _ in range(3):
+        _call(here)
+    here.upstream.open[0].answer()
+    here.upstream.open[0].refuse(200, b"[[1]]")
+    here.call(TEXT, key=WRONG_KEY)
+    here.ask("POST", "/embed", b"no JSON, but " + TEXT.encode(), AUTHORIZED)
+    here.ask("GET", f"/elsewhere?{QUERY}", b"", AUTHORIZED, REFERRED)
+    here.ask("GET", f"/-/status.json?{QUERY}", b"", ("X-Api-Key", WRONG_KEY))
+    here.ask("POST", "/embed", TEXT.encode() * 1000, AUTHORIZED)
+
+
+def _pages(here: Wired) -> str:
+    """Read all figures while somebody waits."""
+    _call(here)
+    _call(here)
+    pages = [
+        here.ask("GET", path, b"", AUTHORIZED).body.decode()
+        for path in ("/metrics", "/-/status.json")
+    ]
+    here.answer_all()
+    return "\n".join(pages)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_secret_is_ever_shown_or_written_down(
+    tmp_path: Path, nothing_leaked: list[object], log_format: str
+) -> None:
+    """Neither on a page, nor among the figures, nor in a log of any kind."""
+    access_log = tmp_path / "access.log"
+    with (
+        _noted() as events,
+        wired(
+            slots=1,
+            api_keys=(CLIENTS_KEY,),
+            upstream_key=SERVERS_KEY,
+            max_body_bytes=5000,
+            access_log=str(access_log),
+            log_format=log_format,
+        ) as here,
+    ):
+        _all_that_may_happen(here)
+        shown = _pages(here)
+
+    logged = "".join(f"{json_line(event)}{eventAsText(event)}" for event in events)
+    written = access_log.read_text()
+    assert [secret for secret in SECRETS if secret in shown + logged + written] == []
+    assert "upstream_timeout" in shown
+    assert "A batch failed" in logged
+    assert "/elsewhere" in written
+    nothing_leaked.clear()
+
+
+def test_the_secrets_were_really_there(tmp_path: Path) -> None:
+    """What is looked for above was sent, so that it could have been found."""
+    with wired(
+        slots=1,
+        api_keys=(CLIENTS_KEY,),
+        upstream_key=SERVERS_KEY,
+        access_log=str(tmp_path / "access.log"),
+    ) as here:
+        _call(here)
+
+        [sent] = here.upstream.sent
+        outgoing = sent.outgoing
+        assert TEXT.encode() in outgoing.body
+        assert QUERY.encode() in outgoing.path
+        assert (b"Authorization", f"Bearer {SERVERS_KEY}".encode()) in outgoing.headers
+        here.answer_all()

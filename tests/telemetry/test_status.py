@@ -1,0 +1,258 @@
+"""Everything about the proxy at one moment."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import msgspec
+import pytest
+from doubles import texts
+from wired import START, Wired, wired
+
+from abproxy import __version__
+from abproxy.batching.observing import Obstacle
+from abproxy.errors import CannotConnect, UpstreamTimeout
+from abproxy.settings import Settings
+from abproxy.telemetry.status import LANES
+from abproxy.upstream.info import Facts
+
+
+@pytest.fixture
+def here() -> Iterator[Wired]:
+    """Put up a house with one slot."""
+    with wired(slots=1) as house:
+        yield house
+        house.answer_all()
+
+
+def _call_each(here: Wired, *texts: str) -> None:
+    for text in texts:
+        here.call(text)
+        here.answer_all()
+
+
+def _call_in_lanes(here: Wired, count: int) -> None:
+    """Let one call with one input wait, one of another kind with two, and so on."""
+    for inputs in range(1, count + 1):
+        here.call(*texts(inputs), dimensions=inputs)
+
+
+def test_it_says_who_speaks_and_since_when(here: Wired) -> None:
+    """A page can tell whether the proxy was started anew."""
+    here.reactor.advance(5)
+
+    status = here.status.document()
+
+    assert status["version"] == __version__
+    assert (status["started_at"], status["now"]) == (START, START + 5)
+
+
+def test_it_is_json(here: Wired) -> None:
+    """Whatever is in it, the page can read it."""
+    here.call("a")
+    here.upstream.open[0].fail(UpstreamTimeout("too slow"))
+    here.call("b")
+    here.call("waits")
+
+    status = here.status.document()
+
+    read = msgspec.json.decode(msgspec.json.encode(status))
+    assert read["totals"]["calls"] == 1
+    assert read["kept_by"] == "slot"
+
+
+def test_the_upstream_is_described(here: Wired) -> None:
+    """How it is, why we think so, and what it says of itself."""
+    here.service.discovery.facts = Facts(max_batch_inputs=16)
+    here.call("a")
+    here.reactor.advance(2)
+    here.upstream.open[0].fail(CannotConnect("nobody there"))
+
+    upstream = here.status.document()["upstream"]
+
+    assert upstream["url"] == "http://127.0.0.1:8080"
+    assert upstream["state"] == "unreachable"
+    assert upstream["why"] == "nobody there"
+    assert upstream["since"] == START + 2
+    assert upstream["max_batch_inputs"] == 16
+
+
+def test_those_who_wait_are_listed_by_lane(here: Wired) -> None:
+    """What sets them apart, and how long they have waited."""
+    here.call("in flight")
+    here.call("a", "b", key="mine", truncate=True, prompt_name="query")
+    here.reactor.advance(0.5)
+    here.call("c", key="mine", truncate=True, prompt_name="query")
+
+    assert here.status.document()["lanes"] == [
+        {
+            "route": "/embed",
+            "options": ["prompt_name", "truncate"],
+            "has_key": True,
+            "is_bulk": False,
+            "calls": 2,
+            "items": 3,
+            "oldest_wait_ms": 500.0,
+        }
+    ]
+
+
+def test_of_options_only_the_names_are_told(here: Wired) -> None:
+    """A value may be anything a client sent, and a name is cut."""
+    here.call("in flight")
+
+    here.call("a", prompt_name="secret", **{"x" * 100: "secret"})
+
+    [lane] = here.status.document()["lanes"]
+    assert lane["options"] == ["prompt_name", "x" * 40]
+
+
+def test_a_lane_in_no_hurry_says_so(here: Wired) -> None:
+    """Others go before it."""
+    here.call("in flight")
+
+    client = here.connect()
+    client.embed(b'{"inputs":"a"}', ("X-Priority", "bulk"))
+
+    [lane] = here.status.document()["lanes"]
+    assert (lane["is_bulk"], lane["has_key"], lane["options"]) == (True, False, [])
+
+
+def test_only_the_longest_lanes_are_listed(here: Wired) -> None:
+    """A million option sets make no endless page."""
+    here.call("in flight")
+
+    _call_in_lanes(here, LANES + 5)
+
+    lanes = here.status.document()["lanes"]
+    assert [lane["items"] for lane in lanes] == [*range(LANES + 5, 5, -1)]
+
+
+def test_batches_are_told_to_who_has_not_seen_them(here: Wired) -> None:
+    """So that a page that looks every second is not sent all again."""
+    _call_each(here, "a", "b", "c")
+
+    serials = [batch["serial"] for batch in here.status.document()["batches"]]
+    later = [batch["serial"] for batch in here.status.document(since=2)["batches"]]
+
+    assert serials == [1, 2, 3]
+    assert later == [3]
+
+
+def test_the_latest_error_comes_first(here: Wired) -> None:
+    """Each once, with how often it came."""
+    here.watcher.answered_with(UpstreamTimeout("too slow"))
+    here.watcher.answered_with(CannotConnect("away"))
+    here.watcher.answered_with(CannotConnect("still away"))
+
+    errors = here.status.document()["errors"]
+
+    told = [(error["message"], error["times"]) for error in errors]
+    assert told == [("still away", 2), ("too slow", 1)]
+
+
+def test_figures_of_the_moment_and_since_the_start_are_told(here: Wired) -> None:
+    """The same that Prometheus is told."""
+    used_s = here.watcher.totals().cpu_s
+    here.watcher.cpu_s = lambda: used_s + 2.0
+    _call_each(here, "a", "b")
+    here.call("in flight")
+
+    status = here.status.document()
+
+    assert status["flow"]["items_in_flight"] == 1
+    assert status["totals"]["calls"] == 2
+    assert status["kept_by"] == "nothing"
+    assert status["cpu_us_per_call"] == pytest.approx(1_000_000, rel=0.1)
+
+
+def test_every_setting_in_force_is_told(here: Wired) -> None:
+    """With its default, its unit and its meaning."""
+    settings = {each["name"]: each for each in here.status.document()["settings"]}
+
+    assert len(settings) == len(attrs.fields(Settings))
+    assert settings["SLOTS"]["value"] == "1"
+    assert settings["SLOTS"]["default"] == "none"
+    assert settings["SLOTS"]["unit"] == "batches"
+    assert settings["SLOTS"]["meaning"]
+
+
+def test_of_a_secret_only_its_presence_is_told() -> None:
+    """Whoever looks over a shoulder learns nothing."""
+    with wired(api_keys=("one", "two"), upstream_key="three") as here:
+        told = here.status.document()["settings"]
+
+        values = {each["name"]: each["value"] for each in told}
+        assert values["API_KEY"] == "2 keys"
+        assert values["INFERENCE_SERVICE_KEY"] == "set"
+        assert values["BULK_API_KEY"] == "none"
+
+
+def _an_hour(here: Wired, **figures: Any) -> None:
+    here.reactor.advance(3600)
+    totals = here.watcher._totals
+    usual = {"calls": 1000, "parts": 1000, "requests": 1000, "batches": 1000}
+    for name, value in {**usual, **figures}.items():
+        setattr(totals, name, value)
+
+
+def test_without_calls_the_verdict_says_so(here: Wired) -> None:
+    """It is part of everything there is to say."""
+    status = here.status.document()
+
+    assert status["verdict"]["text"] == "Nobody has asked lately."
+    assert status["verdict"]["advice"] is None
+
+
+def test_the_verdict_is_of_the_last_hour(here: Wired) -> None:
+    """It says over how long it judges."""
+    _an_hour(here)
+
+    verdict = here.status.verdict()
+
+    assert verdict.calls == 1000
+    assert verdict.period_s == 3600
+
+
+@pytest.mark.parametrize(
+    ("settings", "obstacle", "setting"),
+    [
+        ({"slots": 1}, Obstacle.SLOT, "SLOTS"),
+        ({"budget": 64}, Obstacle.BUDGET, "BUDGET"),
+        ({"max_wait_ms": 20.0}, Obstacle.NOTHING, "MAX_WAIT_TIME=0"),
+        ({"max_batch_calls": 1}, Obstacle.NOTHING, "MAX_BATCH_SIZE"),
+    ],
+)
+def test_the_verdict_knows_the_settings_in_force(
+    settings: dict[str, Any], obstacle: Obstacle, setting: str
+) -> None:
+    """What the operator chose is what is advised to change."""
+    with wired(**settings) as here:
+        here.watcher.is_kept_by(obstacle)
+        _an_hour(here, full=1000)
+
+        advice = here.status.verdict().advice
+
+        assert advice is not None
+        assert advice.setting == setting
+
+
+@pytest.mark.parametrize(
+    ("takes", "setting"),
+    [
+        (None, "MAX_BATCH_INPUTS"),
+        (64, "MAX_BATCH_INPUTS"),
+        (32, "a higher limit of the inference server (--max-client-batch-size)"),
+    ],
+)
+def test_the_verdict_knows_what_the_upstream_takes(
+    here: Wired, takes: int | None, setting: str
+) -> None:
+    """More than that would be refused."""
+    here.service.discovery.facts = Facts(max_batch_inputs=takes)
+    _an_hour(here, full=100, batches=100, requests=100)
+
+    advice = here.status.verdict().advice
+
+    assert advice is not None
+    assert advice.setting == setting

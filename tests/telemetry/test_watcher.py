@@ -1,0 +1,420 @@
+"""Every event becomes a figure, and none ever costs an answer."""
+
+from collections.abc import Iterator
+
+import pytest
+from wired import START, Wired, wired
+
+from abproxy.batching.observing import Obstacle
+from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
+from abproxy.telemetry.recent import RecentBatch, RecentError
+
+
+@pytest.fixture
+def here() -> Iterator[Wired]:
+    """Put up a house."""
+    with wired() as house:
+        yield house
+
+
+def test_a_call_is_counted_by_route_and_status(here: Wired) -> None:
+    """With the time from its whole request to the end of its answer."""
+    here.call("a")
+    here.reactor.advance(0.25)
+    here.answer_all()
+
+    totals = here.watcher.totals()
+    assert (totals.calls, totals.errors) == (1, 0)
+    assert here.figure("calls_total", route="/embed", status="200") == 1
+    assert here.figure("call_duration_seconds_sum", route="/embed") == 0.25
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+def test_a_call_that_is_refused_upstream_is_an_error(here: Wired, status: int) -> None:
+    """It was answered, and not as its caller had hoped."""
+    here.call("a")
+    here.upstream.open[0].refuse(status)
+
+    totals = here.watcher.totals()
+    assert (totals.calls, totals.errors) == (1, 1)
+    assert here.figure("calls_total", route="/embed", status=str(status)) == 1
+    assert here.figure("call_duration_seconds_count", route="/embed") == 1
+
+
+def test_a_client_who_leaves_is_counted_as_499(here: Wired) -> None:
+    """It is no error, and its time says nothing."""
+    here.call("a").leave()
+
+    totals = here.watcher.totals()
+    assert (totals.calls, totals.errors, totals.cancelled) == (1, 0, 1)
+    assert here.figure("calls_total", route="/embed", status="499") == 1
+    assert here.figure("cancellations_total", route="/embed") == 1
+    assert here.figure("call_duration_seconds_count", route="/embed") is None
+
+
+def test_what_is_not_understood_is_counted_as_relayed(here: Wired) -> None:
+    """By its route if that is a batched one."""
+    here.ask("POST", "/embed", b"no JSON")
+
+    assert here.watcher.totals().relayed == 1
+    assert here.watcher.totals().calls == 0
+    assert here.figure("relayed_requests_total", route="/embed", status="200") == 1
+
+
+def test_paths_of_clients_are_no_labels(here: Wired) -> None:
+    """Whoever tries a thousand paths makes one line of them."""
+    here.ask("GET", "/one")
+    here.ask("GET", "/two")
+
+    assert here.figure("relayed_requests_total", route="other", status="200") == 2
+
+
+def test_our_own_pages_are_no_calls(here: Wired) -> None:
+    """Looking changes nothing."""
+    here.page("/-/status.json")
+
+    totals = here.watcher.totals()
+    assert (totals.calls, totals.relayed, totals.refused) == (0, 0, 0)
+
+
+def test_a_request_without_a_key_is_refused() -> None:
+    """It never became a call."""
+    with wired(api_keys=("key",)) as here:
+        here.call("a", key="another")
+
+        totals = here.watcher.totals()
+        assert (totals.refused, totals.refused_for_room, totals.calls) == (1, 0, 0)
+        assert here.figure("refusals_total", reason="key") == 1
+
+
+def test_a_call_without_room_is_refused_for_room() -> None:
+    """That is what a second server would help against."""
+    with wired(slots=1, max_waiting_inputs=1) as here:
+        here.call("leaves")
+        here.call("waits")
+        here.call("has no room")
+        here.answer_all()
+
+        totals = here.watcher.totals()
+        assert (totals.refused, totals.refused_for_room) == (1, 1)
+        assert here.figure("refusals_total", reason="waiting_room") == 1
+        assert here.figure("calls_total", route="/embed", status="429") == 1
+
+
+def test_a_call_that_fails_is_a_failure(here: Wired) -> None:
+    """It was taken, and came to nothing."""
+    here.call("a")
+    here.upstream.open[0].fail(UpstreamTimeout("too slow"))
+
+    totals = here.watcher.totals()
+    assert (totals.failed, totals.errors, totals.refused) == (1, 1, 0)
+    assert here.figure("failures_total", reason="upstream_timeout") == 1
+
+
+def test_a_failure_is_kept_with_what_it_said(here: Wired) -> None:
+    """Whoever looks sees when, what and why."""
+    here.call("a")
+    here.reactor.advance(1)
+    here.upstream.open[0].fail(UpstreamTimeout("too slow"))
+
+    [error] = here.watcher.recently.errors
+    assert error == RecentError(
+        at=START + 1, reason="upstream_timeout", message="too slow", times=1
+    )
+
+
+def test_a_bug_is_a_failure(here: Wired, nothing_leaked: list[object]) -> None:
+    """It is ours, and whoever looks is sent to the log."""
+    here.call("a")
+    here.upstream.open[0].fail(ZeroDivisionError("a bug"))
+
+    [error] = here.watcher.recently.errors
+    assert error.message == "a bug in abproxy; its log says more"
+    assert here.watcher.totals().failed == 1
+    assert here.figure("failures_total", reason="bug") == 1
+    nothing_leaked.clear()
+
+
+def test_want_of_room_is_kept_with_what_it_said() -> None:
+    """It is about us, and not about the request."""
+    with wired(rate_limit=1.0) as here:
+        here.call("a", "b")
+        here.call("c")
+        here.answer_all()
+
+        [error] = here.watcher.recently.errors
+        assert error.reason == "rate"
+        assert error.message
+
+
+def test_what_is_wrong_with_a_request_is_not_kept() -> None:
+    """Its message may hold a piece of it."""
+    with wired(max_body_bytes=10) as here:
+        here.call("much too large")
+
+        [error] = here.watcher.recently.errors
+        assert (error.reason, error.message) == ("body_size", "")
+
+
+def test_a_batch_is_counted_by_its_reason(here: Wired) -> None:
+    """With what was in it, and how long each call had waited."""
+    here.call("a", "b")
+    here.answer_all()
+
+    totals = here.watcher.totals()
+    assert (totals.batches, totals.full, totals.parts, totals.items) == (1, 0, 1, 2)
+    assert here.figure("batches_total", route="/embed", reason="free") == 1
+    assert here.figure("items_total", route="/embed") == 2
+    assert here.figure("batch_calls_sum") == 1
+    assert here.figure("batch_items_sum") == 2
+    assert here.figure("batch_fill_ratio_sum") == 2 / 32
+    assert here.figure("wait_seconds_count") == 1
+
+
+def test_waits_are_added_up() -> None:
+    """Each call of a batch has its own."""
+    with wired(max_batch_calls=2, max_wait_ms=1000.0) as here:
+        here.call("a")
+        here.reactor.advance(0.5)
+        here.call("b")
+        here.answer_all()
+
+        totals = here.watcher.totals()
+        assert (totals.full, totals.parts, totals.wait_s) == (1, 2, 0.5)
+        assert here.figure("batch_calls_sum") == 2
+        assert here.figure("wait_seconds_sum") == 0.5
+
+
+def test_a_call_that_leaves_alone_while_others_wait_was_crowded_out() -> None:
+    """They could not share its batch."""
+    with wired(slots=1) as here:
+        here.call("first")
+        here.call("alone")
+        here.call("another kind", truncate=True)
+        here.answer_all()
+
+        totals = here.watcher.totals()
+        assert (totals.batches, totals.crowded_out) == (3, 1)
+        assert totals.crowded_out_by_key == 0
+
+
+def test_a_call_that_only_its_key_keeps_apart_is_counted_as_such() -> None:
+    """One key for the server would help."""
+    with wired(slots=1) as here:
+        here.call("first")
+        here.call("alone", key="mine")
+        here.call("another", key="yours")
+        here.answer_all()
+
+        totals = here.watcher.totals()
+        assert (totals.crowded_out, totals.crowded_out_by_key) == (1, 1)
+
+
+def test_who_fills_a_batch_alone_is_not_crowded_out() -> None:
+    """No other would have had room."""
+    with wired(slots=1, max_batch_inputs=2) as here:
+        here.call("first")
+        here.call("another kind", truncate=True)
+        here.call("full", "by itself")
+        here.answer_all()
+
+        assert here.watcher.totals().full == 1
+        assert here.watcher.totals().crowded_out == 0
+
+
+def test_the_servers_time_is_charged_to_who_travelled_alone(here: Wired) -> None:
+    """So much for each input in a request of one call."""
+    here.call("a", "b")
+    here.reactor.advance(0.5)
+    here.answer_all()
+
+    totals = here.watcher.totals()
+    assert (totals.alone_batches, totals.alone_items, totals.alone_s) == (1, 2, 0.5)
+    assert totals.shared_batches == 0
+
+
+def test_the_servers_time_is_charged_to_who_travelled_together() -> None:
+    """So much for each input in a request of several calls."""
+    with wired(max_batch_calls=2, max_wait_ms=1000.0) as here:
+        here.call("a", "b")
+        here.call("c")
+        here.reactor.advance(0.5)
+        here.answer_all()
+
+        totals = here.watcher.totals()
+        shared = (totals.shared_batches, totals.shared_items, totals.shared_s)
+        assert shared == (1, 3, 0.5)
+        assert totals.alone_batches == 0
+
+
+def test_requests_at_the_same_time_share_it(here: Wired) -> None:
+    """The server worked for both in that second."""
+    here.call("a")
+    here.call("b")
+    here.reactor.advance(1)
+    here.upstream.open[1].answer()
+
+    assert here.watcher.totals().alone_s == 0.5
+    here.answer_all()
+
+
+def test_a_batch_that_is_back_is_kept_for_who_looks(here: Wired) -> None:
+    """The latest ones, with their times in ms."""
+    here.call("a", "b")
+    here.reactor.advance(0.25)
+    here.answer_all()
+
+    [batch] = here.watcher.recently.batches()
+    assert batch == RecentBatch(
+        serial=1,
+        at=START + 0.25,
+        route="/embed",
+        reason="free",
+        calls=1,
+        items=2,
+        wait_ms=0.0,
+        upstream_ms=250.0,
+    )
+
+
+def test_a_batch_that_failed_is_kept_without_a_time(here: Wired) -> None:
+    """And charged to nobody."""
+    here.call("a")
+    here.upstream.open[0].refuse(500)
+
+    [batch] = here.watcher.recently.batches()
+    assert batch.upstream_ms is None
+    assert here.watcher.totals().alone_batches == 0
+
+
+def test_requests_are_counted_by_what_came_of_them(here: Wired) -> None:
+    """By status, or by what went wrong."""
+    here.call("a")
+    here.reactor.advance(0.5)
+    here.answer_all()
+    here.call("b")
+    here.upstream.open[0].fail(UpstreamTimeout("too slow"))
+
+    assert here.watcher.totals().requests == 2
+    assert here.figure("upstream_requests_total", outcome="200") == 1
+    assert here.figure("upstream_requests_total", outcome="upstream_timeout") == 1
+    assert here.figure("upstream_request_seconds_sum") == 0.5
+
+
+def test_searching_for_a_bad_input_is_counted() -> None:
+    """Each halving is one."""
+    with wired(max_batch_calls=2, max_wait_ms=1000.0) as here:
+        here.call("a")
+        here.call("b")
+        here.upstream.open[0].refuse(422)
+        here.answer_all()
+
+        assert here.figure("isolations_total") == 1
+
+
+def test_sending_again_is_counted(here: Wired) -> None:
+    """After a connection that broke."""
+    here.call("a")
+    here.upstream.open[0].fail(ConnectionBroken("broken"))
+    here.answer_all()
+
+    assert here.figure("resends_total") == 1
+
+
+def test_waiting_on_is_counted_by_its_cause(here: Wired) -> None:
+    """The upstream is full, or is not to be reached."""
+    here.call("a")
+    here.upstream.open[0].refuse(429, b"Model is overloaded")
+    here.reactor.advance(0.05)
+    here.upstream.open[0].fail(CannotConnect("away"))
+    here.reactor.advance(0.1)
+    here.answer_all()
+
+    assert here.figure("put_backs_total", cause="full") == 1
+    assert here.figure("put_backs_total", cause="unreachable") == 1
+
+
+def test_what_keeps_batches_is_added_up_by_obstacle() -> None:
+    """As long as it is there."""
+    with wired(slots=1) as here:
+        here.call("a")
+        here.call("waits")
+        here.reactor.advance(2)
+        here.answer_all()
+        here.reactor.advance(5)
+
+        totals = here.watcher.totals()
+        assert totals.kept_by_slot_s == 2
+        assert totals.kept_by_budget_s == totals.kept_by_upstream_s == 0
+        assert here.watcher.keeping.obstacle is Obstacle.NOTHING
+
+
+def test_cpu_time_is_shared_by_calls_and_what_is_relayed(here: Wired) -> None:
+    """What this process has used lately, for each of them."""
+    used_s = here.watcher.totals().cpu_s
+    here.watcher.cpu_s = lambda: used_s + 1.0
+    here.call("a")
+    here.answer_all()
+    here.ask("GET", "/elsewhere")
+
+    assert here.watcher.cpu_s_per_call() == pytest.approx(0.5, abs=0.1)
+
+
+def test_without_calls_cpu_time_is_nobodys(here: Wired) -> None:
+    """Nothing is divided by nothing."""
+    here.watcher.cpu_s = lambda: 5.0
+
+    assert here.watcher.cpu_s_per_call() <= 5
+
+
+def test_totals_are_a_copy(here: Wired) -> None:
+    """What happens later does not change what was said."""
+    before = here.watcher.totals()
+
+    here.call("a")
+    here.answer_all()
+
+    assert (before.calls, before.batches, before.at) == (0, 0, START)
+    assert here.watcher.totals().calls == 1
+
+
+def test_a_mistake_in_watching_costs_no_answer(
+    here: Wired, nothing_leaked: list[object]
+) -> None:
+    """It is logged, and everybody is served."""
+    here.watcher.metrics = None
+
+    client = here.call("a")
+    here.answer_all()
+
+    [answer] = client.answers()
+    assert answer.status == 200
+    assert here.service.departures.budget.items_in_flight == 0
+    assert nothing_leaked
+    nothing_leaked.clear()
+
+
+@pytest.mark.parametrize(
+    ("what", "arguments"),
+    [
+        ("began", [None]),
+        ("answered_with", [None]),
+        ("left", [None]),
+        ("came_back", [None, 1.0]),
+        ("isolates", []),
+        ("sends_again", []),
+        ("puts_back", [None]),
+        ("is_kept_by", [None]),
+        ("sent", ["200", 0.1]),
+    ],
+)
+def test_whatever_is_told_a_mistake_stays_with_the_watcher(
+    here: Wired, nothing_leaked: list[object], what: str, arguments: list[object]
+) -> None:
+    """Every room may tell it everything without a care."""
+    watcher = here.watcher
+    watcher.metrics = watcher.recently = watcher.past = watcher.keeping = None
+
+    assert getattr(watcher, what)(*arguments) is None
+
+    nothing_leaked.clear()

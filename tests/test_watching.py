@@ -1,0 +1,340 @@
+"""How those who watch are put together with the rooms that they look into."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import msgspec
+import pytest
+from attrs import define, field
+from doubles import RecordingUpstream, reply
+from pytest_twisted import ensureDeferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransportWithDisconnection
+from twisted.logger import capturedLogs, formatEvent
+from wired import Reactor, Wired, wired
+
+from abproxy.messages import HeaderList, Outgoing
+from abproxy.settings import Settings, SettingsError
+from abproxy.watching import LAST_SPANS_S, Watch, make_watch
+from abproxy.web.observing import Several
+from abproxy.web.relay import unmarked
+
+REQUEST = Outgoing(path=b"/embed", headers=(), body=b"")
+CALL = msgspec.json.encode({"input": "a"})
+EMBEDDINGS = (
+    b'{"data":[{"embedding":[1],"index":0},{"embedding":[2],"index":1}],'
+    b'"usage":{"prompt_tokens":2,"total_tokens":2}}'
+)
+LOADING = (
+    b"HTTP/1.1 503 Service Unavailable\r\n"
+    b"Connection: close\r\nContent-Length: 7\r\n\r\nloading"
+)
+
+
+@define(eq=False)
+class Traces:
+    """Somebody who follows requests."""
+
+    shut_down: Callable[[], Any] = field(default=lambda: None)
+
+    def following(self, send: Any) -> Any:
+        """Follow what is sent."""
+        return lambda outgoing: send(outgoing).addCallback(lambda _: "followed")
+
+    def mark(self, _request: Any, headers: HeaderList) -> HeaderList:
+        """Put on a mark."""
+        return (*headers, (b"traceparent", b"ours"))
+
+
+def _watch(reactor: Any, tracing: Traces) -> Watch:
+    watch = make_watch(Settings(), reactor)
+    watch.tracing = tracing
+    return watch
+
+
+def refusal(**settings: Any) -> str:
+    """Say why nobody can watch as the operator wants it."""
+    with pytest.raises(SettingsError) as caught:
+        make_watch(Settings(**settings), Clock())
+    return str(caught.value)
+
+
+def test_by_default_only_figures_are_kept() -> None:
+    """Nothing is written for a request, and nobody follows it."""
+    watch = make_watch(Settings(), Clock())
+
+    assert watch.observer is watch.watcher
+    assert watch.access is None
+    assert watch.tracing is None
+    assert watch.mark is unmarked
+
+
+def test_what_is_sent_is_metered() -> None:
+    """The way upstream has a meter in it."""
+    watch, upstream = make_watch(Settings(), Clock()), RecordingUpstream()
+
+    watch.following(upstream.send)(REQUEST)
+    upstream.open[0].refuse(200)
+
+    assert watch.watcher.totals().requests == 1
+
+
+def test_traces_are_followed_on_all_ways() -> None:
+    """At the door, on the way of a batch, and on that of what is relayed."""
+    traces, upstream = Traces(), RecordingUpstream()
+    watch = _watch(Clock(), traces)
+    heard: list[object] = []
+
+    watch.following(upstream.send)(REQUEST).addCallback(heard.append)
+    upstream.open[0].refuse(200)
+
+    assert watch.observer == Several([watch.watcher, traces])
+    assert watch.mark == traces.mark
+    assert heard == ["followed"]
+    assert watch.watcher.totals().requests == 1
+
+
+def test_an_access_log_is_written_from_the_first_request_on(tmp_path: Path) -> None:
+    """Line by line, so that whoever reads it sees whole lines."""
+    file = tmp_path / "access.log"
+    with wired(access_log=str(file)) as here:
+        here.ask("GET", "/elsewhere")
+
+        assert file.read_text().endswith('"GET /elsewhere HTTP/1.1" 200 5 "-" "-"\n')
+
+
+def test_an_access_log_is_json_if_the_log_is(tmp_path: Path) -> None:
+    """Both may go to the same place."""
+    file = tmp_path / "access.log"
+    with wired(access_log=str(file), log_format="json") as here:
+        here.ask("GET", "/elsewhere")
+
+        assert msgspec.json.decode(file.read_text())["path"] == "/elsewhere"
+
+
+def test_an_access_log_goes_on_where_it_was(tmp_path: Path) -> None:
+    """A restart forgets nothing."""
+    file = tmp_path / "access.log"
+    file.write_text("before\n")
+    with wired(access_log=str(file)) as here:
+        here.ask("GET", "/elsewhere")
+
+    first, second = file.read_text().splitlines()
+    assert first == "before"
+    assert "/elsewhere" in second
+
+
+def test_an_access_log_may_go_to_standard_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As containers like it."""
+    with wired(access_log="-") as here:
+        here.ask("GET", "/elsewhere")
+        here.service.watch.reopen()
+        here.ask("GET", "/once/more")
+
+    written = capsys.readouterr().out
+    assert "/elsewhere" in written
+    assert "/once/more" in written
+
+
+def test_an_access_log_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
+    """That is how it is rotated."""
+    file = tmp_path / "access.log"
+    with wired(access_log=str(file)) as here:
+        here.ask("GET", "/old")
+        file.rename(tmp_path / "access.log.1")
+
+        here.service.watch.reopen()
+        here.ask("GET", "/new")
+
+    assert "/new" in file.read_text()
+    assert "/old" not in file.read_text()
+
+
+def test_without_an_access_log_there_is_none_to_open_anew() -> None:
+    """SIGHUP also means other things."""
+    watch = make_watch(Settings(), Clock())
+
+    watch.reopen()
+
+    assert watch.access is None
+
+
+def test_an_access_log_that_cannot_be_written_is_a_mistake(tmp_path: Path) -> None:
+    """It is found out at the start, and not at the first request."""
+    nowhere = str(tmp_path / "no/access.log")
+
+    assert refusal(access_log=nowhere) == (
+        f"cannot write to {nowhere}: No such file or directory"
+    )
+    assert refusal(access_log=str(tmp_path)) == (
+        f"cannot write to {tmp_path}: Is a directory"
+    )
+
+
+def test_traces_that_are_not_installed_are_a_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The message says how to get them."""
+    monkeypatch.setitem(sys.modules, "abproxy.telemetry.tracing", None)
+
+    assert refusal(otlp_endpoint="http://127.0.0.1:4318") == (
+        "OTEL_EXPORTER_OTLP_ENDPOINT is set, but traces need more: "
+        "pip install 'abproxy[tracing]'"
+    )
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    """Have Python's own logging as it was, also afterwards."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield root
+    root.handlers[:] = before
+
+
+def test_traces_that_are_wanted_are_made(root_logger: logging.Logger) -> None:
+    """And what their library has to say is heard in our log."""
+    before = len(root_logger.handlers)
+
+    watch = make_watch(Settings(otlp_endpoint="http://127.0.0.1:1"), Clock())
+    watch.tracing.shut_down()
+
+    assert watch.observer == Several([watch.watcher, watch.tracing])
+    assert len(root_logger.handlers) == before + 1
+
+
+def test_without_traces_nothing_is_left_to_send() -> None:
+    """Stopping takes no time."""
+    stopped: list[None] = []
+
+    make_watch(Settings(), Clock()).stop().addCallback(stopped.append)
+
+    assert stopped == [None]
+
+
+@ensureDeferred
+async def test_the_last_spans_are_sent_before_the_end() -> None:
+    """In a thread, as the library blocks."""
+    from twisted.internet import reactor  # noqa: PLC0415  not before it is chosen
+
+    sent = Event()
+
+    await _watch(reactor, Traces(sent.set)).stop()
+
+    assert sent.is_set()
+
+
+class Waiting(Reactor):
+    """Says when a thread has come back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_back = Event()
+
+    def callFromThread(self, callback: Any, *arguments: Any) -> None:  # noqa: N802
+        """Call, and say so."""
+        super().callFromThread(callback, *arguments)
+        self.is_back.set()
+
+
+def test_a_collector_that_is_away_does_not_keep_the_proxy() -> None:
+    """After a few seconds it ends without the last spans, and says so."""
+    reactor, collector = Waiting(), Event()
+    stopped: list[None] = []
+
+    _watch(reactor, Traces(collector.wait)).stop().addCallback(stopped.append)
+    reactor.advance(LAST_SPANS_S - 0.1)
+    early = list(stopped)
+    with capturedLogs() as events:
+        reactor.advance(0.1)
+    collector.set()
+
+    assert reactor.is_back.wait(timeout=10)
+    assert early == []
+    assert stopped == [None]
+    assert [formatEvent(event) for event in events] == ["The last spans were not sent"]
+
+
+def test_a_question_about_tokens_is_no_request_for_a_batch() -> None:
+    """With USAGE=exact each shared batch asks one; calls a request stay the truth."""
+    with wired(usage="exact", max_batch_calls=2, max_wait_ms=1000.0) as here:
+        here.connect().embed(CALL, path="/v1/embeddings")
+        here.connect().embed(CALL, path="/v1/embeddings")
+        here.upstream.open[0].done.callback(reply(200, EMBEDDINGS))
+
+        [asked] = here.upstream.open
+        asked.done.callback(reply(200, b"[[1],[1]]"))
+
+        assert asked.outgoing.path == b"/tokenize"
+        assert here.watcher.totals().calls_per_request == 2
+        assert here.figure("upstream_requests_total", outcome="200") == 1
+
+
+def _statuses(here: Wired, gate: Any, *paths: str) -> list[int]:
+    clients = [here.connect(gate.site) for _ in paths]
+    for client, path in zip(clients, paths, strict=True):
+        client.ask("GET", path)
+    here.relayed.flush()
+    return [client.answers("GET")[0].status for client in clients]
+
+
+OURS = ("/metrics", "/-/", "/-/status.json", "/-/openapi.json")
+
+
+def test_all_pages_are_at_the_clients_door_if_there_is_no_other() -> None:
+    """One port is enough for most."""
+    with wired() as here:
+        statuses = _statuses(here, here.service.gate, *OURS, "/-/healthy")
+
+        assert statuses == [200] * 5
+
+
+def test_pages_are_at_the_operators_door_if_there_is_one() -> None:
+    """At the clients' there is only health; the rest is the upstream's, or nothing."""
+    with wired(operations_port="0") as here:
+        gate, private = here.service.gate, here.service.private_gate
+
+        assert _statuses(here, private, *OURS, "/-/healthy") == [200] * 5
+        assert _statuses(here, gate, *OURS, "/-/healthy") == [200, 404, 404, 404, 200]
+
+
+def _connected(here: Wired) -> Any:
+    """Accept the one connection to the upstream; its transport."""
+    [(_host, _port, factory, *_)] = here.reactor.tcpClients
+    transport = StringTransportWithDisconnection()
+    transport.protocol = factory.buildProtocol(None)
+    transport.protocol.makeConnection(transport)
+    return transport
+
+
+@pytest.mark.parametrize("path", ["/health", "/ping"])
+def test_health_is_asked_of_the_upstream_on_the_same_path(path: str) -> None:
+    """With our own key, if there is one."""
+    with wired(upstream_key="key") as here:
+        client = here.connect()
+
+        client.ask("GET", path)
+        upstream = _connected(here)
+        upstream.protocol.dataReceived(LOADING)
+        upstream.loseConnection()
+
+        assert upstream.value().startswith(f"GET {path} HTTP/1.1\r\n".encode())
+        assert b"\r\nAuthorization: Bearer key\r\n" in upstream.value()
+        [answer] = client.answers("GET")
+        assert (answer.status, answer.body) == (503, b"loading")
+
+
+def test_health_says_at_every_door_that_the_proxy_drains() -> None:
+    """It is the clients' door that closes."""
+    with wired(operations_port="0") as here:
+        here.service.site.drain()
+        private = here.service.private_gate
+
+        assert _statuses(here, private, "/health") == [503]
+        here.reactor.advance(0)

@@ -1,0 +1,120 @@
+"""What the door tells whoever watches."""
+
+from typing import Any
+
+import pytest
+from attrs import define, field
+from webdoubles import Client, InMemoryProxy, OpenUpstream, Upstream, in_memory_proxy
+
+from abproxy.errors import ProxyError
+from abproxy.web.observing import Several, Unwatched
+from abproxy.web.request import DoorRequest
+
+
+@define(eq=False)
+class Notes:
+    """Whoever watches, and writes everything down."""
+
+    told: list[tuple[str, Any]] = field(factory=list)
+
+    def began(self, request: DoorRequest) -> None:
+        self.told.append(("began", request.path))
+
+    def ended(self, request: DoorRequest, *, gone: bool) -> None:
+        self.told.append(("gone" if gone else "ended", request.path))
+
+    def answered_with(self, error: ProxyError) -> None:
+        self.told.append(("answered with", error.reason))
+
+
+def _watched(proxy: InMemoryProxy, observer: Any) -> InMemoryProxy:
+    proxy.site.observer = proxy.door.observer = observer
+    return proxy
+
+
+def _call(proxy: InMemoryProxy) -> Client:
+    client = proxy.connect()
+    client.embed(b'{"inputs":"a"}')
+    proxy.flush()
+    return client
+
+
+def test_a_request_begins_and_ends() -> None:
+    """In that order, when it is there and when its answer is complete."""
+    notes, upstream = Notes(), Upstream()
+    proxy = _watched(in_memory_proxy(upstream), notes)
+
+    _call(proxy)
+    before = list(notes.told)
+    upstream.answer(0, b"[[1]]")
+    proxy.flush()
+
+    assert before == [("began", b"/embed")]
+    assert notes.told[1:] == [("ended", b"/embed")]
+
+
+def test_a_client_who_leaves_is_gone() -> None:
+    """Its answer will never be complete."""
+    notes = Notes()
+    proxy = _watched(in_memory_proxy(Upstream()), notes)
+
+    _call(proxy).leave()
+
+    assert notes.told == [("began", b"/embed"), ("gone", b"/embed")]
+
+
+def test_an_answer_of_our_own_is_told_before_the_end() -> None:
+    """With what it was."""
+    notes = Notes()
+    proxy = _watched(in_memory_proxy(OpenUpstream(), api_keys=("key",)), notes)
+
+    _call(proxy)
+
+    assert notes.told == [
+        ("began", b"/embed"),
+        ("answered with", "key"),
+        ("ended", b"/embed"),
+    ]
+
+
+def test_a_refusal_before_there_is_a_request_is_told() -> None:
+    """A body that is too large is not even read."""
+    notes = Notes()
+    proxy = _watched(in_memory_proxy(OpenUpstream(), max_body_bytes=4), notes)
+
+    _call(proxy)
+
+    assert notes.told[0] == ("answered with", "body_size")
+
+
+def test_several_who_watch_are_all_told() -> None:
+    """Everything, and in the same order."""
+    one, other = Notes(), Notes()
+    proxy = in_memory_proxy(OpenUpstream(), api_keys=("key",))
+    _watched(proxy, Several([one, other]))
+
+    _call(proxy)
+
+    assert [what for what, _ in one.told] == ["began", "answered with", "ended"]
+    assert other.told == one.told
+
+
+def test_where_nobody_watches_everybody_is_served() -> None:
+    """Nothing is noted."""
+    proxy = _watched(in_memory_proxy(OpenUpstream(), api_keys=("key",)), Unwatched())
+
+    answer = proxy.ask("GET", "/info", b"", ("Authorization", "Bearer key"))
+    refused = proxy.ask("GET", "/info")
+
+    assert (answer.status, refused.status) == (200, 401)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_any_number_may_watch(count: int) -> None:
+    """Each is told once."""
+    observers = [Notes() for _ in range(count)]
+    proxy = _watched(in_memory_proxy(OpenUpstream()), Several(observers))
+
+    _call(proxy)
+
+    assert [len(notes.told) for notes in observers] == [2] * count

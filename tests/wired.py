@@ -1,0 +1,161 @@
+"""
+The whole house as `wire` puts it together, on a clock and without a network.
+
+Clients speak HTTP over transports in memory; batches go to an upstream that is
+told what to do, and what is relayed to a resource.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from attrs import define, field
+from doubles import RecordingUpstream
+from treq.testing import RequestTraversalAgent
+from twisted.internet.testing import (
+    MemoryReactorClock,
+    StringTransportWithDisconnection,
+)
+from twisted.web.resource import Resource
+from webdoubles import Answer, Client, OpenUpstream
+
+from abproxy.service import ProxyService
+from abproxy.settings import Settings
+from abproxy.web.site import DoorSite
+from abproxy.wiring import wire
+
+__all__ = ["START", "Reactor", "Wired", "wired"]
+
+START = 1_700_000_000.0
+"""The moment at which every house is put up: 14 November 2023, 22:13:20 UTC."""
+
+
+class Reactor(MemoryReactorClock):
+    """Clock and network in memory; signals are heard at once."""
+
+    def callFromThread(self, callback: Callable[..., Any], *arguments: Any) -> None:  # noqa: N802
+        """Call *callback*: there is but one thread."""
+        callback(*arguments)
+
+
+@define(kw_only=True, eq=False)
+class Wired:
+    """A house that is put together, but not started."""
+
+    reactor: Reactor
+    service: ProxyService
+    upstream: RecordingUpstream
+    relayed: RequestTraversalAgent
+    clients: list[Client] = field(factory=list)
+
+    @property
+    def watcher(self) -> Any:
+        """Whoever watches."""
+        return self.service.watch.watcher
+
+    @property
+    def status(self) -> Any:
+        """Whoever knows all there is to say."""
+        verdict: Any = self.service.verdict
+        return verdict.__self__
+
+    @property
+    def door(self) -> Any:
+        """The clients' door."""
+        reloading: Any = self.service.reload
+        return reloading.__self__.door
+
+    def connect(self, site: DoorSite | None = None, address: Any = None) -> Client:
+        """Open a connection to the clients' door, or to another, from an *address*."""
+        channel: Any = (site or self.service.site).buildProtocol(None)
+        transport = StringTransportWithDisconnection(peerAddress=address)
+        transport.protocol = channel
+        channel.makeConnection(transport)
+        client = Client(transport, channel)
+        self.clients.append(client)
+        return client
+
+    def call(
+        self, *texts: str, key: str | None = None, path: str = "/embed", **more: Any
+    ) -> Client:
+        """Ask for the embeddings of *texts*."""
+        client = self.connect()
+        headers = [("Authorization", f"Bearer {key}")] if key else []
+        body = msgspec.json.encode({"inputs": texts, **more})
+        client.embed(body, *headers, path=path)
+        return client
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", *headers: tuple[str, str]
+    ) -> Answer:
+        """Ask on a connection of its own, and take the answer."""
+        client = self.connect()
+        client.ask(method, path, body, *headers)
+        self.relayed.flush()
+        [answer] = client.answers(method)
+        return answer
+
+    def page(self, path: str, key: str = "") -> Any:
+        """Read a page of ours that is JSON."""
+        shown = ("Authorization", f"Bearer {key}")
+        return msgspec.json.decode(self.ask("GET", path, b"", shown).body)
+
+    def figure(self, name: str, **labels: str) -> float | None:
+        """Read one figure as Prometheus would; None if there is none."""
+        registry = self.watcher.metrics.registry
+        found: float | None = registry.get_sample_value(f"abproxy_{name}", labels)
+        return found
+
+    def answer_all(self) -> None:
+        """Let the upstream answer whatever is open, and what follows."""
+        while self.upstream.open:
+            sent = self.upstream.open[0]
+            if sent.outgoing.body:
+                sent.answer()
+            else:
+                sent.refuse(404)
+
+    def close(self) -> None:
+        """Let all clients leave; nothing may be left to do."""
+        for client in self.clients:
+            client.leave()
+        self.service.departures.stop()
+        assert not self.reactor.getDelayedCalls()
+
+
+@contextmanager
+def wired(elsewhere: Resource | None = None, **settings: Any) -> Iterator[Wired]:
+    """
+    Put the house together.
+
+    Args:
+        elsewhere: where requests go that are relayed.
+        settings: what the operator chose.
+    """
+    reactor = Reactor()
+    reactor.advance(START)
+    chosen = Settings(**{"port": "0", **settings})
+    service: Any = wire(chosen, reactor)
+    service.departures.gathers = False  # each departure is seen at once
+    upstream = RecordingUpstream()
+    agent = RequestTraversalAgent(elsewhere or OpenUpstream())
+    house = Wired(reactor=reactor, service=service, upstream=upstream, relayed=agent)
+    house.door.relay.agent = agent
+    service.discovery.send = house.status.condition.following(upstream.send)
+    try:
+        yield house
+        house.close()
+    finally:
+        _let_go(service)
+
+
+def _let_go(service: ProxyService) -> None:
+    """Close what `wire` has opened."""
+    gates: list[Any] = [service.gate, service.private_gate]
+    for gate in filter(None, gates):
+        gate.listener.socket.close()
+    access = service.watch.access
+    if access is not None and access._file is not sys.stdout:
+        access._file.close()
