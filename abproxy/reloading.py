@@ -111,6 +111,7 @@ class Reloading:
         door.keys = keys_for(settings)
         door.receiving = Receiving(credentials=credentials)
         door.relay.credentials = credentials
+        door.relay.connect_patience_s = settings.connect_patience_s
         door.callers = callers_for(settings)
         door.rates.inputs_per_s = settings.rate_limit
         departures.max_wait_s = settings.max_wait_ms / 1000

@@ -219,6 +219,7 @@ def _door(
         credentials=credentials_for(settings),
         clock=reactor,
         timeout_s=settings.upstream_timeout_s,
+        connect_patience_s=settings.connect_patience_s,
     )
     return Door(
         keys=keys_for(settings),

@@ -87,6 +87,7 @@ def test_limits_change_without_a_restart(file: Path) -> None:
         "MAX_WAITING_INPUTS=7",
         "RATE_LIMIT=9",
         "OVERSIZE=refuse",
+        "CONNECT_PATIENCE=2",
     )
     file.write_text("\n".join(lines), encoding="utf-8")
 
@@ -100,6 +101,8 @@ def test_limits_change_without_a_restart(file: Path) -> None:
     assert departures.room.max_items == 7
     assert proxy.door.rates.inputs_per_s == 9
     assert not departures.splits
+    assert departures.patience.connect_s == 2
+    assert proxy.door.relay.connect_patience_s == 2
 
 
 def test_a_budget_that_is_taken_away_follows_again(file: Path) -> None:

@@ -221,6 +221,7 @@ def in_memory_proxy(
             credentials=credentials,
             clock=clock,
             timeout_s=timeout_s,
+            connect_patience_s=5.0,
         ),
         task=lambda: task,
     )

@@ -31,6 +31,12 @@ RETRY_S = 1.0
 TIMEOUT_S = 10.0
 """How long an answer may take, in seconds: a busy server is slow to answer."""
 
+NO_KEY = (
+    "it wants a key for /info: set INFERENCE_SERVICE_KEY, or the limits by hand "
+    "with MAX_BATCH_INPUTS and BUDGET"
+)
+WRONG_KEY = "it does not accept INFERENCE_SERVICE_KEY"
+
 Send = Callable[[Outgoing], Deferred[Reply]]
 
 
@@ -127,10 +133,7 @@ class Discovery:
             self._trouble = ""
             self._believe(facts)
         elif reply.status in {401, 403}:
-            self._note_trouble(
-                "it wants a key for /info: set INFERENCE_SERVICE_KEY, or the limits "
-                "by hand with MAX_BATCH_INPUTS and BUDGET"
-            )
+            self._note_trouble(NO_KEY if self.credentials.key is None else WRONG_KEY)
         else:
             self._note_trouble(f"it answers /info with {reply.status}, unlike TEI")
 

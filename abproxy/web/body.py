@@ -89,18 +89,16 @@ class BodyStream:
     def complete(self) -> None:
         """Note that the client has sent everything."""
         self.is_complete = True
-        if self._consumer is not None and not self._sent.called:
-            self._sent.callback(None)
+        self._end_if_sent()
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
         """Send to *consumer*; fires when all was sent."""
+        self.resumeProducing()
         waiting, self._waiting = self._waiting, []
         self._consumer = consumer
-        self.resumeProducing()
         for data in waiting:
             consumer.write(data)
-        if self.is_complete:
-            self._sent.callback(None)
+        self._end_if_sent()
         return self._sent
 
     def stopProducing(self) -> None:
@@ -126,6 +124,18 @@ class BodyStream:
         if self._holds:
             self._holds = False
             self._source.resumeProducing()
+            self._end_if_sent()
+
+    def _end_if_sent(self) -> None:
+        """
+        Say that all was sent, but not while the upstream wants a pause.
+
+        Its connection would go on to resume whoever comes next, and break: a
+        producer that was never paused must not be resumed.
+        """
+        is_sent = self.is_complete and self._consumer is not None and not self._holds
+        if is_sent and not self._sent.called:
+            self._sent.callback(None)
 
     def tell(self) -> int:
         """Be a file: Twisted asks how much was written, to no purpose here."""

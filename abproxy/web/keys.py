@@ -7,6 +7,7 @@ door is not for a stranger to find out.
 """
 
 import hmac
+import re
 
 from attrs import field, frozen
 from twisted.web.server import Request
@@ -24,12 +25,16 @@ _PUBLIC = frozenset(
     }
 )
 
+_DOCUMENT = re.compile(rb"/docs/(?:[\w-][\w.-]*)?")
+"""A file of the documentation; `/docs/../info` may be another to a server."""
+
 
 def _is_public(request: Request) -> bool:
     if request.method == b"OPTIONS":
         return True
-    known = request.path in _PUBLIC or request.path.startswith(b"/docs/")
-    return request.method in _READS and known
+    if request.method not in _READS:
+        return False
+    return request.path in _PUBLIC or bool(_DOCUMENT.fullmatch(request.path))
 
 
 @frozen(kw_only=True)

@@ -5,19 +5,22 @@ Both bodies stream; whoever is slower slows the other.  A body that breaks off
 upstream breaks off here as well: a shortened answer must not look complete.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, BinaryIO, cast
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import NO_BODY_CODES, PotentialDataLoss
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
 
-from abproxy.errors import BadRequest, ProxyError
+from abproxy.batching.trouble import FIRST_PAUSE_S, LONGEST_PAUSE_S
+from abproxy.errors import BadRequest, CannotConnect, ProxyError
 from abproxy.foreign import as_headers, timed_out, translate
 from abproxy.headers import Credentials, end_to_end
 from abproxy.messages import HeaderList
@@ -29,6 +32,8 @@ __all__ = ["Mark", "Relay", "unmarked"]
 
 Mark = Callable[[DoorRequest, HeaderList], HeaderList]
 """Add something to the headers with which a request is passed on."""
+
+Attempt = Callable[[], Awaitable[IResponse]]
 
 
 def unmarked(_request: DoorRequest, headers: HeaderList) -> HeaderList:
@@ -50,6 +55,9 @@ class Relay:
 
     timeout_s: float
     """How long the upstream may take to begin its answer, or fall silent."""
+
+    connect_patience_s: float
+    """How long a request waits for an upstream that cannot be reached."""
 
     async def pass_on(self, request: DoorRequest) -> None:
         """
@@ -81,8 +89,33 @@ class Relay:
         if not request.uri.startswith(b"/"):
             raise BadRequest("the request target must be a path")
         url = self.base_url.encode() + request.uri
+        return await self._patiently(
+            lambda: self._try(request.method, url, headers, body)
+        )
+
+    async def _patiently(self, attempt: Attempt) -> IResponse:
+        """
+        Try again, as long as the upstream cannot be reached.
+
+        Nothing was sent then: the body is still all here, or to come.
+        """
+        until = self.clock.seconds() + self.connect_patience_s
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await attempt()
+            except CannotConnect:
+                left_s = until - self.clock.seconds()
+                if left_s <= 0:
+                    raise
+            await deferLater(self.clock, min(pause_s, left_s))
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _try(
+        self, method: bytes, url: bytes, headers: Headers, body: BodyStream | None
+    ) -> IResponse:
         try:
-            head = self.agent.request(request.method, url, headers, body)
+            head = self.agent.request(method, url, headers, body)
             head.addTimeout(self.timeout_s, self.clock, timed_out)
             return await head
         except (CancelledError, ProxyError):

@@ -1,5 +1,6 @@
 """When a batch leaves, and who is on board."""
 
+import attrs
 import pytest
 from doubles import House, call_of, house, texts
 
@@ -231,6 +232,23 @@ def test_a_reply_to_one_part_of_a_large_call_is_the_answer() -> None:
     assert call.reply.status == 422
     assert call.reply.body == b"too long"
     assert [sent.was_cancelled for sent in proxy.upstream.sent] == [True, False, True]
+    assert proxy.is_at_rest
+
+
+@pytest.mark.parametrize("inputs", [4, 8])
+@pytest.mark.parametrize("status", [413, 422])
+def test_what_has_become_too_many_is_cut_anew(status: int, inputs: int) -> None:
+    """An upstream that takes fewer at once says so: with 413 up to TEI 1.8."""
+    proxy = house(items=4)
+    call = proxy.submit(*texts(inputs))
+
+    proxy.departures.learn(attrs.evolve(proxy.departures.caps, items=2), ceiling=512)
+    for sent in proxy.upstream.open:
+        sent.refuse(status, b"too many")
+    while proxy.upstream.open:
+        proxy.upstream.open[-1].answer()
+
+    assert call.is_right
     assert proxy.is_at_rest
 
 

@@ -104,3 +104,22 @@ def test_any_message_makes_a_body(message: str) -> None:
     body = error_reply(ProxyError(message), EMBED).body
 
     assert json.loads(body)["error_type"] == "Backend"
+
+
+def test_a_shared_answer_says_where_the_time_went() -> None:
+    """Of a call that was cut up the slowest part counts."""
+    shares = [
+        Share(
+            reply=reply(),
+            slice=Slice(rows=[b"[1]"]),
+            calls=calls,
+            queue_s=queue_s,
+            upstream_s=upstream_s,
+        )
+        for calls, queue_s, upstream_s in [(1, 0.25, 0.5), (3, 0.125, 0.75)]
+    ]
+
+    answer = write_answer(call_of("a", "b"), shares)
+
+    [timing] = [value for name, value in answer.headers if name == b"Server-Timing"]
+    assert timing == b'queue;dur=250.0, upstream;dur=750.0, batch;desc="3 calls"'

@@ -89,12 +89,13 @@ async def test_a_restart_with_lower_limits_is_an_error_for_nobody() -> None:
         await here.comes_to_rest()
 
 
+@pytest.mark.parametrize("path", ["/embed", "/"])
 @ensureDeferred
-async def test_an_upstream_that_is_away_at_start_may_come_later() -> None:
-    """The proxy serves at once, and its callers wait for the upstream."""
+async def test_an_upstream_that_is_away_at_start_may_come_later(path: str) -> None:
+    """Its callers wait, also where it is not known yet what may be batched."""
     async with street(is_up=False) as here:
         [caller] = await here.crowd(1)
-        asked = caller.embed("a")
+        asked = caller.post(path, b'{"inputs":["a"]}')
         await sleep(0.3)
 
         here.upstream.start()
@@ -104,13 +105,18 @@ async def test_an_upstream_that_is_away_at_start_may_come_later() -> None:
         await here.comes_to_rest()
 
 
+@pytest.mark.parametrize("path", ["/embed", "/"])
 @ensureDeferred
-async def test_an_upstream_that_stays_away_is_a_502_when_patience_ends() -> None:
+async def test_an_upstream_that_stays_away_is_a_502_when_patience_ends(
+    path: str,
+) -> None:
     """Nobody waits for ever."""
     async with street(is_up=False, connect_patience_s=0.3) as here:
         callers = await here.crowd(20)
 
-        answers = await together(caller.embed("a") for caller in callers)
+        answers = await together(
+            caller.post(path, b'{"inputs":["a"]}') for caller in callers
+        )
 
         assert [answer.status for answer in answers] == [502] * 20
         await here.comes_to_rest()

@@ -160,6 +160,21 @@ def test_a_server_that_wants_a_key_is_asked_again_in_a_minute() -> None:
     assert [call.getTime() for call in asking.clock.getDelayedCalls()] == [60]
 
 
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [(None, "set INFERENCE_SERVICE_KEY"), ("k3y", "does not accept")],
+)
+def test_who_is_shut_out_is_told_what_to_do(key: str | None, advice: str) -> None:
+    """A key that is missing is no key that is wrong; neither shows it."""
+    asking = Asking(key=key)
+    with capturedLogs() as events:
+        asking.upstream.sent[0].refuse(401, b"")
+
+    [told] = [event["why"] for event in events if "why" in event]
+    assert advice in told
+    assert "k3y" not in told
+
+
 def test_a_server_that_is_no_tei_is_no_trouble() -> None:
     """It is served with defaults, and the log says so."""
     with capturedLogs() as logged:

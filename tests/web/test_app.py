@@ -410,6 +410,41 @@ def test_a_call_on_an_open_connection_is_served_while_draining(
     assert client.answers()[0].header("Connection") == "close"
 
 
+def test_calls_with_different_queries_are_sent_with_their_own(
+    upstream: Upstream,
+) -> None:
+    """A query may choose another version or deployment of the model."""
+    proxy = in_memory_proxy(upstream, max_wait_s=1, slots=3)
+
+    for query in ("", "?v=1", "?v=1", "?v=2"):
+        proxy.connect().embed(b'{"inputs":"a"}', path=f"/embed{query}")
+    proxy.clock.advance(1)
+    proxy.flush()
+
+    sent = [
+        (request.uri, len(json.loads(body)["inputs"]))
+        for request, body in zip(upstream.requests, upstream.bodies, strict=True)
+    ]
+    assert sent == [(b"/embed", 1), (b"/embed?v=1", 2), (b"/embed?v=2", 1)]
+    for client in proxy.channels:
+        client.leave()
+
+
+def test_a_call_of_two_types_is_relayed(upstream: Upstream) -> None:
+    """Which of them counts is for the upstream to say."""
+    proxy = in_memory_proxy(upstream, max_wait_s=1)
+    client = proxy.connect()
+    types = [("Content-Type", kind) for kind in ("application/json", "text/plain")]
+
+    client.ask("POST", "/embed", b'{"inputs":"a"}', *types)
+    proxy.flush()
+
+    [request] = upstream.requests
+    told = request.requestHeaders.getRawHeaders("Content-Type")
+    assert told == ["application/json", "text/plain"]
+    client.leave()
+
+
 @pytest.mark.parametrize("query", ["?a[]=1", '?a="x"', "?a=|"])
 def test_a_query_that_could_be_spelled_anew_is_relayed(
     upstream: Upstream, query: str

@@ -169,6 +169,27 @@ def test_a_slow_upstream_slows_the_client(source: Source) -> None:
     assert (while_slow, source.is_paused) == (True, False)
 
 
+@pytest.mark.parametrize("comes_late", [True, False])
+def test_the_end_is_not_told_to_an_upstream_that_wants_a_pause(
+    source: Source,
+    comes_late: bool,  # noqa: FBT001
+) -> None:
+    """Its connection would wake up the next request in the place of this one."""
+    body = BodyStream(None, source)
+    upstream = Upstream(body, fills_up=True)
+    if comes_late:
+        upstream.start()
+    body.write(b"x" * (MAX_BUFFERED + 1))
+    body.complete()
+    if not comes_late:
+        upstream.start()
+
+    while_full = list(upstream.sent)
+    body.resumeProducing()
+
+    assert (while_full, upstream.sent) == ([], [None])
+
+
 def test_a_client_that_somebody_else_has_paused_stays_paused(source: Source) -> None:
     """It does not read its answers, and is not to send more requests."""
     body = BodyStream(0, source)

@@ -16,6 +16,8 @@ PROTECTED = [
     ("GET", "/embed"),
     ("GET", "/nobody/knows"),
     ("POST", "/health"),
+    ("GET", "/docs/../info"),
+    ("GET", "/docs/%2e%2e/info"),
 ]
 PUBLIC = [
     ("GET", "/"),
@@ -23,6 +25,7 @@ PUBLIC = [
     ("GET", "/ping"),
     ("GET", "/metrics"),
     ("GET", "/docs/"),
+    ("GET", "/docs/swagger-ui.css"),
     ("GET", "/api-doc/openapi.json"),
     ("OPTIONS", "/embed"),
 ]

@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_twisted
 from attrs import define, field
 from rawdoubles import Peer, Street, answering, street, turn
+from twisted.internet.defer import fail
+from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from webdoubles import in_memory_proxy
@@ -507,3 +510,60 @@ async def test_an_early_answer_does_not_wait_for_the_upload(real: Street) -> Non
 
     assert received.startswith(b"HTTP/1.1 413 ")
     assert (await client.until(b"fine")).count(b"HTTP/1.1 ") == 2
+
+
+@define(eq=False)
+class Away:
+    """An agent that cannot reach the upstream for a number of times."""
+
+    agent: Any
+    times: int
+
+    def request(self, *asked: Any) -> Any:
+        if not self.times:
+            return self.agent.request(*asked)
+        self.times -= 1
+        return fail(Refused())
+
+
+@pytest.mark.parametrize("path", ["/", "/rerank"])
+def test_an_upstream_that_is_away_is_waited_for(path: str) -> None:
+    """The request is sent when it comes back, with its body."""
+    proxy = in_memory_proxy(Answering(body=b"fine"))
+    proxy.door.relay.agent = Away(proxy.door.relay.agent, times=4)
+    client = proxy.connect()
+
+    client.ask("POST", path, b'{"query":"a"}', ("Content-Type", "application/json"))
+    at_once = client.answers()
+    proxy.be_patient(client)
+
+    assert at_once == []
+    assert [answer.body for answer in client.answers()] == [b"fine"]
+
+
+def test_an_upstream_that_stays_away_is_a_502_when_patience_ends() -> None:
+    """Nobody waits for ever."""
+    proxy = in_memory_proxy(Answering())
+    proxy.door.relay.agent = Away(proxy.door.relay.agent, times=1000)
+    client = proxy.connect()
+    client.send(GET)
+
+    for _ in range(49):
+        proxy.clock.advance(0.1)
+    before = client.answers()
+    proxy.clock.advance(0.2)
+
+    assert before == []
+    assert [answer.status for answer in client.answers()] == [502]
+
+
+def test_who_leaves_while_the_upstream_is_away_is_forgotten() -> None:
+    """No timer is left for it."""
+    proxy = in_memory_proxy(Answering())
+    proxy.door.relay.agent = Away(proxy.door.relay.agent, times=1000)
+    client = proxy.connect()
+    client.send(GET)
+
+    client.leave()
+
+    assert not proxy.clock.getDelayedCalls()

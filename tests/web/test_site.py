@@ -459,6 +459,7 @@ def test_a_relayed_body_without_a_length_has_a_limit_too() -> None:
 
     client.send(b"b\r\n" + b"x" * 11 + b"\r\n")
     proxy.clock.advance(0)
+    proxy.flush()
 
     assert client.transport.disconnecting or not client.transport.connected
 

@@ -7,6 +7,9 @@ import litellm
 import pytest
 from ways import KEY, TEXTS, TOO_LONG, Ways, slices
 
+# It imports on demand, and what it imports warns of what else is installed.
+pytestmark = pytest.mark.filterwarnings("default::UserWarning")
+
 THOUSAND = [f"{text} {number}" for number in range(17) for text in TEXTS]
 
 
