@@ -8,6 +8,7 @@ out.
 
 from attrs import frozen
 
+from abproxy.batching.observing import Obstacle
 from abproxy.telemetry.advice import COMPANY, OFTEN, Advice, Situation, advise
 from abproxy.telemetry.totals import Totals
 
@@ -45,6 +46,12 @@ class Verdict:
     budget_limited: float
     """The same for full batches and the budget."""
 
+    upstream_limited: float
+    """The share of the time in which the upstream took no work."""
+
+    limited_by: Obstacle
+    """Which of the three mattered most, if any did."""
+
     period_s: float
     """Over how many seconds."""
 
@@ -68,8 +75,20 @@ def judge(lately: Totals, situation: Situation) -> Verdict:
         shared_ms_per_item=lately.shared_ms_per_item,
         slot_limited=lately.share_of_time(lately.kept_by_slot_s),
         budget_limited=lately.share_of_time(lately.kept_by_budget_s),
+        upstream_limited=lately.share_of_time(lately.kept_by_upstream_s),
+        limited_by=_limited_by(lately),
         period_s=lately.at,
     )
+
+
+def _limited_by(lately: Totals) -> Obstacle:
+    kept_s = {
+        Obstacle.UPSTREAM: lately.kept_by_upstream_s,
+        Obstacle.BUDGET: lately.kept_by_budget_s,
+        Obstacle.SLOT: lately.kept_by_slot_s,
+    }
+    often = (each for each in kept_s if lately.share_of_time(kept_s[each]) > OFTEN)
+    return next(often, Obstacle.NOTHING)
 
 
 def _too_few(lately: Totals) -> str:
