@@ -20,7 +20,6 @@ _PUBLIC = frozenset(
     {
         *(b"/", b"/health", b"/ping", b"/metrics", b"/docs", b"/api-doc/openapi.json"),
         *(b"/-/healthy", b"/-/ready", b"/-/docs", b"/-/openapi.json"),
-        *(b"/-/live.js", b"/-/page.css"),
     }
 )
 
@@ -28,8 +27,15 @@ _PUBLIC = frozenset(
 def _is_public(request: Request) -> bool:
     if request.method == b"OPTIONS":
         return True
-    known = request.path in _PUBLIC or request.path.startswith(b"/docs/")
+    path = request.path
+    known = path in _PUBLIC or path.startswith(b"/docs/") or _is_of_a_page(path)
     return request.method in _READS and known
+
+
+def _is_of_a_page(path: bytes) -> bool:
+    # Scripts and styles hold no figures, and the page that asks for the key
+    # is made of them.
+    return path.startswith(b"/-/") and path.endswith((b".js", b".css"))
 
 
 @frozen(kw_only=True)

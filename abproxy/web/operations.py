@@ -28,6 +28,10 @@ OURS = b"/-/"
 
 READS = frozenset({b"GET", b"HEAD"})
 
+PAGES = resources.files("abproxy.web") / "pages"
+KINDS = {".js": b"text/javascript; charset=utf-8", ".css": b"text/css; charset=utf-8"}
+"""What our pages are made of, by the ends of file names."""
+
 OK, MOVED, UNAUTHORIZED, NOT_FOUND, NOT_ALLOWED = 200, 308, 401, 404, 405
 
 _POLICY = b"; ".join(
@@ -62,8 +66,7 @@ class Page:
     @classmethod
     def of(cls, name: str, kind: bytes) -> "Page":
         """Read the file *name* that comes along."""
-        file = resources.files("abproxy.web") / "pages" / name
-        return cls(kind, file.read_bytes())
+        return cls(kind, (PAGES / name).read_bytes())
 
     def reply(self) -> Reply:
         """Send it."""
@@ -158,8 +161,17 @@ def own_pages(
         b"/-/openapi.json": _always(
             Page(b"application/json", msgspec.json.encode(description))
         ),
-        b"/-/live.js": _always(Page.of("live.js", b"text/javascript; charset=utf-8")),
-        b"/-/page.css": _always(Page.of("page.css", b"text/css; charset=utf-8")),
+        **_parts(),
+    }
+
+
+def _parts() -> Pages:
+    """Serve the scripts and styles of our pages, whichever there are."""
+    return {
+        OURS + file.name.encode(): _always(Page.of(file.name, kind))
+        for file in PAGES.iterdir()
+        for ending, kind in KINDS.items()
+        if file.name.endswith(ending)
     }
 
 
