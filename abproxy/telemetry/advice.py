@@ -61,6 +61,14 @@ def advise(lately: Totals, situation: Situation) -> Advice | None:
     return next(filter(None, found), None)
 
 
+def _away(lately: Totals, _situation: Situation) -> Advice | None:
+    kept = lately.share_of_time(lately.kept_by_upstream_s)
+    if kept < OFTEN:
+        return None
+    why = f"it was away or had no room {kept:.0%} of the time; its own log says why"
+    return Advice("the inference server", why)
+
+
 def _refused(lately: Totals, _situation: Situation) -> Advice | None:
     if lately.refused_for_room <= REFUSED * lately.calls:
         return None
@@ -132,4 +140,12 @@ def _apart(lately: Totals, _situation: Situation) -> Advice | None:
 
 
 _Rule = Callable[[Totals, Situation], Advice | None]
-_RULES: tuple[_Rule, ...] = (_refused, _held_in_vain, _budget, _slots, _full, _apart)
+_RULES: tuple[_Rule, ...] = (
+    _away,
+    _refused,
+    _held_in_vain,
+    _budget,
+    _slots,
+    _full,
+    _apart,
+)

@@ -8,6 +8,7 @@ out.
 
 from attrs import frozen
 
+from abproxy.batching.observing import Obstacle
 from abproxy.telemetry.advice import (
     MOSTLY,
     OFTEN,
@@ -52,6 +53,12 @@ class Verdict:
     budget_limited: float
     """The same for full batches and the budget."""
 
+    upstream_limited: float
+    """The share of the time in which the upstream took no work."""
+
+    limited_by: Obstacle
+    """Which of the three mattered most, if any did."""
+
     period_s: float
     """Over how many seconds."""
 
@@ -66,10 +73,12 @@ class Verdict:
 def judge(lately: Totals, situation: Situation) -> Verdict:
     """Judge what happened *lately*, in the *situation* that it happened in."""
     is_telling = lately.parts >= ENOUGH_CALLS
-    helps, text = _judge(lately) if is_telling else (None, _too_few(lately))
+    limited_by = _limited_by(lately)
+    helps, text = _company(lately) if is_telling else (None, _too_few(lately))
+    limit = _limit(lately, limited_by) if is_telling else ""
     return Verdict(
         helps=helps,
-        text=text,
+        text=" ".join(filter(None, (text, limit))),
         advice=advise(lately, situation) if is_telling else None,
         calls=lately.calls,
         calls_per_request=lately.calls_per_request if lately.requests else None,
@@ -77,19 +86,26 @@ def judge(lately: Totals, situation: Situation) -> Verdict:
         shared_ms_per_item=lately.shared_ms_per_item,
         slot_limited=lately.share_of_time(lately.kept_by_slot_s),
         budget_limited=lately.share_of_time(lately.kept_by_budget_s),
+        upstream_limited=lately.share_of_time(lately.kept_by_upstream_s),
+        limited_by=limited_by,
         period_s=lately.at,
     )
+
+
+def _limited_by(lately: Totals) -> Obstacle:
+    shares = {
+        Obstacle.UPSTREAM: lately.share_of_time(lately.kept_by_upstream_s),
+        Obstacle.BUDGET: lately.share_of_time(lately.kept_by_budget_s),
+        Obstacle.SLOT: lately.share_of_time(lately.kept_by_slot_s),
+    }
+    often = (obstacle for obstacle, share in shares.items() if share > OFTEN)
+    return next(often, Obstacle.NOTHING)
 
 
 def _too_few(lately: Totals) -> str:
     if not lately.calls and not lately.parts:
         return "Nobody has asked lately."
     return f"Too few calls to tell: {lately.parts} were sent to the server lately."
-
-
-def _judge(lately: Totals) -> tuple[bool | None, str]:
-    helps, text = _company(lately)
-    return helps, " ".join(filter(None, (text, _limit(lately))))
 
 
 def _company(lately: Totals) -> tuple[bool | None, str]:
@@ -121,15 +137,17 @@ def _why_alone(lately: Totals) -> str:
     return "most come when no other waits, so there is nothing to gain"
 
 
-def _limit(lately: Totals) -> str:
-    by_budget = lately.share_of_time(lately.kept_by_budget_s)
-    by_slot = lately.share_of_time(lately.kept_by_slot_s)
-    by_upstream = lately.share_of_time(lately.kept_by_upstream_s)
-    if by_upstream > OFTEN:
-        return f"The server took no work {by_upstream:.0%} of the time."
-    if by_budget > OFTEN:
-        return f"Full batches waited {by_budget:.0%} of the time: the server is busy."
-    if by_slot > OFTEN:
-        gathered = ", and gathered" if has_company(lately) else ""
-        return f"Calls waited for a slot {by_slot:.0%} of the time{gathered}."
-    return ""
+def _limit(lately: Totals, limited_by: Obstacle) -> str:
+    match limited_by:
+        case Obstacle.UPSTREAM:
+            share = lately.share_of_time(lately.kept_by_upstream_s)
+            return f"The server took no work {share:.0%} of the time."
+        case Obstacle.BUDGET:
+            share = lately.share_of_time(lately.kept_by_budget_s)
+            return f"Full batches waited {share:.0%} of the time: the server is busy."
+        case Obstacle.SLOT:
+            share = lately.share_of_time(lately.kept_by_slot_s)
+            gathered = ", and gathered" if has_company(lately) else ""
+            return f"Calls waited for a slot {share:.0%} of the time{gathered}."
+        case _:
+            return ""

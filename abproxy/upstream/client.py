@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
 from abproxy.errors import ConnectionBroken, ProxyError
@@ -71,7 +72,7 @@ class TreqUpstream:
             UpstreamTimeout: no whole reply within the deadline.
             UpstreamBroken: no connection, or no usable reply.
         """
-        exchange = Deferred.fromCoroutine(self._exchange(outgoing))
+        exchange = _given_up_at_will(Deferred.fromCoroutine(self._exchange(outgoing)))
         return exchange.addTimeout(self.timeout_s, self.clock, timed_out)
 
     async def _exchange(self, outgoing: Outgoing) -> Reply:
@@ -98,3 +99,23 @@ class TreqUpstream:
             headers=end_to_end(_received(response)),
             body=body,
         )
+
+
+def _given_up_at_will(work: Deferred[Reply]) -> Deferred[Reply]:
+    """
+    Make a Deferred of the same result that is cancelled and nothing else.
+
+    Twisted takes a host for unknown if it was told to stop looking for it.
+    """
+
+    def give_up(ours: Deferred[Reply]) -> None:
+        ours.errback(CancelledError())
+        work.cancel()
+
+    def over(result: Reply | Failure) -> None:
+        if not ours.called:
+            ours.callback(result)
+
+    ours: Deferred[Reply] = Deferred(give_up)
+    work.addBoth(over)
+    return ours

@@ -21,7 +21,6 @@ _PUBLIC = frozenset(
     {
         *(b"/", b"/health", b"/ping", b"/metrics", b"/docs", b"/api-doc/openapi.json"),
         *(b"/-/healthy", b"/-/ready", b"/-/docs", b"/-/openapi.json"),
-        *(b"/-/live.js", b"/-/page.css"),
     }
 )
 
@@ -34,7 +33,15 @@ def _is_public(request: Request) -> bool:
         return True
     if request.method not in _READS:
         return False
-    return request.path in _PUBLIC or bool(_DOCUMENT.fullmatch(request.path))
+    path = request.path
+    is_document = _DOCUMENT.fullmatch(path) is not None
+    return path in _PUBLIC or is_document or _is_of_a_page(path)
+
+
+def _is_of_a_page(path: bytes) -> bool:
+    # Scripts and styles hold no figures, and the page that asks for the key
+    # is made of them.
+    return path.startswith(b"/-/") and path.endswith((b".js", b".css"))
 
 
 @frozen(kw_only=True)

@@ -33,6 +33,10 @@ _SERIAL = re.compile(rb"[0-9]{1,18}")
 
 READS = frozenset({b"GET", b"HEAD"})
 
+PAGES = resources.files("abproxy.web") / "pages"
+PARTS = {b".js": b"text/javascript; charset=utf-8", b".css": b"text/css; charset=utf-8"}
+"""What our pages are made of, by the ends of file names."""
+
 OK, MOVED, UNAUTHORIZED, NOT_FOUND, NOT_ALLOWED = 200, 308, 401, 404, 405
 
 _POLICY = b"; ".join(
@@ -67,8 +71,7 @@ class Page:
     @classmethod
     def of(cls, name: str, kind: bytes) -> "Page":
         """Read the file *name* that comes along."""
-        file = resources.files("abproxy.web") / "pages" / name
-        return cls(kind, file.read_bytes())
+        return cls(kind, (PAGES / name).read_bytes())
 
     def reply(self) -> Reply:
         """Send it."""
@@ -167,8 +170,17 @@ def own_pages(
         b"/-/openapi.json": _always(
             Page(b"application/json", msgspec.json.encode(description))
         ),
-        b"/-/live.js": _always(Page.of("live.js", b"text/javascript; charset=utf-8")),
-        b"/-/page.css": _always(Page.of("page.css", b"text/css; charset=utf-8")),
+        **_parts(),
+    }
+
+
+def _parts() -> Pages:
+    """Serve the scripts and styles of our pages, whichever there are."""
+    return {
+        OURS + file.name.encode(): _always(Page.of(file.name, kind))
+        for file in PAGES.iterdir()
+        for ending, kind in PARTS.items()
+        if file.name.encode().endswith(ending)
     }
 
 
@@ -186,8 +198,9 @@ def _moved(where: bytes) -> Reply:
 
 
 def _no_such_page(pages: Pages) -> Reply:
-    known = ", ".join(path.decode() for path in pages)
-    error = f"there is no such page; what there is: {known}"
+    # What they are made of is for nobody to type.
+    known = [path.decode() for path in pages if not path.endswith(tuple(PARTS))]
+    error = f"there is no such page; what there is: {', '.join(known)}"
     return json_reply(NOT_FOUND, {"error": error, "error_type": "NotFound"})
 
 

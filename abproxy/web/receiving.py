@@ -54,7 +54,7 @@ class Receiving:
         lane = Lane(
             dialect=dialect,
             path=dialect.path + (b"?" + query if query else b""),
-            headers=lane_headers(headers),
+            headers=lane_headers(_without_own_origin(request, headers)),
             options=reading.options,
             is_bulk=caller.is_bulk,
             is_personal=self._are_personal(headers),
@@ -79,3 +79,14 @@ class Receiving:
         """Whether the upstream sees credentials that are the client's own."""
         shown = any(name.lower() in CREDENTIALS for name, _ in headers)
         return shown and self.credentials.are_the_clients
+
+
+def _without_own_origin(request: DoorRequest, headers: HeaderList) -> HeaderList:
+    """Forget that a page asks which came through this door: it may read any answer."""
+    if not request.requestHeaders.hasHeader(b"Origin"):
+        return headers
+    host = request.requestHeaders.getRawHeaders(b"Host", [b""])[0]
+    own = {b"http://" + host, b"https://" + host}
+    return tuple(
+        line for line in headers if line[0].lower() != b"origin" or line[1] not in own
+    )

@@ -128,6 +128,15 @@ def test_links_in_a_readme_lead_somewhere(readme: Path) -> None:
     assert [each for each in targets if not (readme.parent / each).exists()] == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark", "narrow"])
+def test_pictures_of_the_live_page_are_small(scheme: str) -> None:
+    """`make screenshots` makes them, and nobody waits for them."""
+    picture = (ROOT / f"docs/images/live-{scheme}.png").read_bytes()
+
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) < 200_000
+
+
 def test_each_dependency_has_its_reason() -> None:
     """`docs/dependencies.md` has a line for everything `setup.py` asks for."""
     explained = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")

@@ -125,6 +125,16 @@ async def test_an_answer_packed_without_being_asked_is_unpacked(way: Way) -> Non
 
 
 @pytest_twisted.ensureDeferred
+async def test_cancelling_while_the_host_is_looked_up_is_no_failure(way: Way) -> None:
+    """Twisted says that there is no such host; the upstream is not to blame."""
+    reply = way.send()
+
+    reply.cancel()
+
+    assert isinstance(await outcome(reply), CancelledError)
+
+
+@pytest_twisted.ensureDeferred
 async def test_cancelling_before_the_head_closes_the_connection(way: Way) -> None:
     """TEI forgets what it has not begun to compute."""
     received: Deferred[Peer] = Deferred()

@@ -217,6 +217,19 @@ def test_headers_that_may_change_an_answer_keep_calls_apart(
         client.leave()
 
 
+def test_a_page_of_our_own_shares_batches_with_everybody(upstream: Upstream) -> None:
+    """The browser says where it comes from, but no answer depends on that."""
+    proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_s=1)
+
+    proxy.connect().embed(b'{"inputs":"a"}', ("Origin", "http://door"))
+    proxy.connect().embed(b'{"inputs":"a"}')
+    proxy.flush()
+
+    assert len(upstream.requests) == 1
+    for client in proxy.channels:
+        client.leave()
+
+
 @pytest.mark.parametrize(
     "path",
     ["/embed/", "/%65mbed", "/x/../embed", "/embed%2F", "/a%ff?x=%zz"],

@@ -1,4 +1,4 @@
-"""What is ours, described."""
+"""What is ours, described; scripts and looks of the pages are no API."""
 
 from collections.abc import Mapping
 
@@ -28,8 +28,6 @@ def _json(meaning: str, schema: Schema) -> Schema:
 
 _FIGURES = _text("text/plain", "application/openmetrics-text")
 _HTML = _text("text/html")
-_SCRIPT = _text("text/javascript")
-_LOOKS = _text("text/css")
 _NO_KEY = {"description": REFUSALS["401"]}
 _FORM = {**_HTML, "description": "The same page, which asks for a key"}
 _STATUS = _json("Everything", STATUS)
@@ -45,7 +43,7 @@ _HEALTH = {
 
 
 def own_paths() -> Schema:
-    """Describe every page of ours."""
+    """Describe every page of ours, but not what it is made of."""
     return {
         "/health": _page("Is there a healthy upstream", _HEALTH),
         "/ping": _page("The same, under the name that others have for it", _HEALTH),
@@ -58,8 +56,6 @@ def own_paths() -> Schema:
         "/-/ready": _page("May calls come, or why not", _READY),
         "/-/docs": _page("This description, to read", {"200": _HTML}),
         "/-/openapi.json": _page("This description", {"200": _API}),
-        "/-/live.js": _page("What moves the live page", {"200": _SCRIPT}),
-        "/-/page.css": _page("What our pages look like", {"200": _LOOKS}),
     }
 
 

@@ -1,0 +1,66 @@
+// Asking abproxy: with the key, if there is one, and knowing what it said before.
+
+const KEY = "abproxy key"; // in the storage of this tab, and never in an address
+const PATIENCE_MS = 5000;
+const MEMORY_S = 300; // how far back rates are remembered
+const BATCHES = 256; // as many as abproxy itself remembers
+
+export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+export const takeKey = (key) => sessionStorage.setItem(KEY, key);
+export const forgetKey = () => sessionStorage.removeItem(KEY);
+
+export function ask(path, options = {}) {
+  const headers = { ...options.headers };
+  if (hasKey()) headers.Authorization = `Bearer ${inBytes(sessionStorage.getItem(KEY))}`;
+  return fetch(path, { cache: "no-store", ...options, headers });
+}
+
+// A header takes bytes only, one for each character; a key that was mistyped may
+// have others.
+const inBytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+
+// What is known of the past: the last batches, and rates over time.
+export const past = { startedAt: null, serial: 0, totals: null, batches: [], rates: [] };
+
+// Ask how things are; the past is then up to date.
+export async function look() {
+  let status;
+  try {
+    const signal = AbortSignal.timeout(PATIENCE_MS);
+    const answer = await ask(`/-/status.json?since=${past.serial}`, { signal });
+    if (answer.status === 401) return { refused: true };
+    if (!answer.ok) return { trouble: `abproxy answers with ${answer.status}` };
+    status = await answer.json();
+  } catch {
+    return { trouble: "abproxy cannot be reached" };
+  }
+  const isAnother = past.startedAt !== status.started_at;
+  const missesSome = isAnother && past.serial > 0;
+  if (isAnother) Object.assign(past, { startedAt: status.started_at, serial: 0, totals: null, batches: [] });
+  if (missesSome) return look();
+  remember(status);
+  return { status };
+}
+
+function remember(status) {
+  past.batches.push(...status.batches);
+  past.batches.splice(0, past.batches.length - BATCHES);
+  past.serial = past.batches.at(-1)?.serial ?? 0;
+  const before = past.totals;
+  past.totals = status.totals;
+  if (before === null || status.totals.at <= before.at) return;
+  past.rates.push(rates(before, status.totals));
+  while (past.rates[0].at < status.totals.at - MEMORY_S) past.rates.shift();
+}
+
+function rates(before, now) {
+  const rate = (name) => (now[name] - before[name]) / (now.at - before.at);
+  return {
+    at: now.at,
+    calls: rate("calls"),
+    items: rate("items"),
+    requests: rate("requests"),
+    errors: rate("errors"),
+    cancelled: rate("cancelled"),
+  };
+}

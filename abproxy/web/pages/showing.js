@@ -1,0 +1,157 @@
+// What a status says, on the page.
+import { past } from "/-/asking.js";
+import { drawRates, drawSizes } from "/-/plots.js";
+import { element, facts, figures, lasting, meter, moment, number, percent, rows, write } from "/-/writing.js";
+
+export function show(status) {
+  write("about", `${status.version}, up for ${lasting(status.now - status.started_at)}`);
+  showVerdict(status.verdict);
+  showNow(status, status.verdict.helps !== null);
+  drawRates(past.rates);
+  drawSizes(past.batches, status.flow.batch_max_items);
+  showTimes(past.batches);
+  showUpstream(status);
+  showLanes(status.lanes);
+  showErrors(status.errors);
+  showSettings(status.settings);
+}
+
+// --- the three questions ----------------------------------------------------
+
+const UNKNOWN = "Not known yet";
+
+const HELPS = new Map([
+  [true, ["good", "Yes"]],
+  [false, ["plain", "No"]],
+  [null, ["plain", UNKNOWN]],
+]);
+
+const LIMITS = {
+  nothing: ["plain", "Nothing much", "Batches leave when they are ready."],
+  slot: ["plain", "Slots", "While all are taken, calls gather into larger batches."],
+  budget: ["plain", "The server’s speed", "Full batches wait until it has answered others."],
+  upstream: ["bad", "The server’s health", "It is away or has no room, and calls wait."],
+};
+
+function showVerdict(verdict) {
+  const isTelling = verdict.helps !== null;
+  answer("helps", ...HELPS.get(verdict.helps));
+  write("because", verdict.text);
+  figures("gain", [
+    ["calls in a request", number(verdict.calls_per_request), "Calls, or parts of large ones, for each request to the inference server"],
+    ["ms an input, in company", number(verdict.shared_ms_per_item), "The server’s time for an input in a batch of several calls"],
+    ["ms an input, alone", number(verdict.alone_ms_per_item), "The server’s time for an input in a batch of one call"],
+  ]);
+  const [kind, limit, meaning] = isTelling ? LIMITS[verdict.limited_by] : ["plain", UNKNOWN, ""];
+  answer("limited-by", kind, limit);
+  write("limit", meaning);
+  share("by-slot", verdict.slot_limited);
+  share("by-budget", verdict.budget_limited);
+  share("by-upstream", verdict.upstream_limited);
+  showAdvice(verdict, isTelling);
+}
+
+function showAdvice({ advice, calls, period_s }, isTelling) {
+  if (advice) {
+    answer("advice", "warm", advice.setting);
+    write("why", `${advice.why}.`);
+  } else {
+    answer("advice", "plain", "Nothing");
+    write("why", isTelling ? "No setting would help with what came lately." : "Send some calls: the answers come by themselves.");
+  }
+  write("judged", `Judged by ${number(calls)} ${calls === 1 ? "call" : "calls"} in the last ${lasting(period_s)}.`);
+}
+
+function answer(id, kind, text) {
+  element(id).className = `answer ${kind}`;
+  write(id, text);
+}
+
+const share = (id, part) => meter(id, part, 1, percent(part));
+
+// --- now --------------------------------------------------------------------
+
+const KEPT = {
+  nothing: "Nothing is in the way of a batch.",
+  slot: "Calls gather until a slot is free.",
+  budget: "Full batches wait for room in the budget.",
+  upstream: "The inference server takes no work: calls wait.",
+};
+
+function showNow({ flow, kept_by, cpu_us_per_call }, isTelling) {
+  const rate = past.rates.at(-1) ?? {};
+  figures("now", [
+    ["calls/s", number(rate.calls), "Batched calls of clients that were answered"],
+    ["inputs/s", number(rate.items), "Inputs that left in batches"],
+    ["requests/s", number(rate.requests), "Requests to the inference server"],
+    ["errors/s", number(rate.errors), "Calls answered with a status of 400 or more", rate.errors > 0],
+    ["gave up/s", number(rate.cancelled), "Calls whose clients went away before the answer"],
+    ["ms longest wait", number(flow.oldest_wait_seconds * 1000), "Of the call that waits longest just now"],
+    ["connections", number(flow.connections), "Open connections of clients"],
+    ["CPU µs a call", number(isTelling ? cpu_us_per_call : null), "CPU time of abproxy itself for a call, in the last hour"],
+  ]);
+  meter("in-flight", flow.items_in_flight, flow.budget_items, `${number(flow.items_in_flight)} of a budget of ${number(flow.budget_items)}`);
+  meter("slots", flow.slots_taken, flow.slots, `${number(flow.slots_taken)} of ${number(flow.slots)}`);
+  meter("waiting", flow.waiting_items, flow.waiting_max_items, `${number(flow.waiting_items)} of ${number(flow.waiting_max_items)}`);
+  write("kept", KEPT[kept_by]);
+}
+
+function showTimes(batches) {
+  const answered = batches.filter((batch) => batch.upstream_ms !== null);
+  rows("times", [
+    ["Oldest call waited", ...quantiles(batches.map((batch) => batch.wait_ms))],
+    ["Server took", ...quantiles(answered.map((batch) => batch.upstream_ms))],
+  ]);
+  write("times-about", `Of the last ${number(batches.length)} batches`);
+}
+
+function quantiles(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  const last = sorted.length - 1;
+  return [0.5, 0.9, 0.99, 1].map((part) => number(sorted[Math.min(last, Math.floor(sorted.length * part))]));
+}
+
+// --- what there is ----------------------------------------------------------
+
+function showUpstream({ upstream, flow, now }) {
+  const unsaid = "it does not say";
+  const why = upstream.why ? `: ${upstream.why}` : "";
+  facts("upstream", [
+    ["Address", upstream.url],
+    ["State", `${upstream.state} for ${lasting(now - upstream.since)}${why}`],
+    ["Model", upstream.model ?? unsaid],
+    ["Task", upstream.task ?? unsaid],
+    ["Version", upstream.version ?? unsaid],
+    ["Takes in a request", `${upstream.max_batch_inputs ?? unsaid}; a batch is full at ${flow.batch_max_items} inputs`],
+    ["Takes at once", `${upstream.max_inputs_in_flight ?? unsaid}; the budget is ${flow.budget_items} now`],
+  ]);
+}
+
+function showLanes(lanes) {
+  rows("lanes", lanes.map((lane) => [
+    lane.route,
+    [...lane.options, ...(lane.has_key ? ["a key of its own"] : []), ...(lane.is_bulk ? ["bulk"] : [])].join(", ") || "none",
+    number(lane.calls),
+    number(lane.items),
+    number(lane.oldest_wait_ms),
+  ]), "Nobody waits.");
+}
+
+function showErrors(errors) {
+  rows("errors", errors.slice(0, 10).map((error) => [
+    moment(error.at),
+    error.reason.replaceAll("_", " "),
+    number(error.times),
+    error.message,
+  ]), "None since the start.");
+}
+
+function showSettings(settings) {
+  const changed = settings.filter((setting) => setting.value !== setting.default);
+  const told = changed.map((setting) => `${setting.name}=${setting.value}`).join(", ");
+  write("settings-about", told ? `Not as by default: ${told}.` : "All as by default.");
+  rows("settings", settings.map((setting) => [setting.name, setting.value, setting.default, setting.unit, setting.meaning]));
+  settings.forEach((setting, at) => {
+    element("settings").rows[at].classList.toggle("changed", changed.includes(setting));
+  });
+}
