@@ -6,7 +6,6 @@ leave, then their answers are written, then the connections are closed, and
 only then does the way upstream go.
 """
 
-import atexit
 import os
 import signal
 from collections.abc import Callable
@@ -84,6 +83,9 @@ class ProxyService(Service):
     model: ModelChild | None
     upstream_url: str
     drain_timeout_s: float
+
+    end_with: Callable[[int], None] = field(init=False, default=lambda _code: None)
+    """Let the process end with an exit code, when it ends."""
 
     log_observer: ILogObserver | None = field(init=False, default=None)
     """Who writes the log, if twistd is not to do it in its own way."""
@@ -167,8 +169,7 @@ class ProxyService(Service):
         if not self.running:
             return  # a signal came first
         self._log.critical("Cannot start: {reason}", reason=failure.getErrorMessage())
-        # Of all ends twistd makes exit code 0.
-        atexit.register(os._exit, 1)
+        self.end_with(1)
         self._end()
 
     async def _stop(self) -> None:

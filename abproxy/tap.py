@@ -5,6 +5,7 @@ Twisted imports this before the reactor is installed, and Klein would install
 one: so the house itself is imported when the service is made.
 """
 
+import atexit
 import os
 from typing import Any, ClassVar
 
@@ -73,6 +74,11 @@ class Options(usage.Options):
             raise usage.UsageError(f"unexpected argument {rest[0]!r}")
 
 
+def _end_with(code: int) -> None:
+    # Of all ends twistd makes exit code 0.
+    atexit.register(os._exit, code)
+
+
 def makeService(options: Options) -> IService:
     """
     Make the proxy, or end with one clear line.
@@ -92,6 +98,7 @@ def makeService(options: Options) -> IService:
     try:
         settings = read()
         service = wire(settings, reactor, read)
+        service.end_with = _end_with
         service.log_observer = observer(
             getattr(options, "parent", None) or {},
             as_json=settings.log_format == "json",

@@ -236,11 +236,15 @@ def test_a_door_that_cannot_be_opened_ends_the_proxy() -> None:
         service = here.service
         service.gate = evolve(service.gate, listener=Deaf(service.gate.listener.socket))
 
+        codes: list[int] = []
+        service.end_with = codes.append
+
         with capturedLogs() as events:
             service.startService()
 
         assert "Cannot start: no door" in _said(events)
         assert here.reactor.hasStopped
+        assert codes == [1]
         service.stopService()
         here.reactor.advance(0)
 
