@@ -3,7 +3,7 @@
 import pytest
 from doubles import House, call_of, house, texts
 
-from abproxy.errors import Overloaded
+from abproxy.errors import Overloaded, UpstreamTimeout
 
 
 def test_a_lone_call_leaves_at_once() -> None:
@@ -288,10 +288,29 @@ def test_when_hurried_nobody_is_held_for_company() -> None:
     proxy.submit("b", lane="other")
 
     proxy.departures.hurry()
+    for sent in list(proxy.upstream.open):
+        sent.answer()
     proxy.submit("c")
 
-    assert proxy.upstream.batches[:2] == [["a"], ["b"]]
+    assert proxy.upstream.batches == [["a"], ["b"], ["c"]]
     assert not proxy.clock.getDelayedCalls()
+
+
+def test_a_call_gives_up_its_turn_though_nothing_is_answered() -> None:
+    """How long it waits does not hang on how long the upstream takes for others."""
+    proxy = house(slots=1)
+    proxy.departures.call_timeout_s = 2
+    proxy.submit("stalls")
+    late = proxy.submit("late")
+
+    proxy.clock.pump([1, 1])
+    before = late.is_open
+    proxy.clock.advance(1)
+
+    assert before
+    assert isinstance(late.error, UpstreamTimeout)
+    proxy.upstream.sent[0].answer()
+    assert proxy.is_at_rest
 
 
 def test_an_answer_within_the_sending_is_no_trouble() -> None:
