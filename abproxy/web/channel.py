@@ -45,7 +45,7 @@ class DoorChannel(HTTPChannel):
     totalHeadersSize = MAX_LENGTH = MAX_HEAD_BYTES  # noqa: N815
 
     waits_since: float | None = None
-    """Since when a request is arriving; None once its bytes are in no hurry."""
+    """Since when a request is arriving; None while its bytes are in no hurry."""
 
     is_surplus = False
     """Whether it is one connection too many."""
@@ -135,7 +135,11 @@ class DoorChannel(HTTPChannel):
         """Hang up if the request takes too long to arrive."""
         if self._discards or self.waits_since is None:
             return
-        if now - self.waits_since >= self.site.patience_s:
+        if now - self.waits_since < self.site.patience_s:
+            return
+        if self.requests and self.requests[0].startedWriting:
+            self.forceAbortClient()  # its answer was all there is to say
+        else:
             self.refuse(TooSlow(f"no request within {self.site.patience_s:g} seconds"))
 
 
