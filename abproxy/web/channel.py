@@ -12,13 +12,13 @@ from abproxy.errors import HeadTooLarge, ProxyError, TooSlow
 from abproxy.messages import Reply, reason_of
 from abproxy.web.request import DoorRequest, Rules, without_origin
 
-__all__ = ["DoorChannel"]
+__all__ = ["LINGER_S", "DoorChannel"]
 
 MAX_HEAD_BYTES = 64 << 10
 """The longest head of a request: long tokens and cookies fit."""
 
 LINGER_S = 5
-"""How long a refused body may still come in before the connection is cut."""
+"""How long who is refused may still send, in seconds, before the connection is cut."""
 
 _GONE = Failure(ConnectionDone())
 

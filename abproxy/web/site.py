@@ -11,7 +11,7 @@ from twisted.web.server import Site
 
 from abproxy.errors import ProxyError
 from abproxy.messages import Reply
-from abproxy.web.channel import DoorChannel
+from abproxy.web.channel import LINGER_S, DoorChannel
 from abproxy.web.request import DoorRequest
 
 __all__ = ["DoorLimits", "DoorSite"]
@@ -23,6 +23,9 @@ How long a connection may be silent between requests, in seconds.
 Longer than the pools of common clients keep one: the client should be the one
 to close, or its next request may meet a connection that is just closing.
 """
+
+MOST_SURPLUS = 50
+"""Connections over the limit that are told so; more are closed without a word."""
 
 PATROL_S = 1.0
 """How often slow requests are looked for, in seconds."""
@@ -85,6 +88,12 @@ class DoorSite(Site):
         self._drained: Deferred[None] | None = None
         self._patrol: IDelayedCall | None = None
 
+    def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
+        """Let a client in, if only to be told that there is no room."""
+        if len(self.channels) >= self.max_connections + MOST_SURPLUS:
+            return None
+        return super().buildProtocol(addr)
+
     def drain(self) -> Deferred[None]:
         """
         Answer what is open, close each connection after its answer.
@@ -128,6 +137,8 @@ class DoorSite(Site):
     def channel_made(self, channel: DoorChannel) -> None:
         """Count a connection in."""
         channel.is_surplus = len(self.channels) >= self.max_connections
+        if channel.is_surplus:
+            channel.setTimeout(LINGER_S)
         self.channels.add(channel)
         if self._patrol is None:
             self._patrol = self.reactor.callLater(PATROL_S, self._look_for_the_slow)

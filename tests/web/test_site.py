@@ -13,6 +13,8 @@ from twisted.web.server import Request
 from webdoubles import Client, InMemoryProxy, in_memory_proxy
 from zope.interface import directlyProvides
 
+from abproxy.web.site import MOST_SURPLUS
+
 GET = b"GET /docs HTTP/1.1\r\nHost: door\r\n\r\n"
 FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\n\r\n"
@@ -344,6 +346,26 @@ def test_a_connection_too_many_is_told_so_and_closed() -> None:
     assert refused.header("Retry-After") == "1"
     assert refused.header("Connection") == "close"
     assert served.answers()[0].status == 200
+
+
+def test_a_connection_too_many_may_not_be_silent_for_long() -> None:
+    """It is one too many, and the sooner it goes the better."""
+    proxy = in_memory_proxy(Saying(b"[[1]]"), max_connections=1)
+    served, surplus = proxy.connect(), proxy.connect()
+
+    proxy.clock.pump([1] * 5)
+
+    assert served.transport.connected
+    assert not surplus.transport.connected
+
+
+def test_far_too_many_connections_are_not_even_told() -> None:
+    """Files run out, and some are needed for the way upstream."""
+    proxy = in_memory_proxy(Saying(b"[[1]]"), max_connections=2)
+    for _ in range(2 + MOST_SURPLUS):
+        proxy.connect()
+
+    assert proxy.site.buildProtocol(None) is None
 
 
 def test_there_is_room_again_when_a_client_leaves() -> None:
