@@ -62,7 +62,8 @@ class Budget:
     @property
     def slot_free(self) -> bool:
         """Whether a batch that is not full may leave."""
-        return self.slots_taken < self.slots.count
+        full = self.batches_in_flight - self.slots_taken
+        return self.slots_taken < self.slots.beside(full)
 
     def answered(self, load: Load, took_s: float, *, full_wait: bool) -> None:
         """Learn from a batch that was answered while full ones waited, or not."""

@@ -3,6 +3,7 @@
 import pytest
 from doubles import House, call_of, house, texts
 
+from abproxy.batching.slots import FollowingSlots
 from abproxy.errors import Overloaded, UpstreamTimeout
 
 
@@ -482,6 +483,19 @@ def test_stopping_in_mid_turn_leaves_no_timer() -> None:
     proxy.departures.stop()
 
     assert not proxy.clock.getDelayedCalls()
+
+
+def test_whoever_is_left_over_leaves_beside_many_full_batches() -> None:
+    """Though both slots are taken, nobody waits for a whole round."""
+    proxy = house(items=2)
+    proxy.departures.budget.slots = FollowingSlots()
+    for number in range(10):
+        proxy.submit("two", "more", lane=f"full {number}")
+
+    for number in range(5):
+        proxy.submit("one", lane=f"left over {number}")
+
+    assert proxy.upstream.batches[10:] == [["one"]] * 4
 
 
 def test_without_splitting_a_call_has_to_fit_in_inputs_and_bytes() -> None:

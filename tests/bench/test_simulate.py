@@ -46,11 +46,19 @@ def gain(kind: str, crowd: Crowd, *, over: str = "direct", scale: float = 1.0) -
         (64, 1),
         (64, 2),
         (256, 1),
+        (128, 3),
+        (192, 2),
+        (256, 2),
     ],
 )
 def test_a_server_that_merges_is_kept_busy(clients: int, items: int) -> None:
     """A GPU answers as much as if everybody asked it directly."""
     assert gain("merging", Crowd(clients=clients, items=items)) >= 0.98
+
+
+def test_hundreds_of_lone_texts_keep_it_busy_too() -> None:
+    """As many as there are permits may travel one by one."""
+    assert gain("merging", Crowd(clients=400), scale=2) >= 0.98
 
 
 @pytest.mark.parametrize("clients", [64, 200])
