@@ -56,6 +56,7 @@ class ProxyService(Service):
 
     _port: IListeningPort | None = field(init=False, default=None)
     _starting: Deferred[None] | None = field(init=False, default=None)
+    _is_ending: bool = field(init=False, default=False)
     _log: ClassVar[Logger] = Logger()
 
     def startService(self) -> None:
@@ -75,7 +76,15 @@ class ProxyService(Service):
     def _listen_to_signals(self) -> None:
         self.signals.on(signal.SIGHUP, self.reload)
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.signals.on(number, self.reactor.stop)
+            self.signals.on(number, self._told_to_end)
+
+    def _told_to_end(self) -> None:
+        """End after a drain, or at once if that is under way already."""
+        if self._is_ending:
+            self.site.abort()
+        else:
+            self._is_ending = True
+            self.reactor.stop()
 
     async def _start(self) -> None:
         if self.model is not None:
@@ -97,6 +106,7 @@ class ProxyService(Service):
             self.reactor.stop()
 
     async def _stop(self) -> None:
+        self._is_ending = True
         if self._starting is not None:
             self._starting.cancel()
         if self._port is not None:
@@ -116,9 +126,6 @@ class ProxyService(Service):
 
     async def _drain(self) -> None:
         self._log.info("Draining {n} calls", n=len(self.site.requests))
-        # By now a signal has been heard; another one means that it is urgent.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.signals.on(number, self.site.abort)
         self.departures.hurry()
         drained = self.site.drain()
         try:

@@ -115,6 +115,26 @@ async def test_a_second_signal_stops_at_once(tmp_path: Path, first: Signals) -> 
 
 
 @ensureDeferred
+async def test_two_signals_in_one_breath_stop_at_once(tmp_path: Path) -> None:
+    """The second counts, though the first has not even begun to be obeyed."""
+    async with (
+        breakable(Traits(ms=60_000)) as upstream,
+        daemon(tmp_path, upstream) as here,
+    ):
+        caller = await connect(here.port)
+        asked = caller.embed("a")
+        await until(lambda: upstream.seen.batches)
+
+        here.process.send_signal(SIGTERM)
+        here.process.send_signal(SIGINT)
+
+        with pytest.raises(ConnectionClosed):
+            await asked
+        assert await _end(here) == 0
+        assert "Traceback" not in here.log.read_text()
+
+
+@ensureDeferred
 async def test_sighup_reads_the_settings_again(tmp_path: Path) -> None:
     """A key that was added to the file opens the door without a restart."""
     async with (
