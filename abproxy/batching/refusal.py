@@ -18,6 +18,9 @@ __all__ = ["Patience", "is_for_all", "pause_asked_for_s"]
 _OVERLOADED = re.compile(rb'"(?:error_)?type"\s*:\s*"Overloaded"')
 """TEI's own word for having no permit left."""
 
+TOO_MANY = 429
+"""Requests, of everybody or of one client."""
+
 
 @frozen(kw_only=True)
 class Patience:
@@ -35,10 +38,15 @@ class Patience:
 
 
 def is_for_all(cause: Reply | ProxyError, lane: Lane) -> bool:
-    """Whether the upstream takes no work at all, or one client has no quota."""
+    """
+    Whether the upstream takes no work at all, or one client has no quota.
+
+    Only a 429 can be about a quota; a server that says 503 is not there for
+    anybody.
+    """
     if isinstance(cause, ProxyError) or not lane.is_personal:
         return True
-    return _OVERLOADED.search(cause.body) is not None
+    return cause.status != TOO_MANY or _OVERLOADED.search(cause.body) is not None
 
 
 def pause_asked_for_s(cause: Reply | ProxyError) -> float:

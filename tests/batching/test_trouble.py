@@ -142,6 +142,19 @@ def test_a_clients_own_quota_is_its_own() -> None:
     assert proxy.is_at_rest
 
 
+def test_a_server_that_is_not_there_is_waited_for_whoever_asks() -> None:
+    """A 503 is about no client's quota, also if the client shows its own key."""
+    proxy = house()
+    call = proxy.submit("a", lane="personal: key")
+
+    proxy.upstream.sent[0].refuse(503, b"no server is available")
+    proxy.clock.advance(0.05)
+    _serve(proxy)
+
+    assert call.is_right
+    assert proxy.is_at_rest
+
+
 def test_calls_wait_for_an_upstream_that_restarts() -> None:
     """A refused connection is no error as long as it does not last."""
     proxy = house()
