@@ -6,6 +6,7 @@ to do.  A client whose own quota is used up must hear of it, and nobody else.
 """
 
 import re
+from email.utils import parsedate_to_datetime
 
 from attrs import frozen
 
@@ -50,9 +51,20 @@ def is_for_all(cause: Reply | ProxyError, lane: Lane) -> bool:
 
 
 def pause_asked_for_s(cause: Reply | ProxyError) -> float:
-    """Read `Retry-After` in seconds; 0 if there is none (or a date)."""
-    if isinstance(cause, Reply):
-        for name, value in cause.headers:
-            if name.lower() == b"retry-after" and value.isdigit():
-                return float(value)
-    return 0.0
+    """Read `Retry-After` in seconds, said as a number or a date; 0 if there is none."""
+    if isinstance(cause, ProxyError):
+        return 0.0
+    said = _header(cause, b"retry-after")
+    if said.isdigit():
+        return float(said)
+    try:
+        until = parsedate_to_datetime(said.decode("latin-1"))
+        now = parsedate_to_datetime(_header(cause, b"date").decode("latin-1"))
+        return max((until - now).total_seconds(), 0.0)
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _header(reply: Reply, wanted: bytes) -> bytes:
+    found = (value for name, value in reply.headers if name.lower() == wanted)
+    return next(found, b"")

@@ -102,11 +102,16 @@ def test_order_survives_a_refusal() -> None:
     assert again == texts(5)
 
 
-def test_retry_after_is_kept() -> None:
+NOON = b"Tue, 24 Nov 2026 12:00:00 GMT"
+DATE = (b"Date", NOON)
+
+
+@pytest.mark.parametrize("value", [b"2", b"Tue, 24 Nov 2026 12:00:02 GMT"])
+def test_retry_after_is_kept(value: bytes) -> None:
     """An upstream that says when is asked then, and not before."""
     proxy = house()
     call = proxy.submit("a")
-    _refuse(proxy.upstream.sent[0], (b"Retry-After", b"2"))
+    _refuse(proxy.upstream.sent[0], DATE, (b"Retry-After", value))
 
     proxy.clock.advance(1.9)
     early = len(proxy.upstream.sent)
@@ -117,15 +122,39 @@ def test_retry_after_is_kept() -> None:
     assert call.is_right
 
 
-def test_a_pause_that_is_too_long_is_the_callers_to_decide() -> None:
+@pytest.mark.parametrize("value", [b"3600", b"Tue, 24 Nov 2026 13:00:00 GMT"])
+def test_a_pause_that_is_too_long_is_the_callers_to_decide(value: bytes) -> None:
     """Nobody is kept waiting for a quota that is used up for an hour."""
     proxy = house()
     call = proxy.submit("a")
 
-    _refuse(proxy.upstream.sent[0], (b"Retry-After", b"3600"))
+    _refuse(proxy.upstream.sent[0], DATE, (b"Retry-After", value))
 
     assert call.reply.status == 429
     assert proxy.is_at_rest
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [DATE, (b"Retry-After", b"soon")],
+        [DATE, (b"Retry-After", b"Tue, 24 Nov 2026 11:00:00 GMT")],
+        [DATE, (b"Retry-After", b"Tue, 24 Nov 2026 13:00:00 -0000")],
+        [(b"Retry-After", NOON)],
+    ],
+)
+def test_a_retry_after_that_says_nothing_is_ignored(
+    headers: list[tuple[bytes, bytes]],
+) -> None:
+    """No time, one that is over, or one that nothing can be compared with."""
+    proxy = house()
+    call = proxy.submit("a")
+
+    _refuse(proxy.upstream.sent[0], *headers)
+    proxy.clock.advance(0.05)
+    _serve(proxy)
+
+    assert call.is_right
 
 
 def test_a_clients_own_quota_is_its_own() -> None:
