@@ -9,13 +9,13 @@ overtakes it.  Arrival, answer, timer and departure all call one method.
 
 from collections.abc import Callable, Sequence
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from abproxy.batching.budget import Budget, Load
 from abproxy.batching.collector import BatchCollector
-from abproxy.batching.gathering import gather
+from abproxy.batching.gathering import gather, in_pieces
 from abproxy.batching.lanes import Lanes
 from abproxy.batching.part import Caps, Part, chain, size_of
 from abproxy.batching.platform import Cause, Platform, tell
@@ -220,13 +220,22 @@ class Departures:
 
     def _leave(self, lane: BatchCollector) -> None:
         slot = not lane.is_full
-        batch = lane.take(packs=self.packs)
+        caps = self._caps_now(lane)
+        batch = lane.take(caps, packs=self.packs)
         for part in batch.parts:
             if part.rest is not None and not part.rest.gone:
                 self.platform.enqueue(part.rest)
             part.rest = None
+        if self.splits and len(batch.parts[0].items) > caps.items:
+            self.platform.take_in_again(in_pieces(batch.parts[0], caps))
+            return
         trip = Trip(parts=batch.parts, road=self, sorts=batch.is_packed)
         self._depart(trip, slot=slot)
+
+    def _caps_now(self, lane: BatchCollector) -> Caps:
+        """Say what fits into a batch, if the upstream has less room than that."""
+        room = self.budget.limit.items
+        return lane.caps if room >= lane.caps.items else evolve(lane.caps, items=room)
 
     def _depart(self, trip: Trip, *, slot: bool) -> None:
         load = Load(

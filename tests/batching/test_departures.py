@@ -113,6 +113,7 @@ def test_items_in_flight_stay_within_the_budget() -> None:
 def test_a_call_larger_than_the_budget_still_leaves() -> None:
     """With nothing in flight there is always room for one batch."""
     proxy = house(items=32, budget=4)
+    proxy.departures.splits = False
 
     call = proxy.submit(*texts(20))
     proxy.upstream.sent[0].answer()

@@ -149,12 +149,15 @@ def test_a_long_run_with_outages_costs_a_tenth_more_requests_at_most(
     assert proxy.is_at_rest
 
 
+@pytest.mark.parametrize("permits", [96, 48, 16])
 @ensureDeferred
-async def test_an_upstream_that_others_use_as_well_is_shared_with_patience() -> None:
+async def test_an_upstream_that_others_use_as_well_is_shared_with_patience(
+    permits: int,
+) -> None:
     """It has fewer permits than it says; callers are answered and few are refused."""
     traits = Traits(ms=5, ms_per_input=0.2, workers=4)
     async with street(traits) as here:
-        here.upstream.change(permits=96)
+        here.upstream.change(permits=permits)
         callers = await here.crowd(200)
 
         all_right = await _all_ask_on(callers, 10)
