@@ -520,6 +520,7 @@ def test_a_relayed_body_without_a_length_has_a_limit_too() -> None:
 
     client.send(b"b\r\n" + b"x" * 11 + b"\r\n")
     proxy.clock.advance(0)
+    proxy.flush()  # the upstream hears of it as well
 
     assert client.transport.disconnecting or not client.transport.connected
 
