@@ -39,6 +39,13 @@ __all__ = ["Gate", "ProxyService"]
 REPORT_EVERY_S = 3600.0
 """How often the log says whether batching helps, in seconds."""
 
+SAME_WISH_S = 0.1
+"""
+For how long another signal is the same wish, in seconds.
+
+A supervisor that tells a whole group reaches a process in it twice at once.
+"""
+
 LAST_S = 1.0
 """How long operators are answered at least when all clients are, in seconds."""
 
@@ -94,6 +101,9 @@ class ProxyService(Service):
     _private_port: IListeningPort | None = field(init=False, default=None)
     _reporting: LoopingCall = field(init=False)
     _starting: Deferred[None] | None = field(init=False, default=None)
+    _told_at: float | None = field(init=False, default=None)
+    """When somebody asked for the end."""
+
     _log: ClassVar[Logger] = Logger()
 
     def __attrs_post_init__(self) -> None:
@@ -130,10 +140,18 @@ class ProxyService(Service):
     def _listen_to_signals(self) -> None:
         self.signals.on_hangup(self._reload, self._end)
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.signals.on(number, self._end)
+            self.signals.on(number, self._told_to_end)
+
+    def _told_to_end(self) -> None:
+        """End after a drain; told once more, end at once."""
+        now = self.reactor.seconds()
+        if self._told_at is None:
+            self._told_at = now
+            self._end()
+        elif now - self._told_at >= SAME_WISH_S:
+            self._abort()
 
     def _end(self) -> None:
-        # Signals of one reactor turn ask for the same end.
         with suppress(ReactorNotRunning):
             self.reactor.stop()
 
@@ -195,9 +213,6 @@ class ProxyService(Service):
 
     async def _drain(self) -> None:
         self._log.info("Draining {n} calls", n=len(self.site.requests))
-        # By now a signal has been heard; another one means that it is urgent.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.signals.on(number, self._abort)
         self.departures.hurry()
         ends_at = self.reactor.seconds() + self.drain_timeout_s
         await self._answer_all(self.site, self.drain_timeout_s)

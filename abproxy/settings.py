@@ -223,7 +223,8 @@ class Settings:
         readers.at_least(1),
         10_000,
         "connections",
-        "connections of clients; one too many is answered with 429 and closed",
+        "connections of clients, and no more than half the files that may be open; "
+        "one too many is answered with 429 and closed",
     )
     request_timeout_s: float = _setting(
         "request-timeout",

@@ -40,6 +40,7 @@ from abproxy.upstream.discovery import Discovery
 from abproxy.upstream.info import Facts
 from abproxy.watching import Rooms, Watch, make_watch, show_surface
 from abproxy.web.app import Door, refusal
+from abproxy.web.files import room_for
 from abproxy.web.listening import Listener, make_listener
 from abproxy.web.rates import Rates
 from abproxy.web.receiving import Receiving
@@ -235,7 +236,7 @@ def _door(
 def _site(settings: Settings, reactor: Any, door: Door) -> DoorSite:
     limits = DoorLimits(
         max_body_bytes=settings.max_body_bytes,
-        max_connections=settings.max_connections,
+        max_connections=room_for(settings.max_connections),
         request_timeout_s=settings.request_timeout_s,
     )
     site = DoorSite(

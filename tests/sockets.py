@@ -282,14 +282,16 @@ async def daemon(
     upstream: Breakable,
     *options: str,
     stdin: int = subprocess.DEVNULL,
+    files: int | None = None,
 ) -> AsyncIterator[Daemon]:
-    """Run `twistd abproxy` in front of *upstream*."""
+    """Run `twistd abproxy` in front of *upstream*, with so many open *files*."""
+    limit = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"] if files else []
     log = folder / "log"
     url = f"--inference-service-url={upstream.url}"
     ends_at = _reactor().seconds() + 30
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: ASYNC220, S603  it starts at once
-            [*TWISTD, "abproxy", "--port=0", url, *options],
+            [*limit, *TWISTD, "abproxy", "--port=0", url, *options],
             cwd=folder,
             env={"PATH": "/usr/bin:/bin"},
             stdin=stdin,

@@ -19,7 +19,7 @@ from twisted.logger import (
 )
 from wired import Wired, wired
 
-from abproxy.service import LAST_S, REPORT_EVERY_S
+from abproxy.service import LAST_S, REPORT_EVERY_S, SAME_WISH_S
 from abproxy.telemetry.advice import Advice, Situation
 from abproxy.telemetry.totals import Totals
 from abproxy.telemetry.verdict import judge
@@ -309,7 +309,10 @@ def test_a_second_signal_cuts_off_clients_and_operators(urgent: int) -> None:
         here.reactor.run()
         client, operator = here.call("a"), here.connect(private.site)
         operator.ask("GET", "/health")
+        os.kill(os.getpid(), urgent)
+        here.reactor.advance(0)
         here.service.stopService().addCallback(stopped.append)
+        here.reactor.advance(2 * SAME_WISH_S)
 
         os.kill(os.getpid(), urgent)
         here.reactor.advance(0)

@@ -62,7 +62,8 @@ class Budget:
     @property
     def slot_free(self) -> bool:
         """Whether a batch that is not full may leave."""
-        return self.slots_taken < self.slots.count
+        full = self.batches_in_flight - self.slots_taken
+        return self.slots_taken < self.slots.beside(full)
 
     def answered(self, load: Load, took_s: float, *, full_wait: bool) -> None:
         """Learn from a batch that was answered while full ones waited, or not."""
@@ -72,13 +73,14 @@ class Budget:
 
     def admits(self, items: int) -> bool:
         """
-        Whether *items* more may be in flight.
+        Whether *items* more may be in flight, or as many of them as ever may.
 
         With nothing in flight there is always room: a batch larger than the
         whole budget would wait for ever otherwise.
         """
-        room = self.limit.items - self.items_in_flight
-        return items <= room or not self.items_in_flight
+        most = self.limit.items
+        room = most - self.items_in_flight
+        return min(items, most) <= room or not self.items_in_flight
 
     def take(self, load: Load) -> None:
         """Account for a batch that leaves."""

@@ -105,15 +105,16 @@ class BatchCollector:
         self._arm()
         self.changed(self)
 
-    def take(self, *, packs: bool) -> Batch:
+    def take(self, caps: Caps, *, packs: bool) -> Batch:
         """
         Give up the parts of one batch, at least the oldest part.
 
         Args:
+            caps: what fits into the batch.
             packs: whether parts of similar length leave together if many wait.
         """
-        many = packs and self.items > self.caps.items
-        parts = self._take_alike() if many else self._take_oldest()
+        many = packs and self.items > caps.items
+        parts = self._take_alike(caps) if many else self._take_oldest(caps)
         for part in parts:
             self._leave(part)
         self._arm()
@@ -155,24 +156,24 @@ class BatchCollector:
         self._arm()
         self.changed(self)
 
-    def _take_oldest(self) -> list[Part]:
+    def _take_oldest(self, caps: Caps) -> list[Part]:
         batch: list[Part] = []
         items = size = 0
-        while self._queue and len(batch) < self.caps.calls:
+        while self._queue and len(batch) < caps.calls:
             part = self._queue[0]
             items += len(part.items)
             size += part.size
-            if batch and (items > self.caps.items or size > self.caps.size):
+            if batch and (items > caps.items or size > caps.size):
                 break
             batch.append(self._queue.popleft())
             self._clear_head()
         return batch
 
-    def _take_alike(self) -> list[Part]:
-        width = min(len(self._queue), WINDOW_BATCHES * self.caps.items)
+    def _take_alike(self, caps: Caps) -> list[Part]:
+        width = min(len(self._queue), WINDOW_BATCHES * caps.items)
         window = [self._queue.popleft() for _ in range(width)]
         window = [part for part in window if not part.gone]
-        batch = choose(window, self.caps)
+        batch = choose(window, caps)
         leaving = set(batch)
         stay = [part for part in window if part not in leaving]
         self._queue.extendleft(reversed(stay))

@@ -9,13 +9,13 @@ overtakes it.  Arrival, answer, timer and departure all call one method.
 
 from collections.abc import Callable, Sequence
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from abproxy.batching.budget import Budget, Load
 from abproxy.batching.collector import BatchCollector
-from abproxy.batching.gathering import gather
+from abproxy.batching.gathering import gather, in_pieces
 from abproxy.batching.lanes import Lanes
 from abproxy.batching.observing import (
     Cause,
@@ -81,8 +81,8 @@ class Departures:
 
     platform: Platform = field(init=False, repr=False)
     _trouble: Trouble = field(init=False)
-    _looked_at: float = field(init=False, default=0.0)
-    """When calls were last looked for that have waited too long."""
+    _next_look: IDelayedCall | None = field(init=False, default=None, repr=False)
+    """When calls are looked for that have waited too long, if any wait."""
 
     _turn_end: IDelayedCall | None = field(init=False, default=None, repr=False)
     _arriving: bool = field(init=False, default=False, repr=False)
@@ -148,6 +148,7 @@ class Departures:
     def stop(self) -> None:
         """Leave no timer behind."""
         self._trouble.stop()
+        self._look_no_more()
         if self._turn_end is not None:
             self._turn_end.cancel()
             self._turn_end = None
@@ -170,6 +171,7 @@ class Departures:
         if obstacle is not self._obstacle:
             self._obstacle = obstacle
             self.observer.is_kept_by(obstacle)
+        self._look_if_somebody_waits()
 
     def _lane_changed(self) -> None:
         if not self._arriving:
@@ -240,13 +242,22 @@ class Departures:
 
     def _leave(self, lane: BatchCollector) -> None:
         reason = self._reason(lane)
-        batch = lane.take(packs=self.packs)
+        caps = self._caps_now(lane)
+        batch = lane.take(caps, packs=self.packs)
         for part in batch.parts:
             if part.rest is not None and not part.rest.gone:
                 self.platform.enqueue(part.rest)
             part.rest = None
+        if self.splits and len(batch.parts[0].items) > caps.items:
+            self.platform.take_in_again(in_pieces(batch.parts[0], caps))
+            return
         trip = Trip(parts=batch.parts, road=self, sorts=batch.is_packed)
         self._depart(trip, reason)
+
+    def _caps_now(self, lane: BatchCollector) -> Caps:
+        """Say what fits into a batch, if the upstream has less room than that."""
+        room = self.budget.limit.items
+        return lane.caps if room >= lane.caps.items else evolve(lane.caps, items=room)
 
     def _reason(self, lane: BatchCollector) -> Reason:
         if lane.is_full:
@@ -288,7 +299,6 @@ class Departures:
         try:
             self.observer.came_back(departure, trip.answered_after_s)
             self._learn(trip, load)
-            self._let_go_of_the_late()
         finally:
             # A bug in what is learnt must not keep those who wait.
             self.replan()
@@ -298,24 +308,29 @@ class Departures:
             full_wait = self.platform.lanes.has_full
             self.budget.answered(load, trip.answered_after_s, full_wait=full_wait)
 
-    def _let_go_of_the_late(self) -> None:
-        """
-        Give an answer to those who have waited too long for their turn.
+    def _look_if_somebody_waits(self) -> None:
+        """Keep one timer for all who wait, and none for who leaves at once."""
+        if not self.room.items:
+            self._look_no_more()
+        elif self._next_look is None:
+            self._next_look = self.clock.callLater(LOOK_EVERY_S, self._look)
 
-        No timer is needed: every batch in flight ends by a deadline, and they
-        are looked for then, if it is not a moment ago.
-        """
-        now = self.clock.seconds()
-        if now - self._looked_at < LOOK_EVERY_S:
-            return
-        self._looked_at = now
+    def _look_no_more(self) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
+
+    def _look(self) -> None:
+        """Give an answer to those who have waited too long for their turn."""
+        self._next_look = None
         error = NoTurn(f"no turn within {self.call_timeout_s:g} seconds")
-        late_since = now - self.call_timeout_s
+        late_since = self.clock.seconds() - self.call_timeout_s
 
         def is_late(part: Part) -> bool:
             return part.arrived_at < late_since
 
         self.platform.give_up(is_late, error)
+        self.replan()
 
     def caps_for_cutting(self) -> Caps | None:
         """What fits into a batch now; None if nothing may be cut."""

@@ -1,5 +1,5 @@
 """
-Waiting for all parts of one call at once.
+Waiting for all parts of one call, or all pieces of one part, at once.
 
 What ends the wait for one part ends it for all: a failure, a caller who
 leaves, or a reply of the upstream that is no rows.
@@ -7,12 +7,13 @@ leaves, or a reply of the upstream that is no rows.
 
 from typing import cast
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
-from abproxy.batching.part import Part
+from abproxy.batching.part import Caps, Part, cut_up
 from abproxy.dialects.call import Share
 
-__all__ = ["gather"]
+__all__ = ["gather", "in_pieces"]
 
 
 class _PassedOn(Exception):
@@ -49,3 +50,23 @@ def gather(parts: list[Part]) -> Deferred[list[Share]]:
     if len(parts) == 1:
         return parts[0].waiter
     return Deferred.fromCoroutine(_all_rows(parts))
+
+
+@frozen(eq=False)
+class _Pieces:
+    """Holds a part whose pieces travel in its stead."""
+
+    _joined: Deferred[None]
+
+    def drop(self, _part: Part) -> None:
+        """Take the pieces along with their caller."""
+        self._joined.cancel()
+
+
+def in_pieces(part: Part, caps: Caps) -> list[Part]:
+    """Let pieces of a *part* that waits travel in its stead, each within *caps*."""
+    pieces = cut_up(part, caps)
+    for piece in pieces:
+        piece.turn, piece.breaks = part.turn, part.breaks
+    part.holder = _Pieces(gather(pieces).addBoth(part.fire))
+    return pieces

@@ -6,6 +6,7 @@ to do.  A client whose own quota is used up must hear of it, and nobody else.
 """
 
 import re
+from email.utils import parsedate_to_datetime
 
 from attrs import frozen
 
@@ -17,6 +18,9 @@ __all__ = ["Patience", "is_for_all", "pause_asked_for_s"]
 
 _OVERLOADED = re.compile(rb'"(?:error_)?type"\s*:\s*"Overloaded"')
 """TEI's own word for having no permit left."""
+
+TOO_MANY = 429
+"""Requests, of everybody or of one client."""
 
 
 @frozen(kw_only=True)
@@ -35,16 +39,32 @@ class Patience:
 
 
 def is_for_all(cause: Reply | ProxyError, lane: Lane) -> bool:
-    """Whether the upstream takes no work at all, or one client has no quota."""
+    """
+    Whether the upstream takes no work at all, or one client has no quota.
+
+    Only a 429 can be about a quota; a server that says 503 is not there for
+    anybody.
+    """
     if isinstance(cause, ProxyError) or not lane.is_personal:
         return True
-    return _OVERLOADED.search(cause.body) is not None
+    return cause.status != TOO_MANY or _OVERLOADED.search(cause.body) is not None
 
 
 def pause_asked_for_s(cause: Reply | ProxyError) -> float:
-    """Read `Retry-After` in seconds; 0 if there is none (or a date)."""
-    if isinstance(cause, Reply):
-        for name, value in cause.headers:
-            if name.lower() == b"retry-after" and value.isdigit():
-                return float(value)
-    return 0.0
+    """Read `Retry-After` in seconds, said as a number or a date; 0 if there is none."""
+    if isinstance(cause, ProxyError):
+        return 0.0
+    said = _header(cause, b"retry-after")
+    if said.isdigit():
+        return float(said)
+    try:
+        until = parsedate_to_datetime(said.decode("latin-1"))
+        now = parsedate_to_datetime(_header(cause, b"date").decode("latin-1"))
+        return max((until - now).total_seconds(), 0.0)
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _header(reply: Reply, wanted: bytes) -> bytes:
+    found = (value for name, value in reply.headers if name.lower() == wanted)
+    return next(found, b"")

@@ -7,6 +7,10 @@ clearly less, the upstream works on several at a time, and one more may be in
 flight; if not, small batches only stand in each other's way, and there are
 fewer.  A few tell nothing, as one may be computed while the others travel, so
 one more is tried once in a while.
+
+Beside many full batches one more that is not full hardly stands in the way,
+and whoever is left over would wait for a whole round: so these make room for
+it.
 """
 
 from typing import Protocol
@@ -15,7 +19,10 @@ from attrs import define, field, frozen
 
 __all__ = ["LEAST", "FixedSlots", "FollowingSlots", "Slots", "make_slots"]
 
-LEAST, MOST = 2, 256
+LEAST, MOST = 2, 512
+
+FULL_FOR_ONE = 4
+"""Full batches in flight that make room for one more that is not full."""
 
 PARALLEL, SERIAL = 0.75, 0.8
 """Times the share with half as many in flight: below the first, above the second."""
@@ -37,6 +44,9 @@ class Slots(Protocol):
     def count(self) -> int:
         """How many there are now."""
 
+    def beside(self, full: int) -> int:
+        """How many there are while so many *full* batches are in flight."""
+
     def answered(self, in_flight: int, took_s: float) -> None:
         """Learn from a batch that left as the last of so many *in_flight*."""
 
@@ -46,6 +56,10 @@ class FixedSlots:
     """As many as the operator said."""
 
     count: int
+
+    def beside(self, full: int) -> int:  # noqa: ARG002
+        """How many there are, whatever else is in flight."""
+        return self.count
 
     def answered(self, in_flight: int, took_s: float) -> None:
         """Learn nothing."""
@@ -65,6 +79,10 @@ class FollowingSlots:
     def count(self) -> int:
         """How many slots there are now."""
         return int(self._now)
+
+    def beside(self, full: int) -> int:
+        """How many there are while so many *full* batches are in flight."""
+        return self.count + full // FULL_FOR_ONE
 
     def answered(self, in_flight: int, took_s: float) -> None:
         """Learn from a batch that left as the last of so many *in_flight*."""

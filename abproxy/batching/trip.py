@@ -7,7 +7,7 @@ as two halves, until what is refused is one call: that one gets the upstream's
 own answer.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from attrs import define, field
@@ -38,7 +38,7 @@ Carry one request to the upstream; fails with a ProxyError only.
 Cancelling the Deferred closes the connection, so that the upstream may stop.
 """
 
-Count = Callable[[Sequence[Part]], Awaitable[list[list[int]]]]
+Count = Callable[[Sequence[Part]], Coroutine[Any, Any, list[list[int]]]]
 """Count what each item of each part cost, to share out the usage of a batch."""
 
 OK = 200
@@ -197,7 +197,8 @@ class Trip:
 
     async def _lengths(self) -> list[Sequence[int]]:
         if len(self.parts) > 1 and self.parts[0].call.lane.dialect.has_usage:
-            return list(await self.road.count(self.parts))
+            self._under_way = Deferred.fromCoroutine(self.road.count(self.parts))
+            return list(await self._under_way)
         return [part.lengths for part in self.parts]
 
     def _pass_on(self, reply: Reply) -> None:

@@ -76,6 +76,10 @@ class WaitingRoom:
 
     def enter(self, part: Part) -> None:
         """Account for a part that waits."""
+        if not self.items:
+            # How fast people leave shows only while somebody waits; before
+            # that it was how fast they came.
+            self._leaving = Rate(self.clock)
         items = len(part.items)
         self.items += items
         self.size += part.size

@@ -14,13 +14,13 @@ from abproxy.web.observing import DoorObserver
 from abproxy.web.request import DoorRequest, Rules, without_origin
 from abproxy.web.request_id import named, new_name
 
-__all__ = ["DoorChannel"]
+__all__ = ["LINGER_S", "DoorChannel"]
 
 MAX_HEAD_BYTES = 64 << 10
 """The longest head of a request: long tokens and cookies fit."""
 
 LINGER_S = 5
-"""How long a refused body may still come in before the connection is cut."""
+"""How long who is refused may still send, in seconds, before the connection is cut."""
 
 _GONE = Failure(ConnectionDone())
 
@@ -48,7 +48,7 @@ class DoorChannel(HTTPChannel):
     totalHeadersSize = MAX_LENGTH = MAX_HEAD_BYTES  # noqa: N815
 
     waits_since: float | None = None
-    """Since when a request is arriving; None once its bytes are in no hurry."""
+    """Since when a request is arriving; None while its bytes are in no hurry."""
 
     is_surplus = False
     """Whether it is one connection too many."""
@@ -140,7 +140,11 @@ class DoorChannel(HTTPChannel):
         """Hang up if the request takes too long to arrive."""
         if self._discards or self.waits_since is None:
             return
-        if now - self.waits_since >= self.site.patience_s:
+        if now - self.waits_since < self.site.patience_s:
+            return
+        if self.requests and self.requests[0].startedWriting:
+            self.forceAbortClient()  # its answer was all there is to say
+        else:
             self.refuse(TooSlow(f"no request within {self.site.patience_s:g} seconds"))
 
 

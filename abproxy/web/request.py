@@ -143,8 +143,8 @@ class DoorRequest(Request):
         """Process the request, or note that its body is complete."""
         if self._is_refused:
             return
+        self.channel.waits_since = None
         if not self._streams:
-            self.channel.waits_since = None
             super().requestReceived(command, path, version)
             return
         self.content.complete()
@@ -156,12 +156,14 @@ class DoorRequest(Request):
         End the answer, but not before the client has sent its request.
 
         Twisted's channel would take the rest of the body for a new request.
+        With the answer out, that rest may not take for ever.
         """
         self._is_answered = True
         if not self._streams or self.content.is_complete:
             super().finish()
         else:
             self.content.stopProducing()
+            self.channel.waits_since = self.channel.site.reactor.seconds()
 
     def end_connection(self) -> None:
         """Let this answer be the last on its connection, and say so in time."""

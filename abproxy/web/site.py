@@ -12,7 +12,7 @@ from twisted.web.server import Site
 
 from abproxy.errors import ProxyError
 from abproxy.messages import Reply
-from abproxy.web.channel import DoorChannel
+from abproxy.web.channel import LINGER_S, DoorChannel
 from abproxy.web.observing import DoorObserver, Unwatched
 from abproxy.web.operations import Operations
 from abproxy.web.request import DoorRequest
@@ -26,6 +26,9 @@ How long a connection may be silent between requests, in seconds.
 Longer than the pools of common clients keep one: the client should be the one
 to close, or its next request may meet a connection that is just closing.
 """
+
+MOST_SURPLUS = 50
+"""Connections over the limit that are told so; more are closed without a word."""
 
 PATROL_S = 1.0
 """How often slow requests are looked for, in seconds."""
@@ -90,6 +93,12 @@ class DoorSite(Site):
         self._drained: Deferred[None] | None = None
         self._patrol: IDelayedCall | None = None
 
+    def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
+        """Let a client in, if only to be told that there is no room."""
+        if len(self.channels) >= self.max_connections + MOST_SURPLUS:
+            return None
+        return super().buildProtocol(addr)
+
     def drain(self) -> Deferred[None]:
         """
         Answer what is open, close each connection after its answer.
@@ -136,6 +145,8 @@ class DoorSite(Site):
     def channel_made(self, channel: DoorChannel) -> None:
         """Count a connection in."""
         channel.is_surplus = len(self.channels) >= self.max_connections
+        if channel.is_surplus:
+            channel.setTimeout(LINGER_S)
         self.channels.add(channel)
         if self._patrol is None:
             self._patrol = self.reactor.callLater(PATROL_S, self._look_for_the_slow)

@@ -38,6 +38,9 @@ class Work:
     most_inputs: int = field(init=False, default=0)
     """The most permits that were ever taken."""
 
+    spent_s: float = field(init=False, default=0.0)
+    """How long workers have worked on what they finished, all together."""
+
     _busy: set[Task] = field(init=False, factory=set)
     _queue: deque[Task] = field(init=False, factory=deque)
 
@@ -73,5 +76,6 @@ class Work:
     def _finish(self, task: Task) -> None:
         self._busy.discard(task)
         self.inputs -= task.inputs
+        self.spent_s += self.traits.seconds_for(task.inputs)
         task.done()
         self._plan()

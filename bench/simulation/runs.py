@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 
 from bench.simulation.clients import Crowd, Seen, let_loose
 from bench.simulation.clock import VirtualClock
-from bench.simulation.servers import Groups, Merging, Model, Server, Workers
+from bench.simulation.servers import Fleet, Groups, Merging, Model, Server, Workers
 from bench.simulation.ways import make_way
 
 __all__ = ["KINDS", "Figures", "Kind", "Run", "play"]
@@ -73,6 +73,16 @@ _SEVERAL = [
         name="groups",
         about="groups of 4, 6.6 ms an item, padded to the longest (TEI on a CPU)",
         make=lambda clock: Groups(clock=clock, group=4, item_s=0.0066),
+        warm_s=40,
+        measured_s=120,
+    ),
+    Kind(
+        name="fleet",
+        about="sixteen servers as in groups, behind one address",
+        make=lambda clock: Fleet(
+            models=[Groups(clock=clock, group=4, item_s=0.0066) for _ in range(16)],
+            clock=clock,
+        ),
         warm_s=40,
         measured_s=120,
     ),

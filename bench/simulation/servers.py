@@ -18,7 +18,16 @@ from abproxy.errors import CannotConnect, ConnectionBroken
 from abproxy.messages import Outgoing, Reply
 from bench.simulation.clock import VirtualClock
 
-__all__ = ["DEADLY", "Groups", "Merging", "Model", "Server", "Work", "Workers"]
+__all__ = [
+    "DEADLY",
+    "Fleet",
+    "Groups",
+    "Merging",
+    "Model",
+    "Server",
+    "Work",
+    "Workers",
+]
 
 DEADLY = b"deadly"
 """The text that kills a server which is mortal."""
@@ -200,6 +209,24 @@ class Groups(Model):
         self._life += 1
         self._waiting.clear()
         self._busy = False
+
+
+@define(kw_only=True, eq=False)
+class Fleet(Model):
+    """Several servers behind one address; each request goes to the next."""
+
+    models: Sequence[Model]
+    _next: int = field(default=0, init=False)
+
+    def take(self, work: Work) -> None:
+        """Hand it on."""
+        self.models[self._next].take(work)
+        self._next = (self._next + 1) % len(self.models)
+
+    def forget(self) -> None:
+        """Let all of them begin a new life."""
+        for model in self.models:
+            model.forget()
 
 
 @define(kw_only=True, eq=False)

@@ -4,7 +4,8 @@ import attrs
 import pytest
 from doubles import House, call_of, house, texts
 
-from abproxy.errors import Overloaded
+from abproxy.batching.slots import FollowingSlots
+from abproxy.errors import Overloaded, UpstreamTimeout
 
 
 def test_a_lone_call_leaves_at_once() -> None:
@@ -113,6 +114,7 @@ def test_items_in_flight_stay_within_the_budget() -> None:
 def test_a_call_larger_than_the_budget_still_leaves() -> None:
     """With nothing in flight there is always room for one batch."""
     proxy = house(items=32, budget=4)
+    proxy.departures.splits = False
 
     call = proxy.submit(*texts(20))
     proxy.upstream.sent[0].answer()
@@ -306,10 +308,29 @@ def test_when_hurried_nobody_is_held_for_company() -> None:
     proxy.submit("b", lane="other")
 
     proxy.departures.hurry()
+    for sent in list(proxy.upstream.open):
+        sent.answer()
     proxy.submit("c")
 
-    assert proxy.upstream.batches[:2] == [["a"], ["b"]]
+    assert proxy.upstream.batches == [["a"], ["b"], ["c"]]
     assert not proxy.clock.getDelayedCalls()
+
+
+def test_a_call_gives_up_its_turn_though_nothing_is_answered() -> None:
+    """How long it waits does not hang on how long the upstream takes for others."""
+    proxy = house(slots=1)
+    proxy.departures.call_timeout_s = 2
+    proxy.submit("stalls")
+    late = proxy.submit("late")
+
+    proxy.clock.pump([1, 1])
+    before = late.is_open
+    proxy.clock.advance(1)
+
+    assert before
+    assert isinstance(late.error, UpstreamTimeout)
+    proxy.upstream.sent[0].answer()
+    assert proxy.is_at_rest
 
 
 def test_an_answer_within_the_sending_is_no_trouble() -> None:
@@ -481,6 +502,19 @@ def test_stopping_in_mid_turn_leaves_no_timer() -> None:
     proxy.departures.stop()
 
     assert not proxy.clock.getDelayedCalls()
+
+
+def test_whoever_is_left_over_leaves_beside_many_full_batches() -> None:
+    """Though both slots are taken, nobody waits for a whole round."""
+    proxy = house(items=2)
+    proxy.departures.budget.slots = FollowingSlots()
+    for number in range(10):
+        proxy.submit("two", "more", lane=f"full {number}")
+
+    for number in range(5):
+        proxy.submit("one", lane=f"left over {number}")
+
+    assert proxy.upstream.batches[10:] == [["one"]] * 4
 
 
 def test_without_splitting_a_call_has_to_fit_in_inputs_and_bytes() -> None:

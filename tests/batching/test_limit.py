@@ -156,6 +156,59 @@ def test_a_refusal_is_forgotten_after_a_while() -> None:
     assert limit.items == 512
 
 
+def _refuse(limit: FollowingLimit, times: int) -> list[int]:
+    found = []
+    for _ in range(times):
+        limit.refused()
+        found.append(limit.items)
+    return found
+
+
+def test_refusals_in_a_row_leave_less_than_a_batch() -> None:
+    """Others may hold nearly all of the permits, and leave a few."""
+    limit = following()
+
+    assert _refuse(limit, 7) == [32, 16, 8, 4, 2, 1, 1]
+
+
+def test_what_refusals_have_left_doubles_with_every_answer() -> None:
+    """Up to where it was refused, and later on as if nothing had been."""
+    clock = Clock()
+    limit = following(clock)
+    _refuse(limit, 4)
+    found = []
+
+    for _ in range(4):
+        limit.answered(NOT_FULL, 0.01, full_wait=False)
+        found.append(limit.items)
+    clock.advance(REMEMBERED_S)
+
+    assert [*found, limit.items] == [8, 16, 32, 32, 64]
+
+
+def test_a_server_that_was_away_is_not_taken_for_a_small_one() -> None:
+    """Only the first refusal in a row says how much was too much."""
+    limit = following()
+    answer(limit, 50, took_s=1.0)
+    _refuse(limit, 9)
+
+    answer(limit, 50, took_s=1.0)
+
+    assert limit.items == 512 - BATCH
+
+
+def test_a_refusal_after_an_answer_says_how_much_is_too_much() -> None:
+    """It is found out once, and not with every other batch."""
+    limit = following()
+    _refuse(limit, 2)
+    limit.answered(NOT_FULL, 0.01, full_wait=False)
+    limit.refused()
+
+    answer(limit, 50, took_s=1.0)
+
+    assert limit.items == 16
+
+
 def test_a_lower_ceiling_counts_at_once() -> None:
     """The upstream may come back with fewer permits."""
     limit = following()
@@ -182,9 +235,10 @@ experiences = st.one_of(
 
 @given(story=st.lists(experiences, max_size=60))
 def test_whatever_happens_it_stays_within_its_bounds(story: list[Any]) -> None:
-    """Two full batches at least, the upstream's permits at most."""
+    """Two full batches at least unless refused, the upstream's permits at most."""
     clock = Clock()
     limit = following(clock)
+    was_refused = False
 
     for verb, *details in story:
         if verb == "answered":
@@ -193,11 +247,12 @@ def test_whatever_happens_it_stays_within_its_bounds(story: list[Any]) -> None:
             limit.answered(load, took_s, full_wait=full_wait)
         elif verb == "refused":
             limit.refused()
+            was_refused = True
         elif verb == "advance":
             clock.advance(*details)
         else:
             limit.ceiling, limit.batch = details
-        least = min(2 * limit.batch, limit.ceiling)
+        least = 1 if was_refused else min(2 * limit.batch, limit.ceiling)
         assert least <= limit.items <= limit.ceiling
 
 
@@ -223,11 +278,14 @@ def test_a_refusal_halves_a_fixed_limit_for_a_while() -> None:
     assert [halved, grown, limit.items] == [50, 82, 100]
 
 
-def test_a_fixed_limit_always_leaves_one_batch() -> None:
-    """Nobody waits for ever because the upstream was full."""
+def test_a_fixed_limit_always_leaves_one_item() -> None:
+    """Less than that could never be answered."""
     limit = FixedLimit(ceiling=100, batch=BATCH)
 
     for _ in range(10):
         limit.refused()
+    least = limit.items
+    for _ in range(3):
+        limit.answered(NOT_FULL, 1.0, full_wait=False)
 
-    assert limit.items == BATCH
+    assert [least, limit.items] == [1, 8]

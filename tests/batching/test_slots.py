@@ -82,10 +82,17 @@ def test_an_upstream_that_becomes_slower_gets_fewer() -> None:
     assert slots.count <= 4
 
 
+def test_many_full_batches_make_room_for_those_that_are_left_over() -> None:
+    """One request more in five costs little; waiting for a whole round costs more."""
+    slots = FollowingSlots()
+
+    assert [slots.beside(full) for full in (0, 3, 4, 8, 16)] == [2, 2, 3, 4, 6]
+
+
 def test_a_fixed_number_stays() -> None:
     """The operator's word counts."""
     slots = make_slots(5)
 
     answer(slots, 100, in_flight=5, took_s=0.01)
 
-    assert slots.count == 5
+    assert slots.count == slots.beside(16) == 5

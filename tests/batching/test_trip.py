@@ -1,9 +1,13 @@
 """What happens to the calls of a batch when the upstream has its say."""
 
+from collections.abc import Sequence
+
 import pytest
 from doubles import house, reply, row_of, texts
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
+from abproxy.batching.part import Part
+from abproxy.dialects.route import TeiRoute
 from abproxy.errors import (
     ConnectionBroken,
     InternalError,
@@ -240,6 +244,27 @@ def test_when_all_callers_have_left_the_request_is_cancelled() -> None:
         call.shares.cancel()
 
     assert sent.was_cancelled
+    assert proxy.is_at_rest
+
+
+def test_when_all_callers_have_left_nothing_is_counted_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the rows cost is asked in a request of its own, which ends as well."""
+    proxy, calls, sent = _together(2)
+    counting: Deferred[list[list[int]]] = Deferred()
+
+    async def count(_parts: Sequence[Part]) -> list[list[int]]:
+        return await counting
+
+    monkeypatch.setattr(proxy.departures, "count", count)
+    monkeypatch.setattr(TeiRoute, "has_usage", True)
+    sent.answer()
+
+    for call in calls:
+        call.shares.cancel()
+
+    assert counting.called
     assert proxy.is_at_rest
 
 

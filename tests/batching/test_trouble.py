@@ -87,6 +87,81 @@ def test_a_refusal_halves_the_budget_and_answers_let_it_grow() -> None:
     assert limit.items == 10
 
 
+def _serve_who_fits(proxy: House, room: int) -> None:
+    """Be an upstream with *room* for so many inputs in a request."""
+    for _ in range(40):
+        for sent in list(proxy.upstream.open):
+            if len(sent.inputs) > room:
+                _refuse(sent)
+            else:
+                sent.answer()
+        proxy.clock.advance(0.5)
+
+
+def test_batches_are_no_larger_than_the_room_that_others_leave() -> None:
+    """Who would get in alone is not refused for the company."""
+    proxy = house(calls=9, items=8, budget=64, slots=1)
+    calls = [proxy.submit(text) for text in texts(30)]
+
+    _serve_who_fits(proxy, room=3)
+
+    assert all(call.is_right for call in calls)
+    assert proxy.is_at_rest
+
+
+def test_a_part_larger_than_the_room_that_others_leave_is_cut() -> None:
+    """It would be refused for ever, and all behind it would wait."""
+    proxy = house(items=8, budget=64)
+    large = proxy.submit(*texts(20))
+    small = proxy.submit("small")
+
+    _serve_who_fits(proxy, room=3)
+
+    assert large.is_right
+    assert small.is_right
+    assert proxy.is_at_rest
+
+
+def test_a_part_that_was_cut_leaves_with_its_caller() -> None:
+    """All pieces go, wherever they are."""
+    proxy = house(items=8, budget=8)
+    call = proxy.submit(*texts(8))
+    _refuse(proxy.upstream.open[0])
+    proxy.clock.advance(0.05)
+
+    [piece] = proxy.upstream.open
+    call.shares.cancel()
+
+    assert len(piece.inputs) == 4
+    assert piece.was_cancelled
+    proxy.departures.stop()
+    assert proxy.is_at_rest
+
+
+def test_a_bad_input_in_a_part_that_was_cut_is_the_answer() -> None:
+    """The upstream's own words about a piece are its words about the call."""
+    proxy = house(items=8, budget=8)
+    call = proxy.submit(*texts(8))
+    _refuse(proxy.upstream.open[0])
+    proxy.clock.advance(0.05)
+
+    proxy.upstream.open[0].refuse(422, b"bad")
+
+    assert call.reply.status == 422
+    assert proxy.is_at_rest
+
+
+def test_what_may_not_be_cut_hears_of_the_refusal() -> None:
+    """The operator leaves it to the upstream."""
+    proxy = house(items=8, budget=64)
+    proxy.departures.splits = False
+    call = proxy.submit(*texts(8))
+
+    _serve_who_fits(proxy, room=3)
+
+    assert call.reply.status == 429
+
+
 def test_order_survives_a_refusal() -> None:
     """Who was first is first again."""
     proxy = house(calls=2, slots=1)
@@ -102,11 +177,16 @@ def test_order_survives_a_refusal() -> None:
     assert again == texts(5)
 
 
-def test_retry_after_is_kept() -> None:
+NOON = b"Tue, 24 Nov 2026 12:00:00 GMT"
+DATE = (b"Date", NOON)
+
+
+@pytest.mark.parametrize("value", [b"2", b"Tue, 24 Nov 2026 12:00:02 GMT"])
+def test_retry_after_is_kept(value: bytes) -> None:
     """An upstream that says when is asked then, and not before."""
     proxy = house()
     call = proxy.submit("a")
-    _refuse(proxy.upstream.sent[0], (b"Retry-After", b"2"))
+    _refuse(proxy.upstream.sent[0], DATE, (b"Retry-After", value))
 
     proxy.clock.advance(1.9)
     early = len(proxy.upstream.sent)
@@ -117,15 +197,39 @@ def test_retry_after_is_kept() -> None:
     assert call.is_right
 
 
-def test_a_pause_that_is_too_long_is_the_callers_to_decide() -> None:
+@pytest.mark.parametrize("value", [b"3600", b"Tue, 24 Nov 2026 13:00:00 GMT"])
+def test_a_pause_that_is_too_long_is_the_callers_to_decide(value: bytes) -> None:
     """Nobody is kept waiting for a quota that is used up for an hour."""
     proxy = house()
     call = proxy.submit("a")
 
-    _refuse(proxy.upstream.sent[0], (b"Retry-After", b"3600"))
+    _refuse(proxy.upstream.sent[0], DATE, (b"Retry-After", value))
 
     assert call.reply.status == 429
     assert proxy.is_at_rest
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [DATE, (b"Retry-After", b"soon")],
+        [DATE, (b"Retry-After", b"Tue, 24 Nov 2026 11:00:00 GMT")],
+        [DATE, (b"Retry-After", b"Tue, 24 Nov 2026 13:00:00 -0000")],
+        [(b"Retry-After", NOON)],
+    ],
+)
+def test_a_retry_after_that_says_nothing_is_ignored(
+    headers: list[tuple[bytes, bytes]],
+) -> None:
+    """No time, one that is over, or one that nothing can be compared with."""
+    proxy = house()
+    call = proxy.submit("a")
+
+    _refuse(proxy.upstream.sent[0], *headers)
+    proxy.clock.advance(0.05)
+    _serve(proxy)
+
+    assert call.is_right
 
 
 def test_a_clients_own_quota_is_its_own() -> None:
@@ -139,6 +243,19 @@ def test_a_clients_own_quota_is_its_own() -> None:
 
     assert poor.reply.body == b"quota exceeded"
     assert rich.is_right
+    assert proxy.is_at_rest
+
+
+def test_a_server_that_is_not_there_is_waited_for_whoever_asks() -> None:
+    """A 503 is about no client's quota, also if the client shows its own key."""
+    proxy = house()
+    call = proxy.submit("a", lane="personal: key")
+
+    proxy.upstream.sent[0].refuse(503, b"no server is available")
+    proxy.clock.advance(0.05)
+    _serve(proxy)
+
+    assert call.is_right
     assert proxy.is_at_rest
 
 

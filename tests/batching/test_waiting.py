@@ -86,10 +86,10 @@ def test_clients_are_forgotten_when_nothing_of_theirs_waits() -> None:
 
 
 def _drain(room: WaitingRoom, clock: Clock, *, per_second: int) -> None:
-    """Let one input leave after the other for a second."""
-    for _ in range(per_second + 1):
-        [part] = _parts("x")
-        room.enter(part)
+    """Let one input leave after the other for a second, while others wait."""
+    parts = [part for _ in range(per_second + 1) for part in _parts("x")]
+    room.admit([*parts, *_parts("stays")])
+    for part in parts:
         room.leave(part)
         clock.advance(1 / per_second)
 
@@ -99,12 +99,28 @@ def test_retry_after_comes_from_how_fast_others_leave() -> None:
     clock = Clock()
     room = _room(clock, max_items=100, max_size=1_000_000)
     _drain(room, clock, per_second=20)
-    room.admit(_parts(*texts(100)))
+    room.admit(_parts(*texts(99)))
 
     with pytest.raises(Overloaded) as refused:
         room.admit(_parts(*texts(100)))
 
     assert refused.value.retry_after_s == 5
+
+
+def test_a_quiet_hour_does_not_make_retry_after_longer() -> None:
+    """That few have left says nothing if few were there."""
+    clock = Clock()
+    room = _room(clock, max_items=100, max_size=1_000_000)
+    for _ in range(2):
+        room.admit([part := _parts("x")[0]])
+        room.leave(part)
+        clock.advance(3600)
+    room.admit(_parts(*texts(100)))
+
+    with pytest.raises(Overloaded) as refused:
+        room.admit(_parts("x"))
+
+    assert refused.value.retry_after_s == 1
 
 
 def test_retry_after_is_a_second_where_nothing_is_known() -> None:
@@ -123,7 +139,7 @@ def test_nobody_is_sent_away_for_more_than_a_minute() -> None:
     clock = Clock()
     room = _room(clock, max_items=1000, max_size=1_000_000)
     _drain(room, clock, per_second=1)
-    room.admit(_parts(*texts(1000)))
+    room.admit(_parts(*texts(999)))
 
     with pytest.raises(Overloaded) as refused:
         room.admit(_parts(*texts(500)))

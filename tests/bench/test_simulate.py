@@ -8,6 +8,7 @@ are the same on every machine.  `python -m bench.simulate` plays more of them.
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from bench import simulate
 from bench.simulation.clients import MIXED, Crowd
@@ -46,11 +47,19 @@ def gain(kind: str, crowd: Crowd, *, over: str = "direct", scale: float = 1.0) -
         (64, 1),
         (64, 2),
         (256, 1),
+        (128, 3),
+        (192, 2),
+        (256, 2),
     ],
 )
 def test_a_server_that_merges_is_kept_busy(clients: int, items: int) -> None:
     """A GPU answers as much as if everybody asked it directly."""
     assert gain("merging", Crowd(clients=clients, items=items)) >= 0.98
+
+
+def test_hundreds_of_lone_texts_keep_it_busy_too() -> None:
+    """As many as there are permits may travel one by one."""
+    assert gain("merging", Crowd(clients=400), scale=2) >= 0.98
 
 
 @pytest.mark.parametrize("clients", [64, 200])
@@ -101,12 +110,14 @@ def test_nobody_hears_of_429() -> None:
     assert ours.items_per_s >= direct.items_per_s
 
 
-def test_permits_that_nobody_told_of_are_learned() -> None:
-    """The upstream's refusals stay between it and the proxy."""
+@pytest.mark.parametrize("permits", [64, 48, 16])
+def test_permits_that_nobody_told_of_are_learned(permits: int) -> None:
+    """The upstream's refusals stay between it and the proxy, and are few."""
     crowd = Crowd(clients=200, items=2)
+    kind = evolve(KINDS["small"], permits=permits)
 
-    ours = figures_of("small", "abproxy", crowd)
-    direct = figures_of("small", "direct", crowd)
+    [ours] = play(Run(kind=kind, way="abproxy", crowds=(crowd,)))
+    [direct] = play(Run(kind=kind, way="direct", crowds=(crowd,)))
 
     assert ours.refused == ours.failed == 0
     assert ours.items_per_s >= 0.98 * direct.items_per_s

@@ -1,9 +1,19 @@
 """What callers who leave, stall, or never listen cost the others: nothing."""
 
+from pathlib import Path
 from random import Random
 
 from pytest_twisted import ensureDeferred
-from sockets import Street, sleep, street, together, until
+from sockets import (
+    Street,
+    breakable,
+    connect,
+    daemon,
+    sleep,
+    street,
+    together,
+    until,
+)
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
 from bench.breakable import Traits
@@ -127,3 +137,24 @@ async def test_a_slow_upload_holds_up_nobody() -> None:
         assert [answer.status for answer in answers] == [200] * 20
         assert before == [1] * 20
         await here.comes_to_rest()
+
+
+@ensureDeferred
+async def test_connections_never_use_up_the_files_for_the_way_upstream(
+    tmp_path: Path,
+) -> None:
+    """However many connect and say nothing, those who are served are served."""
+    async with (
+        breakable(Traits()) as upstream,
+        daemon(tmp_path, upstream, files=300) as here,
+    ):
+        served = await connect(here.port)
+        silent = await together(connect(here.port) for _ in range(400))
+        await until(lambda: upstream.close_idle() or not upstream.connections)
+
+        answer = await served.embed("a")
+
+        assert answer.is_for(["a"])
+        for caller in [served, *silent]:
+            caller.hang_up()
+        await until(lambda: not any(caller.is_open for caller in [served, *silent]))

@@ -11,6 +11,7 @@ from pytest_twisted import ensureDeferred
 from sockets import Caller, Daemon, breakable, connect, daemon, sleep, together, until
 from twisted.internet.error import ConnectError, ConnectionClosed
 
+from abproxy.service import SAME_WISH_S
 from bench.breakable import Traits
 
 
@@ -108,6 +109,7 @@ async def test_a_second_signal_stops_at_once(tmp_path: Path, first: Signals) -> 
 
         here.process.send_signal(first)
         await until(lambda: "Draining 1 calls" in here.log.read_text())
+        await sleep(2 * SAME_WISH_S)
         here.process.send_signal(SIGTERM)
 
         with pytest.raises(ConnectionClosed):
@@ -117,17 +119,19 @@ async def test_a_second_signal_stops_at_once(tmp_path: Path, first: Signals) -> 
 
 @ensureDeferred
 async def test_signals_that_come_together_ask_for_one_end(tmp_path: Path) -> None:
-    """A terminal and a supervisor may both pass on the same wish."""
+    """A terminal and a supervisor may both pass on the same wish: no call is lost."""
     async with (
-        breakable(Traits()) as upstream,
+        breakable(Traits(ms=300)) as upstream,
         daemon(tmp_path, upstream) as here,
     ):
-        caller = await connect(here.port)
-        await caller.embed("a")
+        caller = await connect(here.port, closes=True)
+        asked = caller.embed("a")
+        await until(lambda: upstream.seen.batches)
 
         for number in (SIGSTOP, SIGTERM, SIGINT, SIGCONT):
             here.process.send_signal(number)
 
+        assert (await asked).is_for(["a"])
         assert await _end(here) == 0
         assert "Traceback" not in here.log.read_text()
 

@@ -10,8 +10,10 @@ from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import capturedLogs
 from twisted.web.resource import Resource
 from twisted.web.server import Request
-from webdoubles import Client, in_memory_proxy
+from webdoubles import Client, InMemoryProxy, in_memory_proxy
 from zope.interface import directlyProvides
+
+from abproxy.web.site import MOST_SURPLUS
 
 GET = b"GET /docs HTTP/1.1\r\nHost: door\r\n\r\n"
 FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
@@ -346,6 +348,26 @@ def test_a_connection_too_many_is_told_so_and_closed() -> None:
     assert served.answers()[0].status == 200
 
 
+def test_a_connection_too_many_may_not_be_silent_for_long() -> None:
+    """It is one too many, and the sooner it goes the better."""
+    proxy = in_memory_proxy(Saying(b"[[1]]"), max_connections=1)
+    served, surplus = proxy.connect(), proxy.connect()
+
+    proxy.clock.pump([1] * 5)
+
+    assert served.transport.connected
+    assert not surplus.transport.connected
+
+
+def test_far_too_many_connections_are_not_even_told() -> None:
+    """Files run out, and some are needed for the way upstream."""
+    proxy = in_memory_proxy(Saying(b"[[1]]"), max_connections=2)
+    for _ in range(2 + MOST_SURPLUS):
+        proxy.connect()
+
+    assert proxy.site.buildProtocol(None) is None
+
+
 def test_there_is_room_again_when_a_client_leaves() -> None:
     """A connection counts as long as it is open."""
     proxy = in_memory_proxy(Saying(b"[[1]]"), max_connections=1)
@@ -395,6 +417,45 @@ def test_a_relayed_body_may_take_its_time() -> None:
     proxy.flush()
 
     assert client.answers()[0].body == b"done"
+
+
+def _answered_early(proxy: InMemoryProxy) -> Client:
+    """Get an answer before half of the body is sent."""
+    client = proxy.connect()
+    client.send(b"POST bad:target HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf")
+    return client
+
+
+def test_the_rest_of_an_answered_body_may_not_take_for_ever() -> None:
+    """A byte now and then does not keep a connection that has its answer."""
+    proxy = in_memory_proxy(Saying(b""))
+    client = _answered_early(proxy)
+    [answer] = client.answers()
+
+    for _ in range(2):
+        proxy.clock.pump([1] * 29)
+        client.send(b"x")
+    open_so_far = client.transport.connected
+    proxy.clock.pump([1, 1, 1])
+
+    assert answer.status == 400
+    assert open_so_far
+    assert not client.transport.connected
+    assert len(client.answers()) == 1
+
+
+def test_a_body_that_was_answered_early_and_ends_in_time_is_forgiven() -> None:
+    """Its connection serves the next request."""
+    proxy = in_memory_proxy(Saying(b"[[1]]"))
+    client = _answered_early(proxy)
+
+    proxy.clock.pump([1] * 50)
+    client.send(b"x" * 96)
+    proxy.clock.pump([1] * 20)
+    client.embed(b'{"inputs":"a"}')
+    proxy.flush()
+
+    assert [answer.status for answer in client.answers()] == [400, 200]
 
 
 def test_a_slow_answer_is_no_slow_request() -> None:
@@ -459,7 +520,7 @@ def test_a_relayed_body_without_a_length_has_a_limit_too() -> None:
 
     client.send(b"b\r\n" + b"x" * 11 + b"\r\n")
     proxy.clock.advance(0)
-    proxy.flush()
+    proxy.flush()  # the upstream hears of it as well
 
     assert client.transport.disconnecting or not client.transport.connected
 
