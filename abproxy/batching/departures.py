@@ -125,9 +125,9 @@ class Departures:
         self._arrived(lane)
         return shares
 
-    def takes(self, call: Call) -> bool:
-        """Whether *call* fits into one batch, or may be cut so that it does."""
-        return self.splits or self._fits(call.items.spelled)
+    def takes(self, items: Sequence[bytes]) -> bool:
+        """Whether *items* fit into one batch, or may be cut so that they do."""
+        return self.splits or self._fits(items)
 
     def _fits(self, items: Sequence[bytes]) -> bool:
         return len(items) <= self.caps.items and size_of(items) <= self.caps.size

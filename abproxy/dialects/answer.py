@@ -12,7 +12,7 @@ from abproxy.dialects.call import Call, Dialect, Share
 from abproxy.errors import ProxyError, Unauthorized
 from abproxy.messages import HeaderList, Reply
 
-__all__ = ["error_reply", "write_answer"]
+__all__ = ["error_reply", "is_shared", "lines_of_all", "lines_of_one", "write_answer"]
 
 CHARACTERS = b"X-Compute-Characters"
 
@@ -34,22 +34,42 @@ CORS = (
 def write_answer(call: Call, shares: Sequence[Share]) -> Reply:
     """Write the reply for *call* from the *shares* of its parts, in order."""
     reply = shares[0].reply
-    slices = [share.slice for share in shares if share.slice is not None]
-    if not slices:
+    if not is_shared(shares):
         return reply
     return Reply(
         status=reply.status,
         reason=reply.reason,
-        headers=(*_of_the_call(call, reply.headers), _timing(shares)),
-        body=call.lane.dialect.write(slices, is_list=call.items.is_list),
+        headers=(*lines_of_all(reply), *lines_of_one(call, shares)),
+        body=write_body(call, shares),
     )
 
 
-def _of_the_call(call: Call, headers: HeaderList) -> HeaderList:
-    kept = [line for line in headers if line[0].lower() not in OF_THE_BATCH]
-    if any(name.lower() == CHARACTERS.lower() for name, _ in headers):
-        kept.append((CHARACTERS, b"%d" % sum(call.items.lengths)))
-    return tuple(kept)
+def is_shared(shares: Sequence[Share]) -> bool:
+    """Whether the upstream's reply was cut, and is not passed on as it is."""
+    return shares[0].slice is not None
+
+
+def write_body(call: Call, shares: Sequence[Share]) -> bytes:
+    """Put the rows of *call* together, as the upstream would have."""
+    slices = [share.slice for share in shares if share.slice is not None]
+    return call.lane.dialect.write(slices, is_list=call.items.is_list)
+
+
+def lines_of_all(reply: Reply) -> HeaderList:
+    """Keep the header lines that are right for each call of the batch."""
+    return tuple(line for line in reply.headers if line[0].lower() not in OF_THE_BATCH)
+
+
+def counts_characters(reply: Reply) -> bool:
+    """Whether the upstream has counted the characters of the batch."""
+    return any(name.lower() == CHARACTERS.lower() for name, _ in reply.headers)
+
+
+def lines_of_one(call: Call, shares: Sequence[Share]) -> HeaderList:
+    """Write the header lines that speak of this call alone."""
+    if not counts_characters(shares[0].reply):
+        return (_timing(shares),)
+    return (CHARACTERS, b"%d" % sum(call.items.lengths)), _timing(shares)
 
 
 def _timing(shares: Sequence[Share]) -> tuple[bytes, bytes]:

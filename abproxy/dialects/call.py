@@ -122,7 +122,7 @@ class Dialect(Protocol):
         """Write an error of ours as this route's clients expect it."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Lane:
     """The calls that may share a batch: they differ in nothing but their items."""
 

@@ -12,6 +12,7 @@ import msgspec
 from attrs import field, frozen
 
 from abproxy.dialects.call import Items, Reading, Slice
+from abproxy.dialects.frames import Frames
 from abproxy.dialects.inputs import read_inputs
 from abproxy.dialects.members import read_members
 from abproxy.dialects.options import spell_options
@@ -42,25 +43,48 @@ class TeiRoute:
     has_usage: bool = False
     """Whether an answer tells how many tokens it cost."""
 
+    _frames: Frames = field(init=False)
     _decode: Callable[[bytes], msgspec.Struct] = field(init=False)
+    _decode_items: Callable[[bytes], Any] = field(init=False)
+
+    @_frames.default
+    def _make_frames(self) -> Frames:
+        return Frames(items=self.items)
 
     @_decode.default
     def _make_decode(self) -> Callable[[bytes], msgspec.Struct]:
         return msgspec.json.Decoder(self.body).decode
 
+    @_decode_items.default
+    def _make_decode_items(self) -> Callable[[bytes], Any]:
+        fields = msgspec.structs.fields(self.body)
+        [kind] = [each.type for each in fields if each.name == self.items]
+        return msgspec.json.Decoder(kind).decode
+
     def read(self, body: bytes) -> Reading | None:
         """Understand *body*; None for all that TEI might see in another way."""
         try:
-            known = self._decode(body)
+            framed = self._frames.find(body)
+            return self._read_whole(body) if framed is None else self._read(*framed)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
+
+    def _read(self, spelled: bytes, options: bytes) -> Reading | None:
+        items = self.read_items(self._decode_items(spelled), spelled)
+        return None if items is None else Reading(items=items, options=options)
+
+    def _read_whole(self, body: bytes) -> Reading | None:
+        known = self._decode(body)
         members = read_members(body)
         if members is None:
             return None
-        items = self.read_items(getattr(known, self.items), members[self.items])
+        spelled = members[self.items]
+        items = self.read_items(getattr(known, self.items), spelled)
         if items is None:
             return None
-        return Reading(items=items, options=spell_options(known, members))
+        options = spell_options(known, members)
+        self._frames.remember(body, spelled, options)
+        return Reading(items=items, options=options)
 
     def batch_body(self, items: Sequence[bytes], options: bytes) -> bytes:
         """Write `{"inputs":[…],…}`."""

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from abproxy.errors import ProxyError
 from abproxy.telemetry.harmless import harmless
-from abproxy.web.request import DoorRequest
+from abproxy.web.observing import Asked
 
 __all__ = ["AccessLog"]
 
@@ -55,11 +55,11 @@ class AccessLog:
             former.close()
 
     @harmless
-    def began(self, request: DoorRequest) -> None:
+    def began(self, request: Asked) -> None:
         """Write nothing yet."""
 
     @harmless
-    def ended(self, request: DoorRequest, *, gone: bool) -> None:
+    def ended(self, request: Asked, *, gone: bool) -> None:
         """Write a line."""
         status = CLIENT_LEFT if gone else request.code
         write = self._object if self.as_json else _combined
@@ -71,7 +71,7 @@ class AccessLog:
     def answered_with(self, error: ProxyError) -> None:
         """Write nothing more."""
 
-    def _object(self, request: DoorRequest, status: int, now: float) -> str:
+    def _object(self, request: Asked, status: int, now: float) -> str:
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(now, UTC).isoformat(),
             "logger": "access",
@@ -88,7 +88,7 @@ class AccessLog:
         return msgspec.json.encode(line).decode()
 
 
-def _combined(request: DoorRequest, status: int, now: float) -> str:
+def _combined(request: Asked, status: int, now: float) -> str:
     time = datetime.fromtimestamp(now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
     asked = b" ".join((request.method, request.path, request.clientproto))
     referer = _header(request, b"Referer").partition("?")[0]
@@ -100,11 +100,11 @@ def _combined(request: DoorRequest, status: int, now: float) -> str:
     )
 
 
-def _address(request: DoorRequest) -> str:
+def _address(request: Asked) -> str:
     return str(getattr(request.getClientAddress(), "host", None) or "-")
 
 
-def _header(request: DoorRequest, name: bytes) -> str:
+def _header(request: Asked, name: bytes) -> str:
     [value, *_] = request.requestHeaders.getRawHeaders(name, [b"-"])
     return _safe(value)
 

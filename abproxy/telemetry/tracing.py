@@ -36,7 +36,7 @@ from abproxy import __version__
 from abproxy.errors import ProxyError
 from abproxy.messages import HeaderList, Outgoing, Reply
 from abproxy.telemetry.harmless import harmless
-from abproxy.web.request import DoorRequest
+from abproxy.web.observing import Asked
 
 __all__ = ["Tracing", "make_tracing"]
 
@@ -60,7 +60,7 @@ class Tracing:
     """Send what is left; blocks."""
 
     @harmless
-    def began(self, request: DoorRequest) -> None:
+    def began(self, request: Asked) -> None:
         """Begin the span of a request, in its caller's trace if there is one."""
         if request.site.operations.owns(request):
             # Whoever watches us asks all the time, and is not what is watched.
@@ -77,7 +77,7 @@ class Tracing:
         )
 
     @harmless
-    def ended(self, request: DoorRequest, *, gone: bool) -> None:
+    def ended(self, request: Asked, *, gone: bool) -> None:
         """End the span of a request."""
         span: Span | None = request.trace
         if span is None:
@@ -95,7 +95,7 @@ class Tracing:
     def answered_with(self, error: ProxyError) -> None:
         """Note nothing: the status says it."""
 
-    def mark(self, request: DoorRequest, headers: HeaderList) -> HeaderList:
+    def mark(self, request: Asked, headers: HeaderList) -> HeaderList:
         """Put the request's span on the *headers* with which it is passed on."""
         span: Span | None = request.trace
         return headers if span is None else _marked(headers, span)
@@ -141,7 +141,7 @@ def _parent_among(calls: Sequence[Span]) -> Context | None:
     return None if parent is None else set_span_in_context(parent)
 
 
-def _told(request: DoorRequest) -> Iterator[tuple[str, str]]:
+def _told(request: Asked) -> Iterator[tuple[str, str]]:
     for name in CONTEXT:
         lines = request.requestHeaders.getRawHeaders(name, [])
         # Lists may be spread over several lines (RFC 9110, section 5.3).

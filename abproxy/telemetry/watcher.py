@@ -14,7 +14,7 @@ from abproxy.telemetry.keeping import Keeping
 from abproxy.telemetry.metrics import Metrics
 from abproxy.telemetry.recent import Recently
 from abproxy.telemetry.totals import Past, Totals
-from abproxy.web.request import DoorRequest
+from abproxy.web.observing import Asked
 
 __all__ = ["Watcher"]
 
@@ -64,11 +64,11 @@ class Watcher:
         return lately.cpu_s / max(1, lately.calls + lately.relayed)
 
     @harmless
-    def began(self, request: DoorRequest) -> None:
+    def began(self, request: Asked) -> None:
         """Count nothing yet."""
 
     @harmless
-    def ended(self, request: DoorRequest, *, gone: bool) -> None:
+    def ended(self, request: Asked, *, gone: bool) -> None:
         """Count a request by what became of it."""
         self.past.note(self.clock.seconds())
         status = CLIENT_LEFT if gone else str(request.code)
@@ -79,7 +79,7 @@ class Watcher:
         elif request.route is not None:
             self._call_ended(request, request.route, status)
 
-    def _call_ended(self, request: DoorRequest, route: str, status: str) -> None:
+    def _call_ended(self, request: Asked, route: str, status: str) -> None:
         self._totals.calls += 1
         self.metrics.calls[route, status].inc()
         if status == CLIENT_LEFT:

@@ -11,22 +11,23 @@ from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from attrs import define, field
 from klein import Klein
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from abproxy.batching.departures import Departures
 from abproxy.dialects.answer import error_reply, write_answer
-from abproxy.dialects.call import Call, Dialect
+from abproxy.dialects.call import Call, Dialect, Reading, Share
 from abproxy.dialects.routes import ALIASES, ROUTES, dialect_of, may_be_batched
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import DeadlinePassed, InternalError, ProxyError
 from abproxy.messages import Reply
 from abproxy.web.caller import Caller, Callers
 from abproxy.web.keys import Keys
-from abproxy.web.observing import DoorObserver, Unwatched
+from abproxy.web.observing import Asked, DoorObserver, Unwatched
 from abproxy.web.rates import Rates
-from abproxy.web.receiving import Receiving
+from abproxy.web.receiving import Envelope, Receiving
 from abproxy.web.relay import Relay
 from abproxy.web.replying import write_reply
 from abproxy.web.request import DoorRequest
@@ -79,14 +80,10 @@ class Door:
             await self._relay(request, caller)
             return
         request.route = call.lane.dialect.path.decode()
-        self.rates.check(caller.client)
-        shares = self.departures.submit(call)
-        self.rates.take(caller.client, len(call.items.spelled))
-        if caller.deadline_s is not None:
-            shares.addTimeout(caller.deadline_s, self.departures.clock, _too_late)
-        write_reply(request, write_answer(call, await shares))
+        write_reply(request, write_answer(call, await self.submit(call, caller)))
 
-    def _understand(self, request: DoorRequest, caller: Caller) -> Call | None:
+    def open(self, request: Asked, caller: Caller) -> Envelope | None:
+        """Understand the head of *request* of *caller* as that of a call, or not."""
         # Klein takes `//embed` for `/embed` and `post` for `POST`; the request
         # itself says better.
         if not may_be_batched(request.method, request.uri):
@@ -94,8 +91,54 @@ class Door:
         dialect = dialect_of(request.uri, self.task())
         if dialect is None:
             return None
-        call = self.receiving.read(request, dialect, caller)
-        return call if call and self.departures.takes(call) else None
+        return self.receiving.open(request, dialect, caller)
+
+    def read(self, envelope: Envelope, body: bytes) -> Reading | None:
+        """Understand the *body* of a call, or not; then it is to be relayed."""
+        reading = envelope.dialect.read(body)
+        takes = self.departures.takes
+        return reading if reading and takes(reading.items.spelled) else None
+
+    def submit(self, call: Call, caller: Caller) -> Deferred[list[Share]]:
+        """
+        Let *call* of *caller* travel; fires with the shares of its parts.
+
+        Raises:
+            Overloaded: too much is waiting, or came from this caller.
+        """
+        self.rates.check(caller.client)
+        shares = self.departures.submit(call)
+        self.rates.take(caller.client, len(call.items.spelled))
+        if caller.deadline_s is not None:
+            shares.addTimeout(caller.deadline_s, self.departures.clock, _too_late)
+        return shares
+
+    def explain(self, failure: Failure, request: Asked) -> Reply:
+        """Say what went wrong, in the words of the route."""
+        error = failure.value
+        if not isinstance(error, ProxyError):
+            name = request.name().decode()
+            self._log.failure("Request {request_id} failed", failure, request_id=name)
+            error = InternalError("a bug in abproxy; its log says more")
+        self.observer.answered_with(error)
+        reply = error_reply(error, _language(request.uri))
+        return named(reply, request.name())
+
+    def _understand(self, request: DoorRequest, caller: Caller) -> Call | None:
+        envelope = self.open(request, caller)
+        if envelope is None:
+            return None
+        body = request.content.read()
+        reading = self.read(envelope, body)
+        if reading is None:
+            return None
+        return envelope.call(
+            reading,
+            body,
+            client=caller.client,
+            trace=request.trace,
+            name=request.name,
+        )
 
     @app.route("/", branch=True)
     async def relayed(self, request: DoorRequest) -> None:
@@ -116,19 +159,13 @@ class Door:
 
     @app.handle_errors(Exception)
     def failed(self, request: IRequest, failure: Failure) -> None:
-        """Say what went wrong, in the words of the route."""
-        error = failure.value
+        """Say what went wrong, unless part of another answer is out."""
         request = cast("DoorRequest", request)
-        if not isinstance(error, ProxyError):
-            name = request.name().decode()
-            self._log.failure("Request {request_id} failed", failure, request_id=name)
-            error = InternalError("a bug in abproxy; its log says more")
-        self.observer.answered_with(error)
+        reply = self.explain(failure, request)
         if request.startedWriting:
             request.channel.forceAbortClient()
         else:
-            reply = error_reply(error, _language(request.uri))
-            write_reply(request, named(reply, request.name()))
+            write_reply(request, reply)
 
 
 def refusal(error: ProxyError, target: bytes) -> Reply:

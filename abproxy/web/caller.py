@@ -7,7 +7,8 @@ A client is its key, or its address where it shows none.
 import re
 
 from attrs import field, frozen
-from twisted.web.server import Request
+
+from abproxy.web.observing import Asked
 
 __all__ = ["Caller", "Callers"]
 
@@ -36,7 +37,7 @@ class Callers:
     bulk_keys: frozenset[str] = field(default=frozenset(), repr=False)
     """Keys whose calls are never in a hurry."""
 
-    def who(self, request: Request) -> Caller:
+    def who(self, request: Asked) -> Caller:
         """Look at who sent *request*."""
         headers = request.requestHeaders
         shown = headers.getRawHeaders(b"Authorization", [b""])[0]
@@ -49,11 +50,11 @@ class Callers:
         )
 
 
-def _address(request: Request) -> bytes:
+def _address(request: Asked) -> bytes:
     return str(getattr(request.getClientAddress(), "host", "")).encode()
 
 
-def _deadline_s(request: Request) -> float | None:
+def _deadline_s(request: Asked) -> float | None:
     said = [
         float(value) / 1000
         for name in _DEADLINES

@@ -10,9 +10,9 @@ import hmac
 import re
 
 from attrs import field, frozen
-from twisted.web.server import Request
 
 from abproxy.errors import Unauthorized
+from abproxy.web.observing import Asked
 
 __all__ = ["Keys"]
 
@@ -28,7 +28,7 @@ _DOCUMENT = re.compile(rb"/docs/(?:[\w-][\w.-]*)?")
 """A file of the documentation; `/docs/../info` may be another to a server."""
 
 
-def _is_public(request: Request) -> bool:
+def _is_public(request: Asked) -> bool:
     if request.method == b"OPTIONS":
         return True
     if request.method not in _READS:
@@ -50,7 +50,7 @@ class Keys:
 
     accepted: tuple[str, ...] = field(repr=False)
 
-    def check(self, request: Request) -> None:
+    def check(self, request: Asked) -> None:
         """
         Let *request* in or not.
 
@@ -60,7 +60,7 @@ class Keys:
         if not self.fit(request):
             raise Unauthorized
 
-    def fit(self, request: Request) -> bool:
+    def fit(self, request: Asked) -> bool:
         """
         Whether *request* may come in.
 

@@ -18,6 +18,7 @@ from abproxy.errors import Unauthorized
 from abproxy.messages import HeaderList, Reply
 from abproxy.web.health import Health, json_reply
 from abproxy.web.keys import Keys
+from abproxy.web.observing import Asked
 from abproxy.web.openapi.reading import page as to_read
 from abproxy.web.openapi.whole import describe
 from abproxy.web.request import DoorRequest
@@ -89,7 +90,7 @@ class Operations:
 
     pages: Pages = field(repr=False)
 
-    def owns(self, request: DoorRequest) -> bool:
+    def owns(self, request: Asked) -> bool:
         """Whether *request* is for us."""
         path = request.path
         if path.startswith(OURS) or path == OURS[:-1]:

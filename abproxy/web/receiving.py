@@ -1,22 +1,24 @@
 """
 From a client's request to a call, or to the decision that it is none.
 
-What is not plainly understood is not refused: it is relayed, and the upstream
-says what it thinks of it.
+First the head is looked at, which is the same for many requests of a client,
+and then the body.  What is not plainly understood is not refused: it is
+relayed, and the upstream says what it thinks of it.
 """
 
 import re
-from typing import BinaryIO, cast
+from collections.abc import Callable
+from typing import Any
 
-from attrs import frozen
+from attrs import define, field, frozen
 
-from abproxy.dialects.call import Call, Dialect, Lane
+from abproxy.dialects.call import Call, Dialect, Lane, Reading
 from abproxy.headers import Credentials, end_to_end, lane_headers
 from abproxy.messages import HeaderList, Outgoing
 from abproxy.web.caller import Caller
-from abproxy.web.request import DoorRequest
+from abproxy.web.observing import Asked
 
-__all__ = ["Receiving"]
+__all__ = ["Envelope", "Receiving"]
 
 _JSON = re.compile(
     rb'application/(?:[\w.+-]+\+)?json[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?\Z',
@@ -29,50 +31,83 @@ _PLAIN_TARGET = re.compile(rb"[/\w.-]+(?:\?[\w.~=&%+-]+)?")
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 
 
+@define(kw_only=True, eq=False)
+class Envelope:
+    """What a request for a batched route says before its body."""
+
+    dialect: Dialect
+    target: bytes
+    path: bytes
+    headers: HeaderList = field(repr=False)
+    lane_headers: HeaderList = field(repr=False)
+    is_personal: bool
+    caller: Caller
+    _lane: Lane | None = field(init=False, default=None, repr=False)
+    """The lane of the last call: the next one is often in the same."""
+
+    def call(
+        self,
+        reading: Reading,
+        body: bytes,
+        *,
+        client: bytes,
+        trace: Any,
+        name: Callable[[], bytes],
+    ) -> Call:
+        """Make a call of the *body* as it was read."""
+        items = reading.items
+        return Call(
+            lane=self._lane_of(reading.options),
+            items=items,
+            alone=Outgoing(
+                path=self.target,
+                headers=self.headers,
+                body=body,
+                items=len(items.spelled),
+                traces=() if trace is None else (trace,),
+            ),
+            client=client,
+            trace=trace,
+            name=name,
+        )
+
+    def _lane_of(self, options: bytes) -> Lane:
+        if self._lane is None or self._lane.options != options:
+            self._lane = Lane(
+                dialect=self.dialect,
+                path=self.path,
+                headers=self.lane_headers,
+                options=options,
+                is_bulk=self.caller.is_bulk,
+                is_personal=self.is_personal,
+            )
+        return self._lane
+
+
 @frozen(kw_only=True)
 class Receiving:
     """How calls are made of requests."""
 
     credentials: Credentials
 
-    def read(
-        self, request: DoorRequest, dialect: Dialect, caller: Caller
-    ) -> Call | None:
-        """Understand *request* of *caller* as a call, or not."""
+    def open(self, request: Asked, dialect: Dialect, caller: Caller) -> Envelope | None:
+        """Understand the head of *request* of *caller*, or not."""
         if not _PLAIN_TARGET.fullmatch(request.uri):
             return None
         types = request.requestHeaders.getRawHeaders(b"Content-Type", [])
         if len(types) != 1 or not _JSON.match(types[0]):
             return None
-        body = cast("BinaryIO", request.content).read()
-        reading = dialect.read(body)
-        if reading is None:
-            return None
         received = end_to_end(request.requestHeaders.getAllRawHeaders())
         headers = self.credentials.on(received)
         query = request.uri.partition(b"?")[2]
-        lane = Lane(
+        return Envelope(
             dialect=dialect,
+            target=request.uri,
             path=dialect.path + (b"?" + query if query else b""),
-            headers=lane_headers(_without_own_origin(request, headers)),
-            options=reading.options,
-            is_bulk=caller.is_bulk,
+            headers=headers,
+            lane_headers=lane_headers(_without_own_origin(request, headers)),
             is_personal=self._are_personal(headers),
-        )
-        trace = request.trace
-        return Call(
-            lane=lane,
-            items=reading.items,
-            alone=Outgoing(
-                path=request.uri,
-                headers=headers,
-                body=body,
-                items=len(reading.items.spelled),
-                traces=() if trace is None else (trace,),
-            ),
-            client=caller.client,
-            trace=trace,
-            name=request.name,
+            caller=caller,
         )
 
     def _are_personal(self, headers: HeaderList) -> bool:
@@ -81,7 +116,7 @@ class Receiving:
         return shown and self.credentials.are_the_clients
 
 
-def _without_own_origin(request: DoorRequest, headers: HeaderList) -> HeaderList:
+def _without_own_origin(request: Asked, headers: HeaderList) -> HeaderList:
     """Forget that a page asks which came through this door: it may read any answer."""
     if not request.requestHeaders.hasHeader(b"Origin"):
         return headers

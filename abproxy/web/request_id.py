@@ -9,9 +9,9 @@ import re
 import secrets
 
 from attrs import evolve
-from twisted.web.server import Request
 
 from abproxy.messages import Reply
+from abproxy.web.observing import Asked
 
 __all__ = ["REQUEST_ID", "name_of", "named", "new_name"]
 
@@ -21,7 +21,7 @@ _NAME = re.compile(rb"[!-~]{1,128}")
 """Visible ASCII: nothing that could end a line of a log, or fill it."""
 
 
-def name_of(request: Request) -> bytes:
+def name_of(request: Asked) -> bytes:
     """Take the name that the client gave *request*, or make one."""
     [shown, *_] = request.requestHeaders.getRawHeaders(REQUEST_ID, [b""])
     return shown if _NAME.fullmatch(shown) else new_name()

@@ -523,7 +523,7 @@ def test_without_splitting_a_call_has_to_fit_in_inputs_and_bytes() -> None:
     proxy.departures.splits = False
 
     taken = [
-        proxy.departures.takes(call_of(*inputs))
+        proxy.departures.takes(call_of(*inputs).items.spelled)
         for inputs in (texts(4), texts(5), ["x" * 60, "y" * 60])
     ]
 

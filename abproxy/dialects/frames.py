@@ -1,0 +1,72 @@
+"""
+What stands around the items of a body is read once, and remembered.
+
+Most clients write the same body again and again with other items in it.  If
+the items come first, and what follows them has been read before, only they
+are left to read.  What follows is remembered by its bytes: read after any
+other items, the same bytes are the same options.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from attrs import define, field
+
+__all__ = ["Framed", "Frames"]
+
+MOST = 256
+"""So many are remembered; then all are forgotten, as some client never repeats."""
+
+LONGEST = 1024
+"""What follows the items is remembered up to so many bytes."""
+
+Framed = tuple[bytes, bytes]
+"""The items as they are spelled, and the options."""
+
+
+@define(kw_only=True, eq=False)
+class Frames:
+    """The bodies of one route whose items come first."""
+
+    items: str
+    """The name of the member that holds the items."""
+
+    _beginnings: tuple[bytes, ...] = field(init=False)
+    _decode: Callable[[bytes], Any] = field(init=False, repr=False)
+    _options: dict[bytes, bytes] = field(init=False, factory=dict, repr=False)
+    """What follows the items, and which options that is."""
+
+    def __attrs_post_init__(self) -> None:
+        """Know how a body begins, with a blank as Python writes it or without."""
+        name = self.items.encode()
+        self._beginnings = (b'{"%b":' % name, b'{"%b": ' % name)
+        body = msgspec.defstruct(
+            "Body", [("items", msgspec.Raw)], rename={"items": self.items}
+        )
+        self._decode = msgspec.json.Decoder(body).decode
+
+    def find(self, body: bytes) -> Framed | None:
+        """Find items and options in *body*, if its like was remembered."""
+        try:
+            spelled = bytes(self._decode(body).items)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        options = self._options.get(self._after(body, spelled) or b"")
+        return None if options is None else (spelled, options)
+
+    def remember(self, body: bytes, spelled: bytes, options: bytes) -> None:
+        """Remember *body*, which was read: its items are *spelled* so."""
+        after = self._after(body, spelled)
+        if after is None or len(after) > LONGEST:
+            return
+        if len(self._options) >= MOST:
+            self._options.clear()
+        self._options[after] = options
+
+    def _after(self, body: bytes, spelled: bytes) -> bytes | None:
+        """Say what follows the items, if these come first."""
+        for beginning in self._beginnings:
+            if body.startswith(spelled, len(beginning)) and body.startswith(beginning):
+                return body[len(beginning) + len(spelled) :]
+        return None
