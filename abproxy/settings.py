@@ -162,6 +162,21 @@ class Settings:
         "whether calls of similar length leave together when many wait, for "
         "inference servers that pad",
     )
+    express: bool = _setting(
+        "express",
+        readers.yes_or_no,
+        True,
+        "true or false",
+        "whether plain calls take the express way in, which costs less and gives the "
+        "same bytes",
+    )
+    write_at_once: bool = _setting(
+        "write-at-once",
+        readers.yes_or_no,
+        True,
+        "true or false",
+        "whether answers are written in the same turn, where the connection takes them",
+    )
     connect_patience_s: float = _setting(
         "connect-patience",
         readers.seconds,

@@ -40,12 +40,14 @@ from abproxy.upstream.discovery import Discovery
 from abproxy.upstream.info import Facts
 from abproxy.watching import Rooms, Watch, make_watch, show_surface
 from abproxy.web.app import Door, refusal
+from abproxy.web.express import Express
 from abproxy.web.files import room_for
 from abproxy.web.listening import Listener, make_listener
 from abproxy.web.rates import Rates
 from abproxy.web.receiving import Receiving
 from abproxy.web.relay import Relay
 from abproxy.web.site import DoorLimits, DoorSite
+from abproxy.writing import write_at_once, write_later
 
 __all__ = ["wire"]
 
@@ -247,4 +249,7 @@ def _site(settings: Settings, reactor: Any, door: Door) -> DoorSite:
         reactor=reactor,
     )
     site.observer = door.observer
+    site.write = write_at_once if settings.write_at_once else write_later
+    if settings.express:
+        site.open_express(Express(door=door, max_body_bytes=settings.max_body_bytes))
     return site

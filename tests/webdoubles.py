@@ -30,6 +30,7 @@ from abproxy.upstream.discovery import Discovery
 from abproxy.watching import Rooms, show_surface
 from abproxy.web.app import Door, refusal
 from abproxy.web.caller import Callers
+from abproxy.web.express import Express
 from abproxy.web.keys import Keys
 from abproxy.web.rates import Rates
 from abproxy.web.receiving import Receiving
@@ -181,6 +182,7 @@ def in_memory_proxy(
     task: str | None = None,
     shows: bool = False,
     has_private_door: bool = False,
+    express: bool = True,
 ) -> InMemoryProxy:
     """
     Put the rooms together in memory, as `wire` does for real.
@@ -227,6 +229,8 @@ def in_memory_proxy(
     )
     limits = DoorLimits(max_body_bytes=max_body_bytes, max_connections=max_connections)
     site = _site(door, limits, clock)
+    if express:
+        site.open_express(Express(door=door, max_body_bytes=max_body_bytes))
     proxy = InMemoryProxy(clock, site, door, departures, stub, agent)
     if has_private_door:
         proxy.private = evolve(proxy, site=_site(door, limits, clock), channels=[])

@@ -14,15 +14,23 @@ from abproxy.web.observing import DoorObserver
 from abproxy.web.request import DoorRequest, Rules, without_origin
 from abproxy.web.request_id import named, new_name
 
-__all__ = ["LINGER_S", "DoorChannel"]
+__all__ = ["GONE", "IDLE_S", "LINGER_S", "DoorChannel", "House"]
 
 MAX_HEAD_BYTES = 64 << 10
 """The longest head of a request: long tokens and cookies fit."""
 
+IDLE_S = 75
+"""
+How long a connection may be silent between requests, in seconds.
+
+Longer than the pools of common clients keep one: the client should be the one
+to close, or its next request may meet a connection that is just closing.
+"""
+
 LINGER_S = 5
 """How long who is refused may still send, in seconds, before the connection is cut."""
 
-_GONE = Failure(ConnectionDone())
+GONE = Failure(ConnectionDone())
 
 
 class House(Rules, Protocol):
@@ -50,6 +58,9 @@ class DoorChannel(HTTPChannel):
     waits_since: float | None = None
     """Since when a request is arriving; None while its bytes are in no hurry."""
 
+    quiet_since: float | None = None
+    """Since when nothing is asked and nothing is owed."""
+
     is_surplus = False
     """Whether it is one connection too many."""
 
@@ -73,9 +84,10 @@ class DoorChannel(HTTPChannel):
     def connectionMade(self) -> None:
         """Count the connection in."""
         super().connectionMade()
+        self.note_quiet()
         self.site.channel_made(self)
 
-    def connectionLost(self, reason: Failure = _GONE) -> None:
+    def connectionLost(self, reason: Failure = GONE) -> None:
         """Count the connection out."""
         super().connectionLost(reason)
         self.site.channel_lost(self)
@@ -126,21 +138,51 @@ class DoorChannel(HTTPChannel):
         """Take in what the client sends, unless it was told to stop."""
         if self._discards:
             return
-        if not self.requests and self.waits_since is None:
-            self.waits_since = self.site.reactor.seconds()
+        if not self.requests:
+            self.note_arriving()
         super().dataReceived(data)
 
     def requestDone(self, request: DoorRequest) -> None:  # noqa: N802
         """Go on with the next request, part of which may be here already."""
-        if self._dataBuffer:
-            self.waits_since = self.site.reactor.seconds()
+        if self.has_more:
+            self.note_arriving()
+        else:
+            self.note_quiet()
         super().requestDone(request)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something of the next request is here already."""
+        return any(self._dataBuffer)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is owed, or a request is arriving."""
+        return bool(self.requests)
+
+    def note_arriving(self) -> None:
+        """Note that a request begins to arrive, if none did yet."""
+        self.quiet_since = None
+        if self.waits_since is None:
+            self.waits_since = self.site.reactor.seconds()
+
+    def note_quiet(self) -> None:
+        """Note that nothing is asked and nothing is owed."""
+        self.quiet_since = self.site.reactor.seconds()
+
+    def is_slow(self, now: float) -> bool:
+        """Whether the request takes too long to arrive."""
+        since = self.waits_since
+        return since is not None and now - since >= self.site.patience_s
+
     def refuse_if_slow(self, now: float) -> None:
-        """Hang up if the request takes too long to arrive."""
-        if self._discards or self.waits_since is None:
+        """Hang up if the request takes too long to arrive, or none comes."""
+        if self._discards:
             return
-        if now - self.waits_since < self.site.patience_s:
+        if self.quiet_since is not None and now - self.quiet_since >= IDLE_S:
+            self.quiet_since = None
+            self.timeoutConnection()
+        if not self.is_slow(now):
             return
         if self.requests and self.requests[0].startedWriting:
             self.forceAbortClient()  # its answer was all there is to say

@@ -1,7 +1,7 @@
 """All connections of clients: how many, how long, and how they end together."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -13,19 +13,14 @@ from twisted.web.server import Site
 from abproxy.errors import ProxyError
 from abproxy.messages import Reply
 from abproxy.web.channel import LINGER_S, DoorChannel
-from abproxy.web.observing import DoorObserver, Unwatched
+from abproxy.web.express import Express
+from abproxy.web.express_channel import ExpressChannel
+from abproxy.web.observing import Asked, DoorObserver, Unwatched
 from abproxy.web.operations import Operations
 from abproxy.web.request import DoorRequest
+from abproxy.writing import Write, write_later
 
 __all__ = ["DoorLimits", "DoorSite"]
-
-IDLE_S = 75
-"""
-How long a connection may be silent between requests, in seconds.
-
-Longer than the pools of common clients keep one: the client should be the one
-to close, or its next request may meet a connection that is just closing.
-"""
 
 MOST_SURPLUS = 50
 """Connections over the limit that are told so; more are closed without a word."""
@@ -46,6 +41,15 @@ class DoorLimits:
 
     request_timeout_s: float = 60.0
     """How long a request may take to arrive; relayed bodies take their time."""
+
+
+class Owed(Asked, Protocol):
+    """A request that is owed an answer."""
+
+    began_at: float
+
+    def end_connection(self) -> None:
+        """Let this answer be the last on its connection."""
 
 
 class DoorSite(Site):
@@ -77,9 +81,11 @@ class DoorSite(Site):
             resource,
             requestFactory=DoorRequest,
             parsePOSTFormSubmission=False,
-            timeout=IDLE_S,
+            timeout=None,  # one patrol for all costs less than a timer for each
             reactor=reactor,
         )
+        self.express: Express | None = None
+        self.write: Write = write_later
         self.is_batched = is_batched
         self.refusal = refusal
         self.max_body_bytes = limits.max_body_bytes
@@ -88,7 +94,7 @@ class DoorSite(Site):
         self.operations = Operations(pages={})
         self.patience_s = limits.request_timeout_s
         self.channels: set[DoorChannel] = set()
-        self.requests: set[DoorRequest] = set()
+        self.requests: set[Owed] = set()
         self.is_draining = False
         self._drained: Deferred[None] | None = None
         self._patrol: IDelayedCall | None = None
@@ -98,6 +104,11 @@ class DoorSite(Site):
         if len(self.channels) >= self.max_connections + MOST_SURPLUS:
             return None
         return super().buildProtocol(addr)
+
+    def open_express(self, express: Express) -> None:
+        """Let plain calls take the express way."""
+        self.express = express
+        self.protocol = ExpressChannel
 
     def drain(self) -> Deferred[None]:
         """
@@ -115,7 +126,7 @@ class DoorSite(Site):
 
     def close_if_quiet(self) -> None:
         """Close idle connections if the site drains and no request is open."""
-        if not self.is_draining or any(channel.requests for channel in self.channels):
+        if not self.is_draining or any(channel.is_busy for channel in self.channels):
             return
         for channel in list(self.channels):
             channel.loseConnection()
@@ -127,20 +138,28 @@ class DoorSite(Site):
             channel.forceAbortClient()
 
     def opened(self, request: DoorRequest) -> None:
-        """An answer is owed."""
+        """Owe *request* an answer until it is finished."""
+        self.begin(request)
+        request.notifyFinish().addBoth(self._closed, request)
+
+    def begin(self, request: Owed) -> None:
+        """Owe *request* an answer."""
         request.began_at = self.reactor.seconds()
         self.requests.add(request)
         self.observer.began(request)
         if self.is_draining:
             request.end_connection()
-        request.notifyFinish().addBoth(self._closed, request)
 
-    def _closed(self, reason: object, request: DoorRequest) -> None:
+    def end(self, request: Owed, *, gone: bool) -> None:
+        """Owe *request* nothing more: it is answered, or its client has *gone*."""
         self.requests.discard(request)
-        self.observer.ended(request, gone=isinstance(reason, Failure))
+        self.observer.ended(request, gone=gone)
         if self.is_draining:
             # In the next turn: what a client has sent meanwhile is read first.
             self.reactor.callLater(0, self.close_if_quiet)
+
+    def _closed(self, reason: object, request: DoorRequest) -> None:
+        self.end(request, gone=isinstance(reason, Failure))
 
     def channel_made(self, channel: DoorChannel) -> None:
         """Count a connection in."""
@@ -158,7 +177,7 @@ class DoorSite(Site):
             self._patrol.cancel()
             self._patrol = None
         self._note_if_drained()
-        if channel.requests:
+        if channel.is_busy:
             # An idle one that goes makes nothing quieter, and all of them may
             # be going just now.
             self.close_if_quiet()

@@ -1,0 +1,98 @@
+"""
+A reply as the bytes that go over the wire, the same that Twisted would write.
+
+Calls that shared a batch share most lines of their answers: these are written
+once for the batch.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from attrs import define, field
+from twisted.web.http import NO_BODY_CODES, datetimeToString
+from twisted.web.http_headers import Headers
+
+from abproxy.dialects.answer import (
+    is_shared,
+    lines_of_all,
+    lines_of_one,
+    write_answer,
+    write_body,
+)
+from abproxy.dialects.call import Call, Share
+from abproxy.messages import HeaderList, Reply, reason_of
+
+__all__ = ["Encoder", "Written", "encode"]
+
+Written = tuple[bytes, int]
+"""The bytes of an answer, and how many of them are its body."""
+
+CLOSE = ((b"Connection", b"close"),)
+OF_ONE = frozenset({b"Content-Length", b"Server-Timing", b"X-Compute-Characters"})
+
+
+def encode(reply: Reply, *, closes: bool) -> Written:
+    """Write *reply*, whose connection *closes* after it or is kept."""
+    lines = _grouped((*CLOSE, *reply.headers) if closes else reply.headers)
+    if not lines.hasHeader(b"Date"):
+        lines.addRawHeader(b"Date", datetimeToString())
+    has_body = reply.status not in NO_BODY_CODES
+    body = reply.body if has_body else b""
+    if has_body:
+        lines.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+    return b"%b%b\r\n%b" % (_status_line(reply), _spell(lines), body), len(body)
+
+
+@define(eq=False)
+class Encoder:
+    """Writes the answers of calls."""
+
+    _reply: Reply | None = field(init=False, default=None, repr=False)
+    """The reply to the last batch."""
+
+    _head: bytes | None = field(init=False, default=None, repr=False)
+    """What all its calls have in common; None if they are to be written one by one."""
+
+    def answer(self, call: Call, shares: Sequence[Share], *, closes: bool) -> Written:
+        """Write the answer of *call*, which is made of *shares*."""
+        reply = shares[0].reply
+        head = self._common_head(reply) if is_shared(shares) and not closes else None
+        if head is None:
+            return encode(write_answer(call, shares), closes=closes)
+        body = write_body(call, shares)
+        own = [b"%b: %b\r\n" % line for line in lines_of_one(call, shares)]
+        length = b"Content-Length: %d\r\n\r\n" % len(body)
+        return b"".join([head, *own, length, body]), len(body)
+
+    def _common_head(self, reply: Reply) -> bytes | None:
+        if reply is not self._reply:
+            self._reply, self._head = reply, _common(reply)
+        return self._head
+
+
+def _common(reply: Reply) -> bytes | None:
+    """Write what is common, unless lines would get into another order by it."""
+    lines = _grouped(lines_of_all(reply))
+    names = {name for name, _ in lines.getAllRawHeaders()}
+    if b"Date" not in names or not OF_ONE.isdisjoint(names):
+        return None
+    return _status_line(reply) + _spell(lines)
+
+
+def _grouped(lines: HeaderList) -> Headers:
+    """Put lines of one name together, and spell names as Twisted does."""
+    headers = Headers()
+    for name, value in lines:
+        headers.addRawHeader(name, value)
+    return headers
+
+
+def _spell(headers: Headers) -> bytes:
+    raw: Iterable[tuple[bytes, Sequence[bytes]]] = headers.getAllRawHeaders()
+    return b"".join(
+        b"%b: %b\r\n" % (name, value) for name, values in raw for value in values
+    )
+
+
+def _status_line(reply: Reply) -> bytes:
+    reason = reply.reason or reason_of(reply.status)
+    return b"HTTP/1.1 %d %b\r\n" % (reply.status, reason)

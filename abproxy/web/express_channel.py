@@ -1,0 +1,170 @@
+"""
+A connection on which plain calls go the express way, and all else the other.
+
+Between two requests it is decided anew which way the next one goes.  What has
+arrived of a plain call waits here until it is whole; all other bytes are for
+Twisted, from the first byte of a request to the last of its answer.  Answers
+keep the order of their requests: the next one waits until the one before is
+answered, and who sends too far ahead is not read from.
+"""
+
+from twisted.python.failure import Failure
+
+from abproxy.web.caller import Caller
+from abproxy.web.channel import GONE, DoorChannel, House
+from abproxy.web.express import Express, Found, Head
+from abproxy.web.express_request import ExpressRequest
+from abproxy.web.request import DoorRequest
+from abproxy.writing import Write
+
+__all__ = ["ExpressChannel"]
+
+AHEAD = 16 << 10
+"""Bytes that a client may send ahead while an answer is owed, as with Twisted."""
+
+
+class ExpressHouse(House):
+    """What such a connection has to know of the door besides."""
+
+    express: Express
+    write: Write
+
+
+class ExpressChannel(DoorChannel):
+    """One connection of a client, with the express way."""
+
+    site: ExpressHouse
+
+    _owed: ExpressRequest | None = None
+    """The request whose answer is owed."""
+
+    _waiting: bytes | bytearray = b""
+    """What has arrived of the next one."""
+
+    _needed = 0
+    """How many bytes of it there have to be."""
+
+    _is_with_twisted = False
+    _is_starting = False
+    _is_paused = False
+    _last: tuple[Head, Caller] | None = None
+    """With which head the last request came, and from whom."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is owed."""
+        return self._owed is not None or super().is_busy
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take in what the client sends."""
+        if self._is_with_twisted or self._discards or self.is_surplus:
+            super().dataReceived(data)
+        elif self._owed is None and not self._waiting:
+            self._start(data)
+            self._go_on()
+        else:
+            self._waiting += data
+            self._hold_back()
+            self._go_on()
+
+    def connectionLost(self, reason: Failure = GONE) -> None:
+        """Let the work of a client who has left go along."""
+        owed, self._owed = self._owed, None
+        self._waiting = b""
+        if owed is not None:
+            owed.leave()
+        super().connectionLost(reason)
+
+    def resumeProducing(self) -> None:
+        """Go on: the client has read its answers."""
+        super().resumeProducing()
+        self._go_on()
+
+    def requestDone(self, request: DoorRequest) -> None:  # noqa: N802
+        """Decide anew, unless the next request is with Twisted already."""
+        has_more = self.has_more
+        super().requestDone(request)
+        self._is_with_twisted = has_more
+
+    def answer(self, request: ExpressRequest, written: bytes) -> None:
+        """Send the answer of *request*, and go on with what has arrived since."""
+        self._owed = None
+        self.site.write(self.transport, written)
+        if request.closes:
+            self._discards = True
+            self.loseConnection()
+            return
+        self.note_quiet()
+        self._read_on()
+        self._go_on()
+
+    def refuse_if_slow(self, now: float) -> None:
+        """Hang up if the request takes too long to arrive, or none comes."""
+        if self._needed and self.is_slow(now):
+            self._leave_to_twisted(bytes(self._waiting))
+        super().refuse_if_slow(now)
+
+    def _go_on(self) -> None:
+        """Begin with whatever is whole, one after the other."""
+        while self._can_start() and len(self._waiting) >= max(self._needed, 1):
+            data, self._waiting = bytes(self._waiting), b""
+            self._start(data)
+
+    def _can_start(self) -> bool:
+        is_free = self._owed is None and not self._is_starting
+        return is_free and not self._waitingForTransport and not self._discards
+
+    def _start(self, data: bytes) -> None:
+        """Begin with a request, the first bytes of which are *data*."""
+        self._needed = 0
+        found = self.site.express.find(self, data)
+        if found is None:
+            self._leave_to_twisted(data)
+        elif len(data) < found.ends:
+            self._waiting, self._needed = bytearray(data), found.ends
+            self.note_arriving()
+        else:
+            self._submit(found, data)
+
+    def _submit(self, found: Found, data: bytes) -> None:
+        body = data[found.starts : found.ends]
+        reading = self.site.express.read(found.head, body)
+        if reading is None:
+            self._leave_to_twisted(data)
+            return
+        self.waits_since = self.quiet_since = None
+        self._waiting = bytearray(data[found.ends :]) if len(data) > found.ends else b""
+        self._is_starting = True
+        request = self._owed = self.site.express.begin(self, found.head)
+        caller = self._caller(found.head, request)
+        call = found.head.envelope.call(
+            reading,
+            body,
+            client=caller.client,
+            trace=request.trace,
+            name=request.name,
+        )
+        request.submit(call, caller)
+        self._is_starting = False
+        self._hold_back()
+
+    def _caller(self, head: Head, request: ExpressRequest) -> Caller:
+        if self._last is None or self._last[0] is not head:
+            self._last = head, request.door.callers.who(request)
+        return self._last[1]
+
+    def _leave_to_twisted(self, data: bytes) -> None:
+        self._waiting, self._needed = b"", 0
+        self._is_with_twisted = True
+        super().dataReceived(data)
+
+    def _hold_back(self) -> None:
+        if self._owed is not None and len(self._waiting) > AHEAD:
+            self._is_paused = True
+            self._networkProducer.pauseProducing()
+
+    def _read_on(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            if not self._waitingForTransport:
+                self._networkProducer.resumeProducing()
