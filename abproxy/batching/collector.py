@@ -85,14 +85,16 @@ class BatchCollector:
         """How many items the next batch holds at most."""
         return min(self.items, self.caps.items)
 
-    def submit(self, part: Part) -> None:
-        """Add *part* at the end of the queue."""
+    def submit(self, part: Part) -> bool:
+        """Add *part* at the end of the queue, and say whether it makes a batch full."""
+        was_full = self.is_full
         part.holder = self
         self._queue.append(part)
         self._count(part, +1)
         if len(self._queue) == 1:
             self._arm()
         self.changed(self)
+        return self.is_full and not was_full
 
     def put_back(self, parts: list[Part]) -> None:
         """Take *parts* in again, each where it was in the queue."""

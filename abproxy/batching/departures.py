@@ -120,9 +120,9 @@ class Departures:
         self.room.admit(parts)
         shares = gather(parts)
         self._arriving = True
-        lane = self.platform.enqueue(parts[0])
+        is_full = self.platform.enqueue(parts[0])
         self._arriving = False
-        self._arrived(lane)
+        self._arrived(is_full=is_full)
         return shares
 
     def takes(self, items: Sequence[bytes]) -> bool:
@@ -177,15 +177,15 @@ class Departures:
         if not self._arriving:
             self.replan()
 
-    def _arrived(self, lane: BatchCollector) -> None:
+    def _arrived(self, *, is_full: bool) -> None:
         """
         Let a call leave, with those that arrive in the same turn.
 
-        Who finds the upstream idle, or completes a batch, leaves at once.
+        Who finds the upstream idle, or makes a batch full, leaves at once.
         Any other leaves at the end of the reactor's turn, which costs no time:
         what has arrived meanwhile is read first, and travels along.
         """
-        if not self.gathers or lane.is_full or not self.budget.batches_in_flight:
+        if not self.gathers or is_full or not self.budget.batches_in_flight:
             self.replan()
         elif self._turn_end is None:
             self._turn_end = self.clock.callLater(0, self._end_turn)

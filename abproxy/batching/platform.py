@@ -12,7 +12,6 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from abproxy.batching.collector import BatchCollector
 from abproxy.batching.lanes import Lanes
 from abproxy.batching.observing import Cause
 from abproxy.batching.part import Part
@@ -47,13 +46,16 @@ class Platform:
         arrivals = (place.oldest_arrived_at for place in places)
         return min((at for at in arrivals if at is not None), default=None)
 
-    def enqueue(self, part: Part) -> BatchCollector:
-        """Let *part* take its place at the end of the queue, and say in which lane."""
+    def enqueue(self, part: Part) -> bool:
+        """
+        Let *part* take its place at the end of the queue.
+
+        Returns:
+            whether it makes a batch full.
+        """
         handicap_s = BULK_HANDICAP_S if part.call.lane.is_bulk else 0.0
         part.turn = (self.clock.seconds() + handicap_s, next(self._turns))
-        lane = self.lanes.of(part)
-        lane.submit(part)
-        return lane
+        return self.lanes.of(part).submit(part)
 
     def set_apart(self, parts: Sequence[Part]) -> None:
         """Let each of *parts* travel alone: it may be what breaks the upstream."""

@@ -52,7 +52,7 @@ class WaitingRoom:
             WaitingRoomFull: there is no room.
             ClientShareTaken: there is none for this client.
         """
-        items = sum(len(part.items) for part in parts)
+        items = len(parts[0].call.items.spelled)
         size = sum(part.size for part in parts)
         full = self.items + items > self.max_items or self.size + size > self.max_size
         if self.items and full:

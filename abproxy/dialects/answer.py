@@ -12,7 +12,16 @@ from abproxy.dialects.call import Call, Dialect, Share
 from abproxy.errors import ProxyError, Unauthorized
 from abproxy.messages import HeaderList, Reply
 
-__all__ = ["error_reply", "is_shared", "lines_of_all", "lines_of_one", "write_answer"]
+__all__ = [
+    "characters_of",
+    "counts_characters",
+    "error_reply",
+    "is_shared",
+    "lines_of_all",
+    "timing_of",
+    "write_answer",
+    "write_body",
+]
 
 CHARACTERS = b"X-Compute-Characters"
 
@@ -39,7 +48,7 @@ def write_answer(call: Call, shares: Sequence[Share]) -> Reply:
     return Reply(
         status=reply.status,
         reason=reply.reason,
-        headers=(*lines_of_all(reply), *lines_of_one(call, shares)),
+        headers=(*lines_of_all(reply), *_lines_of_one(call, shares)),
         body=write_body(call, shares),
     )
 
@@ -65,24 +74,31 @@ def counts_characters(reply: Reply) -> bool:
     return any(name.lower() == CHARACTERS.lower() for name, _ in reply.headers)
 
 
-def lines_of_one(call: Call, shares: Sequence[Share]) -> HeaderList:
-    """Write the header lines that speak of this call alone."""
+def characters_of(call: Call) -> tuple[bytes, bytes]:
+    """Say how many characters this call alone has."""
+    return CHARACTERS, b"%d" % sum(call.items.lengths)
+
+
+def _lines_of_one(call: Call, shares: Sequence[Share]) -> HeaderList:
     if not counts_characters(shares[0].reply):
-        return (_timing(shares),)
-    return (CHARACTERS, b"%d" % sum(call.items.lengths)), _timing(shares)
+        return (timing_of(shares),)
+    return characters_of(call), timing_of(shares)
 
 
-def _timing(shares: Sequence[Share]) -> tuple[bytes, bytes]:
+def timing_of(shares: Sequence[Share]) -> tuple[bytes, bytes]:
     """
     Say where the time went, and in how much company.
 
     Source: `Server-Timing` of the W3C, with durations in milliseconds.
     """
-    queue_ms = max(share.queue_s for share in shares) * 1000
-    upstream_ms = max(share.upstream_s for share in shares) * 1000
-    calls = max(share.calls for share in shares)
+    [share, *others] = shares
+    queue_s, upstream_s, calls = share.queue_s, share.upstream_s, share.calls
+    for other in others:
+        queue_s = max(queue_s, other.queue_s)
+        upstream_s = max(upstream_s, other.upstream_s)
+        calls = max(calls, other.calls)
     value = b'queue;dur=%.1f, upstream;dur=%.1f, batch;desc="%d calls"'
-    return b"Server-Timing", value % (queue_ms, upstream_ms, calls)
+    return b"Server-Timing", value % (queue_s * 1000, upstream_s * 1000, calls)
 
 
 def error_reply(error: ProxyError, dialect: Dialect) -> Reply:

@@ -1,8 +1,9 @@
 """
 Rows are cut, never decoded: a float that is not parsed cannot be re-rounded.
 
-The quick knife counts brackets and splits between them.  It is only trusted
-when every count agrees; whatever looks unusual goes to a real JSON parser.
+The quick knife goes from bracket to bracket.  It is only trusted where it finds
+nothing but flat rows, each where the one before ends; whatever looks unusual
+goes to a real JSON parser.
 """
 
 from collections.abc import Sequence
@@ -21,12 +22,29 @@ def cut_arrays(body: bytes, count: int) -> list[bytes]:
     Raises:
         BadAnswer: there are not exactly *count* rows.
     """
-    flat = body.count(b"[") == body.count(b"]") == count + 1
-    if flat and body.startswith(b"[[") and body.endswith(b"]]"):
-        rows = body[2:-2].split(b"],[")
-        if len(rows) == count:
-            return [b"[%b]" % row for row in rows]
-    return cut_values(body, count)
+    rows = _flat_rows(body)
+    return cut_values(body, count) if rows is None or len(rows) != count else rows
+
+
+def _flat_rows(body: bytes) -> list[bytes] | None:
+    """
+    Cut rows that are written without a blank between them.
+
+    A single byte is found faster than any other pattern, by a factor of ten.
+    """
+    if not body.startswith(b"[[") or b'"' in body:
+        return None
+    rows: list[bytes] = []
+    start, find = 1, body.find
+    while body.startswith(b"[", start):
+        end = find(b"]", start) + 1
+        if not end or find(b"[", start + 1, end) >= 0:
+            return None
+        rows.append(body[start:end])
+        if not body.startswith(b",", end):
+            return rows if body[end:] == b"]" else None
+        start = end + 1
+    return None
 
 
 def cut_values(body: bytes, count: int) -> list[bytes]:

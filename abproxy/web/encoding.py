@@ -12,9 +12,11 @@ from twisted.web.http import NO_BODY_CODES, datetimeToString
 from twisted.web.http_headers import Headers
 
 from abproxy.dialects.answer import (
+    characters_of,
+    counts_characters,
     is_shared,
     lines_of_all,
-    lines_of_one,
+    timing_of,
     write_answer,
     write_body,
 )
@@ -52,6 +54,9 @@ class Encoder:
     _head: bytes | None = field(init=False, default=None, repr=False)
     """What all its calls have in common; None if they are to be written one by one."""
 
+    _counts: bool = field(init=False, default=False)
+    """Whether it counts characters."""
+
     def answer(self, call: Call, shares: Sequence[Share], *, closes: bool) -> Written:
         """Write the answer of *call*, which is made of *shares*."""
         reply = shares[0].reply
@@ -59,13 +64,15 @@ class Encoder:
         if head is None:
             return encode(write_answer(call, shares), closes=closes)
         body = write_body(call, shares)
-        own = [b"%b: %b\r\n" % line for line in lines_of_one(call, shares)]
+        characters = b"%b: %b\r\n" % characters_of(call) if self._counts else b""
+        timing = b"%b: %b\r\n" % timing_of(shares)
         length = b"Content-Length: %d\r\n\r\n" % len(body)
-        return b"".join([head, *own, length, body]), len(body)
+        return b"".join([head, characters, timing, length, body]), len(body)
 
     def _common_head(self, reply: Reply) -> bytes | None:
         if reply is not self._reply:
             self._reply, self._head = reply, _common(reply)
+            self._counts = counts_characters(reply)
         return self._head
 
 

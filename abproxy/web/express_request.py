@@ -5,7 +5,6 @@ from typing import Any, ClassVar, Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
@@ -28,9 +27,6 @@ class Seat(Protocol):
     def answer(self, request: "ExpressRequest", written: bytes) -> None:
         """Send the answer of *request*."""
 
-    def forceAbortClient(self) -> None:  # noqa: N802
-        """Hang up at once."""
-
 
 @define(kw_only=True, eq=False)
 class ExpressRequest:
@@ -39,7 +35,6 @@ class ExpressRequest:
     method: ClassVar[bytes] = b"POST"
     clientproto: ClassVar[bytes] = b"HTTP/1.1"
     is_relayed: ClassVar[bool] = False
-    _log: ClassVar[Logger] = Logger()
 
     seat: Seat
     plain: PlainHead
@@ -97,11 +92,11 @@ class ExpressRequest:
         try:
             shares: Deferred[Any] = self.door.submit(call, caller)
         except Exception:  # noqa: BLE001  whatever it is, the client hears of it
-            self._answer(self._explain(Failure()))
+            self._over(Failure(), call)
             return
         self._shares = shares
-        shares.addCallback(self._write, call).addErrback(self._explain)
-        shares.addCallback(self._answer).addErrback(self._break_off)
+        # One callback instead of several: this is done for each call.
+        shares.addBoth(self._over, call)
 
     def leave(self) -> None:
         """Take the call's work along: the client has gone."""
@@ -110,24 +105,23 @@ class ExpressRequest:
         if self._shares is not None:
             self._shares.cancel()
 
-    def _write(self, shares: Sequence[Share], call: Call) -> Written:
-        self.code = shares[0].reply.status
-        return self.encoder.answer(call, shares, closes=self.closes)
-
-    def _explain(self, failure: Failure) -> Written | None:
+    def _over(self, outcome: Sequence[Share] | Failure, call: Call) -> None:
         if self._gone:
-            return None
-        reply = self.door.explain(failure, self)
-        self.code = reply.status
-        return encode(reply, closes=self.closes)
-
-    def _answer(self, written: Written | None) -> None:
-        if written is None or self._gone:
             return
-        data, self.sentLength = written
+        data, self.sentLength = self._written(outcome, call)
         self.site.end(self, gone=False)
         self.seat.answer(self, data)
 
-    def _break_off(self, failure: Failure) -> None:
-        self._log.failure("An answer could not be given", failure)
-        self.seat.forceAbortClient()
+    def _written(self, outcome: Sequence[Share] | Failure, call: Call) -> Written:
+        if isinstance(outcome, Failure):
+            return self._explained(outcome)
+        try:
+            self.code = outcome[0].reply.status
+            return self.encoder.answer(call, outcome, closes=self.closes)
+        except Exception:  # noqa: BLE001  whatever it is, the client hears of it
+            return self._explained(Failure())
+
+    def _explained(self, failure: Failure) -> Written:
+        reply = self.door.explain(failure, self)
+        self.code = reply.status
+        return encode(reply, closes=self.closes)
