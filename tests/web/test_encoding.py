@@ -1,0 +1,76 @@
+"""Answers by the express way are written as Twisted writes them."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import succeed
+from twisted.web.resource import Resource
+from webdoubles import in_memory_proxy
+
+from abproxy.messages import HeaderList, Reply
+
+TOKEN = st.text("abcXYZ-1", min_size=1, max_size=6).map(lambda name: "x" + name)
+NAME = st.one_of(
+    TOKEN,
+    st.sampled_from(
+        ["Date", "etag", "Server-Timing", "x-compute-characters", "set-cookie", "dnt"]
+    ),
+).map(str.encode)
+VALUE = st.text("ab ,;=", max_size=9).map(lambda value: value.strip().encode())
+HEADERS = st.lists(st.tuples(NAME, VALUE), max_size=6).map(tuple)
+ROWS = b"[[0.1],[0.2]]"
+
+
+def _answer(reply: Reply, *, express: bool, calls: int) -> bytes:
+    """Let so many calls share a batch, and say what the last one is sent."""
+    proxy = in_memory_proxy(Resource(), express=express, max_wait_s=1)
+    proxy.departures.send = lambda _: succeed(reply)
+    clients = [proxy.connect() for _ in range(calls)]
+    for client in clients:
+        client.embed(b'{"inputs":["a"]}')
+    proxy.clock.advance(1)
+    written = clients[-1].transport.value()
+    for client in clients:
+        client.leave()
+    return written
+
+
+def _dated(headers: HeaderList) -> HeaderList:
+    """Add a date if there is none: ours would be that of the moment."""
+    has_date = any(name == b"Date" for name, _ in headers)
+    return headers if has_date else (*headers, (b"Date", b"today"))
+
+
+@given(headers=HEADERS)
+def test_a_shared_answer_has_the_same_bytes(headers: HeaderList) -> None:
+    """Lines are in the same order, and spelled in the same way."""
+    reply = Reply(status=200, reason=b"OK", headers=_dated(headers), body=ROWS)
+
+    expected = _answer(reply, express=False, calls=2)
+
+    assert expected.endswith(b"\r\n\r\n[[0.2]]")
+    assert _answer(reply, express=True, calls=2) == expected
+
+
+@given(
+    headers=HEADERS,
+    status=st.sampled_from([200, 204, 304, 400, 413, 422, 424, 500]),
+    reason=st.sampled_from([b"OK", b"", b"As we like it"]),
+    body=st.sampled_from([b"", b"null", ROWS]),
+)
+def test_an_answer_that_is_passed_on_has_the_same_bytes(
+    headers: HeaderList, status: int, reason: bytes, body: bytes
+) -> None:
+    """A status without a body has none, whatever the upstream says."""
+    reply = Reply(status=status, reason=reason, headers=_dated(headers), body=body)
+
+    expected = _answer(reply, express=False, calls=1)
+
+    assert expected.startswith(b"HTTP/1.1 %d " % status)
+    assert _answer(reply, express=True, calls=1) == expected
+
+
+def test_an_answer_without_a_date_gets_one() -> None:
+    """As RFC 9110 wants it of whoever has a clock."""
+    reply = Reply(status=200, reason=b"OK", headers=(), body=ROWS)
+
+    assert b"\r\nDate: " in _answer(reply, express=True, calls=2)
