@@ -49,6 +49,9 @@ class Orders(LineOnlyReceiver):
     delimiter = b"\n"
     MAX_LENGTH = 1 << 24
     _callbacks: dict[int, Callable[[], None]] = field(init=False, factory=dict)
+    is_alone: bool = field(init=False, default=False)
+    """Whether the foreman has died."""
+
     _is_told: bool = field(init=False, default=False)
     """Whether the foreman wants the end."""
 
@@ -87,7 +90,9 @@ class Orders(LineOnlyReceiver):
     def connectionLost(self, reason: Any = None) -> None:
         """End: there is no foreman any more."""
         del reason
-        if not self._is_told:
+        # When the reactor ends it breaks as well; nobody listens any more then.
+        if self._callbacks and not self._is_told:
+            self.is_alone = True
             self.lineReceived(END)
 
     def _call(self, number: int) -> None:

@@ -6,6 +6,7 @@ of a socket: `http://foreman/metrics`.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from tempfile import gettempdir
@@ -26,6 +27,7 @@ from abproxy.web.listening import Listener, make_listener
 __all__ = [
     "COUNTS",
     "FOREMAN",
+    "abandon",
     "agent_in",
     "agent_to",
     "listen_in",
@@ -52,6 +54,14 @@ class _ByName:
 def make_folder_name() -> Path:
     """Name a folder that is not there yet: who we are when we start is not settled."""
     return Path(gettempdir()) / f"abproxy-{token_hex(8)}"
+
+
+def abandon(folder: Path) -> None:
+    """Leave a *folder* whose foreman has died; the last one out takes it away."""
+    for name in (FOREMAN, COUNTS):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def listen_in(reactor: Any, folder: Path, name: str) -> Listener:

@@ -32,7 +32,14 @@ from abproxy.workers.adopted import AdoptedSocket
 from abproxy.workers.counts import Counts
 from abproxy.workers.orders import FILES, READY, Orders, read_settings
 from abproxy.workers.passing import pass_on
-from abproxy.workers.private import COUNTS, FOREMAN, agent_in, listen_in, make_way
+from abproxy.workers.private import (
+    COUNTS,
+    FOREMAN,
+    abandon,
+    agent_in,
+    listen_in,
+    make_way,
+)
 
 __all__ = ["make_worker", "run"]
 
@@ -70,6 +77,8 @@ def run(reactor: Any, private: Path) -> int:
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     service.startService()
     reactor.run(installSignalHandlers=False)
+    if orders.is_alone:
+        abandon(private.parent)
     return codes[-1]
 
 

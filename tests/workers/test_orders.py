@@ -67,6 +67,7 @@ def test_without_a_foreman_a_worker_ends(orders: Orders, heard: list[str]) -> No
     orders.connectionLost()
 
     assert heard == ["end"]
+    assert orders.is_alone
 
 
 def test_a_foreman_that_leaves_after_its_word_is_in_no_hurry(
@@ -122,3 +123,4 @@ def test_when_the_service_has_stopped_nobody_listens(
     orders.connectionLost()
 
     assert heard == []
+    assert not orders.is_alone

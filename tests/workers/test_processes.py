@@ -267,7 +267,7 @@ async def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
 
 @ensureDeferred
 async def test_without_a_foreman_workers_end(tmp_path: Path) -> None:
-    """After they have answered what they have accepted."""
+    """After they have answered what they have accepted; nothing is left behind."""
     async with (
         breakable(Traits(ms=300)) as upstream,
         two_workers(tmp_path, upstream) as here,
@@ -276,11 +276,13 @@ async def test_without_a_foreman_workers_end(tmp_path: Path) -> None:
         asked = caller.embed("a")
         await until(lambda: upstream.seen.batches)
         workers = workers_of(here.process.pid)
+        [private, _] = re.findall(r"Operations are on (\S+?)/-/", here.log.read_text())
 
         here.process.kill()
 
         assert (await asked).is_for(["a"])
         await until(lambda: not any(is_running(pid) for pid in workers), 10)
+        assert not Path(private).parent.exists()
 
 
 @ensureDeferred
