@@ -5,12 +5,14 @@ The same for the first day and for every change of settings after it.
 """
 
 from abproxy.batching.refusal import Patience
+from abproxy.batching.slots import LEAST, Slots, make_slots
 from abproxy.headers import Credentials
 from abproxy.settings import Settings
 from abproxy.web.caller import Callers
 from abproxy.web.keys import Keys
+from abproxy.workers.sharing import part_of
 
-__all__ = ["callers_for", "credentials_for", "keys_for", "patience_for"]
+__all__ = ["callers_for", "credentials_for", "keys_for", "patience_for", "slots_for"]
 
 
 def keys_for(settings: Settings) -> Keys:
@@ -35,3 +37,8 @@ def patience_for(settings: Settings) -> Patience:
         connect_s=settings.connect_patience_s,
         overload_s=settings.overload_patience_s,
     )
+
+
+def slots_for(settings: Settings) -> Slots:
+    """Say how many batches may be in flight that are not full."""
+    return make_slots(settings.slots, part_of(LEAST, settings.workers))

@@ -8,6 +8,7 @@ from twisted.logger import Logger
 from abproxy.batching.part import Caps
 from abproxy.settings import Settings
 from abproxy.upstream.info import Facts
+from abproxy.workers.sharing import part_of
 
 __all__ = ["Limits", "limits_for"]
 
@@ -33,8 +34,10 @@ def limits_for(settings: Settings, facts: Facts) -> Limits:
     Settle the limits, and warn of those that the upstream will not keep.
 
     A batch of more inputs than the upstream has permits would never get in.
+    Workers that share an upstream share what it takes.
     """
-    budget = settings.budget or facts.max_inputs_in_flight or BUDGET
+    whole = settings.budget or facts.max_inputs_in_flight or BUDGET
+    budget = part_of(whole, settings.workers)
     items = settings.max_batch_inputs or facts.max_batch_inputs or MAX_BATCH_INPUTS
     _check("MAX_BATCH_INPUTS", settings.max_batch_inputs, facts.max_batch_inputs)
     _check("BUDGET", settings.budget, facts.max_inputs_in_flight)

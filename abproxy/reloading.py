@@ -14,12 +14,12 @@ from twisted.logger import Logger
 
 from abproxy.batching.budget import Limit
 from abproxy.batching.departures import Departures
-from abproxy.batching.slots import make_slots
 from abproxy.chosen import (
     callers_for,
     credentials_for,
     keys_for,
     patience_for,
+    slots_for,
 )
 from abproxy.limits import limits_for
 from abproxy.settings import Settings, SettingsError
@@ -101,7 +101,7 @@ class Reloading:
         if was_fixed != (self.settings.budget is not None):
             self.departures.budget.limit = self.make_limit(self.settings)
         if "slots" in changed:
-            self.departures.budget.slots = make_slots(self.settings.slots)
+            self.departures.budget.slots = slots_for(self.settings)
         self._go_by(self.settings)
         self.learn(self.facts())
 

@@ -34,7 +34,7 @@ from abproxy.watching import Watch
 from abproxy.web.listening import Listener, close_port
 from abproxy.web.site import DoorSite
 
-__all__ = ["Gate", "ProxyService"]
+__all__ = ["LAST_S", "Gate", "ProxyService", "shown"]
 
 REPORT_EVERY_S = 3600.0
 """How often the log says whether batching helps, in seconds."""
@@ -50,7 +50,7 @@ LAST_S = 1.0
 """How long operators are answered at least when all clients are, in seconds."""
 
 
-def _shown(address: Any) -> str:
+def shown(address: Any) -> str:
     """Write where we listen as one would type it."""
     host = getattr(address, "host", None)
     if host is None:
@@ -170,7 +170,7 @@ class ProxyService(Service):
         if self.private_gate is not None:
             gate = self.private_gate
             self._private_port = await gate.listener.listen(gate.site)
-            address = _shown(self._private_port.getHost())
+            address = shown(self._private_port.getHost())
             self._log.info("Operations are on {address}/-/", address=address)
         if self.model is not None:
             self._log.info("Waiting for the embedded model {m}", m=self.model.model)
@@ -179,7 +179,7 @@ class ProxyService(Service):
         self._port = await self.gate.listener.listen(self.site)
         self._log.info(
             "abproxy answers on {address}; inference server: {url}",
-            address=_shown(self._port.getHost()),
+            address=shown(self._port.getHost()),
             url=self.upstream_url,
         )
 

@@ -59,6 +59,13 @@ class Settings:
     ip: str = _setting(
         "ip", str, "127.0.0.1", "address", "the address to listen on; 0.0.0.0 for all"
     )
+    workers: int = _setting(
+        "workers",
+        readers.at_least(1),
+        1,
+        "processes",
+        "processes that share the port, for machines where one core is not enough",
+    )
     operations_port: str | None = _setting(
         "operations-port",
         readers.port,

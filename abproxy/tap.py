@@ -7,6 +7,7 @@ one: so the house itself is imported when the service is made.
 
 import atexit
 import os
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import attrs
@@ -79,6 +80,17 @@ def _end_with(code: int) -> None:
     atexit.register(os._exit, code)
 
 
+def _wiring(settings: Settings) -> Callable[..., Any]:
+    """Choose who does the work: this process, or others."""
+    if settings.workers > 1:
+        from abproxy.workers.wiring import wire_foreman
+
+        return wire_foreman
+    from abproxy.wiring import wire
+
+    return wire
+
+
 def makeService(options: Options) -> IService:
     """
     Make the proxy, or end with one clear line.
@@ -89,7 +101,6 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from abproxy.telemetry.logs import observer
-    from abproxy.wiring import wire
 
     def read() -> Settings:
         env_file = read_env_file(options[ENV_FILE])
@@ -97,7 +108,7 @@ def makeService(options: Options) -> IService:
 
     try:
         settings = read()
-        service = wire(settings, reactor, read)
+        service: Any = _wiring(settings)(settings, reactor, read)
         service.end_with = _end_with
         service.log_observer = observer(
             getattr(options, "parent", None) or {},
@@ -106,4 +117,5 @@ def makeService(options: Options) -> IService:
         )
     except (SettingsError, ModelUnavailable) as error:
         raise SystemExit(f"abproxy: {error}") from None
-    return service
+    made: IService = service
+    return made

@@ -4,7 +4,7 @@ How the house is put together: the only module that knows every room.
 Read it from top to bottom.  Each room gets the ones behind it as arguments.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -15,7 +15,6 @@ from twisted.web.iweb import IAgent
 from abproxy.batching.budget import Budget, Limit
 from abproxy.batching.departures import Departures
 from abproxy.batching.limit import FixedLimit, FollowingLimit
-from abproxy.batching.slots import make_slots
 from abproxy.batching.trip import by_length
 from abproxy.batching.waiting import WaitingRoom
 from abproxy.chosen import (
@@ -23,6 +22,7 @@ from abproxy.chosen import (
     credentials_for,
     keys_for,
     patience_for,
+    slots_for,
 )
 from abproxy.dialects.routes import may_be_batched
 from abproxy.embedded.child import ModelChild, make_child
@@ -65,7 +65,10 @@ class _Way:
 
 
 def wire(
-    settings: Settings, reactor: Any, read: Callable[[], Settings] | None = None
+    settings: Settings,
+    reactor: Any,
+    read: Callable[[], Settings] | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> ProxyService:
     """
     Put all rooms together: upstream, batching, door, life.
@@ -74,6 +77,7 @@ def wire(
         settings: what the operator chose.
         reactor: clock, network and processes.
         read: reads the settings again; without it they stay as they are.
+        listeners: where clients and operators come in, if that is open already.
 
     Raises:
         SettingsError: a port cannot be had.
@@ -81,7 +85,7 @@ def wire(
     """
     if settings.embedded:
         require(settings.embedded_model)
-    listeners = _listeners(settings, reactor)
+    listeners = listeners or _listeners(settings, reactor)
     watch = make_watch(settings, reactor)
     way = _way_upstream(settings, reactor)
     discovery = _discovery(settings, reactor, way)
@@ -182,7 +186,7 @@ def _batching(
         caps=limits.caps,
         budget=Budget(
             limit=_limit(settings, reactor, Facts()),
-            slots=make_slots(settings.slots),
+            slots=slots_for(settings),
         ),
         room=WaitingRoom(
             clock=reactor,

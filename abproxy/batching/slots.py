@@ -69,11 +69,16 @@ class FixedSlots:
 class FollowingSlots:
     """What the answers to batches that were not full teach."""
 
-    _now: float = field(default=LEAST, init=False)
+    least: int = LEAST
+    _now: float = field(init=False)
     _shares_s: dict[int, float] = field(factory=dict, init=False)
     """The time of an answer over the batches in flight, by the size of their number."""
 
     _curiosity: float = field(default=CURIOSITY, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with few."""
+        self._now = self.least
 
     @property
     def count(self) -> int:
@@ -95,7 +100,7 @@ class FollowingSlots:
             self._now = min(self._now + 1, MOST)
             self._curiosity = CURIOSITY
         elif share_s > SERIAL * half_s:
-            self._now = max(self._now - 2, LEAST)
+            self._now = max(self._now - 2, self.least)
             self._curiosity = max(self._curiosity / 2, LEAST_CURIOSITY)
 
     def _learn(self, size: int, share_s: float) -> float:
@@ -109,6 +114,6 @@ def _size(number: int) -> int:
     return (number * number).bit_length()
 
 
-def make_slots(count: int | None) -> Slots:
-    """Make so many slots, or as many as the upstream can use."""
-    return FollowingSlots() if count is None else FixedSlots(count)
+def make_slots(count: int | None, least: int = LEAST) -> Slots:
+    """Make so many slots, or as many as the upstream can use, but some at *least*."""
+    return FollowingSlots(least) if count is None else FixedSlots(count)

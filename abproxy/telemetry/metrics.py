@@ -22,7 +22,7 @@ from prometheus_client.exposition import choose_encoder
 from abproxy.errors import ProxyError
 from abproxy.telemetry.histogram import Figure, Histogram
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "write_figures"]
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 FILLS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -63,6 +63,12 @@ def _reasons(*, refused: bool, of: type[ProxyError] = ProxyError) -> Iterator[st
         yield from _reasons(refused=refused, of=kind)
 
 
+def write_figures(registry: Any, accepted: bytes) -> tuple[bytes, bytes]:
+    """Write what *registry* collects: content type for an `Accept` line, and body."""
+    write, kind = choose_encoder(OPENMETRICS if _WANTS_IT.search(accepted) else "")
+    return kind.encode(), write(registry)
+
+
 @define(eq=False)
 class Metrics:
     """Everything that is counted."""
@@ -98,8 +104,7 @@ class Metrics:
 
     def write(self, accepted: bytes) -> tuple[bytes, bytes]:
         """Write all figures as an `Accept` line wants them: content type, and body."""
-        write, kind = choose_encoder(OPENMETRICS if _WANTS_IT.search(accepted) else "")
-        return kind.encode(), write(self.registry)
+        return write_figures(self.registry, accepted)
 
     def _declare_calls(self) -> None:
         self.calls = self._counter(

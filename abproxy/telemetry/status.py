@@ -23,7 +23,7 @@ from abproxy.telemetry.watcher import Watcher
 from abproxy.upstream.condition import Condition
 from abproxy.upstream.discovery import Discovery
 
-__all__ = ["Status"]
+__all__ = ["Status", "list_settings", "situation_of"]
 
 LANES = 20
 """Lanes that are listed, those with most inputs first."""
@@ -50,15 +50,8 @@ class Status:
 
     def verdict(self) -> Verdict:
         """Say whether batching helps."""
-        settings = self.settings()
-        situation = Situation(
-            slots=settings.slots,
-            budget=settings.budget,
-            max_batch_calls=settings.max_batch_calls,
-            max_wait_ms=settings.max_wait_ms,
-            batch_items=self.departures.caps.items,
-            upstream_max_items=self.discovery.facts.max_batch_inputs,
-        )
+        batch, most = self.departures.caps.items, self.discovery.facts.max_batch_inputs
+        situation = situation_of(self.settings(), batch, most)
         return judge(self.watcher.past.lately(), situation)
 
     def document(self, since: int = 0) -> dict[str, Any]:
@@ -83,7 +76,9 @@ class Status:
             "verdict": attrs.asdict(self.verdict()),
             "batches": list(map(attrs.asdict, recently.batches(since))),
             "errors": list(map(attrs.asdict, reversed(recently.errors))),
-            "settings": self._settings(),
+            "settings": list_settings(self.settings()),
+            "lately": attrs.asdict(self.watcher.past.lately()),
+            "workers": [],
         }
 
     def _upstream(self) -> dict[str, Any]:
@@ -100,18 +95,33 @@ class Status:
         lanes = sorted(self.departures.platform.lanes, key=lambda lane: -lane.items)
         return [_lane(lane, now) for lane in lanes[:LANES]]
 
-    def _settings(self) -> list[dict[str, Any]]:
-        settings = self.settings()
-        return [
-            {
-                "name": variable(each.metadata["option"]),
-                "value": shown(each, getattr(settings, each.name)),
-                "default": default_of(each),
-                "unit": each.metadata["unit"],
-                "meaning": each.metadata["meaning"],
-            }
-            for each in attrs.fields(Settings)
-        ]
+
+def situation_of(
+    settings: Settings, batch_items: int, upstream_max_items: int | None
+) -> Situation:
+    """Say which limits are in force, where a batch has so many inputs at most."""
+    return Situation(
+        slots=settings.slots,
+        budget=settings.budget,
+        max_batch_calls=settings.max_batch_calls,
+        max_wait_ms=settings.max_wait_ms,
+        batch_items=batch_items,
+        upstream_max_items=upstream_max_items,
+    )
+
+
+def list_settings(settings: Settings) -> list[dict[str, Any]]:
+    """List all *settings*, of secrets only whether there are any."""
+    return [
+        {
+            "name": variable(each.metadata["option"]),
+            "value": shown(each, getattr(settings, each.name)),
+            "default": default_of(each),
+            "unit": each.metadata["unit"],
+            "meaning": each.metadata["meaning"],
+        }
+        for each in attrs.fields(Settings)
+    ]
 
 
 def _lane(lane: BatchCollector, now: float) -> dict[str, Any]:

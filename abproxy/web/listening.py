@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from abproxy.settings import SettingsError
 
-__all__ = ["Listener", "close_port", "make_listener"]
+__all__ = ["BoundSocket", "Listener", "OpenPort", "close_port", "make_listener"]
 
 BACKLOG = 1024
 """Connections that may wait to be accepted; the kernel may allow fewer."""
@@ -34,13 +34,14 @@ class Listener(Protocol):
 
 
 @define(eq=False)
-class _BoundSocket:
+class BoundSocket:
     """A TCP port that is already ours."""
 
     reactor: Any
     socket: socket.socket
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Let clients in."""
         with self.socket as ours:
             port = self.reactor.adoptStreamPort(ours.fileno(), ours.family, factory)
         return succeed(port)
@@ -64,13 +65,14 @@ class _Doorstep(ServerFactory):
 
 
 @frozen(eq=False)
-class _OpenPort:
+class OpenPort:
     """Any other endpoint that Twisted knows; nobody is let in yet."""
 
     port: Any
     doorstep: _Doorstep
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Let clients in."""
         self.doorstep.serving = factory
         factory.doStart()
         self.port.startReading()
@@ -112,7 +114,7 @@ def make_listener(reactor: Any, ip: str, port: str) -> Listener:
         SettingsError: it cannot be had, or is no endpoint.
     """
     if ":" not in port:
-        return _BoundSocket(reactor, bind(ip, int(port)))
+        return BoundSocket(reactor, bind(ip, int(port)))
     return _open(reactor, port)
 
 
@@ -135,7 +137,7 @@ def _open(reactor: Any, endpoint: str) -> Listener:
         message = f"cannot listen on {endpoint}: nothing that clients can connect to"
         raise SettingsError(message)
     port.stopReading()
-    return _OpenPort(port, doorstep)
+    return OpenPort(port, doorstep)
 
 
 def close_port(reactor: Any, port: Any) -> Deferred[None]:
@@ -154,4 +156,4 @@ def _let_in_who_waits(port: Any) -> None:
     if isinstance(port, Port) and port.connected:
         # By itself it takes no more at once than came lately.
         port.numberAccepts = BACKLOG
-        port.doRead()
+        Port.doRead(port)

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 from attrs import define, evolve, field, frozen
+from twisted.internet.defer import maybeDeferred
 
 from abproxy.errors import Unauthorized
 from abproxy.messages import HeaderList, Reply
@@ -142,11 +143,9 @@ def health_pages(health: Health) -> Pages:
     }
 
 
-def own_pages(
-    metrics: Callable[[bytes], tuple[bytes, bytes]], status: Callable[[int], Any]
-) -> Pages:
+def own_pages(metrics: Callable[[bytes], Any], status: Callable[[int], Any]) -> Pages:
     """
-    Show what there is to see.
+    Show what there is to see; both may take their time.
 
     Args:
         metrics: writes all figures for an `Accept` line: content type and body.
@@ -155,12 +154,13 @@ def own_pages(
 
     async def figures(request: DoorRequest) -> Reply:
         [accepted, *_] = request.requestHeaders.getRawHeaders(b"Accept", [b""])
-        kind, body = metrics(accepted)
+        kind, body = await maybeDeferred(metrics, accepted)
         return Page(kind, body).reply()
 
     async def everything(request: DoorRequest) -> Reply:
         [since, *_] = request.args.get(b"since", [b""])
-        return json_reply(OK, status(int(since) if _SERIAL.fullmatch(since) else 0))
+        serial = int(since) if _SERIAL.fullmatch(since) else 0
+        return json_reply(OK, await maybeDeferred(status, serial))
 
     description = describe()
     return {

@@ -79,4 +79,8 @@ STATUS: Schema = object_of(
     settings=list_of(
         object_of(name=TEXT, value=TEXT, default=TEXT, unit=TEXT, meaning=TEXT)
     ),
+    lately=map_of(NUMBER),
+    workers=list_of(
+        object_of(name=TEXT, answers=TRUTH, restarts=WHOLE, started_at=NUMBER)
+    ),
 )

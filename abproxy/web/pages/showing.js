@@ -4,7 +4,7 @@ import { drawRates, drawSizes } from "/-/plots.js";
 import { element, facts, figures, lasting, meter, moment, number, percent, rows, write } from "/-/writing.js";
 
 export function show(status) {
-  write("about", `${status.version}, up for ${lasting(status.now - status.started_at)}`);
+  write("about", `${status.version}, up for ${lasting(status.now - status.started_at)}${working(status.workers)}`);
   showVerdict(status.verdict);
   showNow(status, status.verdict.helps !== null);
   drawRates(past.rates);
@@ -14,6 +14,12 @@ export function show(status) {
   showLanes(status.lanes);
   showErrors(status.errors);
   showSettings(status.settings);
+}
+
+function working(workers) {
+  const silent = workers.filter((worker) => !worker.answers).length;
+  const all = workers.length ? `, ${workers.length} workers` : "";
+  return silent ? `${all}, of which ${silent} ${silent === 1 ? "does" : "do"} not answer` : all;
 }
 
 // --- the three questions ----------------------------------------------------

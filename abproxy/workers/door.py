@@ -1,0 +1,57 @@
+"""
+The foreman's door: for operators, and for workers that ask on behalf of one.
+
+It answers what is ours and passes everything else on to the clients' door, so
+that a call can be tried from the live page, wherever that is shown.
+"""
+
+from typing import Any, ClassVar, cast
+
+from attrs import define, field
+from klein import Klein
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+
+from abproxy.dialects.answer import error_reply
+from abproxy.dialects.tei import EMBED
+from abproxy.errors import InternalError, ProxyError
+from abproxy.web.keys import Keys
+from abproxy.web.relay import Relay
+from abproxy.web.replying import write_reply
+from abproxy.web.request import DoorRequest
+
+__all__ = ["ForemanDoor"]
+
+
+@define(kw_only=True, eq=False)
+class ForemanDoor:
+    """Everything that is asked of the foreman."""
+
+    keys: Keys
+    relay: Relay = field(repr=False)
+    app: ClassVar[Klein] = Klein()
+    _log: ClassVar[Logger] = Logger()
+
+    @app.route("/", branch=True)
+    async def answer(self, request: DoorRequest) -> None:
+        """Answer what is ours, pass on what is not."""
+        ours = request.site.operations
+        if ours.owns(request):
+            write_reply(request, await ours.answer(request, self.keys))
+            return
+        self.keys.check(request)
+        await self.relay.pass_on(request)
+
+    @app.handle_errors(Exception)
+    def failed(self, request: IRequest, failure: Failure) -> None:
+        """Say what went wrong."""
+        error: Any = failure.value
+        request = cast("DoorRequest", request)
+        if not isinstance(error, ProxyError):
+            self._log.failure("A request to the foreman failed", failure)
+            error = InternalError("a bug in abproxy; its log says more")
+        if request.startedWriting:
+            request.channel.forceAbortClient()
+        else:
+            write_reply(request, error_reply(error, EMBED))

@@ -1,0 +1,180 @@
+"""
+The foreman: it holds the ports, and the workers do the work.
+
+It closes its own hold of the clients' port before the workers do: a connection
+that nobody is going to accept is refused, not left waiting.
+"""
+
+import shutil
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
+
+from abproxy.chosen import keys_for
+from abproxy.embedded.child import ModelChild
+from abproxy.reloading import CHANGEABLE
+from abproxy.service import LAST_S, shown
+from abproxy.settings import Settings, SettingsError
+from abproxy.signals import Signals
+from abproxy.web.listening import Listener, close_port
+from abproxy.web.site import DoorSite
+from abproxy.workers.counts import Counts
+from abproxy.workers.crew import Crew
+from abproxy.workers.door import ForemanDoor
+from abproxy.workers.entrance import Entrance
+from abproxy.workers.private import COUNTS, FOREMAN, listen_in
+from abproxy.workers.sharing import share_of
+
+__all__ = ["Foreman"]
+
+
+@define(kw_only=True, eq=False)
+class Foreman(Service):
+    """All workers between SIGTERM and the day they were started."""
+
+    reactor: Any
+    settings: Settings
+    """Those of all together."""
+
+    read: Callable[[], Settings] = field(repr=False)
+    crew: Crew
+    entrance: Entrance
+    """Where clients come in."""
+
+    folder: Path
+    """Where the private sockets are."""
+
+    operations: Listener | None
+    """Where operators come in, if that is apart."""
+
+    door: ForemanDoor
+    site: DoorSite
+    """Where the foreman is asked."""
+
+    signals: Signals
+    model: ModelChild | None
+    upstream_url: str
+
+    end_with: Callable[[int], None] = field(init=False, default=lambda _code: None)
+    """Let the process end with an exit code, when it ends."""
+
+    log_observer: ILogObserver | None = field(init=False, default=None)
+    """Who writes the log, if twistd is not to do it in its own way."""
+
+    _counts: Counts | None = field(init=False, default=None)
+    _ports: list[Any] = field(init=False, factory=list)
+    _starting: Deferred[None] | None = field(init=False, default=None)
+    _is_told: bool = field(init=False, default=False)
+    _log: ClassVar[Logger] = Logger()
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: N802
+        """Tell twistd, whose application *parent* is, who writes the log."""
+        if self.log_observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.log_observer)
+        super().setServiceParent(parent)
+
+    def startService(self) -> None:
+        """Start the model if there is one, then the workers."""
+        super().startService()
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addErrback(self._cannot_start)
+        self.reactor.callWhenRunning(self._listen_to_signals)
+
+    def stopService(self) -> "Deferred[None]":
+        """Let all workers drain; fires when they have ended."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    def gone(self, name: str) -> None:
+        """Leave no connection to a worker that has ended."""
+        if self._counts is not None:
+            self._counts.forget(name)
+
+    def _listen_to_signals(self) -> None:
+        self.signals.on_hangup(self._reload, self._end)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.signals.on(number, self._end)
+
+    def _end(self) -> None:
+        with suppress(ReactorNotRunning):
+            self.reactor.stop()
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        """Pass on that the end is wanted; what a second time means workers know."""
+        self._is_told = True
+        self.entrance.close()
+        self.crew.end()
+
+    def _reload(self) -> None:
+        try:
+            wanted = self.read()
+        except SettingsError as error:
+            self._log.error("Settings stay as they are: {error}", error=error)
+            return
+        new = {name: getattr(wanted, name) for name in CHANGEABLE}
+        self.settings = attrs.evolve(self.settings, **new)
+        rest = attrs.asdict(wanted).items() - attrs.asdict(self.settings).items()
+        if rest:
+            names = ", ".join(sorted(name for name, _ in rest))
+            self._log.warn("Settings need a restart: {names}", names=names)
+        self.door.keys = keys_for(self.settings)
+        self.crew.send(share_of(self.settings, self.upstream_url))
+
+    async def _start(self) -> None:
+        self.folder.mkdir(mode=0o700)
+        self._counts = Counts.at(self.folder / COUNTS, self.settings.workers)
+        for worker in self.crew:
+            self._counts.forget(worker.name)
+        private = listen_in(self.reactor, self.folder, FOREMAN)
+        self._ports.append(await private.listen(self.site))
+        if self.operations is not None:
+            port = await self.operations.listen(self.site)
+            self._ports.append(port)
+            self._log.info("Operations are on {at}/-/", at=shown(port.getHost()))
+        if self.model is not None:
+            self._log.info("Waiting for the embedded model {m}", m=self.model.model)
+            await self.model.start()
+        await self.crew.start()
+        self._log.info(
+            "abproxy answers on {address} with {n} workers; inference server: {url}",
+            address=self.entrance.address,
+            n=self.settings.workers,
+            url=self.upstream_url,
+        )
+
+    def _cannot_start(self, failure: Failure) -> None:
+        if not self.running:
+            return  # a signal came first
+        self._log.critical("Cannot start: {reason}", reason=failure.getErrorMessage())
+        self.end_with(1)
+        self._end()
+
+    async def _stop(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+        if not self._is_told:
+            self._tell_all()
+        await self.crew.stop(self.settings.drain_timeout_s)
+        if self.model is not None:
+            await self.model.stop()
+        for port in self._ports:
+            await close_port(self.reactor, port)
+        try:
+            await self.site.drain().addTimeout(LAST_S, self.reactor)
+        except defer.TimeoutError:
+            self.site.abort()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.signals.restore()

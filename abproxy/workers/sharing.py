@@ -1,0 +1,70 @@
+"""
+What is limited is limited for all workers together: each gets an equal part.
+
+Parts are rounded down, so that their sum is never above the whole; but nobody
+can do with nothing, so each has at least 1.  The budget is divided where it is
+settled, as the upstream may have the word there.
+"""
+
+from typing import Any
+
+import attrs
+from twisted.logger import Logger
+
+from abproxy.settings import Settings, variable
+
+__all__ = ["part_of", "share_of", "warn_of_too_little"]
+
+_DIVIDED = frozenset(
+    {
+        "max_connections",
+        "max_waiting_bytes",
+        "max_waiting_inputs",
+        "max_waiting_inputs_of_one",
+        "slots",
+    }
+)
+
+_log = Logger()
+
+
+def part_of(whole: int, workers: int) -> int:
+    """Say how much of the *whole* each of so many *workers* gets."""
+    return max(whole // workers, 1)
+
+
+def share_of(settings: Settings, upstream_url: str) -> Settings:
+    """
+    Make the settings of one worker, for the inference server that all share.
+
+    A worker whose rate is limited counts what one client sends to it; a client
+    with one connection is always with the same worker.
+    """
+    workers, rate = settings.workers, settings.rate_limit
+    parts: dict[str, Any] = {
+        name: part_of(whole, workers) for name, whole in _wholes(settings) if whole
+    }
+    return attrs.evolve(
+        settings,
+        **parts,
+        rate_limit=None if rate is None else rate / workers,
+        embedded=False,
+        upstream_url=upstream_url,
+    )
+
+
+def warn_of_too_little(settings: Settings) -> None:
+    """Warn of what is too little for all workers."""
+    for name, whole in [*_wholes(settings), ("budget", settings.budget)]:
+        if whole and whole < settings.workers:
+            option = getattr(attrs.fields(Settings), name).metadata["option"]
+            _log.warn(
+                "{name} is {whole}, but each of {workers} workers has at least 1",
+                name=variable(option),
+                whole=whole,
+                workers=settings.workers,
+            )
+
+
+def _wholes(settings: Settings) -> list[tuple[str, int | None]]:
+    return [(name, getattr(settings, name)) for name in sorted(_DIVIDED)]

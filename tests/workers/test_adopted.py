@@ -1,0 +1,170 @@
+"""Workers that accept on one socket, for real."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from pytest_twisted import ensureDeferred
+from sockets import LOCALHOST, connect, together, until
+from twisted.internet import reactor
+from twisted.internet.protocol import Factory, Protocol
+
+from abproxy.web.listening import close_port
+from abproxy.workers.adopted import AdoptedSocket
+from abproxy.workers.counts import Counts
+
+
+class Guest(Protocol):
+    """A connection that is kept."""
+
+    factory: Any
+
+    def connectionMade(self) -> None:
+        """Come in."""
+        self.factory.channels.add(self)
+
+    def connectionLost(self, reason: object = None) -> None:  # noqa: ARG002
+        """Leave."""
+        self.factory.channels.discard(self)
+
+
+class Room(Factory):
+    """Where a worker keeps its connections."""
+
+    protocol = Guest
+    noisy = False
+
+    def __init__(self) -> None:
+        self.channels: set[Any] = set()
+
+
+@define(kw_only=True)
+class House:
+    """One socket, and the workers that listen on it."""
+
+    socket: socket.socket
+    file: Path
+    workers: int
+    rooms: list[Room] = field(factory=list)
+    ports: list[Any] = field(factory=list)
+
+    @property
+    def port(self) -> int:
+        """Where they listen."""
+        return int(self.socket.getsockname()[1])
+
+    async def open(self, name: str) -> Room:
+        """Let a worker listen."""
+        room = Room()
+        adopted = AdoptedSocket(
+            reactor=reactor,
+            number=self.socket.dup().detach(),
+            name=name,
+            counts=Counts.at(self.file, self.workers),
+        )
+        self.ports.append(await adopted.listen(room))
+        self.rooms.append(room)
+        return room
+
+    def taken(self) -> int:
+        """Count those who are in."""
+        return sum(len(room.channels) for room in self.rooms)
+
+
+@asynccontextmanager
+async def house(folder: Path, workers: int) -> AsyncIterator[House]:
+    """Open a socket for so many *workers*."""
+    ours = socket.create_server((LOCALHOST, 0), backlog=256)
+    ours.setblocking(False)
+    here = House(socket=ours, file=folder / "connections", workers=workers)
+    try:
+        yield here
+    finally:
+        for room in here.rooms:
+            for guest in room.channels:
+                guest.transport.abortConnection()
+        await until(lambda: not here.taken())
+        for port in here.ports:
+            await close_port(reactor, port)
+        ours.close()
+
+
+async def crowd(here: House, count: int) -> None:
+    """Let so many more come at once, and wait until all are in."""
+    all_of_them = here.taken() + count
+    await together(connect(here.port) for _ in range(count))
+    await until(lambda: here.taken() == all_of_them)
+
+
+@ensureDeferred
+async def test_a_crowd_is_spread_evenly(tmp_path: Path) -> None:
+    """However fast it comes, and whoever looks first."""
+    async with house(tmp_path, 2) as here:
+        one, other = await here.open("1"), await here.open("2")
+
+        await crowd(here, 100)
+
+        assert abs(len(one.channels) - len(other.channels)) <= 2
+
+
+@ensureDeferred
+async def test_who_has_fewer_is_given_more(tmp_path: Path) -> None:
+    """A worker that begins anew catches up."""
+    async with house(tmp_path, 2) as here:
+        counts = Counts.at(here.file, 2)
+        counts.forget("2")
+        one = await here.open("1")
+        await crowd(here, 20)
+
+        other = await here.open("2")
+        await crowd(here, 20)
+
+        assert abs(len(one.channels) - len(other.channels)) <= 2
+
+
+@ensureDeferred
+async def test_nobody_waits_for_a_worker_that_does_not_come(tmp_path: Path) -> None:
+    """It has none, but it is busy, or it hangs."""
+    async with house(tmp_path, 2) as here:
+        one = await here.open("1")
+
+        await crowd(here, 20)
+
+        assert len(one.channels) == 20
+
+
+@ensureDeferred
+async def test_those_who_wait_when_the_door_closes_are_let_in(tmp_path: Path) -> None:
+    """They are connected already for all they know."""
+    async with house(tmp_path, 2) as here:
+        one = await here.open("1")
+        [port] = here.ports
+        port.stopReading()
+        await together(connect(here.port) for _ in range(20))
+
+        await close_port(reactor, here.ports.pop())
+
+        await until(lambda: len(one.channels) == 20)
+
+
+def test_workers_see_each_others_numbers(tmp_path: Path) -> None:
+    """Each through its own eyes."""
+    ours, theirs = Counts.at(tmp_path / "c", 2), Counts.at(tmp_path / "c", 2)
+
+    ours.set("1", 5)
+    ours.set("2", 3)
+
+    assert theirs.fewest() == 3
+
+
+def test_a_worker_that_is_not_there_has_not_the_fewest(tmp_path: Path) -> None:
+    """Nothing is left to it."""
+    counts = Counts.at(tmp_path / "c", 2)
+    counts.set("1", 5)
+
+    counts.forget("2")
+
+    assert counts.fewest() == 5

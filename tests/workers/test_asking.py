@@ -1,0 +1,232 @@
+"""What the foreman says of its workers, each of them a whole house."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from wired import Wired, wired
+
+from abproxy.errors import CannotConnect
+from abproxy.messages import Outgoing, Reply
+from abproxy.settings import Settings
+from abproxy.workers.adding import read_figures
+from abproxy.workers.asking import ANSWER_S, PROBE_S, Asking
+from abproxy.workers.child import WorkerChild
+from abproxy.workers.crew import Crew, Log
+
+
+@define(eq=False)
+class Worker:
+    """A house that is asked by the foreman."""
+
+    house: Wired
+    is_silent: bool = False
+    is_gone: bool = False
+    asked: list[Outgoing] = field(factory=list)
+
+    def send(self, question: Outgoing) -> Deferred[Reply]:
+        """Answer, unless it is silent or gone."""
+        self.asked.append(question)
+        if self.is_gone:
+            return fail(CannotConnect("gone"))
+        if self.is_silent:
+            return Deferred()
+        lines = [(name.decode(), value.decode()) for name, value in question.headers]
+        answer = self.house.ask("GET", question.path.decode(), b"", *lines)
+        return succeed(
+            Reply(status=answer.status, reason=b"", headers=(), body=answer.body)
+        )
+
+    def answers(self, calls: int) -> None:
+        """Answer so many calls of clients."""
+        asked = [self.house.call("a") for _ in range(calls)]
+        self.house.answer_all()
+        assert all(client.answers() for client in asked)
+
+
+class Foreman:
+    """Two workers, and who asks them."""
+
+    def __init__(self, *houses: Wired, settings: Settings) -> None:
+        self.clock = Clock()
+        self.workers = [Worker(house) for house in houses]
+        self.crew = Crew([self._child(str(at)) for at in (1, 2)])
+        ways = {str(at): each.send for at, each in enumerate(self.workers, 1)}
+        self.asking = Asking(
+            crew=self.crew, ways=ways, clock=self.clock, settings=lambda: settings
+        )
+
+    def _child(self, name: str) -> WorkerChild:
+        return WorkerChild(
+            reactor=self.clock,
+            name=name,
+            folder=Path("/private"),
+            port=0,
+            settings=Settings(),
+            hears=Log(),
+        )
+
+    def result(self, asked: Any) -> Any:
+        """Wait for what is asked, as long as it may take."""
+        found: list[Any] = []
+        Deferred.fromCoroutine(asked).addBoth(found.append)
+        self.clock.pump([ANSWER_S, ANSWER_S, PROBE_S])
+        return found[0]
+
+    def figure(self, name: str) -> float:
+        """Read a figure, all its labels added up."""
+        _, body = self.result(self.asking.figures(b""))
+        samples = [
+            sample
+            for family in read_figures(body.decode())
+            for sample in family.samples
+        ]
+        return sum(each.value for each in samples if each.name == name)
+
+    def status(self, since: int = 0) -> Any:
+        """Read what the page shows, as JSON has it."""
+        return msgspec.to_builtins(self.result(self.asking.status(since)))
+
+
+def request(path: bytes) -> Any:
+    """Make a request of which only the path matters."""
+    return type("Request", (), {"path": path})()
+
+
+KEYS = ("sesame", "open")
+
+
+@pytest.fixture(params=[(), KEYS], ids=["open", "with keys"])
+def foreman(request: pytest.FixtureRequest) -> Iterator[Foreman]:
+    """Put up two workers."""
+    keys = request.param
+    with ExitStack() as stack:
+        houses = [stack.enter_context(wired(api_keys=keys)) for _ in range(2)]
+        yield Foreman(*houses, settings=Settings(workers=2, api_keys=keys))
+
+
+@pytest.fixture
+def free() -> Iterator[Foreman]:
+    """Put up two workers for whoever calls."""
+    with wired() as one, wired() as other:
+        yield Foreman(one, other, settings=Settings(workers=2))
+
+
+def test_all_are_asked_with_a_key_that_opens_their_doors(foreman: Foreman) -> None:
+    """They are proxies like any other."""
+    status = foreman.status()
+
+    assert [worker["answers"] for worker in status["workers"]] == [True, True]
+
+
+def test_what_was_counted_is_the_sum(free: Foreman) -> None:
+    """In figures and on the page."""
+    one, other = free.workers
+    one.answers(2)
+    other.answers(3)
+
+    assert free.figure("abproxy_calls_total") == 5
+    assert free.status()["totals"]["calls"] == 5
+
+
+def test_only_batches_that_are_new_are_asked_for(free: Foreman) -> None:
+    """And given to whoever has not seen them."""
+    one, other = free.workers
+    one.answers(1)
+    free.status()
+    other.answers(2)
+
+    status = free.status(since=1)
+
+    assert [batch["serial"] for batch in status["batches"]] == [2, 3]
+    assert one.asked[-1].path == b"/-/status.json?since=1"
+
+
+def test_a_silent_worker_is_waited_for_a_second(free: Foreman) -> None:
+    """Its counts stay, what it has just now is not known."""
+    one, other = free.workers
+    one.answers(2)
+    other.answers(3)
+    before = free.figure("abproxy_slots")
+    one.is_silent = True
+
+    assert free.figure("abproxy_calls_total") == 5
+    assert free.figure("abproxy_workers_answering") == 1
+    assert free.figure("abproxy_slots") == before / 2
+    assert [each["answers"] for each in free.status()["workers"]] == [False, True]
+
+
+def test_a_worker_that_is_gone_has_still_answered_its_calls(free: Foreman) -> None:
+    """Whoever comes in its place begins at 0."""
+    one, other = free.workers
+    one.answers(2)
+    other.answers(3)
+    free.figure("abproxy_calls_total")
+    one.is_gone = True
+
+    free.asking.gone("1")
+
+    assert free.figure("abproxy_calls_total") == 5
+    assert free.status()["totals"]["calls"] == 5
+
+
+def test_with_no_worker_there_is_no_status(free: Foreman) -> None:
+    """And it is said that way, not as a bug."""
+    for worker in free.workers:
+        worker.is_gone = True
+
+    failure = free.result(free.asking.status(0))
+
+    assert failure.check(CannotConnect)
+    assert failure.getErrorMessage() == "no worker answers"
+
+
+def test_figures_are_there_without_any_worker(free: Foreman) -> None:
+    """Somebody must hear that none answers."""
+    for worker in free.workers:
+        worker.is_gone = True
+
+    assert free.figure("abproxy_workers_answering") == 0
+    assert free.figure("abproxy_workers") == 2
+
+
+def test_replaced_workers_are_counted(free: Foreman) -> None:
+    """Whoever sees that it grows should look into the log."""
+    free.crew.workers[0].restarts = 3
+
+    assert free.figure("abproxy_worker_restarts_total") == 3
+    assert free.status()["workers"][0]["restarts"] == 3
+
+
+def ready(free: Foreman) -> Any:
+    """Ask whether calls may come."""
+    return free.result(free.asking.best(request(b"/-/healthy")))
+
+
+def test_one_good_answer_is_enough(free: Foreman) -> None:
+    """Calls may come as long as somebody takes them."""
+    free.workers[0].is_gone = True
+
+    assert ready(free).status == 200
+
+
+def test_no_answer_at_all_is_an_error(free: Foreman) -> None:
+    """Of our own."""
+    for worker in free.workers:
+        worker.is_gone = True
+
+    assert ready(free).check(CannotConnect)
+
+
+def test_workers_share_the_limits_of_one_process(free: Foreman) -> None:
+    """The sum on the page is what the operator may expect."""
+    flow = free.status()["flow"]
+
+    assert flow["waiting_max_items"] == 2 * Settings().max_waiting_inputs
+    assert flow["draining"] is False

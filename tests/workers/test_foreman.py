@@ -1,0 +1,177 @@
+"""The foreman by itself, with real workers."""
+
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+from pytest_twisted import ensureDeferred
+from sockets import Caller, breakable, connect, until
+from twisted.application.service import Application
+from twisted.internet import reactor
+from twisted.internet.error import ConnectError
+from twisted.logger import ILogObserver, LogEvent, capturedLogs
+from twisted.python.failure import Failure
+
+from abproxy.settings import Settings, SettingsError
+from abproxy.workers.foreman import Foreman
+from abproxy.workers.wiring import wire_foreman
+from bench.breakable import Breakable, Traits
+
+
+@asynccontextmanager
+async def foreman(
+    upstream: Breakable,
+    read: Callable[[Settings], Settings] = lambda settings: settings,
+    **more: Any,
+) -> AsyncIterator[Foreman]:
+    """Put up a foreman with two workers."""
+    settings = Settings(
+        workers=2,
+        port="0",
+        operations_port="0",
+        upstream_url=upstream.url,
+        drain_timeout_s=2.0,
+        **more,
+    )
+    here = wire_foreman(settings, reactor, lambda: read(settings))
+    with capturedLogs() as events:
+        here.startService()
+        await until(lambda: any("workers;" in said(event) for event in events), 30)
+    try:
+        yield here
+    finally:
+        await here.stopService()
+
+
+def said(event: LogEvent) -> str:
+    """Say what a log event says."""
+    return str(event.get("log_format", "")).format(**event)
+
+
+async def operator(here: Foreman) -> Caller:
+    """Connect to the operators' door."""
+    [_, port] = here._ports
+    return await connect(port.getHost().port)
+
+
+@ensureDeferred
+async def test_the_foreman_answers_for_its_workers() -> None:
+    """Pages at its own door; what is not its own a worker answers."""
+    async with breakable(Traits()) as upstream, foreman(upstream) as here:
+        caller = await operator(here)
+
+        answer = await caller.embed("a")
+        figures = await caller.get("/metrics")
+        caller.hang_up()
+
+        assert answer.is_for(["a"])
+        line = b'abproxy_calls_total{route="/embed",status="200"} 1.0'
+        assert line in figures.body
+
+
+@ensureDeferred
+async def test_nobody_else_may_enter_its_folder() -> None:
+    """And nothing of it is left behind."""
+    async with breakable(Traits()) as upstream, foreman(upstream) as here:
+        folder = here.folder
+        mode = stat.S_IMODE(folder.stat().st_mode)
+
+    assert mode == 0o700
+    assert not folder.exists()
+
+
+@ensureDeferred
+async def test_after_the_end_the_port_is_free() -> None:
+    """For whoever comes next."""
+    async with breakable(Traits()) as upstream, foreman(upstream) as here:
+        port = here.entrance.port
+        caller = await connect(port)
+        assert (await caller.embed("a")).is_for(["a"])
+        caller.hang_up()
+
+    with pytest.raises(ConnectError):
+        await connect(port)
+
+
+@ensureDeferred
+async def test_settings_that_cannot_be_read_change_nothing() -> None:
+    """An operator's mistake is no reason to stop."""
+
+    def mistaken(_settings: Settings) -> Settings:
+        raise SettingsError("--slots: expected a whole number")
+
+    async with breakable(Traits()) as upstream, foreman(upstream, mistaken) as here:
+        with capturedLogs() as events:
+            here._reload()
+
+        assert [said(event) for event in events] == [
+            "Settings stay as they are: --slots: expected a whole number"
+        ]
+
+
+@ensureDeferred
+async def test_a_new_key_counts_at_the_operators_door_as_well() -> None:
+    """And what cannot change is said once."""
+
+    def changed(settings: Settings) -> Settings:
+        return attrs.evolve(settings, api_keys=("sesame",), workers=3)
+
+    async with breakable(Traits()) as upstream, foreman(upstream, changed) as here:
+        with capturedLogs() as events:
+            here._reload()
+            caller = await operator(here)
+            refused = await caller.get("/-/status.json")
+            stranger = await caller.embed("a")
+            caller.hang_up()
+
+        assert (refused.status, stranger.status) == (401, 401)
+        assert "Settings need a restart: workers" in map(said, events)
+        assert here.settings.api_keys == ("sesame",)
+
+
+@ensureDeferred
+async def test_a_bug_behind_a_page_is_logged_and_said_to_be_one(
+    nothing_leaked: list[object],
+) -> None:
+    """The operator sees 500, the log says why."""
+    async with breakable(Traits()) as upstream, foreman(upstream) as here:
+        here.site.operations.pages[b"/metrics"] = lambda _: 1 / 0
+        caller = await operator(here)
+
+        answer = await caller.get("/metrics")
+        caller.hang_up()
+
+        assert answer.status == 500
+        [failure] = nothing_leaked
+        assert isinstance(failure, Failure)
+        assert failure.check(ZeroDivisionError)
+        nothing_leaked.clear()
+
+
+@ensureDeferred
+async def test_whoever_still_reads_at_the_end_is_cut_off_after_a_moment() -> None:
+    """All calls are answered by then."""
+    async with breakable(Traits()) as upstream, foreman(upstream) as here:
+        caller = await operator(here)
+        caller.transport.write(b"POST /-/ HTTP/1.1\r\nContent-Length: 5\r\n\r\n")
+        await until(lambda: here.site.channels)
+
+    await until(lambda: not caller.is_open)
+
+
+def test_twistd_is_told_who_writes_the_log() -> None:
+    """As without workers."""
+    here = wire_foreman(Settings(workers=2, port="0"), reactor, Settings)
+    application = Application("abproxy")
+
+    def observer(_event: LogEvent) -> None:
+        """Write nothing."""
+
+    here.log_observer = observer  # type: ignore[assignment]
+    here.setServiceParent(application)  # type: ignore[arg-type]
+
+    assert application.getComponent(ILogObserver) is observer  # type: ignore[attr-defined]
+    here.entrance.close()
