@@ -12,6 +12,7 @@ from attrs import define, field, frozen
 from abproxy.dialects.call import Reading
 from abproxy.dialects.routes import dialect_of
 from abproxy.web.app import Door
+from abproxy.web.caller import Caller
 from abproxy.web.encoding import Encoder
 from abproxy.web.express_request import ExpressRequest, Seat
 from abproxy.web.plainhead import LONGEST, PlainHead, find_length, read_head
@@ -73,14 +74,23 @@ class Express:
         return Found(head=head, starts=starts, ends=starts + size)
 
     def read(self, head: Head, body: bytes) -> Reading | None:
-        """Read the *body* of a call; if it is none, it has to go the other way."""
-        return self.door.read(head.envelope, body)
+        """
+        Read the *body* of a call; if it is none, it has to go the other way.
+
+        So has what we stumble over: it is told there what went wrong.
+        """
+        try:
+            return self.door.read(head.envelope, body)
+        except Exception:  # noqa: BLE001  it will happen there again
+            return None
+
+    def who(self, seat: Seat, head: Head) -> Caller:
+        """Say who calls with this *head* from a *seat*."""
+        return self.door.callers.who(self._request(seat, head.plain))
 
     def begin(self, seat: Seat, head: Head) -> ExpressRequest:
         """Begin to owe an answer to a call with this *head*."""
-        request = ExpressRequest(
-            seat=seat, plain=head.plain, door=self.door, encoder=self.encoder
-        )
+        request = self._request(seat, head.plain)
         request.route = head.envelope.dialect.path.decode()
         seat.site.begin(request)
         return request
@@ -103,10 +113,13 @@ class Express:
         plain = read_head(written)
         if plain is None:
             return None
-        request = ExpressRequest(
-            seat=seat, plain=plain, door=self.door, encoder=self.encoder
-        )
+        request = self._request(seat, plain)
         envelope = self.door.open(request, self.door.callers.who(request))
         if envelope is None or not self.door.keys.fit(request):
             return None
         return Head(plain=plain, envelope=envelope)
+
+    def _request(self, seat: Seat, plain: PlainHead) -> ExpressRequest:
+        return ExpressRequest(
+            seat=seat, plain=plain, door=self.door, encoder=self.encoder
+        )

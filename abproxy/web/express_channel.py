@@ -136,21 +136,13 @@ class ExpressChannel(DoorChannel):
         self._waiting = bytearray(data[found.ends :]) if len(data) > found.ends else b""
         self._is_starting = True
         request = self._owed = self.site.express.begin(self, found.head)
-        caller = self._caller(found.head, request)
-        call = found.head.envelope.call(
-            reading,
-            body,
-            client=caller.client,
-            trace=request.trace,
-            name=request.name,
-        )
-        request.submit(call, caller)
+        request.submit(found.head.envelope, reading, body, self._caller(found.head))
         self._is_starting = False
         self._hold_back()
 
-    def _caller(self, head: Head, request: ExpressRequest) -> Caller:
+    def _caller(self, head: Head) -> Caller:
         if self._last is None or self._last[0] is not head:
-            self._last = head, request.door.callers.who(request)
+            self._last = head, self.site.express.who(self, head)
         return self._last[1]
 
     def _leave_to_twisted(self, data: bytes) -> None:

@@ -8,11 +8,12 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
-from abproxy.dialects.call import Call, Share
+from abproxy.dialects.call import Call, Reading, Share
 from abproxy.web.app import Door
 from abproxy.web.caller import Caller
 from abproxy.web.encoding import Encoder, Written, encode
 from abproxy.web.plainhead import PlainHead
+from abproxy.web.receiving import Envelope
 from abproxy.web.request_id import name_of
 
 __all__ = ["ExpressRequest", "Seat"]
@@ -87,8 +88,13 @@ class ExpressRequest:
         """Let this answer be the last on its connection."""
         self.closes = True
 
-    def submit(self, call: Call, caller: Caller) -> None:
-        """Let *call* of *caller* travel; its answer goes to the seat."""
+    def submit(
+        self, envelope: Envelope, reading: Reading, body: bytes, caller: Caller
+    ) -> None:
+        """Let a call of *caller* travel; its answer goes to the seat."""
+        call = envelope.call(
+            reading, body, client=caller.client, trace=self.trace, name=self.name
+        )
         try:
             shares: Deferred[Any] = self.door.submit(call, caller)
         except Exception:  # noqa: BLE001  whatever it is, the client hears of it

@@ -103,6 +103,9 @@ def test_a_screen_reader_is_told_seldom(page: LivePage) -> None:
     """What is announced does not change while calls come and go."""
     with load(page.url):
         page.until_it_says("helps", "Yes")
+        # The verdict is young: what limits the rest shows with the next calls.
+        settled = page.looks + 5
+        page.until(lambda: page.looks > settled)
         page.script("""
             window.announced = [];
             const note = (changes) => announced.push(...changes);
