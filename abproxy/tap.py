@@ -69,6 +69,10 @@ class Options(usage.Options):
         except usage.UsageError as error:
             raise SystemExit(f"abproxy: {error}") from None
 
+    def opt_no_embedded(self) -> None:
+        """Start no model, whatever the environment or the .env file says."""
+        self["embedded"] = "false"
+
     def parseArgs(self, *rest: str) -> None:
         """Refuse what is no option."""
         if rest:

@@ -19,7 +19,7 @@ from twisted.web.client import Agent, HTTPConnectionPool
 
 from abproxy.embedded import installed
 from abproxy.embedded.files import STATIC
-from abproxy.settings import Settings, default_of, variable
+from abproxy.settings import Settings, default_of, settings_from, variable
 from abproxy.tap import Options, makeService
 
 NOBODY = ("--inference-service-url=http://127.0.0.1:1", "--connect-patience=0.1")
@@ -62,6 +62,24 @@ def test_help_explains_every_setting(each: "attrs.Attribute[Any]") -> None:
 
     assert f"--{each.metadata['option']}" in text
     assert f"default: {default_of(each)}]" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "starts"),
+    [
+        ([], True),
+        (["--no-embedded"], False),
+        (["--embedded", "--no-embedded"], False),
+        (["--no-embedded", "--embedded"], True),
+    ],
+)
+def test_the_command_line_may_say_that_no_model_is_started(
+    arguments: list[str], *, starts: bool
+) -> None:
+    """The environment may say EMBEDDED=true; of two words the last one counts."""
+    environ = {"EMBEDDED": "true"}
+
+    assert settings_from(options(*arguments), environ, {}).embedded is starts
 
 
 @pytest.mark.parametrize(
