@@ -5,6 +5,7 @@ Made once at the start, of the same description that machines get.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -36,17 +37,24 @@ HEAD = """\
 """
 FOOT = "</main>\n</body>\n</html>\n"
 
+_CODE = re.compile(r"`([^`]+)`")
+
 
 def page(description: Schema) -> bytes:
     """Write the page for a *description*."""
     components = description["components"]["schemas"]
-    about = f"<p>{escape(description['info']['description'])}</p>\n"
+    about = f"<p>{_prose(description['info']['description'])}</p>\n"
     routes = (
         _route(path, method, told, components)
         for path, methods in description["paths"].items()
         for method, told in methods.items()
     )
     return "".join([HEAD, about, *routes, FOOT]).encode()
+
+
+def _prose(text: str) -> str:
+    """Write words of which some are code, between backticks as in Markdown."""
+    return _CODE.sub(r"<code>\1</code>", escape(text))
 
 
 def _route(path: str, method: str, told: Schema, components: Schema) -> str:
@@ -56,7 +64,7 @@ def _route(path: str, method: str, told: Schema, components: Schema) -> str:
     parts = [
         f'<section aria-labelledby="{anchor}">\n',
         f'<h2 id="{anchor}"><code>{escape(name)}</code></h2>\n',
-        f"<p>{escape(told['summary'])}.</p>\n",
+        f"<p>{_prose(told['summary'])}.</p>\n",
         *_parameters(told.get("parameters", [])),
         *(_body(body, components) if body else ()),
         _answers(told["responses"]),
@@ -109,7 +117,7 @@ def _kind(schema: Schema) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     lines = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n"
+        "<tr>" + "".join(f"<td>{_prose(cell)}</td>" for cell in row) + "</tr>\n"
         for row in rows
     )
     return (
