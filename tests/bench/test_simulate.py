@@ -166,6 +166,7 @@ def test_a_lone_client_is_never_slower(kind: str) -> None:
         ("sixteen", 1000),
         ("sixteen", 3),
         ("sixteen", 16),
+        ("sixteen", 24),
     ],
 )
 def test_no_number_of_clients_is_served_slower(kind: str, clients: int) -> None:
