@@ -12,7 +12,13 @@ from attrs import frozen
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred
-from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web._newclient import HTTP11ClientProtocol
+from twisted.web.client import (
+    URI,
+    Agent,
+    HTTPConnectionPool,
+    _HTTP11ClientFactory,
+)
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -28,14 +34,43 @@ aside), so that a request seldom meets a connection that is just closing.
 """
 
 
-class _QuietPool(HTTPConnectionPool):
-    """A pool whose connections are no news for the log."""
+class _Connection(HTTP11ClientProtocol):
+    """
+    A connection that keeps to itself what is about it alone.
 
-    @staticmethod
-    def _factory(*which: Any) -> Any:  # type: ignore[override]
-        factory = HTTPConnectionPool._factory(*which)  # noqa: SLF001
-        factory.noisy = False
-        return factory
+    Twisted takes `Connection` off an answer, but not the lines that it names,
+    and nobody after it could tell which these are (RFC 9110, section 7.6.1).
+    """
+
+    def request(self, request: Any) -> Deferred[IResponse]:
+        """Send *request*; fires with the response when its head is here."""
+        response: Deferred[IResponse] = super().request(request)
+        return response.addCallback(_without_named, self._parser)
+
+
+def _without_named(response: IResponse, parser: Any) -> IResponse:
+    lines = parser.connHeaders.getRawHeaders(b"Connection", [])
+    named = {token.strip().lower() for line in lines for token in line.split(b",")}
+    for name, _ in list(response.headers.getAllRawHeaders()):
+        if name.lower() in named:
+            response.headers.removeHeader(name)
+    return response
+
+
+class _Connections(_HTTP11ClientFactory):
+    """Makes connections, which are no news for the log."""
+
+    noisy = False
+
+    def buildProtocol(self, addr: Any) -> _Connection:  # noqa: ARG002, N802
+        """Make one."""
+        return _Connection(self._quiescentCallback)
+
+
+class _Pool(HTTPConnectionPool):
+    """A pool of such connections."""
+
+    _factory = _Connections
 
 
 def make_pool(reactor: Any, max_connections: int) -> HTTPConnectionPool:
@@ -45,7 +80,7 @@ def make_pool(reactor: Any, max_connections: int) -> HTTPConnectionPool:
     A pool never queues and keeps two connections by default; ours keeps as
     many as can be busy at once.
     """
-    pool = _QuietPool(reactor)
+    pool = _Pool(reactor)
     pool.maxPersistentPerHost = max_connections
     pool.cachedConnectionTimeout = IDLE_S
     # What only asks, without a body, Twisted sends again if its connection was

@@ -100,6 +100,19 @@ async def test_cookies_of_one_answer_are_not_sent_with_the_next(way: Way) -> Non
 
 
 @pytest_twisted.ensureDeferred
+async def test_lines_that_were_named_as_about_the_connection_stay_behind(
+    way: Way,
+) -> None:
+    """Whatever else may stand among the names."""
+    lines = b"Connection: x-hop, no name, ,close\r\nX-HOP: 1\r\nX-End: 1\r\n\r\n"
+    way.server.asked = answering(HEAD + lines + b"[[1]]")
+
+    reply = await way.send()
+
+    assert reply.headers == ((b"X-End", b"1"),)
+
+
+@pytest_twisted.ensureDeferred
 async def test_nothing_is_asked_for_that_nobody_asked_for(way: Way) -> None:
     """No compression, no name of a browser."""
     way.server.asked = answering(WHOLE)

@@ -415,6 +415,22 @@ async def test_an_answer_without_a_length_is_sent_in_chunks(real: Street) -> Non
 
 
 @pytest_twisted.ensureDeferred
+async def test_lines_that_an_answer_names_as_such_are_taken_off_it(
+    real: Street,
+) -> None:
+    """Only the upstream knows which other lines are about its connection."""
+    head = b"Connection: x-hop\r\nX-Hop: 1\r\nX-End: 1\r\nContent-Length: 2\r\n\r\n"
+    real.server.asked = answering(OK + head + b"ok")
+    client = await real.client()
+
+    client.send(GET)
+    received = await client.until(b"ok")
+
+    assert b"X-End: 1" in received
+    assert b"X-Hop" not in received
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_old_client_gets_no_chunks(real: Street) -> None:
     """HTTP/1.0 ends such an answer with the connection."""
     real.server.asked = answering(
