@@ -90,9 +90,10 @@ fmt: $(VENV)/test.stamp ## format, and fix what can be fixed
 	$(BIN)/ruff format
 
 embed: ## send `inputs` to the running proxy
-	@$(PYTHON) -c 'import json, os; text = os.environ["inputs"]; \
-		print(json.dumps({"inputs": json.loads(text) if text[:1] == "[" else text}))' \
-	| curl --silent --show-error --fail-with-body $(PROXY)/embed \
+	@body=$$($(PYTHON) -c 'import json, os, sys; text = os.environ["inputs"]; \
+		sys.excepthook = lambda *e: print("inputs begin like a JSON list, but are none:", e[1], file=sys.stderr); \
+		print(json.dumps({"inputs": json.loads(text) if text[:1] == "[" else text}))') || exit; \
+	printf '%s' "$$body" | curl --silent --show-error --fail-with-body $(PROXY)/embed \
 		--header 'Content-Type: application/json' --data @-; \
 	status=$$?; echo; exit $$status
 

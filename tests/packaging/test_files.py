@@ -158,6 +158,17 @@ def test_make_alone_lists_what_there_is() -> None:
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_make_embed_says_what_is_wrong_with_its_inputs() -> None:
+    """A list that is none is told from a text by how it begins."""
+    refused = _run("make", "embed", "inputs=[text")
+
+    told = "inputs begin like a JSON list, but are none: Expecting value"
+    assert refused.stderr.startswith(told)
+    assert "Traceback" not in refused.stderr
+    assert refused.returncode == 2
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 @pytest.mark.parametrize(
     "content",
     [
