@@ -12,6 +12,7 @@ import msgspec
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.web.http import OK
 
 from abproxy.batching.part import Part
 from abproxy.dialects.tei import TOKENIZE
@@ -34,6 +35,9 @@ class TokenCounter:
     facts: Callable[[], Facts] = field(repr=False)
     """What is known of the upstream: it cuts inputs at a length."""
 
+    _works: bool = field(default=True, init=False)
+    """Whether the upstream counted when it was asked last."""
+
     async def count(self, parts: Sequence[Part]) -> list[list[int]]:
         """
         Count the tokens of each item of each part.
@@ -44,10 +48,19 @@ class TokenCounter:
         try:
             counts = await self._count(parts)
         except (ProxyError, msgspec.DecodeError, ValueError) as error:
-            _log.warn("Tokens cannot be counted: {error}", error=error)
+            self._tell_once(error)
             return [list(part.lengths) for part in parts]
         ends = accumulate((len(part.items) for part in parts), initial=0)
         return [counts[start:end] for start, end in pairwise(ends)]
+
+    def _tell_once(self, error: Exception) -> None:
+        """An upstream without /tokenize would fill the log, batch by batch."""
+        if self._works:
+            _log.warn(
+                "Tokens cannot be counted, characters stand in until they can: {error}",
+                error=error,
+            )
+        self._works = False
 
     async def _count(self, parts: Sequence[Part]) -> list[int]:
         items = [item for part in parts for item in part.items]
@@ -68,7 +81,10 @@ class TokenCounter:
             body=TOKENIZE.batch_body(texts, b""),
         )
         reply = await self.send(question)
+        if reply.status != OK:
+            raise ValueError(f"/tokenize answers {reply.status}")
         counts = [len(tokens) for tokens in _decode_tokens(reply.body)]
         if len(counts) != len(texts):
             raise ValueError(f"{len(counts)} counts for {len(texts)} texts")
+        self._works = True
         return counts

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import capturedLogs, formatEvent
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 from webdoubles import in_memory_proxy
@@ -47,9 +48,9 @@ class Tokenizer:
         return succeed(reply(body.encode()))
 
 
-def reply(body: bytes) -> Reply:
+def reply(body: bytes, status: int = 200) -> Reply:
     """Make an answer."""
-    return Reply(status=200, reason=b"", headers=(), body=body)
+    return Reply(status=status, reason=b"", headers=(), body=body)
 
 
 def counts_of(counter: TokenCounter, *parts: Part) -> list[list[int]]:
@@ -98,14 +99,15 @@ def test_what_is_cut_off_costs_nothing() -> None:
 class Broken:
     """Gives no usable answer."""
 
-    def __init__(self, outcome: Any) -> None:
+    def __init__(self, outcome: Any, status: int = 200) -> None:
         self.outcome = outcome
+        self.status = status
 
     def send(self, _outgoing: Outgoing) -> Deferred[Reply]:
         """Answer wrongly, or not at all."""
         if isinstance(self.outcome, Exception):
             return fail(self.outcome)
-        return succeed(reply(self.outcome))
+        return succeed(reply(self.outcome, self.status))
 
 
 @pytest.mark.parametrize("outcome", [UpstreamTimeout("slow"), b"no", b"[[]]", b"{}"])
@@ -114,6 +116,45 @@ def test_where_nobody_counts_characters_stand_in(outcome: Any) -> None:
     counts = counts_of(counter_of(Broken(outcome)), part_of("abc", "de"))
 
     assert counts == [[3, 2]]
+
+
+def test_that_nobody_counts_is_told_once() -> None:
+    """A server without /tokenize does not fill the log, batch by batch."""
+    counter = counter_of(Broken(b"no"))
+
+    with capturedLogs() as events:
+        counts_of(counter, part_of("abc"))
+        counts_of(counter, part_of([1, 2]))
+        counts_of(counter, part_of("abc"))
+
+    [event] = events
+    assert formatEvent(event).startswith("Tokens cannot be counted")
+
+
+def test_it_is_told_again_once_it_has_worked() -> None:
+    """Then it is another trouble."""
+    tokenizer = Broken(b"no")
+    counter = counter_of(tokenizer)
+
+    with capturedLogs() as events:
+        counts_of(counter, part_of("abc"))
+        tokenizer.outcome = b"[[1]]"
+        counts_of(counter, part_of("abc"))
+        tokenizer.outcome = UpstreamTimeout("slow")
+        counts_of(counter, part_of("abc"))
+
+    assert len(events) == 2
+
+
+def test_a_server_without_tokenizer_is_told_by_its_status() -> None:
+    """Not by what is odd about the body of its error."""
+    broken = Broken(b"{}", status=404)
+
+    with capturedLogs() as events:
+        counts = counts_of(counter_of(broken), part_of("abc"))
+
+    assert counts == [[3]]
+    assert formatEvent(events[0]).endswith("/tokenize answers 404")
 
 
 class Counting(Resource):
