@@ -5,6 +5,7 @@ Read it from top to bottom.  Each room gets the ones behind it as arguments.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from attrs import frozen
@@ -80,12 +81,33 @@ def wire(
         listeners: where clients and operators come in, if that is open already.
 
     Raises:
-        SettingsError: a port cannot be had.
+        SettingsError: a port or a file cannot be had.
         ModelUnavailable: the embedded model is not installed.
     """
     if settings.embedded:
         require(settings.embedded_model)
-    listeners = listeners or _listeners(settings, reactor)
+    with ExitStack() as undo:
+        listeners = listeners or _listeners(settings, reactor, undo)
+        service = _furnish(settings, reactor, read, listeners)
+        undo.pop_all()
+    return service
+
+
+def _listeners(settings: Settings, reactor: Any, undo: ExitStack) -> list[Listener]:
+    listeners: list[Listener] = []
+    for port in filter(None, (settings.port, settings.operations_port)):
+        listener = make_listener(reactor, settings.ip, port)
+        undo.callback(listener.close)
+        listeners.append(listener)
+    return listeners
+
+
+def _furnish(
+    settings: Settings,
+    reactor: Any,
+    read: Callable[[], Settings] | None,
+    listeners: Sequence[Listener],
+) -> ProxyService:
     watch = make_watch(settings, reactor)
     way = _way_upstream(settings, reactor)
     discovery = _discovery(settings, reactor, way)
@@ -132,11 +154,6 @@ def wire(
         upstream_url=way.base_url,
         drain_timeout_s=settings.drain_timeout_s,
     )
-
-
-def _listeners(settings: Settings, reactor: Any) -> list[Listener]:
-    ports = filter(None, (settings.port, settings.operations_port))
-    return [make_listener(reactor, settings.ip, port) for port in ports]
 
 
 def _way_upstream(settings: Settings, reactor: Any) -> _Way:

@@ -139,6 +139,28 @@ def test_an_endpoint_in_use_is_one_line(taken: int) -> None:
     assert message == f"abproxy: cannot listen on {endpoint}: Address already in use"
 
 
+@pytest.mark.parametrize("wrong", ["--operations-port={taken}", "--access-log=/"])
+def test_who_cannot_start_leaves_no_socket_behind(
+    tmp_path: Path, taken: int, wrong: str
+) -> None:
+    """The port that was free is free again, and its file is gone."""
+    path = tmp_path / "door.sock"
+
+    refusal(f"--port=unix:{path}", wrong.format(taken=taken))
+
+    assert not path.exists()
+
+
+def test_who_cannot_start_holds_no_port(taken: int) -> None:
+    """Whoever tries again with another second port has the first one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    refusal(f"--port={port}", f"--operations-port={taken}")
+
+    socket.create_server(("127.0.0.1", port)).close()
+
+
 @pytest.mark.parametrize("endpoint", ["foo:1", "tcp:abc", "ssl:0", "stdio:"])
 def test_what_is_no_endpoint_is_one_line(endpoint: str) -> None:
     """Unknown, wrong, without its files, or nothing to connect to."""

@@ -13,6 +13,7 @@ from attrs import define, frozen
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.tcp import Port
@@ -46,6 +47,10 @@ class BoundSocket:
             port = self.reactor.adoptStreamPort(ours.fileno(), ours.family, factory)
         return succeed(port)
 
+    def close(self) -> None:
+        """Give the port back at once: nobody was let in."""
+        self.socket.close()
+
 
 @define(eq=False)
 class _Doorstep(ServerFactory):
@@ -78,6 +83,11 @@ class OpenPort:
         self.port.startReading()
         return succeed(self.port)
 
+    def close(self) -> None:
+        """Give the place back at once: nobody was let in."""
+        # What stopListening() does when the reactor runs, which it may never.
+        self.port.connectionLost(Failure(ConnectionDone()))
+
 
 def bind(ip: str, port: int) -> socket.socket:
     """
@@ -106,7 +116,7 @@ def bind(ip: str, port: int) -> socket.socket:
     return ours
 
 
-def make_listener(reactor: Any, ip: str, port: str) -> Listener:
+def make_listener(reactor: Any, ip: str, port: str) -> BoundSocket | OpenPort:
     """
     Take the port, given as a number or as a Twisted endpoint.
 
@@ -118,7 +128,7 @@ def make_listener(reactor: Any, ip: str, port: str) -> Listener:
     return _open(reactor, port)
 
 
-def _open(reactor: Any, endpoint: str) -> Listener:
+def _open(reactor: Any, endpoint: str) -> OpenPort:
     doorstep = _Doorstep()
     results: list[Any] = []
     try:

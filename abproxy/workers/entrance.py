@@ -66,7 +66,7 @@ def make_entrance(reactor: Any, ip: str, port: str) -> Entrance:
     Raises:
         SettingsError: it cannot be had, or cannot be shared.
     """
-    listener: Any = make_listener(reactor, ip, port)
+    listener = make_listener(reactor, ip, port)
     if isinstance(listener, BoundSocket):
         return Entrance(listener.socket)
     ours = listener.port
@@ -74,5 +74,5 @@ def make_entrance(reactor: Any, ip: str, port: str) -> Entrance:
     # what else stands between a socket and HTTP is not handed over with it.
     if type(ours) is Port and ours.factory is listener.doorstep:
         return Entrance(ours)
-    ours.stopListening()
+    listener.close()
     raise SettingsError(f"WORKERS can share a TCP port, but not {port}")

@@ -441,6 +441,7 @@ def test_what_cannot_be_shared_is_one_line(tmp_path: Path) -> None:
 
     why = "WORKERS can share a TCP port, but not unix:abproxy.sock"
     assert (code, said) == (1, f"abproxy: {why}\n")
+    assert not (tmp_path / "abproxy.sock").exists()
 
 
 def test_a_worker_that_cannot_start_is_the_end_of_all(tmp_path: Path) -> None:
