@@ -8,6 +8,7 @@ JSON, a line is an object.
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TextIO
 
@@ -38,6 +39,9 @@ class AccessLog:
     as_json: bool
     clock: IReactorTime = field(repr=False)
     _file: TextIO = field(init=False, repr=False)
+    _works: bool = field(default=True, init=False)
+    """Whether the last line could be written: a full disk is told of once."""
+
     _log: ClassVar[Logger] = Logger()
 
     def __attrs_post_init__(self) -> None:
@@ -52,7 +56,8 @@ class AccessLog:
             self._log.error("The access log stays in its old file: {why}", why=error)
             return
         if former is not self._file:
-            former.close()
+            with suppress(OSError):  # what could not be written cannot be now
+                former.close()
 
     @harmless
     def began(self, request: Asked) -> None:
@@ -63,13 +68,24 @@ class AccessLog:
         """Write a line."""
         status = CLIENT_LEFT if gone else request.code
         write = self._object if self.as_json else _combined
-        self._file.write(write(request, status, self.clock.seconds()) + "\n")
-        # Standard output that is no terminal would keep it until there are many.
-        self._file.flush()
+        self._write(write(request, status, self.clock.seconds()) + "\n")
 
     @harmless
     def answered_with(self, error: ProxyError) -> None:
         """Write nothing more."""
+
+    def _write(self, line: str) -> None:
+        try:
+            self._file.write(line)
+            # Standard output that is no terminal would keep it for long.
+            self._file.flush()
+        except OSError as error:
+            if self._works:
+                told = "Requests are missing in the access log: {why}"
+                self._log.error(told, why=error)
+            self._works = False
+        else:
+            self._works = True
 
     def _object(self, request: Asked, status: int, now: float) -> str:
         line: dict[str, Any] = {

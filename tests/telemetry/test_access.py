@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from errno import ENOSPC
 from io import StringIO
 from pathlib import Path
 
@@ -211,6 +212,75 @@ def test_the_clients_address_is_that_of_its_connection(here: Logged) -> None:
     client.ask("GET", "/-/healthy", b"", ("X-Forwarded-For", "1.2.3.4"))
 
     assert here.line["client"] == "10.1.2.3"
+
+
+@define(eq=False)
+class Disk:
+    """Takes lines as long as there is room."""
+
+    text: str = ""
+    is_full: bool = False
+
+    def write(self, text: str) -> None:
+        """Keep them until they are to be written."""
+        self.text += text
+
+    def flush(self) -> None:
+        """Write them."""
+        if self.is_full:
+            raise OSError(ENOSPC, "No space left on device")
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.flush()
+
+
+@pytest.fixture
+def disk(here: Logged) -> Iterator[Disk]:
+    """Let the house write to a disk."""
+    disk = Disk()
+    here.file = disk  # type: ignore[assignment]
+    here.write()
+    yield disk
+    disk.is_full = False
+
+
+def test_a_full_disk_is_told_of_once(here: Logged, disk: Disk) -> None:
+    """And calls are answered as ever."""
+    disk.is_full = True
+
+    with capturedLogs() as events:
+        clients = [_ask(here, "/embed") for _ in range(3)]
+
+    [event] = events
+    assert formatEvent(event).startswith("Requests are missing in the access log: ")
+    assert formatEvent(event).endswith("No space left on device")
+    assert [client.answers()[0].status for client in clients] == [200] * 3
+
+
+def test_a_disk_that_is_full_again_is_told_of_again(here: Logged, disk: Disk) -> None:
+    """Somebody made room in between, and should hear that it was not enough."""
+    with capturedLogs() as events:
+        disk.is_full = True
+        _ask(here, "/embed")
+        disk.is_full = False
+        _ask(here, "/embed")
+        disk.is_full = True
+        _ask(here, "/embed")
+
+    assert len(events) == 2
+
+
+def test_lines_go_into_a_new_file_though_the_old_disk_is_full() -> None:
+    """Whoever moves the log away does so because of that."""
+    disks = [Disk(is_full=True), Disk()]
+    left = iter(disks)
+    log = AccessLog(open_file=lambda: next(left), as_json=False, clock=None)
+
+    log.reopen()
+    log._file.write("new\n")
+
+    assert [disk.text for disk in disks] == ["", "new\n"]
 
 
 def _into(file: Path) -> AccessLog:
