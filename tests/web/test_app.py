@@ -69,6 +69,23 @@ def test_a_bad_input_is_answered_as_if_alone(upstream: Upstream) -> None:
     assert second.answers()[0].body == b"bye is bad"
 
 
+def test_a_comparison_is_relayed_from_where_embeddings_are_expected(
+    upstream: Upstream,
+) -> None:
+    """An upstream may do that there, and not say so."""
+    body = b'{"inputs":{"source_sentence":"a","sentences":["b","c"]}}'
+    proxy = in_memory_proxy(upstream, task="embedding", max_wait_s=1)
+    client = proxy.connect()
+
+    client.embed(body, path="/")
+    proxy.flush()
+    upstream.answer(0, b"[0.5,0.25]")
+    proxy.flush()
+
+    assert upstream.bodies == [body]
+    assert client.answers()[0].body == b"[0.5,0.25]"
+
+
 def test_a_slow_upstream_is_a_504_in_json(upstream: Upstream) -> None:
     """One deadline, one clear error."""
     proxy = in_memory_proxy(upstream, timeout_s=7)

@@ -138,6 +138,23 @@ async def test_a_folded_line_is_sent_on_as_one(real: Street) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_that_a_body_is_sent_as_it_is_says_nothing(real: Street) -> None:
+    """Its length counts, and that alone is told to the upstream."""
+    client = await real.client()
+
+    client.send(
+        b"PUT /docs HTTP/1.1\r\nHost: door\r\nTransfer-Encoding: identity\r\n"
+        b"Content-Length: 2\r\n\r\nab"
+    )
+    await client.until(b"fine")
+
+    [peer] = real.server.peers
+    assert b"\r\nContent-Length: 2\r\n" in peer.received
+    assert b"Transfer-Encoding" not in peer.received
+    assert peer.received.endswith(b"\r\n\r\nab")
+
+
+@pytest_twisted.ensureDeferred
 async def test_trailers_of_a_request_are_dropped(real: Street) -> None:
     """They might be taken for headers."""
     client = await real.client()
