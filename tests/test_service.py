@@ -24,7 +24,10 @@ from abproxy.telemetry.advice import Advice, Situation
 from abproxy.telemetry.totals import Totals
 from abproxy.telemetry.verdict import judge
 
-SOME_CALLS = judge(Totals(at=3600.0, calls=5, parts=5), Situation(batch_items=32))
+SOME_CALLS = judge(
+    Totals(at=3600.0, calls=5, parts=5),
+    Situation(batch_items=32, batch_bytes=1_900_000),
+)
 
 
 def nobody(_event: LogEvent) -> None:

@@ -4,7 +4,8 @@ The one thing to change, if anything: rules from the most to the least urgent.
 Each rule is a judgement of numbers; the first that fits speaks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from operator import itemgetter
 
 from attrs import frozen
 
@@ -35,6 +36,9 @@ class Situation:
     max_wait_ms: float = 0.0
     batch_items: int
     """Inputs that make a batch full."""
+
+    batch_bytes: int
+    """Bytes of JSON that do."""
 
     upstream_max_items: int | None = None
     """Inputs that the upstream takes in one request, if that is known."""
@@ -109,11 +113,25 @@ def _full(lately: Totals, situation: Situation) -> Advice | None:
     are_alone = not has_company(lately) and situation.max_batch_calls != 1
     if share < MOSTLY or are_alone:
         return None
-    why = f"{share:.0%} of the batches are full"
-    if _are_full_of_calls(lately, situation):
-        why = f"{why}, as you limit the calls in one to {situation.max_batch_calls}"
-        return Advice("MAX_BATCH_SIZE", f"{why}; unset, as many share one as fit")
-    why = f"{why} at {situation.batch_items} inputs"
+    rule = max(_larger(lately, situation), key=itemgetter(0))[1]
+    return rule(f"{share:.0%} of the batches are full", situation)
+
+
+def _larger(lately: Totals, situation: Situation) -> Iterator[tuple[float, "_Larger"]]:
+    """Say how close batches come to each cap, and what is to be said of it."""
+    if situation.max_batch_calls is not None:
+        yield lately.parts / situation.max_batch_calls, _more_calls
+    yield lately.items / situation.batch_items, _more_items
+    yield lately.size / situation.batch_bytes, _more_bytes
+
+
+def _more_calls(full: str, situation: Situation) -> Advice:
+    why = f"{full}, as you limit the calls in one to {situation.max_batch_calls}"
+    return Advice("MAX_BATCH_SIZE", f"{why}; unset, as many share one as fit")
+
+
+def _more_items(full: str, situation: Situation) -> Advice:
+    why = f"{full} at {situation.batch_items} inputs"
     most = situation.upstream_max_items
     if most is None or situation.batch_items < most:
         return Advice("MAX_BATCH_INPUTS", f"{why}; try more")
@@ -123,10 +141,10 @@ def _full(lately: Totals, situation: Situation) -> Advice | None:
     )
 
 
-def _are_full_of_calls(lately: Totals, situation: Situation) -> bool:
-    """Whether batches come closer to the cap of calls than to that of inputs."""
-    calls, items = situation.max_batch_calls, situation.batch_items
-    return calls is not None and lately.parts / calls >= lately.items / items
+def _more_bytes(full: str, situation: Situation) -> Advice:
+    why = f"{full} at {situation.batch_bytes:,} bytes"
+    takes = "if the inference server takes larger bodies (--payload-limit)"
+    return Advice("MAX_BATCH_BYTES", f"{why}; try more, {takes}")
 
 
 def _apart(lately: Totals, _situation: Situation) -> Advice | None:
@@ -139,6 +157,7 @@ def _apart(lately: Totals, _situation: Situation) -> Advice | None:
     )
 
 
+_Larger = Callable[[str, Situation], Advice]
 _Rule = Callable[[Totals, Situation], Advice | None]
 _RULES: tuple[_Rule, ...] = (
     _away,

@@ -106,6 +106,7 @@ def situation_of(
         max_batch_calls=settings.max_batch_calls,
         max_wait_ms=settings.max_wait_ms,
         batch_items=batch_items,
+        batch_bytes=settings.max_batch_bytes,
         upstream_max_items=upstream_max_items,
     )
 

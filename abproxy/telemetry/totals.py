@@ -51,6 +51,9 @@ class Totals:
     """Calls, or parts of large ones, that left."""
 
     items: int = 0
+    size: int = 0
+    """Bytes of these items."""
+
     batches: int = 0
     full: int = 0
     """Batches that were full when they left."""

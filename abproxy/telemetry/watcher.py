@@ -126,6 +126,7 @@ class Watcher:
         totals.full += is_full
         totals.parts += departure.parts
         totals.items += departure.items
+        totals.size += departure.size
         totals.wait_s += sum(departure.waits_s)
         if departure.parts == 1 and departure.lanes_left and not is_full:
             totals.crowded_out += 1

@@ -3,12 +3,13 @@
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from abproxy.telemetry.advice import Advice, Situation, advise
 from abproxy.telemetry.totals import Totals
 
 HOUR = 3600.0
-BY_DEFAULT = Situation(batch_items=32)
+BY_DEFAULT = Situation(batch_items=32, batch_bytes=1_900_000)
 
 
 def hour(**figures: Any) -> Totals:
@@ -24,7 +25,7 @@ def alone(**figures: Any) -> Totals:
 
 def told(lately: Totals, **situation: Any) -> Advice:
     """Say what is advised."""
-    advice = advise(lately, Situation(**{"batch_items": 32, **situation}))
+    advice = advise(lately, evolve(BY_DEFAULT, **situation))
     assert advice is not None
     return advice
 
@@ -60,7 +61,7 @@ def test_a_wait_that_finds_no_company_is_given_up() -> None:
 
 def test_a_wait_that_finds_company_is_kept() -> None:
     """The operator wanted it so, and it works."""
-    assert advise(hour(), Situation(batch_items=32, max_wait_ms=20.0)) is None
+    assert advise(hour(), evolve(BY_DEFAULT, max_wait_ms=20.0)) is None
 
 
 def test_a_budget_that_keeps_full_batches_is_taken_away() -> None:
@@ -79,7 +80,7 @@ def test_a_budget_that_follows_or_seldom_keeps_is_left(
     kept_s: float, budget: int | None
 ) -> None:
     """There is no setting to change, or no need to."""
-    situation = Situation(batch_items=32, budget=budget)
+    situation = evolve(BY_DEFAULT, budget=budget)
 
     assert advise(hour(kept_by_budget_s=kept_s), situation) is None
 
@@ -107,7 +108,7 @@ def test_slots_for_which_calls_gather_are_left(
     lately: Totals, slots: int | None
 ) -> None:
     """Waiting for a slot is how batches grow."""
-    assert advise(lately, Situation(batch_items=32, slots=slots)) is None
+    assert advise(lately, evolve(BY_DEFAULT, slots=slots)) is None
 
 
 def test_batches_that_are_full_of_calls_may_hold_more() -> None:
@@ -137,6 +138,19 @@ def test_batches_that_are_full_of_inputs_may_hold_more() -> None:
     assert advice == Advice("MAX_BATCH_INPUTS", why)
     assert told(lately) == advice
     assert told(lately, upstream_max_items=64) == advice
+
+
+def test_batches_that_are_full_of_bytes_may_hold_more() -> None:
+    """Long texts fill them long before there are too many."""
+    lately = hour(full=85, size=180_000_000)
+
+    advice = told(lately, max_batch_calls=1000)
+
+    assert advice.setting == "MAX_BATCH_BYTES"
+    assert advice.why == (
+        "85% of the batches are full at 1,900,000 bytes; try more, if the inference "
+        "server takes larger bodies (--payload-limit)"
+    )
 
 
 def test_what_the_server_does_not_take_is_a_setting_of_the_server() -> None:

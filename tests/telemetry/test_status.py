@@ -237,6 +237,18 @@ def test_the_verdict_knows_the_settings_in_force(
         assert advice.setting == setting
 
 
+def test_the_verdict_knows_how_many_bytes_make_a_batch_full() -> None:
+    """Long texts fill one before there are too many."""
+    with wired(max_batch_bytes=1000) as here:
+        filled = {"batches": 100, "requests": 100, "full": 100}
+        _an_hour(here, **filled, items=1000, size=90_000)
+
+        advice = here.status.verdict().advice
+
+        assert advice is not None
+        assert advice.setting == "MAX_BATCH_BYTES"
+
+
 @pytest.mark.parametrize(
     ("takes", "setting"),
     [

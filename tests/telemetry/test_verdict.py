@@ -9,7 +9,7 @@ from abproxy.telemetry.totals import Totals
 from abproxy.telemetry.verdict import Verdict, judge
 
 HOUR = 3600.0
-BY_DEFAULT = Situation(batch_items=32)
+BY_DEFAULT = Situation(batch_items=32, batch_bytes=1_900_000)
 BOTH_SEEN = {
     "alone_batches": 20,
     "alone_items": 40,

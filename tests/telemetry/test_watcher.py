@@ -163,6 +163,7 @@ def test_a_batch_is_counted_by_its_reason(here: Wired) -> None:
 
     totals = here.watcher.totals()
     assert (totals.batches, totals.full, totals.parts, totals.items) == (1, 0, 1, 2)
+    assert totals.size == len(b'"a","b",')
     assert here.figure("batches_total", route="/embed", reason="free") == 1
     assert here.figure("items_total", route="/embed") == 2
     assert here.figure("batch_calls_sum") == 1
