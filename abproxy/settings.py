@@ -182,7 +182,8 @@ class Settings:
         readers.yes_or_no,
         True,
         "true or false",
-        "whether answers are written in the same turn, where the connection takes them",
+        "whether answers on the express way are written in the same turn, where the "
+        "connection takes them",
     )
     connect_patience_s: float = _setting(
         "connect-patience",

@@ -270,7 +270,7 @@ def _site(settings: Settings, reactor: Any, door: Door) -> DoorSite:
         reactor=reactor,
     )
     site.observer = door.observer
-    site.write = write_at_once if settings.write_at_once else write_later
     if settings.express:
-        site.open_express(Express(door=door, max_body_bytes=settings.max_body_bytes))
+        write = write_at_once if settings.write_at_once else write_later
+        site.open_express(Express(door=door, write=write))
     return site

@@ -230,7 +230,7 @@ def in_memory_proxy(
     limits = DoorLimits(max_body_bytes=max_body_bytes, max_connections=max_connections)
     site = _site(door, limits, clock)
     if express:
-        site.open_express(Express(door=door, max_body_bytes=max_body_bytes))
+        site.open_express(Express(door=door))
     proxy = InMemoryProxy(clock, site, door, departures, stub, agent)
     if has_private_door:
         proxy.private = evolve(proxy, site=_site(door, limits, clock), channels=[])

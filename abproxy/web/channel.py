@@ -157,7 +157,7 @@ class DoorChannel(HTTPChannel):
 
     @property
     def is_busy(self) -> bool:
-        """Whether an answer is owed, or a request is arriving."""
+        """Whether an answer is owed, or Twisted has begun to read a request."""
         return bool(self.requests)
 
     def note_arriving(self) -> None:

@@ -8,7 +8,7 @@ once for the batch.
 from collections.abc import Iterable, Sequence
 
 from attrs import define, field
-from twisted.web.http import NO_BODY_CODES, datetimeToString
+from twisted.web.http import NO_BODY_CODES
 from twisted.web.http_headers import Headers
 
 from abproxy.dialects.answer import (
@@ -22,6 +22,7 @@ from abproxy.dialects.answer import (
 )
 from abproxy.dialects.call import Call, Share
 from abproxy.messages import HeaderList, Reply, reason_of
+from abproxy.web.replying import add_date, add_lines
 
 __all__ = ["Encoder", "Written", "encode"]
 
@@ -35,8 +36,7 @@ OF_ONE = frozenset({b"Content-Length", b"Server-Timing", b"X-Compute-Characters"
 def encode(reply: Reply, *, closes: bool) -> Written:
     """Write *reply*, whose connection *closes* after it or is kept."""
     lines = _grouped((*CLOSE, *reply.headers) if closes else reply.headers)
-    if not lines.hasHeader(b"Date"):
-        lines.addRawHeader(b"Date", datetimeToString())
+    add_date(lines)
     has_body = reply.status not in NO_BODY_CODES
     body = reply.body if has_body else b""
     if has_body:
@@ -88,8 +88,7 @@ def _common(reply: Reply) -> bytes | None:
 def _grouped(lines: HeaderList) -> Headers:
     """Put lines of one name together, and spell names as Twisted does."""
     headers = Headers()
-    for name, value in lines:
-        headers.addRawHeader(name, value)
+    add_lines(headers, lines)
     return headers
 
 

@@ -17,6 +17,7 @@ from abproxy.web.encoding import Encoder
 from abproxy.web.express_request import ExpressRequest, Seat
 from abproxy.web.plainhead import LONGEST, PlainHead, find_length, read_head
 from abproxy.web.receiving import Envelope, Receiving
+from abproxy.writing import Write, write_later
 
 __all__ = ["Express", "Found", "Head"]
 
@@ -53,7 +54,7 @@ class Express:
     """What all connections know of heads."""
 
     door: Door
-    max_body_bytes: int
+    write: Write = write_later
     encoder: Encoder = field(init=False, factory=Encoder)
     _heads: dict[bytes, Head | None] = field(init=False, factory=dict, repr=False)
     _receiving: Receiving | None = field(init=False, default=None, repr=False)
@@ -69,7 +70,7 @@ class Express:
         size = int(data[first:after])
         # Heads are compared as if every body were one byte long.
         head = self._head(seat, data[:first] + b"1" + data[after:starts])
-        if head is None or size > min(self.max_body_bytes, LARGEST_BODY):
+        if head is None or size > min(seat.site.max_body_bytes, LARGEST_BODY):
             return None
         return Found(head=head, starts=starts, ends=starts + size)
 

@@ -15,11 +15,10 @@ from abproxy.web.channel import GONE, DoorChannel, House
 from abproxy.web.express import Express, Found, Head
 from abproxy.web.express_request import ExpressRequest
 from abproxy.web.request import DoorRequest
-from abproxy.writing import Write
 
 __all__ = ["ExpressChannel"]
 
-AHEAD = 16 << 10
+AHEAD = DoorChannel._optimisticEagerReadSize  # noqa: SLF001
 """Bytes that a client may send ahead while an answer is owed, as with Twisted."""
 
 
@@ -27,7 +26,6 @@ class ExpressHouse(House):
     """What such a connection has to know of the door besides."""
 
     express: Express
-    write: Write
 
 
 class ExpressChannel(DoorChannel):
@@ -89,7 +87,7 @@ class ExpressChannel(DoorChannel):
     def answer(self, request: ExpressRequest, written: bytes) -> None:
         """Send the answer of *request*, and go on with what has arrived since."""
         self._owed = None
-        self.site.write(self.transport, written)
+        self.site.express.write(self.transport, written)
         if request.closes:
             self._discards = True
             self.loseConnection()

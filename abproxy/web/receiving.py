@@ -41,7 +41,7 @@ class Envelope:
     headers: HeaderList = field(repr=False)
     lane_headers: HeaderList = field(repr=False)
     is_personal: bool
-    caller: Caller
+    is_bulk: bool
     _lane: Lane | None = field(init=False, default=None, repr=False)
     """The lane of the last call: the next one is often in the same."""
 
@@ -78,7 +78,7 @@ class Envelope:
                 path=self.path,
                 headers=self.lane_headers,
                 options=options,
-                is_bulk=self.caller.is_bulk,
+                is_bulk=self.is_bulk,
                 is_personal=self.is_personal,
             )
         return self._lane
@@ -107,7 +107,7 @@ class Receiving:
             headers=headers,
             lane_headers=lane_headers(_without_own_origin(request, headers)),
             is_personal=self._are_personal(headers),
-            caller=caller,
+            is_bulk=caller.is_bulk,
         )
 
     def _are_personal(self, headers: HeaderList) -> bool:

@@ -18,7 +18,6 @@ from abproxy.web.express_channel import ExpressChannel
 from abproxy.web.observing import Asked, DoorObserver, Unwatched
 from abproxy.web.operations import Operations
 from abproxy.web.request import DoorRequest
-from abproxy.writing import Write, write_later
 
 __all__ = ["DoorLimits", "DoorSite"]
 
@@ -85,7 +84,6 @@ class DoorSite(Site):
             reactor=reactor,
         )
         self.express: Express | None = None
-        self.write: Write = write_later
         self.is_batched = is_batched
         self.refusal = refusal
         self.max_body_bytes = limits.max_body_bytes
