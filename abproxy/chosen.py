@@ -7,10 +7,10 @@ The same for the first day and for every change of settings after it.
 from abproxy.batching.refusal import Patience
 from abproxy.batching.slots import LEAST, Slots, make_slots
 from abproxy.headers import Credentials
+from abproxy.limits import part_of
 from abproxy.settings import Settings
 from abproxy.web.caller import Callers
 from abproxy.web.keys import Keys
-from abproxy.workers.sharing import part_of
 
 __all__ = ["callers_for", "credentials_for", "keys_for", "patience_for", "slots_for"]
 

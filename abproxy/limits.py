@@ -8,9 +8,8 @@ from twisted.logger import Logger
 from abproxy.batching.part import Caps
 from abproxy.settings import Settings
 from abproxy.upstream.info import Facts
-from abproxy.workers.sharing import part_of
 
-__all__ = ["Limits", "limits_for"]
+__all__ = ["Limits", "limits_for", "part_of"]
 
 MAX_BATCH_INPUTS = 32
 """Inputs in a batch where nobody says otherwise: TEI's own default."""
@@ -47,6 +46,11 @@ def limits_for(settings: Settings, facts: Facts) -> Limits:
         size=settings.max_batch_bytes,
     )
     return Limits(caps=caps, budget=budget)
+
+
+def part_of(whole: int, workers: int) -> int:
+    """Say how much of the *whole* each of so many *workers* gets."""
+    return max(whole // workers, 1)
 
 
 def _check(name: str, chosen: int | None, allowed: int | None) -> None:

@@ -5,12 +5,17 @@ Both are plain bytes.  Header names keep the spelling they came with; those
 that belong to one connection only have been taken off at the door.
 """
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 from attrs import field, frozen
+from twisted.internet.defer import Deferred
 
-__all__ = ["HeaderList", "Outgoing", "Reply", "reason_of"]
+__all__ = ["NO_ROOM", "HeaderList", "Outgoing", "Reply", "Send", "reason_of"]
+
+NO_ROOM = frozenset({429, 503})
+"""How an upstream says that it is full."""
 
 HeaderList = tuple[tuple[bytes, bytes], ...]
 """Header lines in order, a repeated name once for each of its values."""
@@ -49,6 +54,14 @@ class Reply:
     """Without `Content-Length`, which whoever writes the reply sets."""
 
     body: bytes = field(repr=False)
+
+
+Send = Callable[[Outgoing], Deferred[Reply]]
+"""
+Carry one request to the upstream; fails with a ProxyError only.
+
+Cancelling the Deferred closes the connection, so that the upstream may stop.
+"""
 
 
 def reason_of(status: int) -> bytes:

@@ -18,9 +18,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from abproxy.batching.departures import Departures
-from abproxy.batching.trip import Send
 from abproxy.headers import Credentials
-from abproxy.messages import Outgoing
+from abproxy.messages import Outgoing, Send
 from abproxy.settings import Settings, SettingsError
 from abproxy.telemetry.access import AccessLog
 from abproxy.telemetry.gauges import Gauges

@@ -29,12 +29,12 @@ from abproxy.batching.part import Caps, Part, chain, size_of
 from abproxy.batching.platform import Platform, tell
 from abproxy.batching.quarantine import Quarantine
 from abproxy.batching.refusal import Patience, is_for_all, pause_asked_for_s
-from abproxy.batching.trip import Count, Send, Trip, by_length
+from abproxy.batching.trip import Count, Trip, by_length
 from abproxy.batching.trouble import Trouble
 from abproxy.batching.waiting import WaitingRoom
 from abproxy.dialects.call import Call, Lane, Share
 from abproxy.errors import CannotConnect, NoTurn
-from abproxy.messages import Reply
+from abproxy.messages import Reply, Send
 
 __all__ = ["Departures"]
 

@@ -27,16 +27,9 @@ from abproxy.errors import (
     ProxyError,
     UpstreamBroken,
 )
-from abproxy.messages import Outgoing, Reply
+from abproxy.messages import NO_ROOM, Outgoing, Reply, Send
 
-__all__ = ["Count", "Road", "Send", "Trip", "by_length"]
-
-Send = Callable[[Outgoing], Deferred[Reply]]
-"""
-Carry one request to the upstream; fails with a ProxyError only.
-
-Cancelling the Deferred closes the connection, so that the upstream may stop.
-"""
+__all__ = ["Count", "Road", "Trip", "by_length"]
 
 Count = Callable[[Sequence[Part]], Coroutine[Any, Any, list[list[int]]]]
 """Count what each item of each part cost, to share out the usage of a batch."""
@@ -44,7 +37,6 @@ Count = Callable[[Sequence[Part]], Coroutine[Any, Any, list[list[int]]]]
 OK = 200
 BAD_REQUEST = 400
 SERVER_ERROR = 500
-NO_ROOM = frozenset({429, 503})
 TOO_MANY = frozenset({413, 422})
 """How TEI refuses more inputs than it takes: 413 up to version 1.8."""
 

@@ -1,6 +1,5 @@
 """The way upstream, with a meter in it."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 from attrs import define, field
@@ -9,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from abproxy.errors import ProxyError
-from abproxy.messages import Outgoing, Reply
+from abproxy.messages import Outgoing, Reply, Send
 
 __all__ = ["Metered"]
 
@@ -25,7 +24,7 @@ class Meter(Protocol):
 class Metered:
     """Sends, and tells what came of it."""
 
-    send_on: Callable[[Outgoing], Deferred[Reply]] = field(repr=False)
+    send_on: Send = field(repr=False)
     meter: Meter
     clock: IReactorTime = field(repr=False)
 

@@ -96,6 +96,11 @@ class Totals:
         return self.parts / max(1, self.requests)
 
     @property
+    def cpu_s_per_call(self) -> float:
+        """What a call has cost in CPU time, relayed ones among them."""
+        return self.cpu_s / max(1, self.calls + self.relayed)
+
+    @property
     def alone_ms_per_item(self) -> float | None:
         """The upstream's time for an input in a request of one call."""
         if self.alone_batches < ENOUGH_BATCHES:

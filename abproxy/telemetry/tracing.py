@@ -34,7 +34,7 @@ from twisted.python.failure import Failure
 
 from abproxy import __version__
 from abproxy.errors import ProxyError
-from abproxy.messages import HeaderList, Outgoing, Reply
+from abproxy.messages import HeaderList, Outgoing, Reply, Send
 from abproxy.telemetry.harmless import harmless
 from abproxy.web.observing import Asked
 
@@ -100,9 +100,7 @@ class Tracing:
         span: Span | None = request.trace
         return headers if span is None else _marked(headers, span)
 
-    def following(
-        self, send: Callable[[Outgoing], Deferred[Reply]]
-    ) -> Callable[[Outgoing], Deferred[Reply]]:
+    def following(self, send: Send) -> Send:
         """Make a way to *send* on which each request has a span of its own."""
 
         def send_on(outgoing: Outgoing) -> Deferred[Reply]:

@@ -60,8 +60,7 @@ class Watcher:
 
     def cpu_s_per_call(self) -> float:
         """Say what a call has cost lately in CPU time, relayed ones among them."""
-        lately = self.past.lately()
-        return lately.cpu_s / max(1, lately.calls + lately.relayed)
+        return self.past.lately().cpu_s_per_call
 
     @harmless
     def began(self, request: Asked) -> None:

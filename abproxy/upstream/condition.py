@@ -1,23 +1,17 @@
 """What the latest attempts say of the upstream: whether it answers, and how."""
 
-from collections.abc import Callable
 from enum import StrEnum
 from typing import ClassVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from abproxy.errors import CannotConnect, ProxyError
-from abproxy.messages import Outgoing, Reply
+from abproxy.messages import NO_ROOM, Reply, Send
 
 __all__ = ["Condition", "State"]
-
-Send = Callable[[Outgoing], Deferred[Reply]]
-
-NO_ROOM = frozenset({429, 503})
 
 
 class State(StrEnum):

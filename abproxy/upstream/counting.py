@@ -10,14 +10,13 @@ from itertools import accumulate, pairwise
 
 import msgspec
 from attrs import define, field
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.web.http import OK
 
 from abproxy.batching.part import Part
 from abproxy.dialects.tei import TOKENIZE
 from abproxy.errors import ProxyError
-from abproxy.messages import HeaderList, Outgoing, Reply
+from abproxy.messages import HeaderList, Outgoing, Send
 from abproxy.upstream.info import Facts
 
 __all__ = ["TokenCounter"]
@@ -30,7 +29,7 @@ _log = Logger()
 class TokenCounter:
     """Counts tokens with `POST /tokenize`."""
 
-    send: Callable[[Outgoing], Deferred[Reply]] = field(repr=False)
+    send: Send = field(repr=False)
 
     facts: Callable[[], Facts] = field(repr=False)
     """What is known of the upstream: it cuts inputs at a length."""

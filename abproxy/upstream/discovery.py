@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from abproxy.errors import ConnectionBroken, ProxyError, UpstreamBroken
 from abproxy.headers import Credentials
-from abproxy.messages import Outgoing, Reply
+from abproxy.messages import Outgoing, Reply, Send
 from abproxy.upstream.info import Facts, batch_limit_in, read_info
 
 __all__ = ["Discovery"]
@@ -36,8 +36,6 @@ NO_KEY = (
     "with MAX_BATCH_INPUTS and BUDGET"
 )
 WRONG_KEY = "it does not accept INFERENCE_SERVICE_KEY"
-
-Send = Callable[[Outgoing], Deferred[Reply]]
 
 
 @define(kw_only=True, eq=False)

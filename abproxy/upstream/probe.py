@@ -1,6 +1,5 @@
 """One question to the upstream, asked once a second at most however many ask."""
 
-from collections.abc import Callable
 from typing import cast
 
 from attrs import define, field
@@ -11,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from abproxy.errors import InternalError, ProxyError, UpstreamTimeout
-from abproxy.messages import Outgoing, Reply
+from abproxy.messages import Outgoing, Reply, Send
 
 __all__ = ["Answer", "Probe"]
 
@@ -32,7 +31,7 @@ class Probe:
     """A question, and the latest answer to it."""
 
     question: Outgoing
-    send: Callable[[Outgoing], Deferred[Reply]] = field(repr=False)
+    send: Send = field(repr=False)
     clock: IReactorTime = field(repr=False)
 
     _answer: Answer | None = field(init=False, default=None, repr=False)

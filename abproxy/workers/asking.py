@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from abproxy.chosen import keys_for
 from abproxy.errors import CannotConnect
-from abproxy.messages import HeaderList, Outgoing, Reply
+from abproxy.messages import HeaderList, Reply, Send
 from abproxy.settings import Settings
 from abproxy.telemetry.metrics import write_figures
 from abproxy.web.request import DoorRequest
@@ -45,8 +45,6 @@ PROBE_S = 6.0
 """How long it may take if it asks the inference server first, in seconds."""
 
 PER_CALL = "abproxy_cpu_seconds_per_call"
-
-Send = Callable[[Outgoing], Deferred[Reply]]
 
 
 @frozen

@@ -22,7 +22,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from abproxy.settings import Settings
-from abproxy.workers.orders import END, FILES, READY, write_settings
+from abproxy.workers.orders import (
+    END,
+    IN,
+    OUT,
+    PUBLIC,
+    READY,
+    STDERR,
+    STDOUT,
+    write_settings,
+)
 
 __all__ = ["Pauses", "WorkerChild", "WorkerFailed"]
 
@@ -33,8 +42,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 
 KILL_S = 15.0
 """How much longer than it may a worker can take to end, in seconds."""
-
-IN, STDOUT, STDERR, OUT, PUBLIC = FILES
 
 _log = Logger()
 

@@ -76,8 +76,7 @@ def unite(said: Sequence[Document], settings: Settings) -> Document:
         name: combine(f"abproxy_{name}", [each["flow"][name] for each in said])
         for name in said[0]["flow"]
     }
-    cpu_s = lately.cpu_s / max(1, lately.calls + lately.relayed)
-    flow["cpu_seconds_per_call"] = cpu_s
+    flow["cpu_seconds_per_call"] = lately.cpu_s_per_call
     upstream = _upstream([each["upstream"] for each in said])
     situation = situation_of(
         settings, flow["batch_max_items"], upstream["max_batch_inputs"]
@@ -91,7 +90,7 @@ def unite(said: Sequence[Document], settings: Settings) -> Document:
         "flow": flow,
         "kept_by": _gravest({each["kept_by"] for each in said}),
         "lanes": _most(said, "lanes", "items")[:LANES],
-        "cpu_us_per_call": cpu_s * 1e6,
+        "cpu_us_per_call": lately.cpu_s_per_call * 1e6,
         "verdict": msgspec.to_builtins(attrs.asdict(verdict)),
         "errors": _most(said, "errors", "at")[:ERRORS],
         "settings": list_settings(settings),

@@ -17,9 +17,20 @@ from twisted.protocols.basic import LineOnlyReceiver
 
 from abproxy.settings import Settings
 
-__all__ = ["END", "FILES", "READY", "Orders", "read_settings", "write_settings"]
+__all__ = [
+    "END",
+    "IN",
+    "OUT",
+    "PUBLIC",
+    "READY",
+    "STDERR",
+    "STDOUT",
+    "Orders",
+    "read_settings",
+    "write_settings",
+]
 
-IN, STDOUT, STDERR, OUT, PUBLIC = FILES = range(5)
+IN, STDOUT, STDERR, OUT, PUBLIC = range(5)
 """The files that a worker is born with: orders, output, errors, log, and the port."""
 
 END = b"end"

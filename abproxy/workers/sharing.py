@@ -11,9 +11,10 @@ from typing import Any
 import attrs
 from twisted.logger import Logger
 
+from abproxy.limits import part_of
 from abproxy.settings import Settings, variable
 
-__all__ = ["part_of", "share_of", "warn_of_too_little"]
+__all__ = ["share_of", "warn_of_too_little"]
 
 _DIVIDED = frozenset(
     {
@@ -26,11 +27,6 @@ _DIVIDED = frozenset(
 )
 
 _log = Logger()
-
-
-def part_of(whole: int, workers: int) -> int:
-    """Say how much of the *whole* each of so many *workers* gets."""
-    return max(whole // workers, 1)
 
 
 def share_of(settings: Settings, upstream_url: str) -> Settings:

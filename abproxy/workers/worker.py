@@ -30,7 +30,7 @@ from abproxy.web.observing import Unwatched
 from abproxy.wiring import wire
 from abproxy.workers.adopted import AdoptedSocket
 from abproxy.workers.counts import Counts
-from abproxy.workers.orders import FILES, READY, Orders, read_settings
+from abproxy.workers.orders import IN, OUT, PUBLIC, READY, Orders, read_settings
 from abproxy.workers.passing import pass_on
 from abproxy.workers.private import (
     COUNTS,
@@ -42,8 +42,6 @@ from abproxy.workers.private import (
 )
 
 __all__ = ["make_worker", "run"]
-
-IN, _STDOUT, _STDERR, OUT, PUBLIC = FILES
 
 FOREMAN_TIMEOUT_S = 10.0
 """How long the foreman may take, in seconds; it asks all workers."""

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from twisted.logger import capturedLogs
 
 from abproxy.chosen import slots_for
-from abproxy.limits import limits_for
+from abproxy.limits import limits_for, part_of
 from abproxy.settings import Settings
 from abproxy.upstream.info import Facts
-from abproxy.workers.sharing import part_of, share_of, warn_of_too_little
+from abproxy.workers.sharing import share_of, warn_of_too_little
 
 URL = "http://127.0.0.1:8080"
 DIVIDED = (
