@@ -9,24 +9,18 @@ only then does the way upstream go.
 import os
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, ClassVar
 
 from attrs import define, field, frozen
-from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
-from twisted.logger import ILogObserver, Logger
-from twisted.python.components import Componentized
-from twisted.python.failure import Failure
+from twisted.logger import Logger
 from twisted.web.client import HTTPConnectionPool
 
 from abproxy.batching.departures import Departures
-from abproxy.embedded.child import ModelChild
-from abproxy.signals import Signals
+from abproxy.lifetime import Lifetime
 from abproxy.telemetry.harmless import harmless
 from abproxy.telemetry.verdict import Verdict
 from abproxy.upstream.discovery import Discovery
@@ -68,10 +62,9 @@ class Gate:
 
 
 @define(kw_only=True, eq=False)
-class ProxyService(Service):
+class ProxyService(Lifetime):
     """The proxy between SIGTERM and the day it was started."""
 
-    reactor: Any
     gate: Gate
     """Where clients come in."""
 
@@ -81,26 +74,16 @@ class ProxyService(Service):
     departures: Departures
     discovery: Discovery
     pool: HTTPConnectionPool
-    signals: Signals
     reload: Callable[[], None]
     watch: Watch
     verdict: Callable[[], Verdict]
     """Say whether batching helps."""
 
-    model: ModelChild | None
-    upstream_url: str
     drain_timeout_s: float
-
-    end_with: Callable[[int], None] = field(init=False, default=lambda _code: None)
-    """Let the process end with an exit code, when it ends."""
-
-    log_observer: ILogObserver | None = field(init=False, default=None)
-    """Who writes the log, if twistd is not to do it in its own way."""
 
     _port: IListeningPort | None = field(init=False, default=None)
     _private_port: IListeningPort | None = field(init=False, default=None)
     _reporting: LoopingCall = field(init=False)
-    _starting: Deferred[None] | None = field(init=False, default=None)
     _told_at: float | None = field(init=False, default=None)
     """When somebody asked for the end."""
 
@@ -115,27 +98,11 @@ class ProxyService(Service):
         """The door of the clients."""
         return self.gate.site
 
-    def setServiceParent(self, parent: Any) -> None:  # noqa: N802
-        """Tell twistd, whose application *parent* is, who writes the log."""
-        if self.log_observer is not None and isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.log_observer)
-        super().setServiceParent(parent)
-
     def startService(self) -> None:
         """Start the model if there is one, then open the door."""
         super().startService()
-        self._starting = Deferred.fromCoroutine(self._start())
-        self._starting.addErrback(self._cannot_start)
         self._reporting.clock = self.reactor
         self._reporting.start(REPORT_EVERY_S, now=False)
-        # Once it runs: the reactor has handlers of its own, which would let the
-        # process end with the signal's number instead of 0.
-        self.reactor.callWhenRunning(self._listen_to_signals)
-
-    def stopService(self) -> "Deferred[None]":
-        """Drain; fires when every accepted call is answered."""
-        super().stopService()
-        return Deferred.fromCoroutine(self._stop())
 
     def _listen_to_signals(self) -> None:
         self.signals.on_hangup(self._reload, self._end)
@@ -150,10 +117,6 @@ class ProxyService(Service):
             self._end()
         elif now - self._told_at >= SAME_WISH_S:
             self._abort()
-
-    def _end(self) -> None:
-        with suppress(ReactorNotRunning):
-            self.reactor.stop()
 
     def _reload(self) -> None:
         self.reload()
@@ -172,9 +135,7 @@ class ProxyService(Service):
             self._private_port = await gate.listener.listen(gate.site)
             address = shown(self._private_port.getHost())
             self._log.info("Operations are on {address}/-/", address=address)
-        if self.model is not None:
-            self._log.info("Waiting for the embedded model {m}", m=self.model.model)
-            await self.model.start()
+        await self._start_model()
         self.discovery.start()
         self._port = await self.gate.listener.listen(self.site)
         self._log.info(
@@ -182,13 +143,6 @@ class ProxyService(Service):
             address=shown(self._port.getHost()),
             url=self.upstream_url,
         )
-
-    def _cannot_start(self, failure: Failure) -> None:
-        if not self.running:
-            return  # a signal came first
-        self._log.critical("Cannot start: {reason}", reason=failure.getErrorMessage())
-        self.end_with(1)
-        self._end()
 
     async def _stop(self) -> None:
         if self._reporting.running:

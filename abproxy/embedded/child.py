@@ -18,11 +18,10 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, race
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from abproxy.embedded.errors import ModelUnavailable
+from abproxy.pipes import Pipes
 
 __all__ = ["ModelChild"]
 
@@ -34,26 +33,6 @@ KILL_S = 15.0
 """How long a child may take to end, in seconds."""
 
 _log = Logger()
-
-
-@define(eq=False)
-class _Watch(ProcessProtocol):
-    """Pass on what a child says, and that it has ended."""
-
-    ended: Callable[[str], None]
-    _line: bytes = b""
-
-    def outReceived(self, data: bytes) -> None:
-        *lines, self._line = (self._line + data).split(b"\n")
-        for line in lines:
-            _log.info("model: {line}", line=line.decode(errors="replace"))
-
-    errReceived = outReceived
-
-    def processEnded(self, reason: Failure) -> None:  # noqa: N802
-        end: Any = reason.value
-        killed = f"signal {end.signal}" if end.signal else None
-        self.ended(killed or f"exit code {end.exitCode}")
 
 
 @define(kw_only=True, eq=False)
@@ -131,7 +110,7 @@ class ModelChild:
             "--exit-with-stdin",
         )
         self._process = self.reactor.spawnProcess(
-            _Watch(self._ended),
+            Pipes(_log_line, self._ended),
             sys.executable,
             [sys.executable, *self.command, *options],
             env=os.environ,
@@ -149,6 +128,10 @@ class ModelChild:
                 "The embedded model ended with {how}; starting it again", how=how
             )
             self._restart = self.reactor.callLater(RESTART_S, self._spawn)
+
+
+def _log_line(_file: int, line: bytes) -> None:
+    _log.info("model: {line}", line=line.decode(errors="replace"))
 
 
 def make_child(reactor: Any, http: Any, model: str) -> ModelChild:

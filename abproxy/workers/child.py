@@ -17,10 +17,9 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from abproxy.pipes import Pipes
 from abproxy.settings import Settings
 from abproxy.workers.orders import (
     END,
@@ -74,26 +73,6 @@ class Hears(Protocol):
 
     def wrote(self, name: str, line: bytes) -> None:
         """A line on standard error."""
-
-
-@define(eq=False)
-class _Pipes(ProcessProtocol):
-    """Cut what a worker says into lines."""
-
-    said: Callable[[int, bytes], None]
-    ended: Callable[[str], None]
-    _rest: dict[int, bytes] = field(init=False, factory=dict)
-
-    def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N803
-        *lines, rest = (self._rest.get(childFD, b"") + data).split(b"\n")
-        self._rest[childFD] = rest
-        for line in lines:
-            self.said(childFD, line)
-
-    def processEnded(self, reason: Failure) -> None:  # noqa: N802
-        end: Any = reason.value
-        killed = f"signal {end.signal}" if end.signal else None
-        self.ended(killed or f"exit code {end.exitCode}")
 
 
 @define(kw_only=True, eq=False)
@@ -163,7 +142,7 @@ class WorkerChild:
     def _spawn(self) -> None:
         self.started_at = self.reactor.seconds()
         self._process = self.reactor.spawnProcess(
-            _Pipes(self._said, self._ended),
+            Pipes(self._said, self._ended),
             sys.executable,
             [sys.executable, *self.command, str(self.folder / self.name)],
             env=os.environ,

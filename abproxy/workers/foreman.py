@@ -8,26 +8,19 @@ that nobody is going to accept is refused, not left waiting.
 import shutil
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 import attrs
 from attrs import define, field
-from twisted.application.service import Service
 from twisted.internet import defer
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ReactorNotRunning
-from twisted.logger import ILogObserver, Logger
-from twisted.python.components import Componentized
-from twisted.python.failure import Failure
+from twisted.logger import Logger
 
 from abproxy.chosen import keys_for
-from abproxy.embedded.child import ModelChild
+from abproxy.lifetime import Lifetime
 from abproxy.reloading import CHANGEABLE
 from abproxy.service import LAST_S, shown
 from abproxy.settings import Settings, SettingsError
-from abproxy.signals import Signals
 from abproxy.web.listening import Listener, close_port
 from abproxy.web.site import DoorSite
 from abproxy.workers.counts import Counts
@@ -41,10 +34,9 @@ __all__ = ["Foreman"]
 
 
 @define(kw_only=True, eq=False)
-class Foreman(Service):
+class Foreman(Lifetime):
     """All workers between SIGTERM and the day they were started."""
 
-    reactor: Any
     settings: Settings
     """Those of all together."""
 
@@ -63,39 +55,10 @@ class Foreman(Service):
     site: DoorSite
     """Where the foreman is asked."""
 
-    signals: Signals
-    model: ModelChild | None
-    upstream_url: str
-
-    end_with: Callable[[int], None] = field(init=False, default=lambda _code: None)
-    """Let the process end with an exit code, when it ends."""
-
-    log_observer: ILogObserver | None = field(init=False, default=None)
-    """Who writes the log, if twistd is not to do it in its own way."""
-
     _counts: Counts | None = field(init=False, default=None)
     _ports: list[Any] = field(init=False, factory=list)
-    _starting: Deferred[None] | None = field(init=False, default=None)
     _is_told: bool = field(init=False, default=False)
     _log: ClassVar[Logger] = Logger()
-
-    def setServiceParent(self, parent: Any) -> None:  # noqa: N802
-        """Tell twistd, whose application *parent* is, who writes the log."""
-        if self.log_observer is not None and isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.log_observer)
-        super().setServiceParent(parent)
-
-    def startService(self) -> None:
-        """Start the model if there is one, then the workers."""
-        super().startService()
-        self._starting = Deferred.fromCoroutine(self._start())
-        self._starting.addErrback(self._cannot_start)
-        self.reactor.callWhenRunning(self._listen_to_signals)
-
-    def stopService(self) -> "Deferred[None]":
-        """Let all workers drain; fires when they have ended."""
-        super().stopService()
-        return Deferred.fromCoroutine(self._stop())
 
     def gone(self, name: str) -> None:
         """Leave no connection to a worker that has ended."""
@@ -108,8 +71,7 @@ class Foreman(Service):
             self.signals.on(number, self._end)
 
     def _end(self) -> None:
-        with suppress(ReactorNotRunning):
-            self.reactor.stop()
+        super()._end()
         self._tell_all()
 
     def _tell_all(self) -> None:
@@ -144,9 +106,7 @@ class Foreman(Service):
             port = await self.operations.listen(self.site)
             self._ports.append(port)
             self._log.info("Operations are on {at}/-/", at=shown(port.getHost()))
-        if self.model is not None:
-            self._log.info("Waiting for the embedded model {m}", m=self.model.model)
-            await self.model.start()
+        await self._start_model()
         await self.crew.start()
         self._log.info(
             "abproxy answers on {address} with {n} workers; inference server: {url}",
@@ -154,13 +114,6 @@ class Foreman(Service):
             n=self.settings.workers,
             url=self.upstream_url,
         )
-
-    def _cannot_start(self, failure: Failure) -> None:
-        if not self.running:
-            return  # a signal came first
-        self._log.critical("Cannot start: {reason}", reason=failure.getErrorMessage())
-        self.end_with(1)
-        self._end()
 
     async def _stop(self) -> None:
         if self._starting is not None:

@@ -199,7 +199,7 @@ def test_what_it_says_is_passed_on_by_lines(home: Home) -> None:
     [process] = home.reactor.started
 
     with capturedLogs() as captured:
-        process.watch.outReceived(b"one\ntw")
-        process.watch.outReceived(b"o\n")
+        process.watch.childDataReceived(1, b"one\ntw")
+        process.watch.childDataReceived(1, b"o\n")
 
     assert [event["line"] for event in captured] == ["one", "two"]
