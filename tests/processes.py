@@ -94,3 +94,17 @@ def proxy(folder: Path, upstream: str, ready: str, *options: str) -> Iterator[st
     arguments = ("abproxy", "--port=0", f"--inference-service-url={upstream}", *options)
     with running(folder, ready, *arguments) as server:
         yield server.url
+
+
+def refusal(folder: Path, *options: str) -> tuple[int, str]:
+    """Start the proxy where it cannot start: how it ends, and what it says."""
+    ended = subprocess.run(  # noqa: S603
+        [TWISTD, "--nodaemon", "--pidfile=", "abproxy", *options],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return ended.returncode, ended.stdout + ended.stderr

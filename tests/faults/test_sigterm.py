@@ -1,48 +1,20 @@
 """SIGTERM to the real process, in the middle of its work."""
 
 import os
-from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from signal import SIGCONT, SIGHUP, SIGINT, SIGSTOP, SIGTERM, Signals
+from typing import IO
 
 import pytest
-from attrs import define, field
 from pytest_twisted import ensureDeferred
-from sockets import Caller, Daemon, breakable, connect, daemon, sleep, together, until
+from sockets import Daemon, breakable, connect, daemon, sleep, together, until
+from tally import Tally
 from twisted.internet.error import ConnectError, ConnectionClosed
 
 from abproxy.service import SAME_WISH_S
 from bench.breakable import Traits
-
-
-@define
-class _Tally:
-    """How the calls of all clients ended."""
-
-    answers: Counter[str] = field(factory=Counter)
-
-    async def ask_until_refused(self, port: int, name: str, *, closes: bool) -> None:
-        """Ask on and on, as long as the proxy takes connections."""
-        turn = 0
-        while True:
-            try:
-                caller = await connect(port, closes=closes)
-            except ConnectError:
-                return
-            while caller.is_open:
-                turn += 1
-                await self._ask_once(caller, f"{name} {turn}")
-
-    async def _ask_once(self, caller: Caller, text: str) -> None:
-        try:
-            answer = await caller.embed(text)
-        except ConnectionClosed:
-            self.answers["lost"] += 1
-            return
-        self.answers["right" if answer.is_for([text]) else "wrong"] += 1
-        if answer.headers.get(b"connection") == b"close":
-            caller.hang_up()
-            await until(lambda: not caller.is_open)
 
 
 async def _end(here: Daemon) -> int:
@@ -56,7 +28,7 @@ async def test_sigterm_under_load_loses_no_call(
     tmp_path: Path, *, closes: bool
 ) -> None:
     """Two hundred clients: each call is answered, and then nobody is let in."""
-    tally = _Tally()
+    tally = Tally()
     async with (
         breakable(Traits(ms=20, ms_per_input=0.2)) as upstream,
         daemon(tmp_path, upstream) as here,
@@ -156,19 +128,27 @@ async def test_sighup_reads_the_settings_again(tmp_path: Path) -> None:
         assert "sesame" not in here.log.read_text()
 
 
+@asynccontextmanager
+async def in_terminal(folder: Path) -> AsyncIterator[tuple[Daemon, IO[bytes]]]:
+    """Start the proxy in a terminal of its own."""
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "wb", buffering=0) as terminal:
+        async with (
+            breakable(Traits()) as upstream,
+            daemon(folder, upstream, stdin=theirs) as here,
+        ):
+            os.close(theirs)
+            yield here, terminal
+
+
 @ensureDeferred
 async def test_a_terminal_that_closes_is_an_end(tmp_path: Path) -> None:
     """Nobody is left with a proxy that runs on unseen and keeps the port."""
-    terminal, stdin = os.openpty()
-    async with (
-        breakable(Traits()) as upstream,
-        daemon(tmp_path, upstream, stdin=stdin) as here,
-    ):
-        os.close(stdin)
+    async with in_terminal(tmp_path) as (here, terminal):
         caller = await connect(here.port)
         await caller.embed("a")
 
-        os.close(terminal)
+        terminal.close()
         here.process.send_signal(SIGHUP)
 
         assert await _end(here) == 0
@@ -177,12 +157,7 @@ async def test_a_terminal_that_closes_is_an_end(tmp_path: Path) -> None:
 @ensureDeferred
 async def test_sighup_in_a_terminal_reads_the_settings_again(tmp_path: Path) -> None:
     """As long as the terminal is there, it is the operator who asks."""
-    terminal, stdin = os.openpty()
-    async with (
-        breakable(Traits()) as upstream,
-        daemon(tmp_path, upstream, stdin=stdin) as here,
-    ):
-        os.close(stdin)
+    async with in_terminal(tmp_path) as (here, _terminal):
         caller = await connect(here.port)
         await caller.embed("a")
 
@@ -190,4 +165,3 @@ async def test_sighup_in_a_terminal_reads_the_settings_again(tmp_path: Path) -> 
 
         await until(lambda: "nothing has changed" in here.log.read_text())
         assert (await caller.embed("a")).status == 200
-    os.close(terminal)

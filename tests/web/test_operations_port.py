@@ -2,16 +2,15 @@
 
 import re
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGTERM
 
 import pytest
+from processes import refusal
 from pytest_twisted import ensureDeferred
 from sockets import (
     LOCALHOST,
-    TWISTD,
     Street,
     breakable,
     connect,
@@ -289,20 +288,6 @@ def _operations(log: Path) -> int:
 # A port that cannot be had
 
 
-def refusal(folder: Path, *options: str) -> tuple[int, str]:
-    """Start the proxy where it cannot start: how it ends, and what it says."""
-    ended = subprocess.run(  # noqa: S603
-        [*TWISTD, "abproxy", "--port=0", *options],
-        cwd=folder,
-        env={"PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    return ended.returncode, ended.stdout + ended.stderr
-
-
 @pytest.mark.parametrize(
     ("spell", "told"),
     [("{}", f"{LOCALHOST} port {{}}"), (f"tcp:{{}}:interface={LOCALHOST}",) * 2],
@@ -311,7 +296,7 @@ def test_a_port_in_use_is_one_clear_line(
     tmp_path: Path, taken: str, spell: str, told: str
 ) -> None:
     """Before anything else is made."""
-    ended = refusal(tmp_path, f"--operations-port={spell.format(taken)}")
+    ended = refusal(tmp_path, "--port=0", f"--operations-port={spell.format(taken)}")
 
     place = told.format(taken)
     assert ended == (1, f"abproxy: cannot listen on {place}: Address already in use\n")
@@ -319,7 +304,7 @@ def test_a_port_in_use_is_one_clear_line(
 
 def test_what_is_no_endpoint_is_one_clear_line(tmp_path: Path) -> None:
     """Which does not blame the clients' port."""
-    code, told = refusal(tmp_path, "--operations-port=nonsense:1")
+    code, told = refusal(tmp_path, "--port=0", "--operations-port=nonsense:1")
 
     assert code == 1
     assert told.startswith("abproxy: cannot listen on nonsense:1: not an endpoint: ")

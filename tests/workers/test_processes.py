@@ -5,19 +5,16 @@ import os
 import re
 import signal
 import socket
-import subprocess
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import define, field
+from processes import refusal
 from pytest_twisted import ensureDeferred
 from sockets import (
     LOCALHOST,
-    TWISTD,
     Caller,
     Daemon,
     breakable,
@@ -27,7 +24,8 @@ from sockets import (
     together,
     until,
 )
-from twisted.internet.error import ConnectError, ConnectionClosed
+from tally import Tally
+from twisted.internet.error import ConnectionClosed
 
 from abproxy.service import SAME_WISH_S
 from bench.breakable import Breakable, Traits
@@ -92,36 +90,6 @@ def hang_up(callers: list[Caller]) -> None:
     """Let all go."""
     for caller in callers:
         caller.hang_up()
-
-
-@define
-class Tally:
-    """How the calls of all clients ended."""
-
-    answers: Counter[str] = field(factory=Counter)
-
-    async def ask_until_refused(self, port: int, name: str) -> None:
-        """Ask on and on, as long as somebody takes connections."""
-        turn = 0
-        while True:
-            try:
-                caller = await connect(port)
-            except ConnectError:
-                return
-            while caller.is_open:
-                turn += 1
-                await self._ask_once(caller, f"{name} {turn}")
-
-    async def _ask_once(self, caller: Caller, text: str) -> None:
-        try:
-            answer = await caller.embed(text)
-        except ConnectionClosed:
-            self.answers["lost"] += 1
-            return
-        self.answers["right" if answer.is_for([text]) else "wrong"] += 1
-        if answer.headers.get(b"connection") == b"close":
-            caller.hang_up()
-            await until(lambda: not caller.is_open)
 
 
 @ensureDeferred
@@ -410,26 +378,12 @@ async def test_lines_of_the_access_log_are_whole(tmp_path: Path) -> None:
         hang_up(callers)
 
 
-def refusal(folder: Path, *options: str) -> tuple[int, str]:
-    """Say how `twistd abproxy` ends that cannot start, and what it says."""
-    ended = subprocess.run(  # noqa: S603
-        [*TWISTD, "abproxy", "--workers=2", *options],
-        cwd=folder,
-        env={"PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    return ended.returncode, ended.stderr + ended.stdout
-
-
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     """It is found out before any worker is started."""
     with socket.create_server((LOCALHOST, 0)) as taken:
         port = taken.getsockname()[1]
 
-        code, said = refusal(tmp_path, f"--port={port}")
+        code, said = refusal(tmp_path, "--workers=2", f"--port={port}")
 
     why = f"cannot listen on 127.0.0.1 port {port}: Address already in use"
     assert (code, said) == (1, f"abproxy: {why}\n")
@@ -437,7 +391,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
 
 def test_what_cannot_be_shared_is_one_line(tmp_path: Path) -> None:
     """A socket that is a file would go with the first worker that ends."""
-    code, said = refusal(tmp_path, "--port=unix:abproxy.sock")
+    code, said = refusal(tmp_path, "--workers=2", "--port=unix:abproxy.sock")
 
     why = "WORKERS can share a TCP port, but not unix:abproxy.sock"
     assert (code, said) == (1, f"abproxy: {why}\n")
@@ -446,7 +400,9 @@ def test_what_cannot_be_shared_is_one_line(tmp_path: Path) -> None:
 
 def test_a_worker_that_cannot_start_is_the_end_of_all(tmp_path: Path) -> None:
     """One line says why."""
-    code, said = refusal(tmp_path, "--port=0", "--access-log=no/such/folder")
+    code, said = refusal(
+        tmp_path, "--workers=2", "--port=0", "--access-log=no/such/folder"
+    )
 
     [line] = [line for line in said.splitlines() if "Cannot start" in line]
     assert code == 1
