@@ -3,6 +3,9 @@ The two things that cross the border to the upstream: a request and a reply.
 
 Both are plain bytes.  Header names keep the spelling they came with; those
 that belong to one connection only have been taken off at the door.
+
+What is made anew for each call is a msgspec `Struct`, here and elsewhere: that
+takes a tenth of the time of a frozen attrs class.
 """
 
 from collections.abc import Callable
@@ -10,6 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from attrs import field, frozen
+from msgspec import Struct
 from twisted.internet.defer import Deferred
 
 __all__ = ["NO_ROOM", "HeaderList", "Outgoing", "Reply", "Send", "reason_of"]
@@ -21,8 +25,7 @@ HeaderList = tuple[tuple[bytes, bytes], ...]
 """Header lines in order, a repeated name once for each of its values."""
 
 
-@frozen(kw_only=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True, kw_only=True):
     """One request for the upstream."""
 
     method: bytes = b"POST"
@@ -30,16 +33,20 @@ class Outgoing:
     path: bytes
     """Path and query, as on the request line."""
 
-    headers: HeaderList = field(repr=False)
+    headers: HeaderList
     """Credentials may be among them, so they are never printed."""
 
-    body: bytes = field(repr=False)
+    body: bytes
 
     items: int = 0
     """Inputs in it, if it is for a batched route."""
 
-    traces: tuple[Any, ...] = field(default=(), repr=False)
+    traces: tuple[Any, ...] = ()
     """The calls that it carries, as far as somebody follows them."""
+
+    def __repr__(self) -> str:
+        """Say where it goes, and nothing of what is in it."""
+        return f"Outgoing({self.method!r}, {self.path!r}, items={self.items})"
 
 
 @frozen(kw_only=True)

@@ -87,14 +87,16 @@ class BatchCollector:
 
     def submit(self, part: Part) -> bool:
         """Add *part* at the end of the queue, and say whether it makes a batch full."""
-        was_full = self.is_full
+        is_first, was_full = not self._queue, self.is_full
         part.holder = self
         self._queue.append(part)
         self._count(part, +1)
-        if len(self._queue) == 1:
+        if is_first:
             self._arm()
-        self.changed(self)
-        return self.is_full and not was_full
+        gets_full = self.is_full and not was_full
+        if is_first or gets_full:
+            self.changed(self)
+        return gets_full
 
     def put_back(self, parts: list[Part]) -> None:
         """Take *parts* in again, each where it was in the queue."""
@@ -159,16 +161,17 @@ class BatchCollector:
         self.changed(self)
 
     def _take_oldest(self, caps: Caps) -> list[Part]:
-        batch: list[Part] = []
+        queue, batch = self._queue, list[Part]()
         items = size = 0
-        while self._queue and len(batch) < caps.calls:
-            part = self._queue[0]
+        while queue and len(batch) < caps.calls:
+            part = queue[0]
             items += len(part.items)
             size += part.size
             if batch and (items > caps.items or size > caps.size):
                 break
-            batch.append(self._queue.popleft())
-            self._clear_head()
+            batch.append(queue.popleft())
+            if queue and queue[0].gone:
+                self._clear_head()
         return batch
 
     def _take_alike(self, caps: Caps) -> list[Part]:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Protocol
 
-from attrs import define, field, frozen
+from attrs import frozen
+from msgspec import Struct
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -41,6 +42,9 @@ class Caps:
         return min(1.0, max(shares))
 
 
+_NOBODY: Deferred[list[Share]] = Deferred()
+
+
 class Holder(Protocol):
     """Whoever has a part at the moment: its lane, or the trip it is on."""
 
@@ -48,45 +52,48 @@ class Holder(Protocol):
         """The part's caller has left."""
 
 
-@define(kw_only=True, eq=False)
-class Part:
+class Part(Struct, kw_only=True, eq=False):
     """Some items of a call on their way to their rows."""
 
     call: Call
 
-    items: Sequence[bytes] = field(repr=False)
+    items: Sequence[bytes]
 
-    lengths: Sequence[int] = field(repr=False)
+    lengths: Sequence[int]
 
     arrived_at: float
     """When its call came, on the clock's scale."""
 
-    rest: "Part | None" = field(default=None, repr=False)
+    rest: "Part | None" = None
     """The next part of the same call."""
 
-    holder: Holder | None = field(default=None, repr=False)
+    holder: Holder | None = None
 
     turn: Turn = (0, 0)
 
-    overtaken: int = field(default=0, init=False)
+    overtaken: int = 0
     """How many batches have left with younger parts of its lane."""
 
-    breaks: int = field(default=0, init=False)
+    breaks: int = 0
     """How many requests it was in when their connection broke."""
 
-    size: int = field(init=False)
+    size: int = 0
     """Bytes of its items, with a comma each."""
 
-    waiter: Deferred[list[Share]] = field(init=False, repr=False)
+    waiter: Deferred[list[Share]] = _NOBODY
     """Fires once; with several shares if the part had to be cut after all."""
 
-    gone: bool = field(default=False, init=False)
+    gone: bool = False
     """Whether its caller has left."""
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         """Measure the items and make the waiter."""
         self.size = size_of(self.items)
         self.waiter = Deferred(self._caller_left)
+
+    def __repr__(self) -> str:
+        """Say whose it is: a text is never printed."""
+        return f"Part({self.call!r}, {len(self.items)} items)"
 
     def _caller_left(self, _waiter: Deferred[list[Share]]) -> None:
         self.gone = True

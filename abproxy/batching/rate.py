@@ -20,12 +20,18 @@ class Rate:
 
     _clock: IReactorTime
     _since: float = field(init=False)
-    _counted: int = field(init=False, default=0)
-    _rate: float = field(init=False, default=0.0)
+    _counted: int = field(init=False)
+    _rate: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Begin now."""
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was counted, and begin now."""
         self._since = self._clock.seconds()
+        self._counted = 0
+        self._rate = 0.0
 
     def count(self, number: int) -> None:
         """Add *number* to what happened."""

@@ -5,7 +5,6 @@ Items and bytes of all calls that were accepted and have not left yet are
 counted here, the unsent rest of large calls among them.
 """
 
-from collections import Counter
 from math import ceil
 
 from attrs import define, field
@@ -34,7 +33,7 @@ class WaitingRoom:
 
     items: int = field(default=0, init=False)
     size: int = field(default=0, init=False)
-    of_clients: Counter[bytes] = field(factory=Counter, init=False, repr=False)
+    of_clients: dict[bytes, int] = field(factory=dict, init=False, repr=False)
     _leaving: Rate = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -52,23 +51,26 @@ class WaitingRoom:
             WaitingRoomFull: there is no room.
             ClientShareTaken: there is none for this client.
         """
-        items = len(parts[0].call.items.spelled)
-        size = sum(part.size for part in parts)
-        full = self.items + items > self.max_items or self.size + size > self.max_size
-        if self.items and full:
+        call = parts[0].call
+        items = len(call.items.spelled)
+        if self.items and self._would_be_full(items, parts):
             raise WaitingRoomFull(
                 f"{self.items} inputs are waiting already: try again later",
                 self.retry_after_s(items),
             )
-        self._admit_client(parts[0].call.client, items)
+        if self.max_items_of_one is not None:
+            self._admit_client(call.client, items, self.max_items_of_one)
         for part in parts:
             self.enter(part)
             part.holder = self
 
-    def _admit_client(self, client: bytes, items: int) -> None:
-        waiting = self.of_clients[client]
-        most = self.max_items_of_one
-        if most is not None and waiting and waiting + items > most:
+    def _would_be_full(self, items: int, parts: list[Part]) -> bool:
+        size = sum([part.size for part in parts])
+        return self.items + items > self.max_items or self.size + size > self.max_size
+
+    def _admit_client(self, client: bytes, items: int, most: int) -> None:
+        waiting = self.of_clients.get(client, 0)
+        if waiting and waiting + items > most:
             raise ClientShareTaken(
                 f"{waiting} of your inputs are waiting already: try again later",
                 self.retry_after_s(items),
@@ -79,11 +81,11 @@ class WaitingRoom:
         if not self.items:
             # How fast people leave shows only while somebody waits; before
             # that it was how fast they came.
-            self._leaving = Rate(self.clock)
-        items = len(part.items)
+            self._leaving.begin()
+        items, client = len(part.items), part.call.client
         self.items += items
         self.size += part.size
-        self.of_clients[part.call.client] += items
+        self.of_clients[client] = self.of_clients.get(client, 0) + items
 
     def leave(self, part: Part) -> None:
         """Account, once, for a part that waits no longer: nobody here holds it."""
@@ -92,8 +94,10 @@ class WaitingRoom:
         self.items -= items
         self.size -= part.size
         self._leaving.count(items)
-        self.of_clients[client] -= items
-        if not self.of_clients[client]:
+        left = self.of_clients[client] - items
+        if left:
+            self.of_clients[client] = left
+        else:
             del self.of_clients[client]
 
     def drop(self, part: Part) -> None:

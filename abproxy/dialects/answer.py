@@ -7,6 +7,7 @@ counted again for the call, or left out where nobody can know it.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from abproxy.dialects.call import Call, Dialect, Share
 from abproxy.errors import ProxyError, Unauthorized
@@ -60,7 +61,7 @@ def is_shared(shares: Sequence[Share]) -> bool:
 
 def write_body(call: Call, shares: Sequence[Share]) -> bytes:
     """Put the rows of *call* together, as the upstream would have."""
-    slices = [share.slice for share in shares if share.slice is not None]
+    slices: list[Any] = [share.slice for share in shares]
     return call.lane.dialect.write(slices, is_list=call.items.is_list)
 
 
@@ -91,12 +92,12 @@ def timing_of(shares: Sequence[Share]) -> tuple[bytes, bytes]:
 
     Source: `Server-Timing` of the W3C, with durations in milliseconds.
     """
-    [share, *others] = shares
+    share = shares[0]
     queue_s, upstream_s, calls = share.queue_s, share.upstream_s, share.calls
-    for other in others:
-        queue_s = max(queue_s, other.queue_s)
-        upstream_s = max(upstream_s, other.upstream_s)
-        calls = max(calls, other.calls)
+    if len(shares) > 1:
+        queue_s = max(share.queue_s for share in shares)
+        upstream_s = max(share.upstream_s for share in shares)
+        calls = max(share.calls for share in shares)
     value = b'queue;dur=%.1f, upstream;dur=%.1f, batch;desc="%d calls"'
     return b"Server-Timing", value % (queue_s * 1000, upstream_s * 1000, calls)
 

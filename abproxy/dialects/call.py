@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 from attrs import field, frozen
+from msgspec import Struct
 
 from abproxy.errors import ProxyError
 from abproxy.messages import HeaderList, Outgoing, Reply
@@ -21,8 +22,7 @@ class BadAnswer(ValueError):
     """An answer with status 200 does not hold one row for each item."""
 
 
-@frozen(kw_only=True)
-class Items:
+class Items(Struct, frozen=True, kw_only=True):
     """The inputs of a call, and how its answer presents their rows."""
 
     spelled: Sequence[bytes]
@@ -35,8 +35,7 @@ class Items:
     """Whether the answer is a list of rows, or the one row by itself."""
 
 
-@frozen(kw_only=True)
-class Reading:
+class Reading(Struct, frozen=True, kw_only=True):
     """The body of a call, as a dialect reads it."""
 
     items: Items
@@ -45,8 +44,7 @@ class Reading:
     """All other members, in one spelling: `,"name":value` for each."""
 
 
-@frozen(kw_only=True)
-class Slice:
+class Slice(Struct, frozen=True, kw_only=True):
     """What one part gets of a batch's answer."""
 
     rows: Sequence[bytes]
@@ -56,8 +54,7 @@ class Slice:
     """What else of the answer the dialect needs to write this part's own."""
 
 
-@frozen(kw_only=True)
-class Share:
+class Share(Struct, frozen=True, kw_only=True):
     """What a waiter fires with."""
 
     reply: Reply
@@ -153,22 +150,29 @@ class Lane:
         )
 
 
-@frozen(kw_only=True, eq=False)
-class Call:
+def _nameless() -> bytes:
+    return b"-"
+
+
+class Call(Struct, frozen=True, kw_only=True, eq=False):
     """One client request for a batchable route."""
 
     lane: Lane
 
-    items: Items = field(repr=False)
+    items: Items
 
-    alone: Outgoing = field(repr=False)
+    alone: Outgoing
     """The request exactly as the client sent it, for when nobody shares."""
 
-    client: bytes = field(default=b"", repr=False)
+    client: bytes = b""
     """Who calls: a key, or an address where there are no keys."""
 
-    trace: Any = field(default=None, repr=False)
+    trace: Any = None
     """A thread that somebody follows."""
 
-    name: Callable[[], bytes] = field(default=lambda: b"-", repr=False)
+    name: Callable[[], bytes] = _nameless
     """Say how client and log know the request."""
+
+    def __repr__(self) -> str:
+        """Say where it belongs: a text or a key is never printed."""
+        return f"Call({self.lane!r})"

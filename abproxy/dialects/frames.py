@@ -52,7 +52,8 @@ class Frames:
             spelled = bytes(self._decode(body).items)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        options = self._options.get(self._after(body, spelled) or b"")
+        after = self._after(body, spelled)
+        options = self._options.get(after) if after is not None else None
         return None if options is None else (spelled, options)
 
     def remember(self, body: bytes, spelled: bytes, options: bytes) -> None:

@@ -20,6 +20,7 @@ Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 Token = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 Inputs = Text | Annotated[list[Text | list[Token] | Token], msgspec.Meta(min_length=1)]
+_TOKENS = {int}
 Direction = Literal["Left", "left", "Right", "right"]
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -36,8 +37,11 @@ def read_inputs(value: Any, spelled: bytes) -> Items | None:
     A bare list of integers is ONE input that was tokenised before; in a list
     of inputs, integers have no place and no list may be empty.
     """
-    if isinstance(value, str) or all(isinstance(item, int) for item in value):
+    if isinstance(value, str):
         return Items(spelled=[spelled], lengths=[len(value)])
-    if any(isinstance(item, int) or not item for item in value):
+    kinds = set(map(type, value))
+    if kinds <= _TOKENS:
+        return Items(spelled=[spelled], lengths=[len(value)])
+    if int in kinds or not all(value):
         return None
-    return Items(spelled=read_elements(spelled), lengths=[len(item) for item in value])
+    return Items(spelled=read_elements(spelled), lengths=list(map(len, value)))

@@ -60,7 +60,7 @@ def read_elements(array: bytes) -> list[bytes]:
         ValueError: it is not an array, or not JSON.
     """
     try:
-        return [bytes(raw) for raw in _decode_array(array)]
+        return list(map(bytes, _decode_array(array)))
     except RecursionError as error:
         message = "nested too deep"
         raise ValueError(message) from error

@@ -7,7 +7,6 @@ goes to a real JSON parser.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 
 from abproxy.dialects.call import BadAnswer, Slice
 from abproxy.dialects.members import read_elements
@@ -78,10 +77,16 @@ def deal(
     """
     if order is not None:
         rows = [row for _, row in sorted(zip(order, rows, strict=True))]
-    ends = accumulate(map(len, lengths), initial=0)
-    return [Slice(rows=rows[start:end]) for start, end in pairwise(ends)]
+    slices, start = [], 0
+    for of_part in lengths:
+        end = start + len(of_part)
+        slices.append(Slice(rows=rows[start:end]))
+        start = end
+    return slices
 
 
 def join(slices: Sequence[Slice]) -> bytes:
     """Put the rows of all *slices* together as one JSON array."""
-    return b"[%b]" % b",".join(row for part in slices for row in part.rows)
+    if len(slices) == 1:
+        return b"[%b]" % b",".join(slices[0].rows)
+    return b"[%b]" % b",".join([row for part in slices for row in part.rows])

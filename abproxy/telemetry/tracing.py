@@ -11,7 +11,8 @@ Sources: W3C Trace Context; OpenTelemetry's semantic conventions for HTTP.
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from attrs import define, evolve, field
+from attrs import define, field
+from msgspec.structs import replace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -105,7 +106,7 @@ class Tracing:
 
         def send_on(outgoing: Outgoing) -> Deferred[Reply]:
             span = self._span(outgoing)
-            marked = evolve(outgoing, headers=_marked(outgoing.headers, span))
+            marked = replace(outgoing, headers=_marked(outgoing.headers, span))
             return send(marked).addBoth(_arrived, span)
 
         return send_on

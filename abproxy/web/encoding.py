@@ -65,9 +65,9 @@ class Encoder:
             return encode(write_answer(call, shares), closes=closes)
         body = write_body(call, shares)
         characters = b"%b: %b\r\n" % characters_of(call) if self._counts else b""
-        timing = b"%b: %b\r\n" % timing_of(shares)
-        length = b"Content-Length: %d\r\n\r\n" % len(body)
-        return b"".join([head, characters, timing, length, body]), len(body)
+        timing, size = timing_of(shares)[1], len(body)
+        lines = b"Server-Timing: %b\r\nContent-Length: %d\r\n\r\n" % (timing, size)
+        return b"".join((head, characters, lines, body)), size
 
     def _common_head(self, reply: Reply) -> bytes | None:
         if reply is not self._reply:

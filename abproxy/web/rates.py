@@ -40,9 +40,11 @@ class Rates:
         Raises:
             RateExceeded: the bucket is in debt.
         """
+        if self.inputs_per_s is None:
+            return
         now = self.clock.seconds()
         empty_for_s = self._full_at.get(client, now) - now - 1.0
-        if empty_for_s > 0 and self.inputs_per_s is not None:
+        if empty_for_s > 0:
             raise RateExceeded(
                 f"more than {self.inputs_per_s:g} inputs in a second: slow down",
                 ceil(empty_for_s),

@@ -1,6 +1,6 @@
 """Nobody waits in an unbounded queue, and nobody fills it alone."""
 
-import attrs
+import msgspec
 import pytest
 from doubles import call_of, texts
 from twisted.internet.task import Clock
@@ -13,7 +13,7 @@ CAPS = Caps(calls=100, items=4, size=1000)
 
 
 def _parts(*inputs: str, client: bytes = b"") -> list[Part]:
-    call = attrs.evolve(call_of(*inputs), client=client)
+    call = msgspec.structs.replace(call_of(*inputs), client=client)
     return chain(call, CAPS, 0.0)
 
 

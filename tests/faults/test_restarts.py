@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from attrs import evolve
 from doubles import call_of
+from msgspec.structs import replace
 from pytest_twisted import ensureDeferred
 from sockets import Answer, Caller, Street, sleep, street, together, until
 from twisted.internet.testing import StringTransportWithDisconnection
@@ -159,7 +159,8 @@ async def test_idle_connections_that_have_all_closed_are_an_error_for_nobody() -
         for connection in here.upstream.connections:
             connection.transport.socket.shutdown(SHUT_RDWR)
 
-        call = evolve(call_of("a"), alone=evolve(call_of("a").alone, headers=(JSON,)))
+        call = call_of("a")
+        call = replace(call, alone=replace(call.alone, headers=(JSON,)))
         shares = await here.service.departures.submit(call)
 
         assert msgspec.json.decode(write_answer(call, shares).body) == [row_of("a")]
