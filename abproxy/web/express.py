@@ -2,30 +2,36 @@
 The express way in: plain calls without Klein, and with the same bytes.
 
 A head that was read is remembered by its bytes, without the length of the
-body.  So it takes a look into a table to know what a connection's next request
-is, up to its items.  What may come in, what becomes of it and what is answered
-is for the door to say, as of any other request.
+body.  Most clients send the same head again, and any other that was seen is in
+a table: so it takes a glance to know what a connection's next request is, up to
+its items.  What may come in, what becomes of it and what is answered is for the
+door to say, as of any other request.
 """
 
 from attrs import define, field, frozen
 
 from abproxy.dialects.call import Reading
-from abproxy.dialects.routes import dialect_of
 from abproxy.web.app import Door
-from abproxy.web.caller import Caller
+from abproxy.web.caller import Caller, Callers
 from abproxy.web.encoding import Encoder
 from abproxy.web.express_request import ExpressRequest, Seat
+from abproxy.web.keys import Keys
 from abproxy.web.plainhead import LONGEST, PlainHead, find_length, read_head
 from abproxy.web.receiving import Envelope, Receiving
 from abproxy.writing import Write, write_later
 
-__all__ = ["Express", "Found", "Head"]
+__all__ = ["Express", "Found", "Head", "Rules"]
 
 MOST_HEADS = 1024
 """So many heads are remembered; then all are forgotten, as some never repeat."""
 
 LARGEST_BODY = 256 << 10
 """The bytes of a larger body have time for the other way."""
+
+MOST_DIGITS, ZERO = 9, ord("0")
+
+Rules = tuple[Keys, Callers, Receiving, str | None]
+"""By which a head was understood; new settings bring others, or another model."""
 
 
 @frozen(kw_only=True, eq=False)
@@ -34,19 +40,18 @@ class Head:
 
     plain: PlainHead
     envelope: Envelope
+    route: str
+    rules: Rules
+
+    before: bytes
+    """What stands before the length of the body."""
+
+    after: bytes
+    """What stands between it and the body."""
 
 
-@frozen(kw_only=True, eq=False)
-class Found:
-    """A plain call in what a client has sent."""
-
-    head: Head
-
-    starts: int
-    """Where its body begins."""
-
-    ends: int
-    """Where its body ends; perhaps not all of it is here."""
+Found = tuple[Head, int, int]
+"""A plain call in what a client has sent: where its body begins, where it ends."""
 
 
 @define(kw_only=True, eq=False)
@@ -57,22 +62,27 @@ class Express:
     write: Write = write_later
     encoder: Encoder = field(init=False, factory=Encoder)
     _heads: dict[bytes, Head | None] = field(init=False, factory=dict, repr=False)
-    _receiving: Receiving | None = field(init=False, default=None, repr=False)
-    """By whose rules heads were understood; new settings bring new ones."""
+    _rules: Rules | None = field(init=False, default=None, repr=False)
 
-    def find(self, seat: Seat, data: bytes) -> Found | None:
-        """Find a plain call, whose head is whole, at the beginning of *data*."""
-        starts = data.find(b"\r\n\r\n", 0, LONGEST) + 4
-        length = find_length(data, starts)
-        if length is None:
+    def find(self, seat: Seat, data: bytes, last: Head | None = None) -> Found | None:
+        """
+        Find a plain call, whose head is whole, at the beginning of *data*.
+
+        Args:
+            seat: the connection on which it came.
+            data: what has arrived; perhaps not the whole body.
+            last: the head that came before on this connection.
+        """
+        door = self.door
+        rules = door.keys, door.callers, door.receiving, door.task()
+        found = _again(last, data) if last and last.rules == rules else None
+        found = found or self._look_up(seat, data, rules)
+        if found is None:
             return None
-        first, after = length.span(1)
-        size = int(data[first:after])
-        # Heads are compared as if every body were one byte long.
-        head = self._head(seat, data[:first] + b"1" + data[after:starts])
-        if head is None or size > min(seat.site.max_body_bytes, LARGEST_BODY):
-            return None
-        return Found(head=head, starts=starts, ends=starts + size)
+        _, starts, ends = found
+        size = ends - starts
+        is_small = size <= LARGEST_BODY and size <= seat.site.max_body_bytes
+        return found if is_small else None
 
     def read(self, head: Head, body: bytes) -> Reading | None:
         """
@@ -91,36 +101,69 @@ class Express:
 
     def begin(self, seat: Seat, head: Head) -> ExpressRequest:
         """Begin to owe an answer to a call with this *head*."""
-        request = self._request(seat, head.plain)
-        request.route = head.envelope.dialect.path.decode()
+        request = self._request(seat, head.plain, head.route)
         seat.site.begin(request)
         return request
 
-    def _head(self, seat: Seat, written: bytes) -> Head | None:
-        if self._receiving is not self.door.receiving or len(self._heads) >= MOST_HEADS:
+    def _look_up(self, seat: Seat, data: bytes, rules: Rules) -> Found | None:
+        """Find a call whose head has come before, on whatever connection."""
+        starts = data.find(b"\r\n\r\n", 0, LONGEST) + 4
+        length = find_length(data, starts)
+        if length is None:
+            return None
+        first, after = length.span(1)
+        head = self._head(seat, data[:first], data[after:starts], rules)
+        ends = starts + int(data[first:after])
+        return (head, starts, ends) if head is not None else None
+
+    def _head(
+        self, seat: Seat, before: bytes, after: bytes, rules: Rules
+    ) -> Head | None:
+        if self._rules != rules or len(self._heads) >= MOST_HEADS:
             self._heads.clear()
-            self._receiving = self.door.receiving
+            self._rules = rules
+        # Heads are compared as if every body were one byte long.
+        written = before + b"1" + after
         if written not in self._heads:
-            self._heads[written] = self._understand(seat, written)
-        head = self._heads[written]
-        return head if head is not None and self._means_the_same(head) else None
+            self._heads[written] = self._understand(seat, before, after, rules)
+        return self._heads[written]
 
-    def _means_the_same(self, head: Head) -> bool:
-        """Whether the path does what it did: the model's task may change."""
-        task = self.door.task()
-        return dialect_of(head.plain.target, task) is head.envelope.dialect
-
-    def _understand(self, seat: Seat, written: bytes) -> Head | None:
-        plain = read_head(written)
+    def _understand(
+        self, seat: Seat, before: bytes, after: bytes, rules: Rules
+    ) -> Head | None:
+        plain = read_head(before + b"1" + after)
         if plain is None:
             return None
         request = self._request(seat, plain)
         envelope = self.door.open(request, self.door.callers.who(request))
         if envelope is None or not self.door.keys.fit(request):
             return None
-        return Head(plain=plain, envelope=envelope)
-
-    def _request(self, seat: Seat, plain: PlainHead) -> ExpressRequest:
-        return ExpressRequest(
-            seat=seat, plain=plain, door=self.door, encoder=self.encoder
+        return Head(
+            plain=plain,
+            envelope=envelope,
+            route=envelope.dialect.path.decode(),
+            rules=rules,
+            before=before,
+            after=after,
         )
+
+    def _request(
+        self, seat: Seat, plain: PlainHead, route: str | None = None
+    ) -> ExpressRequest:
+        return ExpressRequest(
+            seat=seat, plain=plain, door=self.door, encoder=self.encoder, route=route
+        )
+
+
+def _again(head: Head, data: bytes) -> Found | None:
+    """Find *head* again at the beginning of *data*, with whatever length."""
+    if not data.startswith(head.before):
+        return None
+    first = len(head.before)
+    after = data.find(b"\r", first, first + MOST_DIGITS + 1)
+    digits = data[first:after]
+    if not digits.isdigit() or digits[0] == ZERO:
+        return None
+    starts = after + len(head.after)
+    follows = data.startswith(head.after, after)
+    return (head, starts, starts + int(digits)) if follows else None

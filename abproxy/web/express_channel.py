@@ -45,8 +45,11 @@ class ExpressChannel(DoorChannel):
     _is_with_twisted = False
     _is_starting = False
     _is_paused = False
-    _last: tuple[Head, Caller] | None = None
-    """With which head the last request came, and from whom."""
+    _last: Head | None = None
+    """With which head the last request came."""
+
+    _caller: Caller
+    """From whom."""
 
     @property
     def is_busy(self) -> bool:
@@ -59,7 +62,8 @@ class ExpressChannel(DoorChannel):
             super().dataReceived(data)
         elif self._owed is None and not self._waiting:
             self._start(data)
-            self._go_on()
+            if self._waiting:
+                self._go_on()
         else:
             self._waiting += data
             self._hold_back()
@@ -93,8 +97,10 @@ class ExpressChannel(DoorChannel):
             self.loseConnection()
             return
         self.note_quiet()
-        self._read_on()
-        self._go_on()
+        if self._is_paused:
+            self._read_on()
+        if self._waiting:
+            self._go_on()
 
     def refuse_if_slow(self, now: float) -> None:
         """Hang up if the request takes too long to arrive, or none comes."""
@@ -115,33 +121,32 @@ class ExpressChannel(DoorChannel):
     def _start(self, data: bytes) -> None:
         """Begin with a request, the first bytes of which are *data*."""
         self._needed = 0
-        found = self.site.express.find(self, data)
+        found = self.site.express.find(self, data, self._last)
         if found is None:
             self._leave_to_twisted(data)
-        elif len(data) < found.ends:
-            self._waiting, self._needed = bytearray(data), found.ends
+        elif len(data) < found[2]:
+            self._waiting, self._needed = bytearray(data), found[2]
             self.note_arriving()
         else:
             self._submit(found, data)
 
     def _submit(self, found: Found, data: bytes) -> None:
-        body = data[found.starts : found.ends]
-        reading = self.site.express.read(found.head, body)
+        head, starts, ends = found
+        body, express = data[starts:ends], self.site.express
+        reading = express.read(head, body)
         if reading is None:
             self._leave_to_twisted(data)
             return
+        if head is not self._last:
+            self._last, self._caller = head, express.who(self, head)
         self.waits_since = self.quiet_since = None
-        self._waiting = bytearray(data[found.ends :]) if len(data) > found.ends else b""
         self._is_starting = True
-        request = self._owed = self.site.express.begin(self, found.head)
-        request.submit(found.head.envelope, reading, body, self._caller(found.head))
+        request = self._owed = express.begin(self, head)
+        request.submit(head.envelope, reading, body, self._caller)
         self._is_starting = False
-        self._hold_back()
-
-    def _caller(self, head: Head) -> Caller:
-        if self._last is None or self._last[0] is not head:
-            self._last = head, self.site.express.who(self, head)
-        return self._last[1]
+        if len(data) > ends:
+            self._waiting = bytearray(data[ends:])
+            self._hold_back()
 
     def _leave_to_twisted(self, data: bytes) -> None:
         self._waiting, self._needed = b"", 0
@@ -154,7 +159,6 @@ class ExpressChannel(DoorChannel):
             self._networkProducer.pauseProducing()
 
     def _read_on(self) -> None:
-        if self._is_paused:
-            self._is_paused = False
-            if not self._waitingForTransport:
-                self._networkProducer.resumeProducing()
+        self._is_paused = False
+        if not self._waitingForTransport:
+            self._networkProducer.resumeProducing()

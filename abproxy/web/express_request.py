@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
-from attrs import define, field
+from msgspec import Struct
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
@@ -29,8 +29,7 @@ class Seat(Protocol):
         """Send the answer of *request*."""
 
 
-@define(kw_only=True, eq=False)
-class ExpressRequest:
+class ExpressRequest(Struct, kw_only=True, eq=False):
     """A request that Klein has never seen; those who watch see no difference."""
 
     method: ClassVar[bytes] = b"POST"
@@ -40,19 +39,19 @@ class ExpressRequest:
     seat: Seat
     plain: PlainHead
     door: Door
-    encoder: Encoder = field(repr=False)
-    code: int = field(init=False, default=0)
-    sentLength: int = field(init=False, default=0)  # noqa: N815  as Twisted has it
-    route: str | None = field(init=False, default=None)
-    began_at: float = field(init=False, default=0.0)
-    trace: Any = field(init=False, default=None)
+    encoder: Encoder
+    route: str | None = None
+    code: int = 0
+    sentLength: int = 0  # noqa: N815  as Twisted has it
+    began_at: float = 0.0
+    trace: Any = None
 
-    closes: bool = field(init=False, default=False)
+    closes: bool = False
     """Whether the connection ends after the answer."""
 
-    _name: bytes | None = field(init=False, default=None)
-    _shares: Deferred[Any] | None = field(init=False, default=None, repr=False)
-    _gone: bool = field(init=False, default=False)
+    _name: bytes | None = None
+    _shares: Deferred[Any] | None = None
+    _gone: bool = False
 
     @property
     def site(self) -> Any:

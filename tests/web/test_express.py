@@ -12,13 +12,11 @@ from twisted.web.resource import Resource
 from webdoubles import Client, InMemoryProxy, Upstream, in_memory_proxy
 
 from abproxy.errors import ProxyError
-from abproxy.headers import Credentials
 from abproxy.web.channel import IDLE_S
 from abproxy.web.express import LARGEST_BODY, MOST_HEADS
 from abproxy.web.express_channel import AHEAD
 from abproxy.web.express_request import ExpressRequest
 from abproxy.web.keys import Keys
-from abproxy.web.receiving import Receiving
 
 
 @define(eq=False)
@@ -404,13 +402,46 @@ def test_new_keys_count_for_the_next_call_on_an_open_connection() -> None:
     door.answer()
 
     door.proxy.door.keys = Keys(accepted=("sesame",))
-    door.proxy.door.receiving = Receiving(credentials=Credentials(are_for_us=True))
     client.send(call("b"))
     client.send(call("c", Authorization="Bearer sesame"))
     door.answer()
 
     assert [answer.status for answer in client.answers()] == [200, 401, 200]
     assert door.asked() == ["a", "c"]
+
+
+@pytest.mark.parametrize("texts", [["a"], ["a" * 10], ["a" * 3000, "b"]])
+def test_a_head_is_known_again_with_any_length(texts: list[str]) -> None:
+    """The next call of a client is seldom as long as the last."""
+    door = Door()
+    client = door.proxy.connect()
+    client.send(call("first"))
+    door.answer()
+    express: Any = door.proxy.site.express
+    express._heads.clear()
+
+    client.send(call(*texts))
+    door.answer()
+
+    assert door.keeper.ways == [True, True]
+    assert express._heads == {}
+    assert bodies(client)[1] == [[len(text), ord(text[0])] for text in texts]
+
+
+@pytest.mark.parametrize(
+    "length", [b"019", b"+19", b" 19", b"19 ", b"1_9", b"0000000019", b"", b"-1", b"x"]
+)
+def test_a_head_is_not_known_again_by_an_odd_length(length: bytes) -> None:
+    """Whatever is no plain number is left to the way that knows all of HTTP."""
+    door = Door()
+    client = door.proxy.connect()
+    client.send(call("a"))
+    door.answer()
+
+    client.send(call("abc").replace(b": 19", b": " + length))
+    door.answer()
+
+    assert door.keeper.ways[1:] in ([], [False])
 
 
 def test_a_path_may_come_to_mean_something_else() -> None:
