@@ -104,6 +104,7 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
+    from abproxy.collecting import settle
     from abproxy.telemetry.logs import observer
 
     def read() -> Settings:
@@ -114,6 +115,7 @@ def makeService(options: Options) -> IService:
         settings = read()
         service: Any = _wiring(settings)(settings, reactor, read)
         service.end_with = _end_with
+        service.settle = settle
         service.log_observer = observer(
             getattr(options, "parent", None) or {},
             as_json=settings.log_format == "json",

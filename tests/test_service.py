@@ -88,6 +88,21 @@ def test_a_parent_that_is_no_application_is_told_nothing() -> None:
         assert list(parent) == [here.service]
 
 
+def test_the_proxy_makes_itself_at_home_when_the_work_begins() -> None:
+    """By then all is there that will stay."""
+    settled: list[bool] = []
+    with wired() as here:
+        here.service.settle = lambda: settled.append(True)
+        here.service.startService()
+        before = list(settled)
+
+        here.reactor.run()
+        here.service.stopService()
+        here.reactor.advance(0)
+
+    assert (before, settled) == ([], [True])
+
+
 def test_once_an_hour_the_log_says_whether_batching_helps() -> None:
     """In the words of the page."""
     with started() as here:

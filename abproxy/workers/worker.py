@@ -23,6 +23,7 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
+from abproxy.collecting import settle
 from abproxy.settings import Settings, SettingsError
 from abproxy.signals import Signals
 from abproxy.telemetry.logs import json_line
@@ -71,6 +72,7 @@ def run(reactor: Any, private: Path) -> int:
         return 1
     codes = [0]
     service.end_with = codes.append
+    service.settle = settle
     Signals(reactor).on(signal.SIGTERM, orders.retire)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     service.startService()
