@@ -48,7 +48,7 @@ class Slice(Struct, frozen=True, kw_only=True):
     """What one part gets of a batch's answer."""
 
     rows: Sequence[bytes]
-    """One row for each item, cut from the answer."""
+    """The rows of its items, cut from the answer; one piece may hold several."""
 
     frame: Any = None
     """What else of the answer the dialect needs to write this part's own."""

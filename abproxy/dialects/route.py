@@ -16,7 +16,7 @@ from abproxy.dialects.frames import Frames
 from abproxy.dialects.inputs import read_inputs
 from abproxy.dialects.members import read_members
 from abproxy.dialects.options import spell_options
-from abproxy.dialects.rows import cut_values, deal, join
+from abproxy.dialects.rows import Lengths, Order, deal_values, join
 from abproxy.errors import ProxyError, tei_error_body
 
 __all__ = ["TeiRoute"]
@@ -37,8 +37,8 @@ class TeiRoute:
     read_items: Callable[[Any, bytes], Items | None] = read_inputs
     """List the items in the decoded and the spelled member."""
 
-    cut_rows: Callable[[bytes, int], list[bytes]] = cut_values
-    """Cut an answer into so many rows."""
+    deal: Callable[[bytes, Lengths, Order], list[Slice]] = deal_values
+    """Cut an answer, and deal its rows out to the parts."""
 
     has_usage: bool = False
     """Whether an answer tells how many tokens it cost."""
@@ -94,12 +94,11 @@ class TeiRoute:
     def cut(
         self,
         body: bytes,
-        lengths: Sequence[Sequence[int]],
-        order: Sequence[int] | None = None,
+        lengths: Lengths,
+        order: Order = None,
     ) -> list[Slice]:
         """Deal the rows of *body* out to the parts."""
-        rows = self.cut_rows(body, sum(map(len, lengths)))
-        return deal(rows, lengths, order)
+        return self.deal(body, lengths, order)
 
     def write(self, slices: Sequence[Slice], *, is_list: bool) -> bytes:
         """Write all rows as a list, or the only row by itself."""

@@ -3,7 +3,8 @@ Rows are cut, never decoded: a float that is not parsed cannot be re-rounded.
 
 The quick knife goes from bracket to bracket.  It is only trusted where it finds
 nothing but flat rows, each where the one before ends; whatever looks unusual
-goes to a real JSON parser.
+goes to a real JSON parser.  What one part gets is cut out in one piece, if it
+stands together.
 """
 
 from collections.abc import Sequence
@@ -11,37 +12,79 @@ from collections.abc import Sequence
 from abproxy.dialects.call import BadAnswer, Slice
 from abproxy.dialects.members import read_elements
 
-__all__ = ["cut_arrays", "cut_values", "deal", "join"]
+__all__ = [
+    "Lengths",
+    "Order",
+    "cut_arrays",
+    "cut_values",
+    "deal",
+    "deal_arrays",
+    "deal_values",
+    "join",
+]
+
+Lengths = Sequence[Sequence[int]]
+"""For each part the lengths of its items."""
+
+Order = Sequence[int] | None
+"""Which item was sent at each place, if they were sorted."""
+
+
+def deal_arrays(body: bytes, lengths: Lengths, order: Order = None) -> list[Slice]:
+    """
+    Cut `[[…],[…]]` for the parts, as /embed answers.
+
+    Raises:
+        BadAnswer: there is not exactly one row for each item.
+    """
+    ends = _ends_of_rows(body) if order is None else None
+    if ends is None or len(ends) != sum(map(len, lengths)):
+        return deal(cut_arrays(body, sum(map(len, lengths))), lengths, order)
+    slices, start, at = [], 1, -1
+    for of_part in lengths:
+        at += len(of_part)
+        slices.append(Slice(rows=(body[start : ends[at]],)))
+        start = ends[at] + 1
+    return slices
+
+
+def deal_values(body: bytes, lengths: Lengths, order: Order = None) -> list[Slice]:
+    """
+    Cut a JSON array of any values for the parts.
+
+    Raises:
+        BadAnswer: there is not exactly one row for each item.
+    """
+    return deal(cut_values(body, sum(map(len, lengths))), lengths, order)
 
 
 def cut_arrays(body: bytes, count: int) -> list[bytes]:
     """
-    Cut `[[…],[…]]` into *count* flat arrays, as /embed answers.
+    Cut `[[…],[…]]` into *count* flat arrays.
 
     Raises:
         BadAnswer: there are not exactly *count* rows.
     """
-    rows = _flat_rows(body)
-    return cut_values(body, count) if rows is None or len(rows) != count else rows
+    ends = _ends_of_rows(body)
+    if ends is None or len(ends) != count:
+        return cut_values(body, count)
+    return [body[start + 1 : end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _flat_rows(body: bytes) -> list[bytes] | None:
+def _ends_of_rows(body: bytes) -> list[int] | None:
     """
-    Cut rows that are written without a blank between them.
+    Find where flat rows end that are written without a blank between them.
 
     A single byte is found faster than any other pattern, by a factor of ten.
     """
     if not body.startswith(b"[[") or b'"' in body:
         return None
-    rows: list[bytes] = []
+    ends: list[int] = []
     start, find = 1, body.find
-    while body.startswith(b"[", start):
-        end = find(b"]", start) + 1
-        if not end or find(b"[", start + 1, end) >= 0:
-            return None
-        rows.append(body[start:end])
-        if not body.startswith(b",", end):
-            return rows if body[end:] == b"]" else None
+    while (end := find(b"]", start) + 1) and find(b"[", start + 1, end) < 0:
+        ends.append(end)
+        if not body.startswith(b",[", end):
+            return ends if body[end:] == b"]" else None
         start = end + 1
     return None
 
@@ -62,11 +105,7 @@ def cut_values(body: bytes, count: int) -> list[bytes]:
     return rows
 
 
-def deal(
-    rows: Sequence[bytes],
-    lengths: Sequence[Sequence[int]],
-    order: Sequence[int] | None = None,
-) -> list[Slice]:
+def deal(rows: Sequence[bytes], lengths: Lengths, order: Order = None) -> list[Slice]:
     """
     Deal *rows* out, to each part as many as it has items.
 
@@ -87,6 +126,4 @@ def deal(
 
 def join(slices: Sequence[Slice]) -> bytes:
     """Put the rows of all *slices* together as one JSON array."""
-    if len(slices) == 1:
-        return b"[%b]" % b",".join(slices[0].rows)
     return b"[%b]" % b",".join([row for part in slices for row in part.rows])

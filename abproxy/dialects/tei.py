@@ -14,7 +14,7 @@ from abproxy.dialects.call import Items
 from abproxy.dialects.inputs import Direction, Inputs, Size, Text, Token, canonical
 from abproxy.dialects.members import read_elements
 from abproxy.dialects.route import TeiRoute
-from abproxy.dialects.rows import cut_arrays
+from abproxy.dialects.rows import deal_arrays
 
 __all__ = ["DECODE", "EMBED", "EMBED_ALL", "EMBED_SPARSE", "PREDICT", "TOKENIZE"]
 
@@ -78,7 +78,7 @@ def _length(texts: list[str]) -> int:
     return sum(map(len, texts))
 
 
-EMBED = TeiRoute(path=b"/embed", items="inputs", body=EmbedBody, cut_rows=cut_arrays)
+EMBED = TeiRoute(path=b"/embed", items="inputs", body=EmbedBody, deal=deal_arrays)
 EMBED_ALL = TeiRoute(path=b"/embed_all", items="inputs", body=PromptedBody)
 EMBED_SPARSE = TeiRoute(path=b"/embed_sparse", items="inputs", body=PromptedBody)
 PREDICT = TeiRoute(

@@ -18,6 +18,7 @@ from twisted.web.server import Request
 from webdoubles import in_memory_proxy
 
 from abproxy.dialects.call import Dialect, Reading
+from abproxy.dialects.members import read_elements
 from abproxy.dialects.routes import dialect_of
 
 TASKS = {
@@ -93,7 +94,8 @@ class BatchingTEI(ReplayingUpstream):
             self.bad.update(items.spelled)
         elif items.is_list:
             [cut] = dialect.cut(exchange.reply_body, [items.lengths])
-            self.rows.update(zip(items.spelled, cut.rows, strict=True))
+            rows = read_elements(b"[%b]" % b",".join(cut.rows))
+            self.rows.update(zip(items.spelled, rows, strict=True))
             self.frame = cut.frame
         else:
             self.rows[items.spelled[0]] = exchange.reply_body
