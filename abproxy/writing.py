@@ -9,6 +9,7 @@ another way, or somebody else is to write, it is written as usual.
 """
 
 from collections.abc import Callable
+from socket import socket
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -27,7 +28,6 @@ _CLASS = (
     "connected",
     "dataBuffer",
     "disconnecting",
-    "writeSomeData",
 )
 
 
@@ -53,11 +53,16 @@ def write_at_once(transport: Any, data: bytes) -> None:
     What the socket does not take, and whatever is wrong with it, is left to
     Twisted, which tells the protocol in its own time.
     """
-    sent = transport.writeSomeData(data) if _is_clear(transport) else 0
-    if not isinstance(sent, int) or sent <= 0:
-        transport.write(data)
-    elif sent < len(data):
+    sent = _send(transport.socket, data) if _is_clear(transport) else 0
+    if sent < len(data):
         transport.write(data[sent:])
+
+
+def _send(line: socket, data: bytes) -> int:
+    try:
+        return line.send(data)
+    except OSError:
+        return 0  # no room, or nobody there: Twisted meets the same
 
 
 def _is_clear(transport: Any) -> bool:

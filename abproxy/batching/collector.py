@@ -90,7 +90,9 @@ class BatchCollector:
         is_first, was_full = not self._queue, self.is_full
         part.holder = self
         self._queue.append(part)
-        self._count(part, +1)
+        self.items += len(part.items)
+        self.size += part.size
+        self.calls += 1
         if is_first:
             self._arm()
         gets_full = self.is_full and not was_full
@@ -120,7 +122,10 @@ class BatchCollector:
         many = packs and self.items > caps.items
         parts = self._take_alike(caps) if many else self._take_oldest(caps)
         for part in parts:
-            self._leave(part)
+            self.items -= len(part.items)
+            self.size -= part.size
+            self.room.leave(part)
+        self.calls -= len(parts)
         self._arm()
         self.changed(self)
         return Batch(parts=parts, is_packed=many)

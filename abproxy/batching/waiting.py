@@ -52,8 +52,11 @@ class WaitingRoom:
             ClientShareTaken: there is none for this client.
         """
         call = parts[0].call
-        items = len(call.items.spelled)
-        if self.items and self._would_be_full(items, parts):
+        items, size = len(call.items.spelled), self.size
+        for part in parts:
+            size += part.size
+        full = self.items + items > self.max_items or size > self.max_size
+        if self.items and full:
             raise WaitingRoomFull(
                 f"{self.items} inputs are waiting already: try again later",
                 self.retry_after_s(items),
@@ -63,10 +66,6 @@ class WaitingRoom:
         for part in parts:
             self.enter(part)
             part.holder = self
-
-    def _would_be_full(self, items: int, parts: list[Part]) -> bool:
-        size = sum([part.size for part in parts])
-        return self.items + items > self.max_items or self.size + size > self.max_size
 
     def _admit_client(self, client: bytes, items: int, most: int) -> None:
         waiting = self.of_clients.get(client, 0)

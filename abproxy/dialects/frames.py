@@ -52,22 +52,22 @@ class Frames:
             spelled = bytes(self._decode(body).items)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        after = self._after(body, spelled)
-        options = self._options.get(after) if after is not None else None
+        options = self._options.get(self._after(body, spelled))
         return None if options is None else (spelled, options)
 
     def remember(self, body: bytes, spelled: bytes, options: bytes) -> None:
         """Remember *body*, which was read: its items are *spelled* so."""
         after = self._after(body, spelled)
-        if after is None or len(after) > LONGEST:
+        if not after or len(after) > LONGEST:
             return
         if len(self._options) >= MOST:
             self._options.clear()
         self._options[after] = options
 
-    def _after(self, body: bytes, spelled: bytes) -> bytes | None:
-        """Say what follows the items, if these come first."""
+    def _after(self, body: bytes, spelled: bytes) -> bytes:
+        """Say what follows the items; nothing if these do not come first."""
         for beginning in self._beginnings:
-            if body.startswith(spelled, len(beginning)) and body.startswith(beginning):
-                return body[len(beginning) + len(spelled) :]
-        return None
+            start = len(beginning)
+            if body.startswith(spelled, start) and body.startswith(beginning):
+                return body[start + len(spelled) :]
+        return b""

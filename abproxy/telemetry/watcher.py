@@ -62,31 +62,37 @@ class Watcher:
         """Say what a call has cost lately in CPU time, relayed ones among them."""
         return self.past.lately().cpu_s_per_call
 
-    @harmless
     def began(self, request: Asked) -> None:
         """Count nothing yet."""
 
     @harmless
     def ended(self, request: Asked, *, gone: bool) -> None:
         """Count a request by what became of it."""
-        self.past.note(self.clock.seconds())
-        status = CLIENT_LEFT if gone else str(request.code)
+        now = self.clock.seconds()
+        self.past.note(now)
+        route = request.route
         if request.is_relayed:
-            self._totals.relayed += 1
-            route = request.path.decode() if request.path in KNOWN else "other"
-            self.metrics.relayed[route, status].inc()
-        elif request.route is not None:
-            self._call_ended(request, request.route, status)
+            self._relayed(request, CLIENT_LEFT if gone else str(request.code))
+        elif route is not None and gone:
+            self._left(route)
+        elif route is not None:
+            self._answered(route, request.code, now - request.began_at)
 
-    def _call_ended(self, request: Asked, route: str, status: str) -> None:
+    def _relayed(self, request: Asked, status: str) -> None:
+        self._totals.relayed += 1
+        route = request.path.decode() if request.path in KNOWN else "other"
+        self.metrics.relayed[route, status].inc()
+
+    def _left(self, route: str) -> None:
         self._totals.calls += 1
-        self.metrics.calls[route, status].inc()
-        if status == CLIENT_LEFT:
-            self._totals.cancelled += 1
-            self.metrics.cancellations[(route,)].inc()
-            return
-        self._totals.errors += request.code >= BAD_REQUEST
-        took_s = self.clock.seconds() - request.began_at
+        self._totals.cancelled += 1
+        self.metrics.calls[route, CLIENT_LEFT].inc()
+        self.metrics.cancellations[(route,)].inc()
+
+    def _answered(self, route: str, code: int, took_s: float) -> None:
+        self._totals.calls += 1
+        self._totals.errors += code >= BAD_REQUEST
+        self.metrics.calls[route, str(code)].inc()
         self.metrics.call_seconds.of(route).observe(took_s)
 
     @harmless
