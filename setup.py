@@ -8,7 +8,6 @@ HERE = Path(__file__).parent
 
 REQUIRED = [
     "attrs>=23.2",
-    "hyperlink>=21.0.0",
     "klein>=24.8",
     "msgspec>=0.19",
     "prometheus-client>=0.22",

@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 __all__ = [
     "IDLE_S",
+    "ToTheLetter",
     "make_agent",
     "make_pool",
     "make_treq",
@@ -97,7 +98,7 @@ def make_pool(reactor: Any, max_connections: int) -> HTTPConnectionPool:
     return pool
 
 
-class _ToTheLetter(Agent):
+class ToTheLetter(Agent):
     """
     An agent that asks for the path it is given.
 
@@ -123,7 +124,7 @@ def make_agent(
     reactor: Any, pool: HTTPConnectionPool, connect_timeout_s: float
 ) -> Agent:
     """Make the agent that opens connections to the upstream."""
-    return _ToTheLetter(reactor, pool=pool, connectTimeout=connect_timeout_s)
+    return ToTheLetter(reactor, pool=pool, connectTimeout=connect_timeout_s)
 
 
 @implementer(IAgent)

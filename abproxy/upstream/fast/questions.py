@@ -1,5 +1,5 @@
 """
-How a request is written: byte for byte as treq and Twisted write it.
+How a request is written: byte for byte as Twisted's agent writes it.
 
 The heads of batches are nearly always the same but for the length, so each is
 made once and remembered.  What must not be in a head Twisted takes out of it,
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from attrs import define, field
-from hyperlink import EncodedURL
 from twisted.internet.abstract import isIPv6Address
 from twisted.web._newclient import Request
 from twisted.web.client import URI
@@ -35,9 +34,13 @@ ANNOUNCING = frozenset({b"POST", b"PUT"})
 
 
 def uri_of(url: str) -> URI:
-    """Read *url* as treq does, which encodes what may not stand in one."""
-    encoded = EncodedURL.from_text(url).to_uri().to_text().encode("ascii")
-    uri: URI = URI.fromBytes(encoded)
+    """
+    Take *url* apart, to the letter.
+
+    treq would also write what should not stand in a URL in another way, and
+    refuse host names that DNS does not know, like those with an underscore.
+    """
+    uri: URI = URI.fromBytes(url.encode("ascii"))
     return uri
 
 
