@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
+from rawdoubles import Peer, turn
+from rawdoubles import street as raw_street
 from sockets import street, together
 
 from bench.breakable import Traits
@@ -105,3 +107,35 @@ async def test_an_answer_that_is_no_http_is_asked_for_again(client: str) -> None
 
         assert [answers[0].is_for(["a"]), answers[1].is_for(["b"])] == [True, True]
         await here.comes_to_rest()
+
+
+@pytest.mark.parametrize("client", ["fast", "treq"])
+@pytest.mark.parametrize("later", [False, True])
+@ensureDeferred
+async def test_an_answer_that_nobody_asked_for_is_nobodys(
+    *, later: bool, client: str
+) -> None:
+    """Right behind another answer or after a while: the next caller gets its own."""
+    rows = [b"[[1]]", b"[[2]]"]
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+
+    def answer(peer: Peer) -> None:
+        peer.transport.write(head + rows.pop(0) + (b"" if later else stale))
+
+    stale = head + b"[[9]]"
+    here = await raw_street(upstream_client=client)
+    here.server.asked = answer
+    caller = await here.client()
+    post = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    call = post + b'Content-Length: 14\r\n\r\n{"inputs":"a"}'
+
+    caller.send(call)
+    await caller.until(b"[[1]]")
+    here.server.peers[0].transport.write(stale)
+    await turn()
+    caller.send(call)
+    await caller.until(b"[[2]]")
+
+    assert b"[[9]]" not in caller.received
+    assert len(here.server.peers) == 2
+    await here.close()
