@@ -17,7 +17,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.web.client import HTTPConnectionPool
 
 from abproxy.batching.departures import Departures
 from abproxy.lifetime import Lifetime
@@ -73,7 +72,9 @@ class ProxyService(Lifetime):
 
     departures: Departures
     discovery: Discovery
-    pool: HTTPConnectionPool
+    close_idle: Callable[[], Deferred[Any]]
+    """Close the connections to the upstream that nobody uses."""
+
     reload: Callable[[], None]
     watch: Watch
     verdict: Callable[[], Verdict]
@@ -154,16 +155,11 @@ class ProxyService(Lifetime):
         await self._drain()
         self.discovery.stop()
         self.departures.stop()
-        await self._close_pool()
+        await self.close_idle()
         if self.model is not None:
             await self.model.stop()
         await self.watch.stop()
         self.signals.restore()
-
-    async def _close_pool(self) -> None:
-        closed: Deferred[None] | None = self.pool.closeCachedConnections()
-        if closed is not None:
-            await closed
 
     async def _drain(self) -> None:
         self._log.info("Draining {n} calls", n=len(self.site.requests))

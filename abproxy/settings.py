@@ -182,8 +182,16 @@ class Settings:
         readers.yes_or_no,
         True,
         "true or false",
-        "whether answers on the express way are written in the same turn, where the "
-        "connection takes them",
+        "whether batches, and answers on the express way, are written in the same "
+        "turn, where the connection takes them",
+    )
+    upstream_client: str = _setting(
+        "upstream-client",
+        readers.one_of("fast", "treq"),
+        "fast",
+        "fast or treq",
+        "what speaks to the inference server for batches: a client of our own, which "
+        "costs less and gives the same replies, or treq, which https:// takes anyway",
     )
     connect_patience_s: float = _setting(
         "connect-patience",

@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import frozen
 from treq.client import HTTPClient
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 
@@ -29,6 +30,7 @@ from abproxy.dialects.routes import may_be_batched
 from abproxy.embedded.child import ModelChild, make_child
 from abproxy.embedded.installed import require
 from abproxy.limits import limits_for
+from abproxy.messages import Send
 from abproxy.reloading import Reloading
 from abproxy.service import Gate, ProxyService
 from abproxy.settings import Settings
@@ -38,6 +40,8 @@ from abproxy.upstream.client import TreqUpstream
 from abproxy.upstream.condition import Condition
 from abproxy.upstream.counting import TokenCounter
 from abproxy.upstream.discovery import Discovery
+from abproxy.upstream.fast.idle import Idle
+from abproxy.upstream.fast.upstream import FastUpstream, is_plain, make_endpoint
 from abproxy.upstream.info import Facts
 from abproxy.watching import Rooms, Watch, make_watch, show_surface
 from abproxy.web.app import Door, refusal
@@ -48,7 +52,7 @@ from abproxy.web.rates import Rates
 from abproxy.web.receiving import Receiving
 from abproxy.web.relay import Relay
 from abproxy.web.site import DoorLimits, DoorSite
-from abproxy.writing import write_at_once, write_later
+from abproxy.writing import Write, write_at_once, write_later
 
 __all__ = ["wire"]
 
@@ -58,11 +62,17 @@ class _Way:
     """The way to the upstream."""
 
     pool: HTTPConnectionPool
+    idle: Idle
     agent: IAgent
     http: HTTPClient
     model: ModelChild | None
     base_url: str
     condition: Condition
+
+    def close_idle(self) -> Deferred[Any]:
+        """Close the connections that nobody uses; fires when they are closed."""
+        pool = maybeDeferred(self.pool.closeCachedConnections)
+        return gatherResults([pool, self.idle.close()])
 
 
 def wire(
@@ -149,7 +159,7 @@ def _furnish(
         verdict=status.verdict,
         departures=departures,
         discovery=discovery,
-        pool=way.pool,
+        close_idle=way.close_idle,
         model=way.model,
         upstream_url=way.base_url,
         drain_timeout_s=settings.drain_timeout_s,
@@ -167,6 +177,7 @@ def _way_upstream(settings: Settings, reactor: Any) -> _Way:
     base_url = model.url if model else settings.upstream_url
     return _Way(
         pool=pool,
+        idle=Idle(reactor, budget),
         agent=agent,
         http=http,
         model=model,
@@ -176,19 +187,33 @@ def _way_upstream(settings: Settings, reactor: Any) -> _Way:
 
 
 def _discovery(settings: Settings, reactor: Any, way: _Way) -> Discovery:
-    upstream = TreqUpstream(
-        http=way.http,
-        base_url=way.base_url,
-        clock=reactor,
-        timeout_s=settings.upstream_timeout_s,
-        max_answer_bytes=settings.max_answer_bytes,
-        forget_idle=way.pool.closeCachedConnections,
-    )
     return Discovery(
-        send=way.condition.following(upstream.send),
+        send=way.condition.following(_send(settings, reactor, way)),
         credentials=credentials_for(settings),
         clock=reactor,
     )
+
+
+def _send(settings: Settings, reactor: Any, way: _Way) -> Send:
+    about: dict[str, Any] = {
+        "base_url": way.base_url,
+        "clock": reactor,
+        "timeout_s": settings.upstream_timeout_s,
+        "max_answer_bytes": settings.max_answer_bytes,
+        "forget_idle": way.close_idle,
+    }
+    if settings.upstream_client == "treq" or not is_plain(way.base_url):
+        return TreqUpstream(http=way.http, **about).send
+    return FastUpstream(
+        endpoint=make_endpoint(reactor, way.base_url, settings.connect_timeout_s),
+        idle=way.idle,
+        write=_write(settings),
+        **about,
+    ).send
+
+
+def _write(settings: Settings) -> Write:
+    return write_at_once if settings.write_at_once else write_later
 
 
 def _batching(
@@ -271,6 +296,5 @@ def _site(settings: Settings, reactor: Any, door: Door) -> DoorSite:
     )
     site.observer = door.observer
     if settings.express:
-        write = write_at_once if settings.write_at_once else write_later
-        site.open_express(Express(door=door, write=write))
+        site.open_express(Express(door=door, write=_write(settings)))
     return site

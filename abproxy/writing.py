@@ -15,7 +15,7 @@ from typing import Any
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.tcp import Client, Connection, Server
 
-__all__ = ["Write", "write_at_once", "write_later"]
+__all__ = ["Write", "has_unsent", "write_at_once", "write_later"]
 
 Write = Callable[[Any, bytes], None]
 """Write some bytes to a transport."""
@@ -65,6 +65,13 @@ def _send(line: socket, data: bytes) -> int:
         return 0  # no room, or nobody there: Twisted meets the same
 
 
+def has_unsent(transport: Any) -> bool:
+    """Whether something is written that the socket has not taken yet."""
+    return isinstance(transport, _PLAIN) and bool(
+        transport.dataBuffer or transport._tempDataBuffer  # noqa: SLF001
+    )
+
+
 def _is_clear(transport: Any) -> bool:
     return (
         isinstance(transport, _PLAIN)
@@ -74,6 +81,5 @@ def _is_clear(transport: Any) -> bool:
         and not transport._writeDisconnecting  # noqa: SLF001
         and not transport._writeDisconnected  # noqa: SLF001
         and not transport._aborting  # noqa: SLF001
-        and not transport.dataBuffer
-        and not transport._tempDataBuffer  # noqa: SLF001
+        and not has_unsent(transport)
     )

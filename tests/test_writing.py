@@ -10,7 +10,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 
-from abproxy.writing import write_at_once, write_later
+from abproxy.writing import has_unsent, write_at_once, write_later
 
 MUCH = b"x" * (8 << 20)
 
@@ -142,3 +142,23 @@ def test_whatever_is_no_plain_connection_is_written_to_as_usual() -> None:
     write_at_once(transport, b"hello")
 
     assert transport.value() == b"hello"
+
+
+def test_what_the_socket_has_not_taken_is_unsent(line: Line) -> None:
+    """Until it has, to the last byte."""
+    before = has_unsent(line.ours)
+    write_at_once(line.ours, MUCH)
+    meanwhile = has_unsent(line.ours)
+    while line.waits_for_room:
+        line.read()
+        line.turn()
+
+    assert (before, meanwhile, has_unsent(line.ours)) == (False, True, False)
+
+
+def test_of_others_nobody_knows_what_is_unsent() -> None:
+    """They are taken at their word."""
+    transport = StringTransport()
+    transport.write(b"hello")
+
+    assert not has_unsent(transport)

@@ -23,7 +23,15 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-__all__ = ["make_agent", "make_pool", "make_treq"]
+__all__ = [
+    "IDLE_S",
+    "ToTheLetter",
+    "make_agent",
+    "make_pool",
+    "make_treq",
+    "target_of",
+    "without_named",
+]
 
 IDLE_S = 15
 """
@@ -45,10 +53,11 @@ class _Connection(HTTP11ClientProtocol):
     def request(self, request: Any) -> Deferred[IResponse]:
         """Send *request*; fires with the response when its head is here."""
         response: Deferred[IResponse] = super().request(request)
-        return response.addCallback(_without_named, self._parser)
+        return response.addCallback(without_named, self._parser)
 
 
-def _without_named(response: IResponse, parser: Any) -> IResponse:
+def without_named(response: IResponse, parser: Any) -> IResponse:
+    """Take off *response* what its *parser* has read to be about the connection."""
     lines = parser.connHeaders.getRawHeaders(b"Connection", [])
     named = {token.strip().lower() for line in lines for token in line.split(b",")}
     for name, _ in list(response.headers.getAllRawHeaders()):
@@ -89,7 +98,7 @@ def make_pool(reactor: Any, max_connections: int) -> HTTPConnectionPool:
     return pool
 
 
-class _ToTheLetter(Agent):
+class ToTheLetter(Agent):
     """
     An agent that asks for the path it is given.
 
@@ -100,11 +109,12 @@ class _ToTheLetter(Agent):
     def _requestWithEndpoint(self, *request: Any) -> Deferred[IResponse]:  # noqa: N802
         key, endpoint, method, uri, headers, body, _ = request
         return super()._requestWithEndpoint(
-            key, endpoint, method, uri, headers, body, _target_of(uri)
+            key, endpoint, method, uri, headers, body, target_of(uri)
         )
 
 
-def _target_of(uri: URI) -> bytes:
+def target_of(uri: URI) -> bytes:
+    """Say what stands in the request line for *uri*."""
     params = b";" + uri.params if uri.params else b""
     query = b"?" + uri.query if uri.query else b""
     return (uri.path + params + query) or b"/"
@@ -114,7 +124,7 @@ def make_agent(
     reactor: Any, pool: HTTPConnectionPool, connect_timeout_s: float
 ) -> Agent:
     """Make the agent that opens connections to the upstream."""
-    return _ToTheLetter(reactor, pool=pool, connectTimeout=connect_timeout_s)
+    return ToTheLetter(reactor, pool=pool, connectTimeout=connect_timeout_s)
 
 
 @implementer(IAgent)

@@ -16,7 +16,7 @@ from twisted.web.iweb import IResponse
 
 from abproxy.errors import UpstreamBroken
 
-__all__ = ["collect"]
+__all__ = ["collect", "too_long"]
 
 
 _DONE = Failure(ResponseDone())
@@ -38,8 +38,7 @@ class _Body(Protocol):
             self.chunks.append(data)
         elif not self.done.called:
             self._give_up(self.done)
-            message = f"the inference server's answer is over {self.max_bytes} bytes"
-            self.done.errback(UpstreamBroken(message))
+            self.done.errback(too_long(self.max_bytes))
 
     def connectionLost(self, reason: Failure = _DONE) -> None:
         if self.done.called:
@@ -56,6 +55,11 @@ class _Body(Protocol):
         transport: ITransport | None = self.transport
         if transport is not None:
             transport.loseConnection()
+
+
+def too_long(max_bytes: int) -> UpstreamBroken:
+    """Say that an answer is over *max_bytes*."""
+    return UpstreamBroken(f"the inference server's answer is over {max_bytes} bytes")
 
 
 def collect(response: IResponse, max_bytes: int) -> Deferred[bytes]:

@@ -20,7 +20,7 @@ from abproxy.headers import end_to_end
 from abproxy.messages import Outgoing, Reply
 from abproxy.upstream.body import collect
 
-__all__ = ["HTTPRequester", "TreqUpstream"]
+__all__ = ["HTTPRequester", "TreqUpstream", "reply_of"]
 
 
 def _received(response: IResponse) -> Iterator[tuple[bytes, Sequence[bytes]]]:
@@ -32,6 +32,16 @@ def _received(response: IResponse) -> Iterator[tuple[bytes, Sequence[bytes]]]:
     for name, values in response.headers.getAllRawHeaders():
         if values != [b""] or name.lower() != b"content-encoding":
             yield name, values
+
+
+def reply_of(response: IResponse, body: bytes) -> Reply:
+    """Make a reply of a *response* as Twisted has read it."""
+    return Reply(
+        status=response.code,
+        reason=response.phrase,
+        headers=end_to_end(_received(response)),
+        body=body,
+    )
 
 
 class HTTPRequester(Protocol):
@@ -93,12 +103,7 @@ class TreqUpstream:
             if isinstance(told, ConnectionBroken):
                 self.forget_idle()
             raise told from error
-        return Reply(
-            status=response.code,
-            reason=response.phrase,
-            headers=end_to_end(_received(response)),
-            body=body,
-        )
+        return reply_of(response, body)
 
 
 def _given_up_at_will(work: Deferred[Reply]) -> Deferred[Reply]:

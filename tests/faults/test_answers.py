@@ -1,7 +1,11 @@
 """What callers get of an upstream whose answers are wrong, or come in half."""
 
+from typing import Any
+
 import pytest
 from pytest_twisted import ensureDeferred
+from rawdoubles import Peer, turn
+from rawdoubles import street as raw_street
 from sockets import street, together
 
 from bench.breakable import Traits
@@ -49,14 +53,16 @@ async def test_a_broken_answer_to_one_part_is_a_502_for_the_whole_call(
 ANSWER = Answer(body=b"[%b,%b]" % (spell("a", 1), spell("b", 1)))
 
 
+@pytest.mark.parametrize("client", ["fast", "treq"])
 @pytest.mark.parametrize("chunked", [False, True])
 @ensureDeferred
 async def test_a_connection_cut_at_any_byte_is_never_a_wrong_answer(
-    *, chunked: bool
+    *, chunked: bool, client: str
 ) -> None:
     """What does not arrive whole is asked for again, and nobody sees a piece."""
     traits = Traits(dimensions=1, chunked=chunked)
-    async with street(traits, max_wait_ms=1000, max_batch_calls=2) as here:
+    batches: dict[str, Any] = {"max_wait_ms": 1000, "max_batch_calls": 2}
+    async with street(traits, upstream_client=client, **batches) as here:
         one, two = await here.crowd(2)
 
         for at in range(len(ANSWER.to_bytes(chunked=chunked))):
@@ -68,14 +74,16 @@ async def test_a_connection_cut_at_any_byte_is_never_a_wrong_answer(
         await here.comes_to_rest()
 
 
+@pytest.mark.parametrize("client", ["fast", "treq"])
 @pytest.mark.parametrize("chunked", [False, True])
 @ensureDeferred
 async def test_a_lone_answer_cut_at_any_byte_is_never_passed_on(
-    *, chunked: bool
+    *, chunked: bool, client: str
 ) -> None:
     """The upstream's own bytes reach a caller whole, or not at all."""
     whole = Answer(body=b"[%b]" % spell("a", 1))
-    async with street(Traits(dimensions=1, chunked=chunked)) as here:
+    traits = Traits(dimensions=1, chunked=chunked)
+    async with street(traits, upstream_client=client) as here:
         [caller] = await here.crowd(1)
 
         for at in range(len(whole.to_bytes(chunked=chunked))):
@@ -86,10 +94,12 @@ async def test_a_lone_answer_cut_at_any_byte_is_never_passed_on(
         await here.comes_to_rest()
 
 
+@pytest.mark.parametrize("client", ["fast", "treq"])
 @ensureDeferred
-async def test_an_answer_that_is_no_http_is_asked_for_again() -> None:
+async def test_an_answer_that_is_no_http_is_asked_for_again(client: str) -> None:
     """Something else may have answered there for a moment."""
-    async with street(max_wait_ms=1000, max_batch_calls=2) as here:
+    batches: dict[str, Any] = {"max_wait_ms": 1000, "max_batch_calls": 2}
+    async with street(upstream_client=client, **batches) as here:
         one, two = await here.crowd(2)
         here.upstream.break_("no-http")
 
@@ -97,3 +107,35 @@ async def test_an_answer_that_is_no_http_is_asked_for_again() -> None:
 
         assert [answers[0].is_for(["a"]), answers[1].is_for(["b"])] == [True, True]
         await here.comes_to_rest()
+
+
+@pytest.mark.parametrize("client", ["fast", "treq"])
+@pytest.mark.parametrize("later", [False, True])
+@ensureDeferred
+async def test_an_answer_that_nobody_asked_for_is_nobodys(
+    *, later: bool, client: str
+) -> None:
+    """Right behind another answer or after a while: the next caller gets its own."""
+    rows = [b"[[1]]", b"[[2]]"]
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+
+    def answer(peer: Peer) -> None:
+        peer.transport.write(head + rows.pop(0) + (b"" if later else stale))
+
+    stale = head + b"[[9]]"
+    here = await raw_street(upstream_client=client)
+    here.server.asked = answer
+    caller = await here.client()
+    post = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    call = post + b'Content-Length: 14\r\n\r\n{"inputs":"a"}'
+
+    caller.send(call)
+    await caller.until(b"[[1]]")
+    here.server.peers[0].transport.write(stale)
+    await turn()
+    caller.send(call)
+    await caller.until(b"[[2]]")
+
+    assert b"[[9]]" not in caller.received
+    assert len(here.server.peers) == 2
+    await here.close()

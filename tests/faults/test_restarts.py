@@ -39,11 +39,14 @@ def _all_ask(callers: list[Caller], seconds: float) -> Any:
     )
 
 
+@pytest.mark.parametrize("client", ["fast", "treq"])
 @ensureDeferred
-async def test_a_query_of_death_costs_its_sender_an_error_and_nobody_else() -> None:
+async def test_a_query_of_death_costs_its_sender_an_error_and_nobody_else(
+    client: str,
+) -> None:
     """Two hundred neighbours are answered, though the upstream dies three times."""
     traits = Traits(ms=2, workers=2, restart_s=0.2)
-    async with street(traits) as here:
+    async with street(traits, upstream_client=client) as here:
         callers = await here.crowd(200)
         mortal = await here.caller()
 
@@ -57,10 +60,11 @@ async def test_a_query_of_death_costs_its_sender_an_error_and_nobody_else() -> N
         await here.comes_to_rest()
 
 
+@pytest.mark.parametrize("client", ["fast", "treq"])
 @ensureDeferred
-async def test_a_restart_under_load_is_an_error_for_nobody() -> None:
+async def test_a_restart_under_load_is_an_error_for_nobody(client: str) -> None:
     """Calls wait for the upstream to come back, and are sent again."""
-    async with street(Traits(ms=5, workers=4)) as here:
+    async with street(Traits(ms=5, workers=4), upstream_client=client) as here:
         callers = await here.crowd(100)
 
         asked = _all_ask(callers, 2)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from gzip import compress
 from typing import Any
 
+import pytest
 import pytest_twisted
 from attrs import define
 from rawdoubles import Peer, Server, answering, turn
@@ -11,12 +12,14 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.logger import capturedLogs
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import HTTPConnectionPool
 
 from abproxy.errors import CannotConnect, ConnectionBroken
 from abproxy.messages import Outgoing
 from abproxy.upstream.agent import make_agent, make_pool, make_treq
 from abproxy.upstream.client import TreqUpstream
+from abproxy.upstream.fast.idle import Idle
+from abproxy.upstream.fast.upstream import FastUpstream, make_endpoint
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
 WHOLE = HEAD + b"\r\n[[1]]"
@@ -26,34 +29,49 @@ WHOLE = HEAD + b"\r\n[[1]]"
 class Way:
     """A server and the way there."""
 
+    client: str
     server: Server
     port: Any
     pool: HTTPConnectionPool
-    agent: Agent
+    idle: Idle
 
-    def send(self) -> Deferred[Any]:
-        upstream = TreqUpstream(
-            http=make_treq(self.agent),
-            base_url=f"http://127.0.0.1:{self.port.getHost().port}",
-            clock=reactor,
-            timeout_s=10,
-            max_answer_bytes=1000,
-        )
-        return upstream.send(Outgoing(path=b"/embed", headers=(), body=b"{}"))
+    def send(self, body: bytes = b"{}") -> Deferred[Any]:
+        url = f"http://127.0.0.1:{self.port.getHost().port}"
+        about: dict[str, Any] = {
+            "base_url": url,
+            "clock": reactor,
+            "timeout_s": 10,
+            "max_answer_bytes": 1000,
+        }
+        upstream: TreqUpstream | FastUpstream
+        if self.client == "treq":
+            http = make_treq(make_agent(reactor, self.pool, 5))
+            upstream = TreqUpstream(http=http, **about)
+        else:
+            endpoint = make_endpoint(reactor, url, 5)
+            upstream = FastUpstream(endpoint=endpoint, idle=self.idle, **about)
+        return upstream.send(Outgoing(path=b"/embed", headers=(), body=body))
+
+
+@pytest.fixture(params=["fast", "treq"])
+def client(request: pytest.FixtureRequest) -> str:
+    """Name a client: all is true of both."""
+    return str(request.param)
 
 
 @pytest_twisted.async_yield_fixture
-async def way() -> AsyncIterator[Way]:
+async def way(client: str) -> AsyncIterator[Way]:
     """Listen on a free port of this machine."""
     server = Server()
     port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(server)
-    pool = make_pool(reactor, max_connections=4)
-    yield Way(server, port, pool, make_agent(reactor, pool, 5))
+    pool, idle = make_pool(reactor, max_connections=4), Idle(reactor, 4)
+    yield Way(client, server, port, pool, idle)
     await maybeDeferred(port.stopListening)
     for peer in server.peers:
         peer.transport.abortConnection()
         await peer.lost
     await (pool.closeCachedConnections() or turn())
+    await idle.close()
 
 
 async def outcome(reply: Deferred[Any]) -> Any:
@@ -232,4 +250,40 @@ async def test_the_pool_says_nothing_in_the_log(way: Way) -> None:
     with capturedLogs() as logged:
         await way.send()
 
-    assert [event for event in logged if "HTTP11" in str(event)] == []
+    assert [event for event in logged if "onnection" in str(event)] == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_may_come_before_all_is_asked(way: Way) -> None:
+    """A server may refuse a body that it has not read, and close."""
+
+    def refuse(peer: Peer) -> None:
+        peer.transport.pauseProducing()
+        if len(way.server.peers) == 1:
+            refusal = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
+            peer.transport.write(refusal)
+
+    way.server.asked = refuse
+
+    reply = await way.send(b"x" * (16 << 20))
+
+    assert reply.status == 413
+    sent = way.send()
+    await turn()
+    assert len(way.server.peers) == 2
+    sent.cancel()
+    await outcome(sent)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_asked_arrives_whole(way: Way) -> None:
+    """Also if the socket does not take it all at once."""
+    body = bytes(range(256)) * (16 << 10)
+
+    def when_whole(peer: Peer) -> None:
+        if peer.received.endswith(b"\r\n\r\n" + body):
+            peer.transport.write(WHOLE)
+
+    way.server.asked = when_whole
+
+    assert (await way.send(body)).body == b"[[1]]"

@@ -1,0 +1,297 @@
+"""Whatever is answered, in whatever pieces: the same comes of it as with treq."""
+
+from collections.abc import Sequence
+from gzip import compress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from replay import Exchange, exchanges
+from upstreamdoubles import ask, fast, question, treq
+
+from abproxy.errors import ConnectionBroken, UpstreamBroken
+from abproxy.messages import Outgoing, Reply
+
+POSTED = [each for each in exchanges() if each.method == "POST"]
+BODY = b"[[1,2],[3,4]]"
+PACKED = compress(BODY, mtime=0)
+
+
+def chunked(body: bytes, size: int = 5) -> bytes:
+    """Write *body* in chunks."""
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in pieces)
+    return chunks + b"0\r\n\r\n"
+
+
+def head(*lines: bytes, status: bytes = b"HTTP/1.1 200 OK") -> bytes:
+    """Write a head."""
+    return b"\r\n".join([status, *lines, b"", b""])
+
+
+LENGTH = b"content-length: %d" % len(BODY)
+CHUNKED = b"transfer-encoding: chunked"
+NAMED = head(LENGTH, b"Connection: x-hop, close", b"X-Hop: 1", b"X-End: 1")
+ANSWERS = {
+    "length": head(b"content-type: application/json", LENGTH) + BODY,
+    "no body": head(b"Content-Length: 0"),
+    "chunks": head(CHUNKED) + chunked(BODY),
+    "chunks with more": head(CHUNKED) + b"5;a=b\r\n[[1,2\r\n0\r\nX-Trailer: 1\r\n\r\n",
+    "until it closes": head(b"X-A: 1") + BODY,
+    "until it closes, 1.0": head(status=b"HTTP/1.0 200 OK") + BODY,
+    "1.0": head(LENGTH, status=b"HTTP/1.0 200 OK") + BODY,
+    "no content": head(b"X-A: 1", status=b"HTTP/1.1 204 No Content"),
+    "not modified": head(LENGTH, status=b"HTTP/1.1 304 Not Modified"),
+    "no reason": head(LENGTH, status=b"HTTP/1.1 418") + BODY,
+    "interim": head(status=b"HTTP/1.1 100 Continue") * 2 + head(LENGTH) + BODY,
+    "hints": head(b"Link: x", status=b"HTTP/1.1 103 Early") + head(LENGTH) + BODY,
+    "packed": head(b"content-encoding: gzip", b"content-length: %d" % len(PACKED))
+    + PACKED,
+    "packed otherwise": head(b"content-encoding: br", LENGTH) + BODY,
+    "named": NAMED + BODY,
+    "kept": head(LENGTH, b"Connection: Keep-Alive", b"Keep-Alive: timeout=5") + BODY,
+    "grouped": head(b"Set-Cookie: a", b"x-a: 1", LENGTH, b"set-cookie: b") + BODY,
+    "spelled": head(b"etag: 1", b"WWW-authenticate: x", b"x-a:", LENGTH) + BODY,
+    "left out": head(b"TE: x", b"Trailers: 1", b"Host: h", b"Upgrade: 1", LENGTH)
+    + BODY,
+    "length twice": head(LENGTH, LENGTH) + BODY,
+    "length twice in one": head(b"Content-Length: 13, 13") + BODY,
+    "blanks": head(b"X-A: \t 1 \t", b"content-length:  13 ") + BODY,
+    "folded": head(b"X-A: 1", b"  2", LENGTH) + BODY,
+    "bare line feeds": b"HTTP/1.1 200 OK\nContent-Length: 13\n\n" + BODY,
+    "bare carriage return": head(b"X-A: 1\r2", LENGTH) + BODY,
+    "control characters": head(b"X-A: 1\x00\x0b2\xff", LENGTH) + BODY,
+}
+BROKEN = {
+    "no http": b"SSH-2.0-OpenSSH\r\n",
+    "two lengths": head(LENGTH, b"Content-Length: 12") + BODY,
+    "no number": head(b"Content-Length: 1x") + BODY,
+    "less than nothing": head(b"Content-Length: -1") + BODY,
+    "a sign": head(b"Content-Length: +13") + BODY,
+    "no colon": head(b"X-A", LENGTH) + BODY,
+    "no name": head(b": 1", LENGTH) + BODY,
+    "blank in a name": head(b"X-A : 1", LENGTH) + BODY,
+    "odd status": head(LENGTH, status=b"HTTP/1.1 2oo OK") + BODY,
+    "other coding": head(b"Transfer-Encoding: gzip, chunked") + chunked(BODY),
+    "odd chunk": head(CHUNKED) + b"5\r\n[[1,2x\r\n0\r\n\r\n",
+    "odd chunk size": head(CHUNKED) + b"-5\r\n[[1,2\r\n0\r\n\r\n",
+    "badly packed": head(b"Content-Encoding: gzip", LENGTH) + BODY,
+    "endless line": b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 20_000,
+}
+ALL = ANSWERS | BROKEN
+
+AGREED = [name for name in ALL if name != "badly packed"]
+"""treq takes an answer that cannot be unpacked for one without a body."""
+
+
+def _bytes(exchange: Exchange) -> bytes:
+    lines = [
+        f"{name}: {value}".encode()
+        for name, value in exchange.reply_headers
+        if name.lower() not in {"content-length", "transfer-encoding"}
+    ]
+    lines.append(b"content-length: %d" % len(exchange.reply_body))
+    status = f"HTTP/1.1 {exchange.status} {exchange.reason}".encode()
+    return head(*lines, status=status) + exchange.reply_body
+
+
+@pytest.mark.parametrize("exchange", POSTED, ids=[each.name for each in POSTED])
+def test_recorded_answers_are_the_same_replies(exchange: Exchange) -> None:
+    """Status, reason, header lines and body."""
+    answer = _bytes(exchange)
+    size = len(answer)
+    lines = [(name.encode(), value.encode()) for name, value in exchange.headers]
+    outgoing = question(*lines, path=exchange.path.encode(), body=exchange.body)
+
+    ours = ask(fast(size=size), [answer], outgoing)
+
+    assert isinstance(ours, Reply)
+    assert ours.body == exchange.reply_body
+    assert ours == ask(treq(size=size), [answer], outgoing)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("name", AGREED)
+def test_answers_of_every_kind_are_the_same_replies(name: str, *, ends: bool) -> None:
+    """Or the same errors, in the same words."""
+    assert ask(fast(), [ALL[name]], ends=ends) == ask(treq(), [ALL[name]], ends=ends)
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_good_answer_is_a_reply(name: str) -> None:
+    """So that both clients do not agree on nothing."""
+    assert isinstance(ask(fast(), [ANSWERS[name]], ends=True), Reply)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_answer_is_a_broken_connection(name: str) -> None:
+    """Which is closed, whatever else may come of it."""
+    client = fast()
+
+    kind, _ = ask(client, [BROKEN[name]], ends=True)
+
+    assert kind is ConnectionBroken
+    assert client.ends.last.is_given_up
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_cut_anywhere_both_clients_say_the_same(name: str) -> None:
+    """Half an answer is none, except where its end is the connection's."""
+    answer = ALL[name][:200]
+    cuts = [[answer[:at]] for at in range(len(answer))]
+
+    ours = [ask(fast(), cut, ends=True) for cut in cuts]
+
+    assert ours == [ask(treq(), cut, ends=True) for cut in cuts]
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_pieces_do_not_matter(name: str) -> None:
+    """Every way to cut it in two, and byte by byte."""
+    answer = ANSWERS[name]
+    whole = ask(fast(), [answer], ends=True)
+    ways = [[answer[:at], answer[at:]] for at in range(len(answer))]
+    ways.append([answer[at : at + 1] for at in range(len(answer))])
+
+    assert [ask(fast(), way, ends=True) for way in ways] == [whole] * len(ways)
+
+
+def pieces(data: st.DataObject, answer: bytes) -> Sequence[bytes]:
+    """Draw how *answer* is cut."""
+    cuts = data.draw(st.lists(st.integers(0, len(answer)), max_size=4).map(sorted))
+    ends = [*cuts, len(answer)]
+    return [answer[a:b] for a, b in zip([0, *cuts], ends, strict=True)]
+
+
+statuses = st.sampled_from(
+    [b"HTTP/1.1 200 OK"] * 4
+    + [b"HTTP/1.1 %d X" % code for code in (100, 103, 204, 304, 413, 500, 99, 2000)]
+    + [b"HTTP/1.0 200 OK", b"HTTP/1.1 200", b"HTTP/1.1  200 OK", b"HTTP/2 200", b""]
+)
+lines = st.one_of(
+    st.sampled_from(
+        [
+            LENGTH,
+            CHUNKED,
+            b"Content-Length: 0",
+            b"Content-Length: 5",
+            b"Content-Length: 13, 13",
+            b"CONTENT-LENGTH:13",
+            b"Connection: close",
+            b"Connection: keep-alive, x-a",
+            b"connection: Keep-Alive",
+            b"Content-Encoding: identity",
+            b"Content-Encoding:",
+            b"Keep-Alive: timeout=5",
+            b"X-A: 1",
+            b"x-a: 2 ",
+            b"x-b:\t",
+            b" folded",
+            b"\x0bX-C: 1",
+            b"X-\xc4: 1",
+            b"no colon",
+            b"",
+        ]
+    ),
+    st.binary(max_size=6),
+)
+line_ends = st.sampled_from([b"\r\n"] * 9 + [b"\n", b"\r", b"\n\r"])
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> bytes:
+    """Draw an answer, good or bad."""
+    drawn = [draw(statuses), *draw(st.lists(lines, max_size=4)), b""]
+    end = draw(line_ends)
+    body = draw(st.sampled_from([BODY, chunked(BODY), b"", BODY[:5]]))
+    return end.join([*drawn, b""]) + body
+
+
+def _has_two_framings(answer: bytes) -> bool:
+    told = answer.lower()
+    return b"content-length" in told and b"transfer-encoding" in told
+
+
+@given(answer=answers(), ends=st.booleans(), data=st.data())
+def test_whatever_is_answered_both_clients_agree(
+    answer: bytes, *, ends: bool, data: st.DataObject
+) -> None:
+    """Except on two framings, of which we want none."""
+    ours = ask(fast(), pieces(data, answer), ends=ends)
+
+    theirs = ask(treq(), [answer], ends=ends)
+
+    assert ours == theirs or (_has_two_framings(answer) and _is_broken(ours))
+
+
+def _is_broken(told: Any) -> bool:
+    return isinstance(told, tuple) and told[0] is ConnectionBroken
+
+
+@pytest.mark.parametrize("body", [chunked(BODY), BODY])
+def test_a_length_and_chunks_together_are_neither(body: bytes) -> None:
+    """Others on the way may have seen another end; treq takes the chunks."""
+    client = fast()
+
+    kind, said = ask(client, [head(LENGTH, CHUNKED) + body])
+
+    assert kind is ConnectionBroken
+    assert "a length and chunks" in said
+    assert client.ends.last.is_given_up
+
+
+def test_another_protocol_is_refused() -> None:
+    """Nobody has asked for one; with treq it would be waited for in vain."""
+    client = fast()
+    switching = head(b"Upgrade: x", status=b"HTTP/1.1 101 Switching Protocols")
+
+    kind, said = ask(client, [switching])
+
+    assert kind is ConnectionBroken
+    assert "another protocol" in said
+    assert client.ends.last.is_given_up
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        head(LENGTH) + BODY,
+        head(CHUNKED) + chunked(BODY),
+        head() + BODY,
+        head(b"Content-Encoding: gzip", b"Content-Length: %d" % len(PACKED)) + PACKED,
+    ],
+)
+def test_an_answer_over_the_limit_is_refused(answer: bytes) -> None:
+    """However it is told where it ends, and however it is packed."""
+    client = fast(size=12)
+
+    told = ask(client, [answer])
+
+    assert told == (UpstreamBroken, "the inference server's answer is over 12 bytes")
+    assert told == ask(treq(size=12), [answer])
+    assert client.ends.last.is_given_up
+
+
+def test_an_answer_of_just_the_limit_is_taken() -> None:
+    """The limit itself is allowed."""
+    assert ask(fast(size=13), [head(LENGTH) + BODY]).body == BODY
+
+
+def test_an_answer_that_is_too_long_is_not_waited_for() -> None:
+    """Its head says enough."""
+    kind, _ = ask(fast(size=12), [head(LENGTH)])
+
+    assert kind is UpstreamBroken
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"GET"])
+def test_other_methods_are_answered_as_well(method: bytes) -> None:
+    """An answer to HEAD has a length, but no body."""
+    outgoing: Outgoing = question(method=method, body=b"")
+    answer = head(LENGTH) + (BODY if method == b"GET" else b"")
+
+    ours = ask(fast(), [answer], outgoing)
+
+    assert isinstance(ours, Reply)
+    assert ours == ask(treq(), [answer], outgoing)

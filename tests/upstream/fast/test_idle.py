@@ -1,0 +1,148 @@
+"""Connections that have nothing to do."""
+
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from abproxy.upstream.agent import IDLE_S
+from abproxy.upstream.fast.idle import Idle
+
+
+@define(eq=False)
+class Idler:
+    """A connection that closes when the test says so."""
+
+    closed: Deferred[None] = field(factory=Deferred)
+    is_told_to_leave: bool = False
+
+    def ask(self, exchange: Any) -> None:
+        """Be never asked."""
+
+    def leave(self) -> Deferred[None]:
+        self.is_told_to_leave = True
+        return self.closed
+
+
+def idle_with(count: int, most: int = 9) -> tuple[Clock, Idle, list[Idler]]:
+    """Put some away, a second after each other."""
+    clock = Clock()
+    idle = Idle(clock, most)
+    idlers = [Idler() for _ in range(count)]
+    for idler in idlers:
+        idle.put(idler)
+        clock.advance(1)
+    return clock, idle, idlers
+
+
+def left(idlers: list[Idler]) -> list[bool]:
+    """Tell which of them were told to leave."""
+    return [idler.is_told_to_leave for idler in idlers]
+
+
+def test_the_newest_is_used_first() -> None:
+    """It is the least likely to be closed."""
+    _, idle, (one, two, three) = idle_with(3)
+
+    assert [idle.take() for _ in range(4)] == [three, two, one, None]
+
+
+def test_one_that_is_put_back_is_the_newest() -> None:
+    """However long it is known."""
+    _, idle, (one, two) = idle_with(2)
+    idle.take()
+    idle.take()
+
+    idle.put(two)
+    idle.put(one)
+
+    assert idle.take() is one
+
+
+def test_one_that_was_closed_is_not_used() -> None:
+    """The server may close it at any time."""
+    _, idle, (one, two) = idle_with(2)
+
+    idle.remove(two)
+    idle.remove(Idler())
+
+    assert [idle.take(), idle.take()] == [one, None]
+
+
+def test_each_is_closed_when_its_time_is_over() -> None:
+    """Not a second earlier, and the newer ones later."""
+    clock, _, idlers = idle_with(3)
+
+    clock.advance(IDLE_S - 3.5)
+    before = left(idlers)
+    seen = []
+    for _ in range(3):
+        clock.advance(1)
+        seen.append(left(idlers))
+
+    assert before == [False, False, False]
+    assert seen == [[True, False, False], [True, True, False], [True, True, True]]
+
+
+def test_one_that_was_used_meanwhile_begins_anew() -> None:
+    """It is idle since its last answer."""
+    clock, idle, (one,) = idle_with(1)
+    clock.advance(IDLE_S - 2)
+    idle.take()
+    idle.put(one)
+
+    clock.advance(IDLE_S - 0.5)
+    early = one.is_told_to_leave
+    clock.advance(0.5)
+
+    assert (early, one.is_told_to_leave) == (False, True)
+
+
+def test_one_timer_watches_over_all() -> None:
+    """And none when there is nothing to watch over."""
+    clock, idle, _ = idle_with(3)
+    timers = len(clock.getDelayedCalls())
+
+    while idle.take() is not None:
+        pass
+    clock.advance(IDLE_S)
+
+    assert timers == 1
+    assert not clock.getDelayedCalls()
+
+
+def test_the_oldest_makes_room() -> None:
+    """As many are kept as can be busy at once."""
+    _, idle, idlers = idle_with(3, most=2)
+
+    assert left(idlers) == [True, False, False]
+    assert [idle.take() for _ in range(3)] == [idlers[2], idlers[1], None]
+
+
+def test_closing_waits_until_all_are_closed() -> None:
+    """Nothing is left open, and no timer."""
+    clock, idle, idlers = idle_with(2)
+    closed: list[None] = []
+
+    idle.close().addCallback(closed.append)
+    idlers[0].closed.callback(None)
+    early = list(closed)
+    idlers[1].closed.callback(None)
+
+    assert left(idlers) == [True, True]
+    assert (early, closed) == ([], [None])
+    assert idle.take() is None
+    assert not clock.getDelayedCalls()
+
+
+def test_it_can_be_used_after_closing() -> None:
+    """A server that broke a connection may be back."""
+    clock, idle, _ = idle_with(1)
+    idle.close()
+    late = Idler()
+
+    idle.put(late)
+    clock.advance(IDLE_S)
+
+    assert late.is_told_to_leave

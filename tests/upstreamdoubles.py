@@ -1,0 +1,232 @@
+"""
+Both clients for the upstream, on connections in memory.
+
+The test is the other end: it reads what was asked and says what is answered,
+in what pieces, and when the connection ends.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.web.client import URI
+from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
+from zope.interface import implementer
+
+from abproxy.messages import Outgoing, Reply
+from abproxy.upstream.agent import ToTheLetter, make_pool, make_treq
+from abproxy.upstream.client import TreqUpstream
+from abproxy.upstream.fast.idle import Idle
+from abproxy.upstream.fast.upstream import FastUpstream
+
+__all__ = [
+    "CLIENTS",
+    "Asked",
+    "Client",
+    "End",
+    "Ends",
+    "ask",
+    "fast",
+    "question",
+    "treq",
+]
+
+
+class End(StringTransport):
+    """The server's end of a connection."""
+
+    protocol: Any = None
+    is_lost: bool = False
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether the client wants to close it."""
+        return bool(self.disconnecting)
+
+    def abortConnection(self) -> None:  # noqa: N802
+        """Close it later, as sockets do."""
+        self.disconnecting = True
+
+    def answer(self, *pieces: bytes) -> None:
+        """Send *pieces* as long as the client takes them."""
+        for piece in filter(None, pieces):
+            if not self.disconnecting:
+                self.protocol.dataReceived(piece)
+
+    def lose(self, error: Exception | None = None) -> None:
+        """Let the connection end."""
+        if not self.is_lost:
+            self.is_lost = True
+            self.protocol.connectionLost(Failure(error or ConnectionDone()))
+
+    def asked(self) -> bytes:
+        """Take what was asked since."""
+        written: bytes = self.value()
+        self.clear()
+        return written
+
+
+@implementer(IStreamClientEndpoint, IAgentEndpointFactory)
+@define(eq=False)
+class Ends:
+    """Where connections lead to."""
+
+    all: list[End] = field(factory=list)
+    connected: Deferred[None] = field(factory=lambda: succeed(None))
+    """The next connection is made when this fires."""
+
+    def endpointForURI(self, uri: URI) -> "Ends":  # noqa: ARG002, N802
+        """All URLs lead here."""
+        return self
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        """Make a connection."""
+        return self.connected.addCallback(lambda _: self._make(factory))
+
+    def _make(self, factory: Any) -> Any:
+        end = End()
+        end.protocol = factory.buildProtocol(None)
+        end.protocol.makeConnection(end)
+        self.all.append(end)
+        self.connected = succeed(None)
+        return end.protocol
+
+    @property
+    def last(self) -> End:
+        """The connection that was made last."""
+        return self.all[-1]
+
+
+@implementer(IBodyProducer)
+@define(eq=False)
+class _AtOnce:
+    """A body that is written in one go."""
+
+    data: bytes
+
+    @property
+    def length(self) -> int:
+        return len(self.data)
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        consumer.write(self.data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+    def stopProducing(self) -> None: ...
+
+
+@define(eq=False)
+class Client:
+    """A client, its clock, and the other ends of its connections."""
+
+    ends: Ends
+    clock: Clock
+    upstream: Any
+    close: Callable[[], Deferred[Any]]
+
+    def send(self, outgoing: Outgoing | None = None) -> "Asked":
+        """Send something."""
+        return Asked(self.upstream.send(outgoing or question()))
+
+
+@define(eq=False)
+class Asked:
+    """What becomes of one request."""
+
+    reply: Deferred[Reply]
+    results: list[Any] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.reply.addBoth(self.results.append)
+
+    @property
+    def told(self) -> Any:
+        """The reply, or the error's class and words; None as long as it is open."""
+        if not self.results:
+            return None
+        [result] = self.results
+        if isinstance(result, Failure):
+            return result.type, str(result.value)
+        return result
+
+    @property
+    def error(self) -> BaseException:
+        """The only result, which is a failure."""
+        [failure] = self.results
+        assert isinstance(failure, Failure), failure
+        return failure.value
+
+
+def question(
+    *headers: tuple[bytes, bytes],
+    method: bytes = b"POST",
+    path: bytes = b"/embed",
+    body: bytes = b"{}",
+) -> Outgoing:
+    """Make a request."""
+    return Outgoing(method=method, path=path, headers=headers, body=body)
+
+
+def _about(clock: Clock, base_url: str, size: int) -> dict[str, Any]:
+    return {
+        "base_url": base_url,
+        "clock": clock,
+        "timeout_s": 7,
+        "max_answer_bytes": size,
+    }
+
+
+def fast(base_url: str = "http://upstream", size: int = 1000, most: int = 4) -> Client:
+    """Make a client of our own."""
+    clock, ends = Clock(), Ends()
+    idle = Idle(clock, most)
+    upstream = FastUpstream(
+        endpoint=ends,
+        idle=idle,
+        forget_idle=idle.close,
+        **_about(clock, base_url, size),
+    )
+    return Client(ends, clock, upstream, idle.close)
+
+
+def treq(base_url: str = "http://upstream", size: int = 1000, most: int = 4) -> Client:
+    """Make one with treq."""
+    clock, ends = Clock(), Ends()
+    pool = make_pool(clock, most)
+    http: Any = make_treq(ToTheLetter.usingEndpointFactory(clock, ends, pool))
+    http._data_to_body_producer = _AtOnce
+    upstream = TreqUpstream(
+        http=http,
+        forget_idle=pool.closeCachedConnections,
+        **_about(clock, base_url, size),
+    )
+    return Client(ends, clock, upstream, pool.closeCachedConnections)
+
+
+CLIENTS = {"fast": fast, "treq": treq}
+
+
+def ask(
+    client: Client,
+    pieces: Sequence[bytes],
+    outgoing: Outgoing | None = None,
+    *,
+    ends: bool = False,
+) -> Any:
+    """Ask, answer in *pieces*, end the connection if it *ends*, and tell."""
+    asked = client.send(outgoing)
+    end = client.ends.last
+    end.answer(*pieces)
+    if ends or end.is_given_up:
+        end.lose()
+    told = asked.told
+    asked.reply.cancel()
+    return told
