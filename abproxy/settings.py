@@ -185,6 +185,14 @@ class Settings:
         "whether batches, and answers on the express way, are written in the same "
         "turn, where the connection takes them",
     )
+    poll_directly: bool = _setting(
+        "poll-directly",
+        readers.yes_or_no,
+        True,
+        "true or false",
+        "whether events go straight to their connections, without a context for "
+        "Twisted's old log around each",
+    )
     upstream_client: str = _setting(
         "upstream-client",
         readers.one_of("fast", "treq"),

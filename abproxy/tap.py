@@ -8,6 +8,7 @@ one: so the house itself is imported when the service is made.
 import atexit
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import attrs
@@ -104,7 +105,7 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
-    from abproxy.collecting import settle
+    from abproxy.settling import settle
     from abproxy.telemetry.logs import observer
 
     def read() -> Settings:
@@ -115,7 +116,7 @@ def makeService(options: Options) -> IService:
         settings = read()
         service: Any = _wiring(settings)(settings, reactor, read)
         service.end_with = _end_with
-        service.settle = settle
+        service.settle = partial(settle, settings, reactor)
         service.log_observer = observer(
             getattr(options, "parent", None) or {},
             as_json=settings.log_format == "json",

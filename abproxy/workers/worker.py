@@ -9,6 +9,7 @@ error the foreman hears.
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-from abproxy.collecting import settle
 from abproxy.settings import Settings, SettingsError
+from abproxy.settling import settle
 from abproxy.signals import Signals
 from abproxy.telemetry.logs import json_line
 from abproxy.web.observing import Unwatched
@@ -72,7 +73,7 @@ def run(reactor: Any, private: Path) -> int:
         return 1
     codes = [0]
     service.end_with = codes.append
-    service.settle = settle
+    service.settle = partial(settle, orders.settings, reactor)
     Signals(reactor).on(signal.SIGTERM, orders.retire)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     service.startService()

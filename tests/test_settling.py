@@ -1,0 +1,57 @@
+"""What is there at the start is left alone, and what is new is not."""
+
+import subprocess
+import sys
+
+import pytest
+
+LOOKING = """
+import gc, weakref
+from twisted.internet import reactor
+from abproxy.settings import Settings
+from abproxy.settling import NEW, settle
+
+class Object: pass
+old = Object()
+settle(Settings(), reactor)
+new = Object()
+assert not any(each is old for each in gc.get_objects())
+assert any(each is new for each in gc.get_objects())
+assert gc.get_threshold()[0] == NEW
+assert gc.isenabled()
+gone = []
+weakref.finalize(new, gone.append, True)
+new.itself = new
+del new
+gc.collect()
+assert gone == [True]
+"""
+
+POLLING = """
+from twisted.internet import reactor
+from abproxy.settings import Settings
+from abproxy.settling import settle
+
+settle(Settings(poll_directly={chosen}), reactor)
+assert ("doIteration" in vars(reactor)) is {chosen}
+"""
+
+
+def _done_in_a_process_of_its_own(script: str) -> None:
+    # There is no way back from it.
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_only_what_is_new_is_looked_through() -> None:
+    """Garbage among it is still found."""
+    _done_in_a_process_of_its_own(LOOKING)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has epoll")
+@pytest.mark.parametrize("chosen", [True, False])
+def test_events_are_polled_for_as_the_operator_wants(chosen: bool) -> None:  # noqa: FBT001
+    """Directly, or as Twisted does."""
+    _done_in_a_process_of_its_own(POLLING.format(chosen=chosen))
