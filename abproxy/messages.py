@@ -12,7 +12,6 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from attrs import field, frozen
 from msgspec import Struct
 from twisted.internet.defer import Deferred
 
@@ -49,8 +48,7 @@ class Outgoing(Struct, frozen=True, kw_only=True):
         return f"Outgoing({self.method!r}, {self.path!r}, items={self.items})"
 
 
-@frozen(kw_only=True)
-class Reply:
+class Reply(Struct, frozen=True, kw_only=True):
     """One whole answer of the upstream, or what a client gets of it."""
 
     status: int
@@ -60,7 +58,11 @@ class Reply:
     headers: HeaderList
     """Without `Content-Length`, which whoever writes the reply sets."""
 
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        """Say what came, and nothing of what is in it."""
+        return f"Reply({self.status}, {len(self.body)} bytes)"
 
 
 Send = Callable[[Outgoing], Deferred[Reply]]

@@ -8,7 +8,7 @@ full or due, and gives up its parts.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 
 from attrs import define, field, frozen
@@ -50,6 +50,9 @@ class BatchCollector:
     is_due: bool = field(default=False, init=False)
     """Whether the oldest part has been held long enough."""
 
+    is_full: bool = field(default=False, init=False)
+    """Whether a cap is reached."""
+
     items: int = field(default=0, init=False)
     size: int = field(default=0, init=False)
     calls: int = field(default=0, init=False)
@@ -60,15 +63,6 @@ class BatchCollector:
     def is_empty(self) -> bool:
         """Whether nobody waits here."""
         return not self._queue
-
-    @property
-    def is_full(self) -> bool:
-        """Whether a cap is reached."""
-        return (
-            self.items >= self.caps.items
-            or self.calls >= self.caps.calls
-            or self.size >= self.caps.size
-        )
 
     @property
     def oldest_arrived_at(self) -> float | None:
@@ -90,9 +84,7 @@ class BatchCollector:
         is_first, was_full = not self._queue, self.is_full
         part.holder = self
         self._queue.append(part)
-        self.items += len(part.items)
-        self.size += part.size
-        self.calls += 1
+        self._count((part,), +1)
         if is_first:
             self._arm()
         gets_full = self.is_full and not was_full
@@ -104,7 +96,7 @@ class BatchCollector:
         """Take *parts* in again, each where it was in the queue."""
         for part in parts:
             part.holder = self
-            self._count(part, +1)
+        self._count(parts, +1)
         waiting = sorted([*parts, *self._queue], key=attrgetter("turn"))
         self._queue = deque(waiting)
         self._clear_head()
@@ -121,11 +113,7 @@ class BatchCollector:
         """
         many = packs and self.items > caps.items
         parts = self._take_alike(caps) if many else self._take_oldest(caps)
-        for part in parts:
-            self.items -= len(part.items)
-            self.size -= part.size
-            self.room.leave(part)
-        self.calls -= len(parts)
+        self._leave(parts)
         self._arm()
         self.changed(self)
         return Batch(parts=parts, is_packed=many)
@@ -138,7 +126,7 @@ class BatchCollector:
         however long the queue is.  But no queue is mostly empty seats: behind
         a head that waits long, callers may come and go without end.
         """
-        self._leave(part)
+        self._leave((part,))
         if self._queue[0] is part:
             self._clear_head()
             self._arm()
@@ -150,8 +138,7 @@ class BatchCollector:
         """Take out the parts that have waited too long."""
         waiting = [part for part in self._queue if not part.gone]
         overdue = [part for part in waiting if has_waited_too_long(part)]
-        for part in overdue:
-            self._leave(part)
+        self._leave(overdue)
         leaving = set(overdue)
         self._queue = deque(part for part in waiting if part not in leaving)
         self._arm()
@@ -162,6 +149,7 @@ class BatchCollector:
         """Go by other limits from now on, those who wait already among them."""
         self.caps = caps
         self.max_wait_s = max_wait_s
+        self._count((), 0)
         self._arm()
         self.changed(self)
 
@@ -194,14 +182,21 @@ class BatchCollector:
         while self._queue and self._queue[0].gone:
             self._queue.popleft()
 
-    def _leave(self, part: Part) -> None:
-        self._count(part, -1)
-        self.room.leave(part)
+    def _leave(self, parts: Sequence[Part]) -> None:
+        self._count(parts, -1)
+        self.room.leave(parts)
 
-    def _count(self, part: Part, sign: int) -> None:
-        self.items += sign * len(part.items)
-        self.size += sign * part.size
-        self.calls += sign
+    def _count(self, parts: Sequence[Part], sign: int) -> None:
+        for part in parts:
+            self.items += sign * len(part.items)
+            self.size += sign * part.size
+        self.calls += sign * len(parts)
+        caps = self.caps
+        self.is_full = (
+            self.items >= caps.items
+            or self.calls >= caps.calls
+            or self.size >= caps.size
+        )
 
     def _arm(self) -> None:
         self._disarm()

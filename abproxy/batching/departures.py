@@ -267,7 +267,7 @@ class Departures:
         return Reason.TIMER if self.max_wait_s else Reason.FREE
 
     def _depart(self, trip: Trip, reason: Reason) -> None:
-        items = sum(len(part.items) for part in trip.parts)
+        items = sum([len(part.items) for part in trip.parts])
         load = Load(items=items, slot=reason is not Reason.FULL)
         self.budget.take(load)
         departure = self._departure(trip, reason, load)
@@ -277,7 +277,7 @@ class Departures:
     def _departure(self, trip: Trip, reason: Reason, load: Load) -> Departure:
         now = self.clock.seconds()
         lane = trip.parts[0].call.lane
-        size = sum(part.size for part in trip.parts)
+        size = sum([part.size for part in trip.parts])
         return Departure(
             route=lane.dialect.path.decode(),
             reason=reason,

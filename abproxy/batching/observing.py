@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
-from attrs import frozen
+from msgspec import Struct
 
 from abproxy.errors import ProxyError
 from abproxy.messages import Reply
@@ -55,8 +55,7 @@ class Obstacle(StrEnum):
     """The upstream takes no work at the moment."""
 
 
-@frozen(kw_only=True)
-class Departure:
+class Departure(Struct, frozen=True, kw_only=True):
     """One batch at the moment when it left."""
 
     route: str

@@ -41,13 +41,13 @@ class Quarantine:
     def take(self) -> Part:
         """Give up the one that travels next."""
         part = self._waiting.popleft()
-        self.room.leave(part)
+        self.room.leave((part,))
         return part
 
     def drop(self, part: Part) -> None:
         """Forget *part*, whose caller has left."""
         self._waiting.remove(part)
-        self.room.leave(part)
+        self.room.leave((part,))
         self.changed()
 
     def give_up(self, has_waited_too_long: Callable[[Part], bool]) -> list[Part]:
@@ -55,5 +55,5 @@ class Quarantine:
         overdue = [part for part in self._waiting if has_waited_too_long(part)]
         for part in overdue:
             self._waiting.remove(part)
-            self.room.leave(part)
+            self.room.leave((part,))
         return overdue

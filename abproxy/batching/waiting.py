@@ -5,6 +5,7 @@ Items and bytes of all calls that were accepted and have not left yet are
 counted here, the unsent rest of large calls among them.
 """
 
+from collections.abc import Sequence
 from math import ceil
 
 from attrs import define, field
@@ -51,20 +52,21 @@ class WaitingRoom:
             WaitingRoomFull: there is no room.
             ClientShareTaken: there is none for this client.
         """
-        call = parts[0].call
-        items, size = len(call.items.spelled), self.size
+        call, size = parts[0].call, 0
         for part in parts:
             size += part.size
-        full = self.items + items > self.max_items or size > self.max_size
-        if self.items and full:
+        items = len(call.items.spelled)
+        all_items = self.items + items
+        full = all_items > self.max_items or self.size + size > self.max_size
+        if full and self.items:
             raise WaitingRoomFull(
                 f"{self.items} inputs are waiting already: try again later",
                 self.retry_after_s(items),
             )
         if self.max_items_of_one is not None:
             self._admit_client(call.client, items, self.max_items_of_one)
+        self._count_in(call.client, items, size)
         for part in parts:
-            self.enter(part)
             part.holder = self
 
     def _admit_client(self, client: bytes, items: int, most: int) -> None:
@@ -77,31 +79,36 @@ class WaitingRoom:
 
     def enter(self, part: Part) -> None:
         """Account for a part that waits."""
+        self._count_in(part.call.client, len(part.items), part.size)
+
+    def _count_in(self, client: bytes, items: int, size: int) -> None:
         if not self.items:
             # How fast people leave shows only while somebody waits; before
             # that it was how fast they came.
             self._leaving.begin()
-        items, client = len(part.items), part.call.client
         self.items += items
-        self.size += part.size
+        self.size += size
         self.of_clients[client] = self.of_clients.get(client, 0) + items
 
-    def leave(self, part: Part) -> None:
-        """Account, once, for a part that waits no longer: nobody here holds it."""
-        part.holder = None
-        items, client = len(part.items), part.call.client
+    def leave(self, parts: Sequence[Part]) -> None:
+        """Account, once, for *parts* that wait no longer: nobody here holds them."""
+        items, of_clients = 0, self.of_clients
+        for part in parts:
+            part.holder = None
+            own, client = len(part.items), part.call.client
+            items += own
+            self.size -= part.size
+            left = of_clients[client] - own
+            if left:
+                of_clients[client] = left
+            else:
+                del of_clients[client]
         self.items -= items
-        self.size -= part.size
         self._leaving.count(items)
-        left = self.of_clients[client] - items
-        if left:
-            self.of_clients[client] = left
-        else:
-            del self.of_clients[client]
 
     def drop(self, part: Part) -> None:
         """Forget a part whose caller left before it was even in a queue."""
-        self.leave(part)
+        self.leave((part,))
 
     def retry_after_s(self, items: int) -> int:
         """Estimate when there is room for *items*, from how fast others leave."""

@@ -18,6 +18,8 @@ __all__ = ["Framed", "Frames"]
 MOST = 256
 """So many are remembered; then all are forgotten, as some client never repeats."""
 
+BLANK = ord(" ")
+
 LONGEST = 1024
 """What follows the items is remembered up to so many bytes."""
 
@@ -32,15 +34,14 @@ class Frames:
     items: str
     """The name of the member that holds the items."""
 
-    _beginnings: tuple[bytes, ...] = field(init=False)
+    _beginning: bytes = field(init=False)
     _decode: Callable[[bytes], Any] = field(init=False, repr=False)
     _options: dict[bytes, bytes] = field(init=False, factory=dict, repr=False)
     """What follows the items, and which options that is."""
 
     def __attrs_post_init__(self) -> None:
-        """Know how a body begins, with a blank as Python writes it or without."""
-        name = self.items.encode()
-        self._beginnings = (b'{"%b":' % name, b'{"%b": ' % name)
+        """Know how a body begins."""
+        self._beginning = b'{"%b":' % self.items.encode()
         body = msgspec.defstruct(
             "Body", [("items", msgspec.Raw)], rename={"items": self.items}
         )
@@ -66,8 +67,8 @@ class Frames:
 
     def _after(self, body: bytes, spelled: bytes) -> bytes:
         """Say what follows the items; nothing if these do not come first."""
-        for beginning in self._beginnings:
-            start = len(beginning)
-            if body.startswith(spelled, start) and body.startswith(beginning):
-                return body[start + len(spelled) :]
-        return b""
+        start = len(self._beginning)
+        if body[start] == BLANK:
+            start += 1  # as Python writes it
+        is_first = body.startswith(spelled, start) and body.startswith(self._beginning)
+        return body[start + len(spelled) :] if is_first else b""

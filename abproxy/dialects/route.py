@@ -65,12 +65,12 @@ class TeiRoute:
         """Understand *body*; None for all that TEI might see in another way."""
         try:
             framed = self._frames.find(body)
-            return self._read_whole(body) if framed is None else self._read(*framed)
+            if framed is None:
+                return self._read_whole(body)
+            spelled, options = framed
+            items = self.read_items(self._decode_items(spelled), spelled)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-
-    def _read(self, spelled: bytes, options: bytes) -> Reading | None:
-        items = self.read_items(self._decode_items(spelled), spelled)
         return None if items is None else Reading(items=items, options=options)
 
     def _read_whole(self, body: bytes) -> Reading | None:

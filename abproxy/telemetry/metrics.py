@@ -13,14 +13,13 @@ from typing import Any
 from attrs import define, field
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     ProcessCollector,
     disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
 
 from abproxy.errors import ProxyError
-from abproxy.telemetry.histogram import Figure, Histogram
+from abproxy.telemetry.figures import Figure, Histogram, Tally
 
 __all__ = ["Metrics", "write_figures"]
 
@@ -39,28 +38,18 @@ _WANTS_IT = re.compile(rb"application/openmetrics-text *; *version=1\.")
 """The library believes whatever a client calls a version, or breaks on it."""
 
 
-class _Labelled(dict[tuple[str, ...], Any]):
-    """One metric's figures by their labels; the library takes a lock to find them."""
-
-    def __init__(self, metric: Any) -> None:
-        super().__init__()
-        self._metric = metric
-
-    def __missing__(self, labels: tuple[str, ...]) -> Any:
-        figure = self[labels] = self._metric.labels(*labels)
-        return figure
-
-    def begin(self, values: Iterable[str]) -> None:
-        """Show *values* of the only label at 0: what begins at 1 has not grown."""
-        self.update({(value,): self._metric.labels(value) for value in values})
-
-
 def _reasons(*, refused: bool, of: type[ProxyError] = ProxyError) -> Iterator[str]:
     """Name all errors that refuse a request, or all that fail it."""
     if (of.status < SERVER_ERROR) is refused:
         yield of.reason
     for kind in of.__subclasses__():
         yield from _reasons(refused=refused, of=kind)
+
+
+def _begin(tally: Tally, values: Iterable[str]) -> None:
+    """Show *values* of the only label at 0: what begins at 1 has not grown."""
+    for value in values:
+        tally.add((value,), 0)
 
 
 def write_figures(registry: Any, accepted: bytes) -> tuple[bytes, bytes]:
@@ -75,23 +64,23 @@ class Metrics:
 
     registry: CollectorRegistry = field(factory=CollectorRegistry)
 
-    calls: _Labelled = field(init=False)
+    calls: Tally = field(init=False)
     call_seconds: Histogram = field(init=False)
-    cancellations: _Labelled = field(init=False)
-    relayed: _Labelled = field(init=False)
-    refusals: _Labelled = field(init=False)
-    failures: _Labelled = field(init=False)
-    batches: _Labelled = field(init=False)
-    items: _Labelled = field(init=False)
+    cancellations: Tally = field(init=False)
+    relayed: Tally = field(init=False)
+    refusals: Tally = field(init=False)
+    failures: Tally = field(init=False)
+    batches: Tally = field(init=False)
+    items: Tally = field(init=False)
     batch_calls: Figure = field(init=False)
     batch_items: Figure = field(init=False)
     batch_fill: Figure = field(init=False)
     wait_seconds: Figure = field(init=False)
-    upstream_requests: _Labelled = field(init=False)
+    upstream_requests: Tally = field(init=False)
     upstream_seconds: Figure = field(init=False)
-    isolations: Counter = field(init=False)
-    resends: Counter = field(init=False)
-    put_backs: _Labelled = field(init=False)
+    isolations: Tally = field(init=False)
+    resends: Tally = field(init=False)
+    put_backs: Tally = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Declare every figure."""
@@ -133,11 +122,11 @@ class Metrics:
         self.refusals = self._counter(
             "refusals", "Requests that abproxy did not take, by reason", "reason"
         )
-        self.refusals.begin(_reasons(refused=True))
+        _begin(self.refusals, _reasons(refused=True))
         self.failures = self._counter(
             "failures", "Requests that abproxy took and answered with 5xx", "reason"
         )
-        self.failures.begin(_reasons(refused=False))
+        _begin(self.failures, _reasons(refused=False))
 
     def _declare_batches(self) -> None:
         self.batches = self._counter(
@@ -164,24 +153,24 @@ class Metrics:
         self.upstream_seconds = self._figure(
             "upstream_request_seconds", "From request to whole answer", SECONDS
         )
-        self.isolations = Counter(
-            "abproxy_isolations",
+        self.isolations = self._counter(
+            "isolations",
             "Refused batches that were sent again as halves to find the bad call",
-            registry=self.registry,
         )
-        self.resends = Counter(
-            "abproxy_resends",
-            "Batches that were sent again because their connection broke",
-            registry=self.registry,
+        self.resends = self._counter(
+            "resends", "Batches that were sent again because their connection broke"
         )
         self.put_backs = self._counter(
             "put_backs", "Batches that waited on as the upstream took none", "cause"
         )
-        self.put_backs.begin(("full", "unreachable"))
+        for figure in (self.isolations, self.resends):
+            figure.add((), 0)
+        _begin(self.put_backs, ("full", "unreachable"))
 
-    def _counter(self, name: str, about: str, *labels: str) -> _Labelled:
-        name = f"abproxy_{name}"
-        return _Labelled(Counter(name, about, labels, registry=self.registry))
+    def _counter(self, name: str, about: str, *labels: str) -> Tally:
+        tally = Tally(name=f"abproxy_{name}", about=about, labels=labels)
+        self.registry.register(tally)
+        return tally
 
     def _figure(self, name: str, about: str, bounds: Sequence[float]) -> Figure:
         return self._histogram(name, about, bounds).of()

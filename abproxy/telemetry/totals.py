@@ -132,6 +132,9 @@ class Past:
     now: Callable[[], Totals] = field(repr=False)
     """Say what the numbers are now."""
 
+    next_at: float = field(init=False, default=0.0)
+    """Until then there is nothing to note."""
+
     _copies: deque[Totals] = field(init=False, factory=deque, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -146,6 +149,10 @@ class Past:
         too_old = at - LATELY_S - COPY_EVERY_S
         while self._copies[0].at <= too_old:
             self._copies.popleft()
+        self.next_at = min(
+            self._copies[-1].at + COPY_EVERY_S,
+            self._copies[0].at + LATELY_S + COPY_EVERY_S,
+        )
 
     def lately(self) -> Totals:
         """What has happened in the last hour, or since it began if that is less."""

@@ -69,7 +69,8 @@ class Watcher:
     def ended(self, request: Asked, *, gone: bool) -> None:
         """Count a request by what became of it."""
         now = self.clock.seconds()
-        self.past.note(now)
+        if now >= self.past.next_at:
+            self.past.note(now)
         route = request.route
         if request.is_relayed:
             self._relayed(request, CLIENT_LEFT if gone else str(request.code))
@@ -81,18 +82,18 @@ class Watcher:
     def _relayed(self, request: Asked, status: str) -> None:
         self._totals.relayed += 1
         route = request.path.decode() if request.path in KNOWN else "other"
-        self.metrics.relayed[route, status].inc()
+        self.metrics.relayed.add((route, status))
 
     def _left(self, route: str) -> None:
         self._totals.calls += 1
         self._totals.cancelled += 1
-        self.metrics.calls[route, CLIENT_LEFT].inc()
-        self.metrics.cancellations[(route,)].inc()
+        self.metrics.calls.add((route, CLIENT_LEFT))
+        self.metrics.cancellations.add((route,))
 
     def _answered(self, route: str, code: int, took_s: float) -> None:
         self._totals.calls += 1
         self._totals.errors += code >= BAD_REQUEST
-        self.metrics.calls[route, str(code)].inc()
+        self.metrics.calls.add((route, str(code)))
         self.metrics.call_seconds.of(route).observe(took_s)
 
     @harmless
@@ -101,10 +102,10 @@ class Watcher:
         if error.status < SERVER_ERROR:
             self._totals.refused += 1
             self._totals.refused_for_room += isinstance(error, WaitingRoomFull)
-            self.metrics.refusals[(error.reason,)].inc()
+            self.metrics.refusals.add((error.reason,))
         else:
             self._totals.failed += 1
-            self.metrics.failures[(error.reason,)].inc()
+            self.metrics.failures.add((error.reason,))
         # What is wrong with a request may hold a piece of it.
         is_about_us = error.status >= SERVER_ERROR or isinstance(error, Overloaded)
         message = str(error) if is_about_us else ""
@@ -115,13 +116,12 @@ class Watcher:
         """Count a batch that leaves."""
         self.past.note(self.clock.seconds())
         metrics, route = self.metrics, departure.route
-        metrics.batches[route, departure.reason.value].inc()
-        metrics.items[(route,)].inc(departure.items)
+        metrics.batches.add((route, departure.reason.value))
+        metrics.items.add((route,), departure.items)
         metrics.batch_calls.observe(departure.parts)
         metrics.batch_items.observe(departure.items)
         metrics.batch_fill.observe(departure.fill)
-        for wait_s in departure.waits_s:
-            metrics.wait_seconds.observe(wait_s)
+        metrics.wait_seconds.observe_all(departure.waits_s)
         self._add(departure)
 
     def _add(self, departure: Departure) -> None:
@@ -158,18 +158,18 @@ class Watcher:
     @harmless
     def isolates(self) -> None:
         """Count a batch that is halved."""
-        self.metrics.isolations.inc()
+        self.metrics.isolations.add()
 
     @harmless
     def sends_again(self) -> None:
         """Count a batch that is sent again."""
-        self.metrics.resends.inc()
+        self.metrics.resends.add()
 
     @harmless
     def puts_back(self, cause: Cause) -> None:
         """Count a batch that waits on."""
         why = "full" if isinstance(cause, Reply) else "unreachable"
-        self.metrics.put_backs[(why,)].inc()
+        self.metrics.put_backs.add((why,))
 
     @harmless
     def is_kept_by(self, obstacle: Obstacle) -> None:
@@ -180,5 +180,5 @@ class Watcher:
     def sent(self, outcome: str, took_s: float) -> None:
         """Count a request to the upstream."""
         self._totals.requests += 1
-        self.metrics.upstream_requests[(outcome,)].inc()
+        self.metrics.upstream_requests.add((outcome,))
         self.metrics.upstream_seconds.observe(took_s)

@@ -12,7 +12,8 @@ from importlib import resources
 from typing import Any
 
 import msgspec
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
+from msgspec.structs import replace
 from twisted.internet.defer import maybeDeferred
 
 from abproxy.errors import Unauthorized
@@ -119,7 +120,7 @@ class Operations:
     async def _ask_for_key(self, request: DoorRequest, page: Answer | None) -> Reply:
         if page is None or request.path != OURS:
             raise Unauthorized
-        form = evolve(await page(request), status=UNAUTHORIZED)
+        form = replace(await page(request), status=UNAUTHORIZED)
         return named(form, request.name())
 
 
@@ -208,4 +209,4 @@ def _no_such_page(pages: Pages) -> Reply:
 def _reads_only() -> Reply:
     error = "this page can only be read: use GET"
     reply = json_reply(NOT_ALLOWED, {"error": error, "error_type": "Validation"})
-    return evolve(reply, headers=(*reply.headers, (b"Allow", b"GET, HEAD")))
+    return replace(reply, headers=(*reply.headers, (b"Allow", b"GET, HEAD")))

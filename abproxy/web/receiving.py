@@ -55,9 +55,11 @@ class Envelope:
         name: Callable[[], bytes],
     ) -> Call:
         """Make a call of the *body* as it was read."""
-        items = reading.items
+        items, lane = reading.items, self._lane
+        if lane is None or lane.options != reading.options:
+            lane = self._lane = self._lane_of(reading.options)
         return Call(
-            lane=self._lane_of(reading.options),
+            lane=lane,
             items=items,
             alone=Outgoing(
                 path=self.target,
@@ -72,16 +74,14 @@ class Envelope:
         )
 
     def _lane_of(self, options: bytes) -> Lane:
-        if self._lane is None or self._lane.options != options:
-            self._lane = Lane(
-                dialect=self.dialect,
-                path=self.path,
-                headers=self.lane_headers,
-                options=options,
-                is_bulk=self.is_bulk,
-                is_personal=self.is_personal,
-            )
-        return self._lane
+        return Lane(
+            dialect=self.dialect,
+            path=self.path,
+            headers=self.lane_headers,
+            options=options,
+            is_bulk=self.is_bulk,
+            is_personal=self.is_personal,
+        )
 
 
 @frozen(kw_only=True)

@@ -8,7 +8,7 @@ the upstream's stays as it is, and so does the line on its way upstream.
 import re
 import secrets
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from abproxy.messages import Reply
 from abproxy.web.observing import Asked
@@ -34,4 +34,4 @@ def new_name() -> bytes:
 
 def named(reply: Reply, name: bytes) -> Reply:
     """Put the *name* of a request on a *reply* of our own."""
-    return evolve(reply, headers=(*reply.headers, (REQUEST_ID, name)))
+    return replace(reply, headers=(*reply.headers, (REQUEST_ID, name)))

@@ -96,6 +96,7 @@ class DoorSite(Site):
         self.is_draining = False
         self._drained: Deferred[None] | None = None
         self._patrol: IDelayedCall | None = None
+        self.looked_at = reactor.seconds()
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
         """Let a client in, if only to be told that there is no room."""
@@ -166,6 +167,7 @@ class DoorSite(Site):
             channel.setTimeout(LINGER_S)
         self.channels.add(channel)
         if self._patrol is None:
+            self.looked_at = self.reactor.seconds()
             self._patrol = self.reactor.callLater(PATROL_S, self._look_for_the_slow)
 
     def channel_lost(self, channel: DoorChannel) -> None:
@@ -183,7 +185,7 @@ class DoorSite(Site):
     def _look_for_the_slow(self) -> None:
         """One timer for all connections: a timer for each request costs time."""
         self._patrol = self.reactor.callLater(PATROL_S, self._look_for_the_slow)
-        now = self.reactor.seconds()
+        now = self.looked_at = self.reactor.seconds()
         for channel in list(self.channels):
             channel.refuse_if_slow(now)
 

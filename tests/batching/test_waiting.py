@@ -79,7 +79,7 @@ def test_clients_are_forgotten_when_nothing_of_theirs_waits() -> None:
     room.admit(parts)
 
     for part in parts:
-        room.leave(part)
+        room.leave((part,))
 
     assert not room.of_clients
     assert (room.items, room.size) == (0, 0)
@@ -88,9 +88,10 @@ def test_clients_are_forgotten_when_nothing_of_theirs_waits() -> None:
 def _drain(room: WaitingRoom, clock: Clock, *, per_second: int) -> None:
     """Let one input leave after the other for a second, while others wait."""
     parts = [part for _ in range(per_second + 1) for part in _parts("x")]
-    room.admit([*parts, *_parts("stays")])
+    for part in [*parts, *_parts("stays")]:
+        room.admit([part])
     for part in parts:
-        room.leave(part)
+        room.leave((part,))
         clock.advance(1 / per_second)
 
 
@@ -113,7 +114,7 @@ def test_a_quiet_hour_does_not_make_retry_after_longer() -> None:
     room = _room(clock, max_items=100, max_size=1_000_000)
     for _ in range(2):
         room.admit([part := _parts("x")[0]])
-        room.leave(part)
+        room.leave((part,))
         clock.advance(3600)
     room.admit(_parts(*texts(100)))
 

@@ -32,7 +32,7 @@ def value(figures: Figures, name: str, **labels: str) -> float:
 def scrape(*calls: tuple[str, str], waits_s: tuple[float, ...] = ()) -> Figures:
     """Make what a process says that has answered such calls."""
     metrics = Metrics()
-    [metrics.calls[call].inc() for call in calls]
+    [metrics.calls.add(call) for call in calls]
     [metrics.wait_seconds.observe(wait_s) for wait_s in waits_s]
     _, body = metrics.write(b"")
     return read_figures(body.decode())

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client import Histogram as LibrarysOwn
 
-from abproxy.telemetry.histogram import Figure, Histogram
+from abproxy.telemetry.figures import Figure, Histogram, Tally
 
 BOUNDS = (0.5, 1, 2.5, 10)
 
@@ -81,3 +82,32 @@ def test_it_writes_what_the_librarys_own_would_write(observed: list[float]) -> N
 
 def _without_times(text: bytes) -> list[bytes]:
     return [line for line in text.splitlines() if b"_created" not in line]
+
+
+def test_what_happens_is_counted_by_its_labels() -> None:
+    """As often as it happened, under the name of a counter."""
+    registry = CollectorRegistry()
+    tally = Tally(name="abproxy_odd", about="Odd things", labels=["what", "where"])
+    registry.register(tally)
+
+    tally.add(("a", "here"))
+    tally.add(("a", "here"), 2)
+    tally.add(("b", "there"), 0)
+
+    labels = {"what": "a", "where": "here"}
+    assert registry.get_sample_value("abproxy_odd_total", labels) == 3
+    labels = {"what": "b", "where": "there"}
+    assert registry.get_sample_value("abproxy_odd_total", labels) == 0
+
+
+@given(st.lists(st.floats(0, 2)))
+def test_many_values_are_counted_as_one_after_the_other(values: list[float]) -> None:
+    """Whoever has them all says so at once."""
+    one, all_at_once = Figure([0.5, 1.0]), Figure([0.5, 1.0])
+
+    for value in values:
+        one.observe(value)
+    all_at_once.observe_all(values)
+
+    assert all_at_once.buckets() == one.buckets()
+    assert all_at_once.sum == pytest.approx(one.sum)

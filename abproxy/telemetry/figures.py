@@ -1,9 +1,9 @@
 """
-How often a figure was how large, counted in a fraction of a microsecond.
+Counts, and how often a figure was how large, in a fraction of a microsecond.
 
-The library's own histogram takes locks for threads that we do not have; with
-four figures for each batch and one for each call that is felt.  What it writes
-for a scrape is used as it is.
+The library's own counters and histograms take locks for threads that we do not
+have; with several figures for each batch and two for each call that is felt.
+What it writes for a scrape is used as it is.
 """
 
 from bisect import bisect_left
@@ -11,11 +11,36 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from attrs import define, field
-from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-__all__ = ["Figure", "Histogram"]
+__all__ = ["Figure", "Histogram", "Tally"]
+
+
+@define(kw_only=True, eq=False)
+class Tally(Collector):
+    """How often something has happened, by what it was."""
+
+    name: str
+    about: str
+    labels: Sequence[str] = ()
+    _counts: dict[tuple[str, ...], int] = field(init=False, factory=dict)
+
+    def add(self, values: tuple[str, ...] = (), number: int = 1) -> None:
+        """Count what has these *values* of the labels, a *number* of times."""
+        self._counts[values] = self._counts.get(values, 0) + number
+
+    def collect(self) -> Iterator[Metric]:
+        """Write all for a scrape."""
+        family = CounterMetricFamily(self.name, self.about, labels=self.labels)
+        for values, count in self._counts.items():
+            family.add_metric(values, count)
+        yield family
 
 
 @define(eq=False)
@@ -36,6 +61,13 @@ class Figure:
         """Count a *value*."""
         self._counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count all *values*."""
+        bounds, counts = self.bounds, self._counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.sum += sum(values)
 
     def buckets(self) -> list[tuple[str, float]]:
         """Say how many were not over each bound."""
