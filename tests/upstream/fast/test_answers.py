@@ -67,6 +67,8 @@ BROKEN = {
     "no http": b"SSH-2.0-OpenSSH\r\n",
     "two lengths": head(LENGTH, b"Content-Length: 12") + BODY,
     "no number": head(b"Content-Length: 1x") + BODY,
+    "a number and none": head(LENGTH, b"Content-Length: 1x") + BODY,
+    "no number and one": head(b"Content-Length: 1x", LENGTH) + BODY,
     "less than nothing": head(b"Content-Length: -1") + BODY,
     "a sign": head(b"Content-Length: +13") + BODY,
     "no colon": head(b"X-A", LENGTH) + BODY,

@@ -98,6 +98,7 @@ def test_a_connection_that_was_closed_meanwhile_is_not_used(client: Client) -> N
         HEAD + b"%b\r\n[[1]][[2]]",
         HEAD + b"%b\r\n[[1]]\r\n",
         HEAD + b"%b\r\n[[1]]" + WHOLE,
+        CHUNKS.replace(b"\r\n", b"\r\n%b", 1) + WHOLE,
     ],
 )
 def test_after_some_answers_a_connection_is_not_used_again(
