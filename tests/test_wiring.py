@@ -24,6 +24,7 @@ PLAIN = (
     b'Content-Length: 14\r\n\r\n{"inputs":"a"}'
 )
 
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
 QUESTION = Outgoing(method=b"GET", path=b"/info", headers=(), body=b"")
 
 
@@ -73,6 +74,16 @@ def test_treq_speaks_to_an_upstream_with_tls() -> None:
         assert not _is_ours(here.connect())
 
 
+@pytest.mark.parametrize("client", ["fast", "treq"])
+def test_connecting_may_take_as_long_as_it_may(client: str) -> None:
+    """Whoever connects."""
+    with house(upstream_client=client, connect_timeout_s=3.0) as here:
+        here.connect()
+
+        [(_, port, _, timeout_s, _)] = here.reactor.tcpClients
+        assert (port, timeout_s) == (80, 3.0)
+
+
 @pytest.mark.parametrize(
     ("at_once", "write"), [(True, write_at_once), (False, write_later)]
 )
@@ -87,12 +98,31 @@ def test_batches_are_written_as_answers_are(
 
 
 @pytest.mark.parametrize("client", ["fast", "treq"])
+def test_when_a_connection_broke_idle_ones_are_closed(client: str) -> None:
+    """Whoever tries again would use up its tries on one after the other."""
+    with house(upstream_client=client) as here:
+        idle = StringTransport()
+        one = here.connect().buildProtocol(None)
+        here.reactor.tcpClients.clear()
+        other = here.connect().buildProtocol(None)
+        one.makeConnection(idle)
+        one.dataReceived(ANSWER)
+        other.makeConnection(StringTransport())
+        kept = not idle.disconnecting
+
+        other.dataReceived(b"HTTP/1.1 200")
+        other.connectionLost(Failure(ConnectionDone()))
+
+        assert (kept, idle.disconnecting) == (True, True)
+
+
+@pytest.mark.parametrize("client", ["fast", "treq"])
 def test_idle_connections_are_closed_at_the_end(client: str) -> None:
     """Whoever has kept them; and no timer is left."""
     with house(upstream_client=client) as here:
         end, protocol = StringTransport(), here.connect().buildProtocol(None)
         protocol.makeConnection(end)
-        protocol.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+        protocol.dataReceived(ANSWER)
         kept = not end.disconnecting
         closed: list[Any] = []
 

@@ -66,7 +66,7 @@ class Connection(Protocol):
             return
         if reply is not None:
             self._be_free(may_be_followed=answer.may_be_followed)
-            exchange.done.callback(reply)
+            exchange.tell(reply)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Take in that the connection is closed, which may be an answer's end."""
@@ -84,7 +84,7 @@ class Connection(Protocol):
         except Exception as told:  # noqa: BLE001  whoever asked is told
             exchange.fail(told)
         else:
-            exchange.done.callback(reply)
+            exchange.tell(reply)
 
     def _begin(self, exchange: Exchange, data: bytes) -> Answer:
         plain = None

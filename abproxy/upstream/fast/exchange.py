@@ -10,6 +10,7 @@ from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from abproxy.messages import Reply
 
@@ -55,16 +56,27 @@ class Exchange:
     again: "Callable[[Exchange], object] | None" = field(default=None, repr=False)
     """Sends it once more, if that is right when no byte of an answer has come."""
 
-    done: Deferred[Reply] = field(init=False, repr=False)
+    _done: Deferred[Reply] | None = field(init=False, default=None, repr=False)
 
-    def __attrs_post_init__(self) -> None:
-        """Promise."""
-        self.done = Deferred(self._give_up)
+    def promise(self) -> Deferred[Reply]:
+        """
+        Promise the answer; whoever cancels that gives up.
+
+        Once kept, the promise is let go: two that hold on to each other, and to a
+        question of some megabytes, would wait for the garbage collector.
+        """
+        self._done = Deferred(self._give_up)
+        return self._done
+
+    def tell(self, outcome: Reply | Failure) -> None:
+        """Tell what has become of it, unless nobody waits any more."""
+        done, self._done = self._done, None
+        if done is not None:
+            done.callback(outcome)
 
     def fail(self, error: Exception) -> None:
-        """Tell of an *error*, unless nobody waits any more."""
-        if not self.done.called:
-            self.done.errback(error)
+        """Tell of an *error*."""
+        self.tell(Failure(error))
 
     def unheard(self, error: Exception) -> None:
         """Send it again, or tell of the *error* that came in place of an answer."""
@@ -74,6 +86,6 @@ class Exchange:
         else:
             again(self)
 
-    def _give_up(self, done: Deferred[Reply]) -> None:
-        done.errback(CancelledError())
+    def _give_up(self, _done: Deferred[Reply]) -> None:
+        self.fail(CancelledError())
         self.stop()

@@ -87,11 +87,13 @@ class PlainAnswer:
             piece, self._is_new = memoryview(data)[self.head.end :], False
         if not self.body.receive(piece):
             return None
+        body = b"".join(self.body.pieces)
+        self.body.pieces.clear()
         return Reply(
             status=self.head.status,
             reason=self.head.reason,
             headers=self.head.headers,
-            body=b"".join(self.body.pieces),
+            body=body,
         )
 
     def end(self, error: Exception) -> Reply:

@@ -1,8 +1,8 @@
 """
 Answers that are not plain, read by Twisted itself.
 
-In chunks, without a length, in bits, packed, after another answer that is only
-interim, or broken: what comes of them is what treq makes of them, in its words.
+Without a length, in bits, packed, after another answer that is only interim, or
+broken: what comes of them is what treq makes of them, in its words.
 """
 
 from typing import Any

@@ -67,6 +67,8 @@ BROKEN = {
     "no http": b"SSH-2.0-OpenSSH\r\n",
     "two lengths": head(LENGTH, b"Content-Length: 12") + BODY,
     "no number": head(b"Content-Length: 1x") + BODY,
+    "a number and none": head(LENGTH, b"Content-Length: 1x") + BODY,
+    "no number and one": head(b"Content-Length: 1x", LENGTH) + BODY,
     "less than nothing": head(b"Content-Length: -1") + BODY,
     "a sign": head(b"Content-Length: +13") + BODY,
     "no colon": head(b"X-A", LENGTH) + BODY,
@@ -165,28 +167,32 @@ def pieces(data: st.DataObject, answer: bytes) -> Sequence[bytes]:
 
 
 statuses = st.sampled_from(
-    [b"HTTP/1.1 200 OK"] * 4
+    [b"HTTP/1.1 200 OK"] * 12
     + [b"HTTP/1.1 %d X" % code for code in (100, 103, 204, 304, 413, 500, 99, 2000)]
     + [b"HTTP/1.0 200 OK", b"HTTP/1.1 200", b"HTTP/1.1  200 OK", b"HTTP/2 200", b""]
 )
-lines = st.one_of(
+good_lines = st.sampled_from(
+    [
+        b"Connection: keep-alive",
+        b"connection: Keep-Alive",
+        b"Keep-Alive: timeout=5",
+        b"X-A: 1",
+        b"x-a: 2 ",
+        b"x-b:\t",
+        b"etag: 3",
+        b"TE: 4",
+    ]
+)
+odd_lines = st.one_of(
     st.sampled_from(
         [
             LENGTH,
             CHUNKED,
-            b"Content-Length: 0",
             b"Content-Length: 5",
-            b"Content-Length: 13, 13",
-            b"CONTENT-LENGTH:13",
             b"Connection: close",
             b"Connection: keep-alive, x-a",
-            b"connection: Keep-Alive",
             b"Content-Encoding: identity",
             b"Content-Encoding:",
-            b"Keep-Alive: timeout=5",
-            b"X-A: 1",
-            b"x-a: 2 ",
-            b"x-b:\t",
             b" folded",
             b"\x0bX-C: 1",
             b"X-\xc4: 1",
@@ -196,16 +202,31 @@ lines = st.one_of(
     ),
     st.binary(max_size=6),
 )
+bodies = st.sampled_from(
+    [
+        (LENGTH, BODY),
+        (b"CONTENT-LENGTH:13", BODY),
+        (b"Content-Length: 13, 13", BODY),
+        (LENGTH, BODY[:5]),
+        (b"Content-Length: 0", b""),
+        (CHUNKED, chunked(BODY)),
+        (b"Transfer-Encoding: Chunked", chunked(BODY, 100)),
+        (CHUNKED, BODY),
+        (CHUNKED, chunked(BODY)[:-3]),
+        (b"X-C: 1", BODY),
+    ]
+)
 line_ends = st.sampled_from([b"\r\n"] * 9 + [b"\n", b"\r", b"\n\r"])
 
 
 @st.composite
 def answers(draw: st.DrawFn) -> bytes:
     """Draw an answer, good or bad."""
-    drawn = [draw(statuses), *draw(st.lists(lines, max_size=4)), b""]
-    end = draw(line_ends)
-    body = draw(st.sampled_from([BODY, chunked(BODY), b"", BODY[:5]]))
-    return end.join([*drawn, b""]) + body
+    framing, body = draw(bodies)
+    lines = [framing, *draw(st.lists(good_lines, max_size=4))]
+    lines += draw(st.lists(odd_lines, max_size=1))
+    drawn = [draw(statuses), *draw(st.permutations(lines)), b"", b""]
+    return draw(line_ends).join(drawn) + body
 
 
 def _has_two_framings(answer: bytes) -> bool:

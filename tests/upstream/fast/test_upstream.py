@@ -1,5 +1,6 @@
 """One question, one answer, one deadline: as with treq, where nothing else is said."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from twisted.internet.error import ConnectionRefusedError as Refused
 from upstreamdoubles import CLIENTS, Client, fast, question
 
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
+from abproxy.upstream.fast.exchange import Exchange
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
 WHOLE = HEAD + b"\r\n[[1]]"
@@ -96,6 +98,7 @@ def test_a_connection_that_was_closed_meanwhile_is_not_used(client: Client) -> N
         HEAD + b"%b\r\n[[1]][[2]]",
         HEAD + b"%b\r\n[[1]]\r\n",
         HEAD + b"%b\r\n[[1]]" + WHOLE,
+        CHUNKS.replace(b"\r\n", b"\r\n%b", 1) + WHOLE,
     ],
 )
 def test_after_some_answers_a_connection_is_not_used_again(
@@ -316,3 +319,25 @@ def test_asked_again_it_can_be_cancelled(client: Client) -> None:
 
     assert type(asked.error) is CancelledError
     assert client.ends.all[1].is_given_up
+
+
+@pytest.mark.parametrize("answer", [WHOLE, CHUNKS])
+def test_nothing_waits_for_the_garbage_collector(answer: bytes) -> None:
+    """Questions and answers may be large; what is over is let go at once."""
+    client = fast()
+    before = exchanges_in_memory()
+    gc.disable()
+    try:
+        for _ in range(3):
+            answered(client, answer)
+        left = exchanges_in_memory() - before
+    finally:
+        gc.enable()
+
+    assert left == 0
+    client.close()
+
+
+def exchanges_in_memory() -> int:
+    """Count them, those of other tests among them."""
+    return sum(isinstance(each, Exchange) for each in gc.get_objects())
