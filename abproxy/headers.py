@@ -6,13 +6,15 @@ by mistake would give one client the answer of another.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from operator import itemgetter
 
 from attrs import field, frozen
+from twisted.web.http_headers import Headers
 
 from abproxy.messages import HeaderList
 
-__all__ = ["Credentials", "end_to_end", "lane_headers"]
+__all__ = ["Credentials", "end_to_end", "lane_headers", "spell"]
 
 HOP_BY_HOP = frozenset(
     {
@@ -95,6 +97,13 @@ def end_to_end(raw: Iterable[tuple[bytes, Sequence[bytes]]]) -> HeaderList:
     }
     ours = OF_ONE_HOP | named if named else OF_ONE_HOP
     return tuple(line for line in lines if line[0].lower() not in ours)
+
+
+@lru_cache(1000)
+def spell(name: bytes) -> bytes:
+    """Spell the *name* of a line as Twisted does."""
+    [(spelled, _)] = Headers({name: [b""]}).getAllRawHeaders()
+    return bytes(spelled)
 
 
 @frozen(kw_only=True)

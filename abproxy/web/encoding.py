@@ -5,10 +5,10 @@ Calls that shared a batch share most lines of their answers: these are written
 once for the batch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from attrs import define, field
-from twisted.web.http import NO_BODY_CODES
+from twisted.web.http import NO_BODY_CODES, datetimeToString
 from twisted.web.http_headers import Headers
 
 from abproxy.dialects.answer import (
@@ -21,8 +21,9 @@ from abproxy.dialects.answer import (
     write_body,
 )
 from abproxy.dialects.call import Call, Share
+from abproxy.headers import spell
 from abproxy.messages import HeaderList, Reply, reason_of
-from abproxy.web.replying import add_date, add_lines
+from abproxy.web.replying import add_lines
 
 __all__ = ["Encoder", "Written", "encode"]
 
@@ -30,18 +31,20 @@ Written = tuple[bytes, int]
 """The bytes of an answer, and how many of them are its body."""
 
 CLOSE = ((b"Connection", b"close"),)
-OF_ONE = frozenset({b"Content-Length", b"Server-Timing", b"X-Compute-Characters"})
+LENGTH, DATE = b"Content-Length", b"Date"
+OF_ONE = frozenset({LENGTH, b"Server-Timing", b"X-Compute-Characters"})
 
 
 def encode(reply: Reply, *, closes: bool) -> Written:
     """Write *reply*, whose connection *closes* after it or is kept."""
-    lines = _grouped((*CLOSE, *reply.headers) if closes else reply.headers)
-    add_date(lines)
+    lines = _group((*CLOSE, *reply.headers) if closes else reply.headers)
+    if all(name != DATE for name, _ in lines):
+        lines = (*lines, (DATE, datetimeToString()))
     has_body = reply.status not in NO_BODY_CODES
     body = reply.body if has_body else b""
     if has_body:
-        lines.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
-    return b"%b%b\r\n%b" % (_status_line(reply), _spell(lines), body), len(body)
+        lines = _with_length(lines, len(body))
+    return b"%b%b\r\n%b" % (_status_line(reply), _write(lines), body), len(body)
 
 
 @define(eq=False)
@@ -78,25 +81,35 @@ class Encoder:
 
 def _common(reply: Reply) -> bytes | None:
     """Write what is common, unless lines would get into another order by it."""
-    lines = _grouped(lines_of_all(reply))
-    names = {name for name, _ in lines.getAllRawHeaders()}
-    if b"Date" not in names or not OF_ONE.isdisjoint(names):
+    lines = _group(lines_of_all(reply))
+    names = {name for name, _ in lines}
+    if DATE not in names or not OF_ONE.isdisjoint(names):
         return None
-    return _status_line(reply) + _spell(lines)
+    return _status_line(reply) + _write(lines)
 
 
-def _grouped(lines: HeaderList) -> Headers:
+def _group(lines: HeaderList) -> HeaderList:
     """Put lines of one name together, and spell names as Twisted does."""
+    spelled = [(spell(name), value) for name, value in lines]
+    values = b"".join([value for _, value in lines])
+    is_plain = b"\r" not in values and b"\n" not in values
+    if is_plain and len(dict(spelled)) == len(spelled):
+        return tuple(spelled)
     headers = Headers()
     add_lines(headers, lines)
-    return headers
+    grouped = headers.getAllRawHeaders()
+    return tuple((name, value) for name, values in grouped for value in values)
 
 
-def _spell(headers: Headers) -> bytes:
-    raw: Iterable[tuple[bytes, Sequence[bytes]]] = headers.getAllRawHeaders()
-    return b"".join(
-        b"%b: %b\r\n" % (name, value) for name, values in raw for value in values
-    )
+def _with_length(lines: HeaderList, size: int) -> HeaderList:
+    length = (LENGTH, b"%d" % size)
+    if all(name != LENGTH for name, _ in lines):
+        return (*lines, length)
+    return tuple(length if name == LENGTH else (name, value) for name, value in lines)
+
+
+def _write(lines: HeaderList) -> bytes:
+    return b"".join([b"%b: %b\r\n" % line for line in lines])
 
 
 def _status_line(reply: Reply) -> bytes:

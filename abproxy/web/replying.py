@@ -6,26 +6,21 @@ from twisted.web.server import Request
 
 from abproxy.messages import HeaderList, Reply, reason_of
 
-__all__ = ["add_date", "add_lines", "write_head", "write_reply"]
+__all__ = ["add_lines", "write_head", "write_reply"]
 
 
 def write_head(request: Request, status: int, reason: bytes, lines: HeaderList) -> None:
     """Set status and header lines; a date is added if there is none."""
     request.setResponseCode(status, reason or reason_of(status))
     add_lines(request.responseHeaders, lines)
-    add_date(request.responseHeaders)
+    if not request.responseHeaders.hasHeader(b"Date"):
+        request.responseHeaders.addRawHeader(b"Date", datetimeToString())
 
 
 def add_lines(headers: Headers, lines: HeaderList) -> None:
     """Put *lines* behind those that are there, equal names together."""
     for name, value in lines:
         headers.addRawHeader(name, value)
-
-
-def add_date(headers: Headers) -> None:
-    """Add a date if there is none."""
-    if not headers.hasHeader(b"Date"):
-        headers.addRawHeader(b"Date", datetimeToString())
 
 
 def write_reply(request: Request, reply: Reply) -> None:

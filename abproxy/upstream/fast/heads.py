@@ -10,9 +10,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from attrs import field, frozen
-from twisted.web.http_headers import Headers
 
-from abproxy.headers import OF_ONE_HOP
+from abproxy.headers import OF_ONE_HOP, spell
 from abproxy.messages import HeaderList
 
 __all__ = ["PlainHead", "read_head"]
@@ -81,10 +80,7 @@ def _read_lines(lines: list[bytes]) -> "tuple[HeaderList, re.Match[bytes]] | Non
 @lru_cache(1000)
 def _spelled(name: bytes) -> bytes:
     """Spell *name* as Twisted does; empty if it is no name."""
-    if not _TOKEN.fullmatch(name):
-        return b""
-    [(spelled, _)] = Headers({name: [b""]}).getAllRawHeaders()
-    return bytes(spelled)
+    return spell(name) if _TOKEN.fullmatch(name) else b""
 
 
 def _spelled_all(names: Iterable[bytes]) -> frozenset[bytes]:
