@@ -208,8 +208,10 @@ class Departures:
 
     def _one_leaves(self) -> Obstacle | None:
         """Let the batch leave whose turn it is, or say why none does."""
+        if not self.room.items:
+            return Obstacle.NOTHING
         if not self._may_leave():
-            return Obstacle.UPSTREAM if self.room.items else Obstacle.NOTHING
+            return Obstacle.UPSTREAM
         if self.platform.suspects:
             self._alone = True
             self.is_alive().addCallback(self._try_suspect)

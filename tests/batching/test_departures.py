@@ -194,8 +194,25 @@ def test_lanes_are_forgotten_when_empty() -> None:
             proxy.upstream.open[0].answer()
 
     assert proxy.is_at_rest
-    assert not proxy.departures.platform.lanes._due._heap
-    assert not proxy.departures.platform.lanes._full._heap
+    lanes = proxy.departures.platform.lanes
+    assert len(lanes) == 0
+    assert len(lanes._due._heap) + len(lanes._full._heap) <= 1
+
+
+def test_a_lane_that_opens_again_goes_by_the_limits_of_today() -> None:
+    """It was empty when they changed."""
+    proxy = house(items=32, max_wait_s=1)
+    proxy.submit("a")
+    proxy.clock.advance(1)
+    proxy.upstream.open[0].answer()
+    proxy.departures.learn(attrs.evolve(proxy.departures.caps, items=2), ceiling=512)
+
+    calls = [proxy.submit(text) for text in "bc"]
+    [full] = proxy.upstream.open
+    full.answer()
+
+    assert full.outgoing.items == 2
+    assert all(call.is_right for call in calls)
 
 
 def test_a_large_call_is_cut_and_joined_in_order() -> None:
