@@ -90,6 +90,7 @@ class Reloading:
         """Settle the limits anew: the upstream says something else of itself."""
         limits = limits_for(self.settings, facts)
         self.departures.learn(limits.caps, limits.budget)
+        self.door.renew()  # the model's task may be another
 
     def _say(self, message: str, names: set[str] | frozenset[str]) -> None:
         if names:

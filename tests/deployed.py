@@ -16,6 +16,7 @@ from doubles import house
 from ruamel.yaml import YAML
 from twisted.internet.task import Clock
 
+from abproxy.telemetry.figures import Tally
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.keeping import Keeping
 from abproxy.telemetry.metrics import Metrics
@@ -126,7 +127,8 @@ def exposed() -> dict[str, Labels]:
 
 def _figures_of(collector: Any) -> Iterator[tuple[str, Labels]]:
     for family in collector.collect():
-        labels: Labels = {name: set() for name in getattr(collector, "_labelnames", ())}
+        names = collector.labels if isinstance(collector, Tally) else ()
+        labels: Labels = {name: set() for name in names}
         for sample in family.samples:
             for name, value in sample.labels.items():
                 labels.setdefault(name, set()).add(value)

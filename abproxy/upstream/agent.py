@@ -102,22 +102,35 @@ class ToTheLetter(Agent):
     """
     An agent that asks for the path it is given.
 
-    Twisted puts it together with `urlunparse`, which since Python 3.12.4 makes
-    four slashes of two at its beginning.
+    Twisted takes it apart and puts it together with `urlunparse`, which makes
+    `/a` of `/a;` and of `/a?`, and since Python 3.12.4 four slashes of two at
+    its beginning.
     """
 
-    def _requestWithEndpoint(self, *request: Any) -> Deferred[IResponse]:  # noqa: N802
-        key, endpoint, method, uri, headers, body, _ = request
-        return super()._requestWithEndpoint(
-            key, endpoint, method, uri, headers, body, target_of(uri)
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """Send a request; fires with the response when its head is here."""
+        parts = URI.fromBytes(uri)
+        return self._requestWithEndpoint(
+            (parts.scheme, parts.host, parts.port),
+            self._getEndpoint(parts),
+            method,
+            parts,
+            headers,
+            bodyProducer,
+            target_of(uri),
         )
 
 
-def target_of(uri: URI) -> bytes:
+def target_of(uri: bytes) -> bytes:
     """Say what stands in the request line for *uri*."""
-    params = b";" + uri.params if uri.params else b""
-    query = b"?" + uri.query if uri.query else b""
-    return (uri.path + params + query) or b"/"
+    _, _, rest = uri.partition(b"://")
+    return b"/" + rest.partition(b"/")[2].partition(b"#")[0]
 
 
 def make_agent(

@@ -52,20 +52,28 @@ def on_batched_routes(app: Klein) -> Callable[[_Route], _Route]:
     return decorate
 
 
+def _anew(door: "Door", _attribute: object, value: Any) -> Any:
+    door.renew()
+    return value
+
+
 @define(kw_only=True, eq=False)
 class Door:
     """All routes, as a Klein app."""
 
-    keys: Keys
-    callers: Callers
+    keys: Keys = field(on_setattr=_anew)
+    callers: Callers = field(on_setattr=_anew)
     rates: Rates
-    receiving: Receiving
+    receiving: Receiving = field(on_setattr=_anew)
     departures: Departures
     relay: Relay
-    task: Callable[[], str | None]
+    task: Callable[[], str | None] = field(on_setattr=_anew)
     """What the upstream's model does, if that is known."""
 
     observer: DoorObserver = field(factory=Unwatched, repr=False)
+
+    rules: object = field(init=False, factory=object, repr=False)
+    """Another one as soon as the same head may be understood in another way."""
 
     app: ClassVar[Klein] = Klein()
     _log: ClassVar[Logger] = Logger()
@@ -81,6 +89,10 @@ class Door:
             return
         request.route = call.lane.dialect.path.decode()
         write_reply(request, write_answer(call, await self.submit(call, caller)))
+
+    def renew(self) -> None:
+        """Something has changed by which heads are understood."""
+        self.rules = object()
 
     def open(self, request: Asked, caller: Caller) -> Envelope | None:
         """Understand the head of *request* of *caller* as that of a call, or not."""

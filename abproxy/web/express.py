@@ -12,15 +12,14 @@ from attrs import define, field, frozen
 
 from abproxy.dialects.call import Reading
 from abproxy.web.app import Door
-from abproxy.web.caller import Caller, Callers
+from abproxy.web.caller import Caller
 from abproxy.web.encoding import Encoder
 from abproxy.web.express_request import ExpressRequest, Seat
-from abproxy.web.keys import Keys
 from abproxy.web.plainhead import LONGEST, PlainHead, find_length, read_head
-from abproxy.web.receiving import Envelope, Receiving
+from abproxy.web.receiving import Envelope
 from abproxy.writing import Write, write_later
 
-__all__ = ["Express", "Found", "Head", "Rules"]
+__all__ = ["Express", "Found", "Head"]
 
 MOST_HEADS = 1024
 """So many heads are remembered; then all are forgotten, as some never repeat."""
@@ -30,9 +29,6 @@ LARGEST_BODY = 256 << 10
 
 MOST_DIGITS, ZERO = 9, ord("0")
 
-Rules = tuple[Keys, Callers, Receiving, str | None]
-"""By which a head was understood; new settings bring others, or another model."""
-
 
 @frozen(kw_only=True, eq=False)
 class Head:
@@ -41,7 +37,9 @@ class Head:
     plain: PlainHead
     envelope: Envelope
     route: str
-    rules: Rules
+
+    rules: object
+    """By which it was understood."""
 
     before: bytes
     """What stands before the length of the body."""
@@ -60,9 +58,10 @@ class Express:
 
     door: Door
     write: Write = write_later
+    largest_body: int = LARGEST_BODY
     encoder: Encoder = field(init=False, factory=Encoder)
     _heads: dict[bytes, Head | None] = field(init=False, factory=dict, repr=False)
-    _rules: Rules | None = field(init=False, default=None, repr=False)
+    _rules: object = field(init=False, default=None, repr=False)
 
     def find(self, seat: Seat, data: bytes, last: Head | None = None) -> Found | None:
         """
@@ -73,16 +72,14 @@ class Express:
             data: what has arrived; perhaps not the whole body.
             last: the head that came before on this connection.
         """
-        door = self.door
-        rules = door.keys, door.callers, door.receiving, door.task()
-        found = _again(last, data) if last and last.rules == rules else None
-        found = found or self._look_up(seat, data, rules)
+        found, rules = None, self.door.rules
+        if last is not None and last.rules is rules:
+            found = _again(last, data)
         if found is None:
+            found = self._look_up(seat, data, rules)
+        if found is None or found[2] - found[1] > self.largest_body:
             return None
-        _, starts, ends = found
-        size = ends - starts
-        is_small = size <= LARGEST_BODY and size <= seat.site.max_body_bytes
-        return found if is_small else None
+        return found
 
     def read(self, head: Head, body: bytes) -> Reading | None:
         """
@@ -105,7 +102,7 @@ class Express:
         seat.site.begin(request)
         return request
 
-    def _look_up(self, seat: Seat, data: bytes, rules: Rules) -> Found | None:
+    def _look_up(self, seat: Seat, data: bytes, rules: object) -> Found | None:
         """Find a call whose head has come before, on whatever connection."""
         starts = data.find(b"\r\n\r\n", 0, LONGEST) + 4
         length = find_length(data, starts)
@@ -117,9 +114,9 @@ class Express:
         return (head, starts, ends) if head is not None else None
 
     def _head(
-        self, seat: Seat, before: bytes, after: bytes, rules: Rules
+        self, seat: Seat, before: bytes, after: bytes, rules: object
     ) -> Head | None:
-        if self._rules != rules or len(self._heads) >= MOST_HEADS:
+        if self._rules is not rules or len(self._heads) >= MOST_HEADS:
             self._heads.clear()
             self._rules = rules
         # Heads are compared as if every body were one byte long.
@@ -129,7 +126,7 @@ class Express:
         return self._heads[written]
 
     def _understand(
-        self, seat: Seat, before: bytes, after: bytes, rules: Rules
+        self, seat: Seat, before: bytes, after: bytes, rules: object
     ) -> Head | None:
         plain = read_head(before + b"1" + after)
         if plain is None:

@@ -106,6 +106,7 @@ class DoorSite(Site):
 
     def open_express(self, express: Express) -> None:
         """Let plain calls take the express way."""
+        express.largest_body = min(express.largest_body, self.max_body_bytes)
         self.express = express
         self.protocol = ExpressChannel
 

@@ -446,14 +446,13 @@ def test_a_head_is_not_known_again_by_an_odd_length(length: bytes) -> None:
 
 def test_a_path_may_come_to_mean_something_else() -> None:
     """The model behind `/` is another after a restart."""
-    task = ["embedding"]
     door = Door()
-    door.proxy.door.task = lambda: task[0]
+    door.proxy.door.task = lambda: "embedding"
     client = door.proxy.connect()
     client.send(call("a").replace(b"/embed", b"/"))
     door.answer()
 
-    task[0] = "reranker"
+    door.proxy.door.task = lambda: "reranker"
     client.send(call("b").replace(b"/embed", b"/"))
     door.answer()
 

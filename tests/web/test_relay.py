@@ -346,10 +346,13 @@ async def test_an_answer_travels_while_it_arrives(real: Street) -> None:
     assert (await client.until(b"done")).endswith(b"\r\n\r\nhalfdone")
 
 
-@pytest.mark.parametrize("path", [b"//embed", b"///", b"//x/../y;z?a=//b"])
+@pytest.mark.parametrize(
+    "path",
+    [b"//embed", b"///", b"//x/../y;z?a=//b", b"/;", b"/embed;", b"/x?", b"/x;?"],
+)
 @pytest_twisted.ensureDeferred
-async def test_slashes_are_passed_on_one_by_one(real: Street, path: bytes) -> None:
-    """Some servers merge them and others do not; Python has ideas of its own."""
+async def test_a_path_is_passed_on_to_the_letter(real: Street, path: bytes) -> None:
+    """What it means is for the server to say; Python has ideas of its own."""
     real.server.asked = answering(OK + b"Content-Length: 4\r\n\r\nfine")
     client = await real.client()
 

@@ -81,17 +81,18 @@ class Questions:
         self, method: bytes, path: bytes, lines: HeaderList
     ) -> tuple[bytes, bytes]:
         """Write what is before and after the line with the length."""
-        uri = uri_of(self.base_url + path.decode("ascii"))
+        url = self.base_url + path.decode("ascii")
+        uri = uri_of(url)
         headers = as_headers(lines)
         # What was packed would have to be unpacked.
         headers.removeHeader(b"Accept-Encoding")
         if not headers.hasHeader(b"Host"):
             headers.addRawHeader(b"Host", _host_line(uri))
-        target = target_of(uri)
+        target = target_of(url.encode("ascii"))
         Request(method, target, headers, None)  # raises what there is to raise
-        written = [
+        spelled = [
             b"%b: %b\r\n" % (name, value)
             for name, values in headers.getAllRawHeaders()
             for value in values
         ]
-        return b"%b %b HTTP/1.1\r\n" % (method, target), b"".join([*written, b"\r\n"])
+        return b"%b %b HTTP/1.1\r\n" % (method, target), b"".join([*spelled, b"\r\n"])
