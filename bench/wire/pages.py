@@ -40,7 +40,7 @@ def written(found: Found) -> str:
 
 
 def _on_one_line(found: re.Match[str]) -> str:
-    return " ".join(found[0].split())
+    return " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]")
 
 
 def between(text: str) -> str:
@@ -49,8 +49,15 @@ def between(text: str) -> str:
 
 
 def replaced(text: str, made: str) -> str:
-    """Put something else between the markers."""
+    """
+    Put something else between the markers.
+
+    Raises:
+        ValueError: there are none.
+    """
     before, _, rest = text.partition(BEGIN)
+    if END not in rest:
+        raise ValueError("no place for the tables: the markers are missing")
     after = rest.partition(END)[2]
     return f"{before}{BEGIN}\n\n{made}\n\n{END}{after}"
 

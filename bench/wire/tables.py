@@ -22,7 +22,8 @@ def short(found: Found) -> str:
         "p50",
         "p99",
         "CPU a call",
-        "calls/s, times aiohttp",
+        "times no proxy",
+        "times aiohttp",
     )
     rows = [row for each in speed for row in _short_rows(each)]
     return f"{_where(found)}\n\n{_table(head, rows)}"
@@ -38,6 +39,7 @@ def _short_rows(one: Found) -> Iterator[Sequence[str]]:
             _ms(spread(figures["p50_ms"]).middle),
             _ms(spread(figures["p99_ms"]).middle),
             "" if name == DIRECT else _us(spread(figures["cpu_us"]).middle),
+            "" if name == DIRECT else _times(_rates(one, name, DIRECT)),
             "" if name == AIOHTTP else _times(_rates(one, name, AIOHTTP)),
         )
 
@@ -170,11 +172,16 @@ def _rates(one: Found, ours: str, theirs: str) -> Spread:
 
 
 def _workload(workload: Found) -> str:
-    inputs = f"{workload['inputs']} input" + "s" * (workload["inputs"] > 1)
+    clients, inputs = workload["clients"], workload["inputs"]
     form = " base64" if workload["is_openai"] else ""
     return (
-        f"{workload['clients']:,} clients, {inputs} of {workload['dimensions']}{form}"
+        f"{clients:,} client{_s(clients)}, {inputs} input{_s(inputs)} "
+        f"of {workload['dimensions']}{form}"
     )
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 def _ms(figure: float) -> str:
