@@ -70,7 +70,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("parts", nargs="*", metavar="PART", help="what to measure; by default all")
     add("--quick", action="store_true", help="speed at 1, 64, 200 clients, in a minute")
-    add("--workload", action="append", choices=known, help="only this; may be repeated")
+    add(
+        "--workload",
+        action="append",
+        choices=known,
+        metavar="NAME",
+        help="only this; may be repeated",
+    )
     add("--rounds", type=_positive, help=f"by default {FULL_ROUNDS}")
     add("--seconds", type=_positive, help=f"for one run; by default {FULL_SECONDS}")
     add("--out", type=Path, default=LATEST, help="where to put the results, as JSON")

@@ -27,6 +27,8 @@ class Side:
     """One of the two: its settings, and what is asked of it."""
 
     settings: Mapping[str, str] = field(factory=dict)
+    """What is set; UPSTREAM as a value is the URL of the upstream."""
+
     workload: Workload = field(default=Workload(name="clients-64"))
 
 
@@ -56,13 +58,24 @@ def _lanes(count: int) -> Side:
     return Side(workload=Workload(name=f"lanes-{count}", keys=keys))
 
 
+OPENAI = Workload(name="openai", is_openai=True)
+
 FEATURES: Sequence[Feature] = (
     _setting("EXPRESS", "false", "true"),
     _setting("WRITE_AT_ONCE", "false", "true"),
     _setting("PACKING", "false", "true"),
     _setting("UPSTREAM_CLIENT", "treq", "fast"),
+    Feature(
+        name="`USAGE=exact` instead of `shared`, on /v1/embeddings",
+        having=Side(settings={"USAGE": "exact"}, workload=OPENAI),
+        lacking=Side(workload=OPENAI),
+    ),
     _alone("MAX_BATCH_SIZE", "1"),
     _alone("ACCESS_LOG", "/dev/null"),
+    Feature(
+        name="traces of all calls, sent to a collector",
+        having=Side(settings={"OTEL_EXPORTER_OTLP_ENDPOINT": "UPSTREAM"}),
+    ),
     _alone("MAX_WAITING_INPUTS_PER_CLIENT", "10000"),
     _alone("RATE_LIMIT", "10000000"),
     Feature(
@@ -108,7 +121,11 @@ def _costs(bench: Bench, feature: Feature) -> dict[str, list[float]]:
         upstream = stack.enter_context(bench.ground.upstream(384))
         proxies: dict[str, Child] = {}
         for name, side in sides.items():
-            proxy = bench.ground.abproxy(upstream.url, side.settings)
+            settings = {
+                name: value.replace("UPSTREAM", upstream.url)
+                for name, value in side.settings.items()
+            }
+            proxy = bench.ground.abproxy(upstream.url, settings)
             proxies[name] = stack.enter_context(proxy)
             check(proxies[name].url, side.workload)
         for order in turns([*sides], bench.rounds):

@@ -42,7 +42,7 @@ def model(bench: Bench) -> Found:
 
 
 def _measured(bench: Bench, seconds: int) -> Found:
-    found: Found = {"clients": CLIENTS, DIRECT: [], ABPROXY: []}
+    found: Found = {"clients": CLIENTS, "seconds": seconds, DIRECT: [], ABPROXY: []}
     with ExitStack() as stack:
         servers = {DIRECT: stack.enter_context(_model_server(bench.folder))}
         everywhere = Cores(proxy=usable(), upstream=usable(), load=usable())

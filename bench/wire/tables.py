@@ -130,7 +130,10 @@ def _model(model: Found) -> str:
     gained = ratio(
         _column(model[ABPROXY], "calls_per_s"), _column(model[DIRECT], "calls_per_s")
     )
-    words = f"With abproxy the model answers {_times(gained)} times as many calls."
+    words = (
+        f"With abproxy the model answers {_times(gained)} times as many calls "
+        f"({len(model[ABPROXY])} rounds of {model['seconds']} s)."
+    )
     return f"{title}\n\n{_table(head, rows)}\n\n{words}"
 
 

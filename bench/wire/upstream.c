@@ -12,7 +12,8 @@
  *
  * It speaks as text-embeddings-inference 1.9 does, as far as a proxy looks:
  * HTTP/1.1 with keep-alive, pipelining and Content-Length, /info and /health,
- * /embed and /v1/embeddings.
+ * /embed, /v1/embeddings and /tokenize.  It also takes whatever a collector of
+ * traces is sent.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -90,7 +91,7 @@ static void fail(const char *what) {
 static void make_room(struct buffer *b, size_t size) {
     if (b->start == b->end) b->start = b->end = 0;
     if (b->room - b->end >= size) return;
-    memmove(b->bytes, b->bytes + b->start, b->end - b->start);
+    if (b->start) memmove(b->bytes, b->bytes + b->start, b->end - b->start);
     b->end -= b->start;
     b->start = 0;
     if (b->room - b->end >= size) return;
@@ -100,6 +101,7 @@ static void make_room(struct buffer *b, size_t size) {
 }
 
 static void put(struct buffer *b, const char *bytes, size_t size) {
+    if (!size) return;
     make_room(b, size);
     memcpy(b->bytes + b->end, bytes, size);
     b->end += size;
@@ -151,6 +153,10 @@ static const char *skip_value(const char *at, const char *end) {
     return NULL;
 }
 
+static struct span between(const char *at, const char *after) {
+    return (struct span){at, (size_t)(after - at)};
+}
+
 static int is(struct span s, const char *text) {
     return s.size == strlen(text) && !memcmp(s.at, text, s.size);
 }
@@ -164,7 +170,7 @@ static int take_inputs(struct span value, struct question *q) {
     while (at < end && *at != ']') {
         const char *after = skip_value(at, end);
         if (!after || after == at) return 0;
-        if (q->count < MAX_INPUTS) q->inputs[q->count] = (struct span){at, after - at};
+        if (q->count < MAX_INPUTS) q->inputs[q->count] = between(at, after);
         q->count++;
         at = skip_blank(after, end);
         if (at < end && *at == ',') at = skip_blank(at + 1, end);
@@ -182,12 +188,12 @@ static int read_question(struct span body, struct question *q) {
     while (at < end && *at == '"') {
         const char *after = skip_string(at, end);
         if (!after) return 0;
-        struct span key = {at, after - at};
+        struct span key = between(at, after);
         at = skip_blank(after, end);
         if (at == end || *at != ':') return 0;
         at = skip_blank(at + 1, end);
         if (!(after = skip_value(at, end)) || after == at) return 0;
-        struct span value = {at, after - at};
+        struct span value = between(at, after);
         if (is(key, "\"inputs\"") || is(key, "\"input\"")) {
             if (!take_inputs(value, q)) return 0;
         } else if (is(key, "\"encoding_format\"")) {
@@ -253,7 +259,23 @@ static void put_openai(struct buffer *body, const struct question *q) {
                q->bytes, q->bytes);
 }
 
-static void embed(struct buffer *out, struct span body, int is_openai) {
+static void put_tokens(struct buffer *body, const struct question *q) {
+    put_text(body, "[");
+    for (size_t i = 0; i < q->count; i++) {
+        put_text(body, i ? ",[" : "[");
+        for (size_t j = 0; j < q->inputs[i].size; j++)
+            put_format(body,
+                       "%s{\"id\":1,\"text\":\"a\",\"special\":false,\"start\":%zu,"
+                       "\"stop\":%zu}",
+                       j ? "," : "", j, j + 1);
+        put_text(body, "]");
+    }
+    put_text(body, "]");
+}
+
+typedef void put_answer(struct buffer *body, const struct question *q);
+
+static void infer(struct buffer *out, struct span body, put_answer *put_body) {
     static struct buffer answered;
     struct question q;
     char more[512];
@@ -265,7 +287,7 @@ static void embed(struct buffer *out, struct span body, int is_openai) {
         return refuse(out, "422 Unprocessable Entity", more);
     }
     answered.start = answered.end = 0;
-    (is_openai ? put_openai : put_rows)(&answered, &q);
+    put_body(&answered, &q);
     snprintf(more, sizeof more,
              "x-compute-type: cpu\r\nx-compute-time: 1\r\nx-compute-characters: %zu\r\n"
              "x-compute-tokens: %zu\r\nx-total-time: 1\r\nx-tokenization-time: 0\r\n"
@@ -299,12 +321,15 @@ static int asks(struct span head, const char *method_and_path) {
 
 static void route(struct buffer *out, struct span head, struct span body) {
     if (asks(head, "POST /embed"))
-        embed(out, body, 0);
+        infer(out, body, put_rows);
     else if (asks(head, "POST /v1/embeddings"))
-        embed(out, body, 1);
+        infer(out, body, put_openai);
+    else if (asks(head, "POST /tokenize"))
+        infer(out, body, put_tokens);
     else if (asks(head, "GET /info"))
         answer(out, "200 OK", "application/json", "", INFO, strlen(INFO));
-    else if (asks(head, "GET /health") || asks(head, "HEAD /health"))
+    else if (asks(head, "GET /health") || asks(head, "HEAD /health") ||
+             asks(head, "POST /v1/traces"))
         answer(out, "200 OK", NULL, "", "", 0);
     else
         answer(out, "404 Not Found", NULL, "", "", 0);

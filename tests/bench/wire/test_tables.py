@@ -108,9 +108,10 @@ def test_the_model_is_told() -> None:
     direct = [{"calls_per_s": 100, **run}, {"calls_per_s": 120, **run}]
     batched = [{"calls_per_s": 300, **run}, {"calls_per_s": 360, **run}]
 
-    words = full(found(model={"clients": 200, "direct": direct, "abproxy": batched}))
+    model = {"clients": 200, "seconds": 7, "direct": direct, "abproxy": batched}
+    words = full(found(model=model))
     assert "| abproxy | 330 | 300 to 360 | 1,500 ms | 2,000 ms |" in words
-    assert "answers 3.00 times as many calls" in words
+    assert "3.00 times as many calls (2 rounds of 7 s)." in words
 
 
 @pytest.mark.parametrize("part", ["syscalls", "model"])

@@ -80,6 +80,15 @@ def test_openai_answers_by_the_rule(connection: socket.socket, form: str) -> Non
     assert json.loads(expected)["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
 
 
+def test_tokens_are_as_many_as_it_charges(connection: socket.socket) -> None:
+    """One for each byte of an input."""
+    connection.sendall(post(b'{"inputs":["a","bc"]}', b"/tokenize"))
+
+    status, body = answer(connection)
+    assert status == 200
+    assert [len(tokens) for tokens in json.loads(body)] == [3, 4]
+
+
 def test_requests_may_arrive_byte_by_byte(connection: socket.socket) -> None:
     """As they do over slow networks."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -169,6 +178,7 @@ def test_abproxy_learns_the_limits(connection: socket.socket) -> None:
         ("HEAD /health", 200),
         ("GET /", 404),
         ("POST /predict", 404),
+        ("POST /v1/traces", 200),
     ],
 )
 def test_other_routes(connection: socket.socket, line: str, status: int) -> None:
