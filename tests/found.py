@@ -43,6 +43,7 @@ def found(**more: Any) -> dict[str, Any]:
         "python": "3.11.7",
         "packages": {"aiohttp": "3.14"},
         "load": "wrk",
+        "busy_before": 0.1,
     }
     speed = [one(1), one(64), one(64, name="inputs-1", inputs=1)]
     return {"machine": machine, "rounds": 2, "seconds": 1, "speed": speed, **more}

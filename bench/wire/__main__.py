@@ -108,7 +108,7 @@ def _positive(text: str) -> int:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> Found:
-    """Measure the parts that are wanted, one after the other."""
+    """Measure the parts that are wanted, and keep each as soon as it is there."""
     placed = cores.share_out(cores.usable())
     name, chosen = load.choose(placed.load, folder)
     if name != "wrk":
@@ -125,10 +125,11 @@ def measure(options: argparse.Namespace, folder: Path) -> Found:
         "rounds": options.rounds,
         "seconds": options.seconds,
     }
-    return {
-        **found,
-        **{part: PARTS[part](bench) for part in PARTS if part in options.parts},
-    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for part in (each for each in PARTS if each in options.parts):
+        found[part] = PARTS[part](bench)
+        options.out.write_text(pages.written(found), encoding="utf-8")
+    return found
 
 
 def _end(*_: object) -> None:
@@ -141,12 +142,8 @@ def main(arguments: Sequence[str]) -> None:
     if options.given:
         found = pages.read(options.given)
     else:
-        signal.signal(signal.SIGTERM, _end)
-        allow_many_files()
         with tempfile.TemporaryDirectory(prefix="abproxy-bench-") as folder:
             found = measure(options, Path(folder))
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(pages.written(found), encoding="utf-8")
         say(f"results are in {options.out}")
     sys.stdout.write(f"{tables.full(found)}\n")
     if options.write:
@@ -154,6 +151,8 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)
+    allow_many_files()
     try:
         main(sys.argv[1:])
     except CannotMeasure as error:

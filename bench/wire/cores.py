@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-__all__ = ["Cores", "share_out"]
+__all__ = ["Cores", "share_out", "usable"]
 
 
 @frozen(kw_only=True)

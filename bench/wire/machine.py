@@ -1,5 +1,6 @@
 """What was measured on, and when: without it a figure says nothing."""
 
+import os
 import platform
 import re
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ def describe(load: str, cores: Cores) -> Found:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "load": load,
+        "busy_before": round(os.getloadavg()[0], 1),
     }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.wire import bars, tables
 from bench.wire.bench import Found
 from bench.wire.contestants import ROOT
+from bench.wire.errors import CannotMeasure
 
 __all__ = ["JSON", "PAGES", "PLOT", "between", "publish", "read"]
 
@@ -63,7 +64,14 @@ def replaced(text: str, made: str) -> str:
 
 
 def publish(found: Found) -> None:
-    """Write the JSON, the plot and both tables."""
+    """
+    Write the JSON, the plot and both tables.
+
+    Raises:
+        CannotMeasure: the speed is not among the results.
+    """
+    if "speed" not in found:
+        raise CannotMeasure("these results have no speed, and are not published")
     JSON.write_text(written(found), encoding="utf-8")
     PLOT.write_text(bars.svg(found), encoding="utf-8")
     for path, write in PAGES.items():

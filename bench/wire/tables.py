@@ -22,8 +22,9 @@ def short(found: Found) -> str:
         "p50",
         "p99",
         "CPU a call",
-        "times no proxy",
+        "calls/s, times no proxy",
         "times aiohttp",
+        "CPU, times aiohttp",
     )
     rows = [row for each in speed for row in _short_rows(each)]
     return f"{_where(found)}\n\n{_table(head, rows)}"
@@ -39,8 +40,7 @@ def _short_rows(one: Found) -> Iterator[Sequence[str]]:
             _ms(spread(figures["p50_ms"]).middle),
             _ms(spread(figures["p99_ms"]).middle),
             "" if name == DIRECT else _us(spread(figures["cpu_us"]).middle),
-            "" if name == DIRECT else _times(_rates(one, name, DIRECT)),
-            "" if name == AIOHTTP else _times(_rates(one, name, AIOHTTP)),
+            *_ratios(one, name),
         )
 
 
@@ -56,7 +56,8 @@ def full(found: Found) -> str:
 def _speed(speed: Sequence[Found]) -> str:
     head = (
         *("Workload", "", "calls/s", "lowest to highest", "p50", "p99", "CPU a call"),
-        *("core busy", "memory", "times no proxy", "times aiohttp"),
+        *("core busy", "memory", "calls/s, times no proxy", "times aiohttp"),
+        "CPU, times aiohttp",
     )
     rows = [row for each in speed for row in _full_rows(each)]
     return f"### Speed\n\n{_table(head, rows)}"
@@ -76,8 +77,7 @@ def _full_rows(one: Found) -> Iterator[Sequence[str]]:
             _us(figures["cpu_us"].middle),
             f"{figures['busy'].middle:.0%}",
             f"{figures['resident_mb'].middle:.0f} MB",
-            "" if name == DIRECT else _times(_rates(one, name, DIRECT)),
-            "" if name == AIOHTTP else _times(_rates(one, name, AIOHTTP)),
+            *_ratios(one, name),
         )
 
 
@@ -165,13 +165,24 @@ def _where(found: Found) -> str:
         f"({machine['placed']}), {machine['system']}, Python {machine['python']}, "
         f"{versions}; load from {machine['load']}, "
         f"medians of {found['rounds']} rounds of {found['seconds']} s.\n"
+        f"The load average of the machine was {machine['busy_before']} before: "
+        "the nearer to 0, the better.\n"
         "Other machines give other figures; it is the ratios that count."
     )
 
 
-def _rates(one: Found, ours: str, theirs: str) -> Spread:
+def _ratios(one: Found, name: str) -> Sequence[str]:
+    """Compare with the others: the rate with both, the CPU time with the yardstick."""
+    return (
+        "" if name == DIRECT else _times(_compared(one, "calls_per_s", name, DIRECT)),
+        "" if name == AIOHTTP else _times(_compared(one, "calls_per_s", name, AIOHTTP)),
+        _times(_compared(one, "cpu_us", name, AIOHTTP)) if name == ABPROXY else "",
+    )
+
+
+def _compared(one: Found, figure: str, ours: str, theirs: str) -> Spread:
     contestants = one["contestants"]
-    return ratio(contestants[ours]["calls_per_s"], contestants[theirs]["calls_per_s"])
+    return ratio(contestants[ours][figure], contestants[theirs][figure])
 
 
 def _workload(workload: Found) -> str:

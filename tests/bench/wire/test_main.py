@@ -1,5 +1,6 @@
 """The command line, and how it ends."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.wire.__main__ import FULL, QUICK, parse
+from bench.wire.__main__ import FULL, QUICK, main, parse
 from bench.wire.contestants import ROOT, Ground
+from bench.wire.errors import CannotMeasure
 
 
 def test_by_default_everything_is_measured() -> None:
@@ -66,6 +68,24 @@ def test_help_explains_parts_and_workloads(capsys: pytest.CaptureFixture[str]) -
     told = capsys.readouterr().out
     assert all(each.name in told for each in FULL)
     assert "with 1,000 idle connections" in told
+
+
+def test_each_part_is_kept_when_it_is_there(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails later does not take it along."""
+    assert ground
+
+    def fail(_: object) -> None:
+        raise CannotMeasure("no luck")
+
+    parts = {"speed": lambda _: ["figures"], "memory": fail}
+    monkeypatch.setattr("bench.wire.__main__.PARTS", parts)
+    out = tmp_path / "new" / "out.json"
+
+    with pytest.raises(CannotMeasure, match="no luck"):
+        main([f"--out={out}"])
+    assert json.loads(out.read_text())["speed"] == ["figures"]
 
 
 def _members(group: int) -> list[str]:

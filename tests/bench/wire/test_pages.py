@@ -4,6 +4,7 @@ import pytest
 from found import found
 
 from bench.wire import bars, pages
+from bench.wire.errors import CannotMeasure
 
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
@@ -36,6 +37,12 @@ def test_a_page_without_a_place_for_it_is_left_alone() -> None:
     """It would grow with each run."""
     with pytest.raises(ValueError, match="no place"):
         pages.replaced("Before.\n", "new")
+
+
+def test_results_without_speed_are_not_published() -> None:
+    """The README would have nothing to show."""
+    with pytest.raises(CannotMeasure, match="no speed"):
+        pages.publish({"memory": {}})
 
 
 def test_results_can_be_read_again(tmp_path: "pages.Path") -> None:
