@@ -3,7 +3,7 @@
 from xml.etree import ElementTree as ET
 
 import pytest
-from found import found
+from measured import found
 
 from bench.wire.bars import WIDTH, svg
 

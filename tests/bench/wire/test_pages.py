@@ -1,7 +1,7 @@
 """What is published is what was measured."""
 
 import pytest
-from found import found
+from measured import found
 
 from bench.wire import bars, pages
 from bench.wire.errors import CannotMeasure

@@ -1,7 +1,7 @@
 """Results as tables: everything is in them, in words of their own."""
 
 import pytest
-from found import found, one
+from measured import found, one
 
 from bench.wire.tables import full, short
 from bench.wire.workloads import FULL

@@ -1,4 +1,4 @@
-"""Results to write tables of."""
+"""Results of the benchmark, to write tables and plots of."""
 
 from typing import Any
 
