@@ -23,10 +23,11 @@ ANY_MACHINE := --only-binary :all: --platform manylinux2014_x86_64 --python-vers
 AXE := axe-playwright-python==0.1.8
 
 # What some tests start, as Debian packages and as programs.
-TOOLS := chromium chromium-driver prometheus
-PROGRAMS := chromium chromedriver prometheus promtool
+TOOLS := chromium chromium-driver prometheus wrk
+PROGRAMS := chromium chromedriver prometheus promtool wrk
+for := the tests
 
-# `make test args='-k budget'`
+# `make test args='-k budget'`, `make bench args='speed --rounds 9'`
 args :=
 # `make embed inputs='["a", "b"]'` or `make embed inputs='some text'`
 inputs := What is Vector Search?
@@ -38,7 +39,7 @@ seconds := 15
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run run/model run/proxy test .test/tools screenshots test/clients .test/clients test/clients/node check fmt embed load load/noproxy \
+.PHONY: help run run/model run/proxy test .test/tools bench bench/quick bench/write .bench/tools screenshots test/clients .test/clients test/clients/node check fmt embed load load/noproxy \
 	compose/up compose/watch dotenv settings clean
 
 help: ## list what can be made
@@ -59,13 +60,17 @@ run/proxy: $(VENV)/run.stamp ## start only the proxy, in front of INFERENCE_SERV
 test: $(VENV)/test.stamp .test/tools ## run all tests, with branch coverage
 	$(BIN)/python -m pytest --cov=abproxy --cov-branch --cov-report=term-missing:skip-covered $(args)
 
-.test/tools:
+.bench/tools: TOOLS := wrk gcc libc6-dev strace
+.bench/tools: PROGRAMS := wrk cc strace
+.bench/tools: for := the benchmark
+
+.test/tools .bench/tools:
 	@missing=; for program in $(PROGRAMS); do command -v $$program >/dev/null || missing=$$program; done; \
 	if [ -n "$$missing" ] && command -v apt-get >/dev/null && { [ -n "$$CI" ] || [ "$$(id -u)" = 0 ]; }; then \
-		echo 'Installing $(TOOLS) for the tests, once ...'; \
+		echo 'Installing $(TOOLS) for $(for), once ...'; \
 		export DEBIAN_FRONTEND=noninteractive; \
 		{ apt-get -qq update && apt-get -qq install --no-install-recommends $(TOOLS); } >/dev/null \
-			|| echo 'Going on without them; tests that need them say so.'; \
+			|| echo 'Going on without them; what needs them says so.'; \
 	fi
 
 screenshots: $(VENV)/test.stamp .test/tools ## take the pictures in docs/images again
@@ -102,6 +107,15 @@ load: ## load test of the running proxy: 200 clients for 15 seconds
 
 load/noproxy: ## the same for the inference server, without the proxy
 	@$(call load,$(INFERENCE))
+
+bench: $(VENV)/bench.stamp .bench/tools ## measure speed against no proxy and an aiohttp one: 12 minutes
+	$(BIN)/python -m bench.wire $(args)
+
+bench/quick: $(VENV)/bench.stamp .bench/tools ## the same in one minute, only what the README shows
+	$(BIN)/python -m bench.wire --quick $(args)
+
+bench/write: $(VENV)/bench.stamp .bench/tools ## the same as bench, and write it into README.md and docs/benchmarks.md
+	$(BIN)/python -m bench.wire --write $(args)
 
 ifneq ($(shell command -v wrk 2>/dev/null),)
 load = wrk --threads 1 --timeout 60s --connections $(clients) --duration $(seconds)s --script bench/load.lua $(1)/embed
@@ -143,6 +157,10 @@ $(VENV)/test.stamp: $(VENV)/run.stamp
 	@echo 'Installing the test tools into $(VENV), once ...'
 	@$(PIP) --editable '.[test]'
 	@$(PIP) --no-deps $(AXE)
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/run.stamp
+	@$(PIP) --editable '.[bench]'
 	@touch $@
 
 $(VENV)/clients.stamp: $(VENV)/run.stamp

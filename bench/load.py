@@ -10,7 +10,9 @@ import argparse
 import asyncio
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from time import perf_counter
 from urllib.parse import urlsplit
 
@@ -42,26 +44,29 @@ def request_for(url: str) -> bytes:
     ).encode() + BODY
 
 
-async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
-    """Read one answer to its end: its status, and whether the connection stays."""
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bool, bytes]:
+    """Read one answer: its status, whether the connection stays, and the body."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     status = int(head.split(b" ", 2)[1])
     headers = dict(
         line.split(b":", 1) for line in head.splitlines()[1:] if b":" in line
     )
+    stays = headers.get(b"connection", b"").strip() != b"close"
     if b"content-length" in headers:
-        await reader.readexactly(int(headers[b"content-length"]))
-    else:
-        while size := int(await reader.readuntil(b"\r\n"), 16):
-            await reader.readexactly(size + 2)
-        await reader.readexactly(2)
-    return status, headers.get(b"connection", b"").strip() != b"close"
+        body = await reader.readexactly(int(headers[b"content-length"]))
+        return status, stays, body
+    chunks = []
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        chunks.append((await reader.readexactly(size + 2))[:-2])
+    await reader.readexactly(2)
+    return status, stays, b"".join(chunks)
 
 
-async def client(url: str, ends_at: float, tally: Tally) -> None:
+async def client(
+    url: str, requests: Iterator[bytes], ends_at: float, tally: Tally
+) -> None:
     """Send one request after the other until the time is over."""
     parts = urlsplit(url)
-    request = request_for(url)
     open_ = False
     while (began_at := perf_counter()) < ends_at:
         try:
@@ -69,8 +74,8 @@ async def client(url: str, ends_at: float, tally: Tally) -> None:
                 reader, writer = await asyncio.open_connection(
                     parts.hostname, parts.port or 80
                 )
-            writer.write(request)
-            status, open_ = await read_answer(reader)
+            writer.write(next(requests))
+            status, open_, _ = await read_answer(reader)
             if not open_:
                 writer.close()
         except (OSError, EOFError, ValueError) as error:
@@ -86,12 +91,19 @@ async def client(url: str, ends_at: float, tally: Tally) -> None:
         writer.close()
 
 
-async def run(url: str, clients: int, seconds: float) -> tuple[Tally, float]:
-    """Let all clients loose; how long it took is told with what they saw."""
+async def run(
+    url: str, clients: int, seconds: float, requests: Sequence[bytes] = ()
+) -> tuple[Tally, float]:
+    """
+    Let all clients loose; how long it took is told with what they saw.
+
+    They send *requests* in turn, or else always the same one.
+    """
     tally = Tally()
+    turn = cycle(requests or [request_for(url)])
     began_at = perf_counter()
     ends_at = began_at + seconds
-    await asyncio.gather(*(client(url, ends_at, tally) for _ in range(clients)))
+    await asyncio.gather(*(client(url, turn, ends_at, tally) for _ in range(clients)))
     return tally, perf_counter() - began_at
 
 

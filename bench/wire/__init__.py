@@ -1,0 +1,1 @@
+"""How fast abproxy is on one core: against no proxy, and what one would write."""
