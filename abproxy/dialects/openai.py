@@ -9,13 +9,15 @@ indexes from 0 and a usage of its own; all other members stay as they are.
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
-from attrs import evolve, frozen
+from attrs import evolve
 
 from abproxy.dialects.call import BadAnswer, Slice
 from abproxy.dialects.inputs import Inputs, Size
+from abproxy.dialects.mould import Mould, mould_of
 from abproxy.dialects.route import TeiRoute
 from abproxy.dialects.rows import deal
 from abproxy.dialects.usage import share_out
@@ -24,7 +26,10 @@ from abproxy.errors import ProxyError, openai_error_body
 __all__ = ["OPENAI", "OPENAI_BARE"]
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_usage = msgspec.json.Decoder(dict[str, Any] | None).decode
 _LAST_INDEX = re.compile(rb'"index":(\d+)\}\Z')
+_NONE = msgspec.Raw(b"null")
 
 
 class EmbeddingsBody(msgspec.Struct):
@@ -35,17 +40,17 @@ class EmbeddingsBody(msgspec.Struct):
     dimensions: Size | None = None
 
 
-class _Answer(msgspec.Struct):
-    data: list[msgspec.Raw]
-    usage: dict[str, Any] | None = None
+class _Frame(msgspec.Struct, frozen=True):
+    """What else goes into one part's answer."""
 
+    mould: Mould
+    """The answer without its rows and its usage."""
 
-@frozen(kw_only=True)
-class _Frame:
-    """An answer without its rows, with one part's share of the usage."""
-
-    members: Mapping[str, msgspec.Raw]
     usage: Mapping[str, Any]
+    """The part's share."""
+
+    spelled_usage: bytes
+    """The usage of the batch, as it was written."""
 
 
 class OpenAIRoute(TeiRoute):
@@ -60,39 +65,56 @@ class OpenAIRoute(TeiRoute):
         """Deal out the data, and the usage in proportion to the lengths."""
         try:
             members = _decode_members(body)
-            answer = msgspec.json.decode(body, type=_Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            found = list(map(bytes, _decode_rows(members["data"])))
+            usage = _decode_usage(members.get("usage", _NONE)) or {}
+        except (msgspec.DecodeError, *_BROKEN) as error:
             raise BadAnswer(f"no list of embeddings: {error}") from error
-        rows = _in_order(list(map(bytes, answer.data)), sum(map(len, lengths)))
-        usages = _share_usage(answer.usage or {}, list(map(sum, lengths)))
+        rows = _in_order(found, sum(map(len, lengths)))
+        mould = mould_of(members, ("data", "usage"))
+        spelled = bytes(members.get("usage", _NONE))
+        usages = _share_usage(usage, list(map(sum, lengths)))
         return [
-            Slice(rows=part.rows, frame=_Frame(members=members, usage=usage))
-            for part, usage in zip(deal(rows, lengths, order), usages, strict=True)
+            Slice(rows=part.rows, frame=_Frame(mould, own, spelled))
+            for part, own in zip(deal(rows, lengths, order), usages, strict=True)
         ]
 
     def write(self, slices: Sequence[Slice], *, is_list: bool) -> bytes:  # noqa: ARG002
         """Write the first part's frame around all rows."""
         rows = [row for part in slices for row in part.rows]
-        data = b",".join(_numbered(row, at) for at, row in enumerate(rows))
-        members = dict(slices[0].frame.members)
-        members["data"] = msgspec.Raw(b"[%b]" % data)
+        data = b",".join([_numbered(row, at) for at, row in enumerate(rows)])
         usage = _sum([part.frame.usage for part in slices])
-        if usage:
-            members["usage"] = msgspec.Raw(msgspec.json.encode(usage))
-        return msgspec.json.encode(members)
+        # A server may begin to count between two parts of one call.
+        [frame, *_] = [part.frame for part in slices if part.frame.usage or not usage]
+        spelled = msgspec.json.encode(usage) if usage else frame.spelled_usage
+        written: bytes = frame.mould.fill({"data": b"[%b]" % data, "usage": spelled})
+        return written
 
     def error_body(self, error: ProxyError) -> bytes:
         """Write `{"message","code","type"}`."""
         return openai_error_body(error)
 
 
+_BROKEN = (UnicodeDecodeError, RecursionError, KeyError)
+
+
+@lru_cache(32)
+def _endings(count: int) -> tuple[bytes, ...]:
+    """Say how *count* rows end that are in order."""
+    return tuple(b'"index":%d}' % at for at in range(count))
+
+
 def _in_order(rows: list[bytes], count: int) -> list[bytes]:
-    """Put the rows where their indexes say, each place exactly once."""
+    """
+    Put the rows where their indexes say, each place exactly once.
+
+    Where all end with their indexes, these are taken off.
+    """
     if len(rows) != count:
         raise BadAnswer(f"{len(rows)} embeddings for {count} inputs")
+    endings = _endings(count)
+    if all(map(bytes.endswith, rows, endings)):
+        return [row[: -len(end)] for row, end in zip(rows, endings, strict=True)]
     places = [_index(row) for row in rows]
-    if places == list(range(count)):
-        return rows
     if sorted(places) != list(range(count)):
         raise BadAnswer("the indexes of the embeddings are not one for each input")
     return [row for _, row in sorted(zip(places, rows, strict=True))]
@@ -109,9 +131,8 @@ def _index(row: bytes) -> int:
 
 
 def _numbered(row: bytes, at: int) -> bytes:
-    last = _LAST_INDEX.search(row, max(0, len(row) - 24))
-    if last is not None:
-        return b"%b%d}" % (row[: last.start(1)], at)
+    if not row.endswith(b"}"):
+        return b'%b"index":%d}' % (row, at)
     members = _decode_members(row)
     members["index"] = msgspec.Raw(b"%d" % at)
     return msgspec.json.encode(members)
@@ -123,13 +144,18 @@ def _counts(usage: Mapping[str, Any]) -> dict[str, int]:
 
 def _share_usage(usage: dict[str, Any], weights: list[int]) -> list[dict[str, Any]]:
     shares = [dict(usage) for _ in weights]
+    shared: dict[int, list[int]] = {}
     for name, total in _counts(usage).items():
-        for share, own in zip(shares, share_out(total, weights), strict=True):
+        if total not in shared:
+            shared[total] = share_out(total, weights)
+        for share, own in zip(shares, shared[total], strict=True):
             share[name] = own
     return shares
 
 
-def _sum(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _sum(usages: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    if len(usages) == 1:
+        return usages[0]
     added: Counter[str] = Counter()
     for usage in usages:
         added.update(_counts(usage))

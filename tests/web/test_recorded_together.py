@@ -73,6 +73,17 @@ def _lanes() -> list[list[Exchange]]:
     return [lane for lane in lanes.values() if len(lane) > 1]
 
 
+def _rows_in(body: bytes) -> list[bytes]:
+    """Find the rows in an answer of any dialect."""
+    if body.startswith(b"["):
+        return read_elements(body)
+    return read_elements(bytes(msgspec.json.decode(body, type=_Data).data))
+
+
+class _Data(msgspec.Struct):
+    data: msgspec.Raw
+
+
 class BatchingTEI(ReplayingUpstream):
     """Knows every recorded input, and answers any mixture of them."""
 
@@ -94,7 +105,7 @@ class BatchingTEI(ReplayingUpstream):
             self.bad.update(items.spelled)
         elif items.is_list:
             [cut] = dialect.cut(exchange.reply_body, [items.lengths])
-            rows = read_elements(b"[%b]" % b",".join(cut.rows))
+            rows = _rows_in(dialect.write([cut], is_list=True))
             self.rows.update(zip(items.spelled, rows, strict=True))
             self.frame = cut.frame
         else:
