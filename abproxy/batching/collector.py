@@ -84,11 +84,14 @@ class BatchCollector:
         is_first, was_full = not self._queue, self.is_full
         part.holder = self
         self._queue.append(part)
-        self._count((part,), +1)
+        self.items += len(part.items)
+        self.size += part.size
+        self.calls += 1
         if is_first:
             self._arm()
-        gets_full = self.is_full and not was_full
+        gets_full = not was_full and self._reaches_a_cap()
         if is_first or gets_full:
+            self.is_full = was_full or gets_full
             self.changed(self)
         return gets_full
 
@@ -191,8 +194,11 @@ class BatchCollector:
             self.items += sign * len(part.items)
             self.size += sign * part.size
         self.calls += sign * len(parts)
+        self.is_full = self._reaches_a_cap()
+
+    def _reaches_a_cap(self) -> bool:
         caps = self.caps
-        self.is_full = (
+        return (
             self.items >= caps.items
             or self.calls >= caps.calls
             or self.size >= caps.size

@@ -52,8 +52,9 @@ class WaitingRoom:
             WaitingRoomFull: there is no room.
             ClientShareTaken: there is none for this client.
         """
-        call, size = parts[0].call, 0
-        for part in parts:
+        first, *rest = parts
+        call, size = first.call, first.size
+        for part in rest:
             size += part.size
         items = len(call.items.spelled)
         all_items = self.items + items
@@ -66,7 +67,7 @@ class WaitingRoom:
         if self.max_items_of_one is not None:
             self._admit_client(call.client, items, self.max_items_of_one)
         self._count_in(call.client, items, size)
-        for part in parts:
+        for part in rest:  # the first is in its lane at once
             part.holder = self
 
     def _admit_client(self, client: bytes, items: int, most: int) -> None:

@@ -72,11 +72,12 @@ class Watcher:
         if now >= self.past.next_at:
             self.past.note(now)
         route = request.route
-        if request.is_relayed:
-            self._relayed(request, CLIENT_LEFT if gone else str(request.code))
-        elif route is not None and gone:
+        if route is None:
+            if request.is_relayed:
+                self._relayed(request, CLIENT_LEFT if gone else str(request.code))
+        elif gone:
             self._left(route)
-        elif route is not None:
+        else:
             self._answered(route, request.code, now - request.began_at)
 
     def _relayed(self, request: Asked, status: str) -> None:
@@ -91,10 +92,12 @@ class Watcher:
         self.metrics.cancellations.add((route,))
 
     def _answered(self, route: str, code: int, took_s: float) -> None:
-        self._totals.calls += 1
-        self._totals.errors += code >= BAD_REQUEST
-        self.metrics.calls.add((route, str(code)))
-        self.metrics.call_seconds.of(route).observe(took_s)
+        totals, metrics = self._totals, self.metrics
+        totals.calls += 1
+        if code >= BAD_REQUEST:
+            totals.errors += 1
+        metrics.calls.add((route, str(code)))
+        metrics.call_seconds.of(route).observe(took_s)
 
     @harmless
     def answered_with(self, error: ProxyError) -> None:
