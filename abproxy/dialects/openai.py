@@ -7,8 +7,7 @@ indexes from 0 and a usage of its own; all other members stay as they are.
 """
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -20,7 +19,7 @@ from abproxy.dialects.inputs import Inputs, Size
 from abproxy.dialects.mould import Mould, mould_of
 from abproxy.dialects.route import TeiRoute
 from abproxy.dialects.rows import deal
-from abproxy.dialects.usage import share_out
+from abproxy.dialects.usage import Usage, add_up, divide
 from abproxy.errors import ProxyError, openai_error_body
 
 __all__ = ["OPENAI", "OPENAI_BARE"]
@@ -46,7 +45,7 @@ class _Frame(msgspec.Struct, frozen=True):
     mould: Mould
     """The answer without its rows and its usage."""
 
-    usage: Mapping[str, Any]
+    usage: Usage
     """The part's share."""
 
     spelled_usage: bytes
@@ -72,7 +71,7 @@ class OpenAIRoute(TeiRoute):
         rows = _in_order(found, sum(map(len, lengths)))
         mould = mould_of(members, ("data", "usage"))
         spelled = bytes(members.get("usage", _NONE))
-        usages = _share_usage(usage, list(map(sum, lengths)))
+        usages = divide(usage, list(map(sum, lengths)))
         return [
             Slice(rows=part.rows, frame=_Frame(mould, own, spelled))
             for part, own in zip(deal(rows, lengths, order), usages, strict=True)
@@ -82,7 +81,7 @@ class OpenAIRoute(TeiRoute):
         """Write the first part's frame around all rows."""
         rows = [row for part in slices for row in part.rows]
         data = b",".join([_numbered(row, at) for at, row in enumerate(rows)])
-        usage = _sum([part.frame.usage for part in slices])
+        usage = add_up([part.frame.usage for part in slices])
         # A server may begin to count between two parts of one call.
         [frame, *_] = [part.frame for part in slices if part.frame.usage or not usage]
         spelled = msgspec.json.encode(usage) if usage else frame.spelled_usage
@@ -136,30 +135,6 @@ def _numbered(row: bytes, at: int) -> bytes:
     members = _decode_members(row)
     members["index"] = msgspec.Raw(b"%d" % at)
     return msgspec.json.encode(members)
-
-
-def _counts(usage: Mapping[str, Any]) -> dict[str, int]:
-    return {name: value for name, value in usage.items() if type(value) is int}
-
-
-def _share_usage(usage: dict[str, Any], weights: list[int]) -> list[dict[str, Any]]:
-    shares = [dict(usage) for _ in weights]
-    shared: dict[int, list[int]] = {}
-    for name, total in _counts(usage).items():
-        if total not in shared:
-            shared[total] = share_out(total, weights)
-        for share, own in zip(shares, shared[total], strict=True):
-            share[name] = own
-    return shares
-
-
-def _sum(usages: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    if len(usages) == 1:
-        return usages[0]
-    added: Counter[str] = Counter()
-    for usage in usages:
-        added.update(_counts(usage))
-    return {**usages[0], **added}
 
 
 OPENAI = OpenAIRoute(
