@@ -63,6 +63,7 @@ OPENAI = Workload(name="openai", is_openai=True)
 FEATURES: Sequence[Feature] = (
     _setting("EXPRESS", "false", "true"),
     _setting("WRITE_AT_ONCE", "false", "true"),
+    _setting("POLL_DIRECTLY", "false", "true"),
     _setting("PACKING", "false", "true"),
     _setting("UPSTREAM_CLIENT", "treq", "fast"),
     Feature(
