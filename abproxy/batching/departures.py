@@ -201,10 +201,12 @@ class Departures:
     def _may_leave(self) -> bool:
         if self._trouble.pauses or self._alone:
             return False
-        # After trouble one batch goes ahead to see whether it is over; and a
-        # suspect waits until nobody is left who could go down with it.
-        is_wary = self._trouble.began_at is not None or bool(self.platform.suspects)
-        return not (is_wary and self.budget.items_in_flight)
+        if not self.budget.items_in_flight:
+            return True
+        # A suspect waits until nobody is left who could go down with it; and
+        # after trouble one batch goes ahead to see whether it is over.
+        is_over = self._trouble.began_at is None
+        return not self.platform.suspects and (is_over or self._trouble.takes_long)
 
     def _one_leaves(self) -> Obstacle | None:
         """Let the batch leave whose turn it is, or say why none does."""
@@ -274,6 +276,7 @@ class Departures:
         self.budget.take(load)
         departure = self._departure(trip, reason, load)
         self.observer.left(departure)
+        self._trouble.tried()
         trip.start().addBoth(self._returned, trip, load, departure)
 
     def _departure(self, trip: Trip, reason: Reason, load: Load) -> Departure:

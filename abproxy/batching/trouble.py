@@ -3,7 +3,8 @@ When the upstream takes no work: wait, try one batch, wait longer.
 
 One attempt at a time, so that a refusal is never multiplied; the first pause
 is short, each further one twice as long up to a bound.  What the upstream
-asks for with `Retry-After` counts if it is longer.
+asks for with `Retry-After` counts if it is longer.  An attempt that takes long
+is no refusal: while it is not answered, one more may go each second.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,9 @@ __all__ = ["Trouble"]
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
+
+LONG_S = 1.0
+"""After so many seconds without an answer an attempt takes long."""
 
 
 @define(kw_only=True, eq=False)
@@ -30,12 +34,22 @@ class Trouble:
     """Since when nothing has got through; None if all is well."""
 
     _pause_s: float = field(default=0.0, init=False)
+    _tried_at: float = field(default=0.0, init=False)
     _timer: IDelayedCall | None = field(default=None, init=False, repr=False)
 
     @property
     def pauses(self) -> bool:
         """Whether nothing may be sent right now."""
         return self._timer is not None
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether the latest attempt should have been answered by now."""
+        return self.clock.seconds() - self._tried_at >= LONG_S
+
+    def tried(self) -> None:
+        """Note an attempt."""
+        self._tried_at = self.clock.seconds()
 
     def strike(self, retry_after_s: float = 0.0) -> None:
         """

@@ -202,3 +202,23 @@ def test_what_is_refused_together_halves_the_budget_once() -> None:
 
     assert proxy.departures.budget.limit.items == 8
     proxy.departures.stop()
+
+
+def test_an_attempt_that_takes_long_does_not_keep_the_others_waiting() -> None:
+    """A model that loads answers late; one more goes each second until it does."""
+    proxy = house(items=1)
+    proxy.submit("a")
+    proxy.upstream.sent[0].refuse(429)
+    others = [proxy.submit(text) for text in ("b", "c", "d")]
+    proxy.clock.advance(0.05)
+
+    in_flight = []
+    for _ in range(4):
+        in_flight.append(len(proxy.upstream.open))
+        proxy.clock.pump([0.1] * 10)
+    while proxy.upstream.open:
+        proxy.upstream.open[0].answer()
+
+    assert in_flight == [1, 1, 2, 3]
+    assert all(call.is_right for call in others)
+    assert proxy.is_at_rest
