@@ -43,7 +43,7 @@ def encode(reply: Reply, *, closes: bool) -> Written:
     has_body = reply.status not in NO_BODY_CODES
     body = reply.body if has_body else b""
     if has_body:
-        lines = _with_length(lines, len(body))
+        lines = (*lines, (LENGTH, b"%d" % len(body)))
     return b"%b%b\r\n%b" % (_status_line(reply), _write(lines), body), len(body)
 
 
@@ -99,13 +99,6 @@ def _group(lines: HeaderList) -> HeaderList:
     add_lines(headers, lines)
     grouped = headers.getAllRawHeaders()
     return tuple((name, value) for name, values in grouped for value in values)
-
-
-def _with_length(lines: HeaderList, size: int) -> HeaderList:
-    length = (LENGTH, b"%d" % size)
-    if all(name != LENGTH for name, _ in lines):
-        return (*lines, length)
-    return tuple(length if name == LENGTH else (name, value) for name, value in lines)
 
 
 def _write(lines: HeaderList) -> bytes:

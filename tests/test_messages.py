@@ -1,0 +1,37 @@
+"""What crosses the border to the upstream is never printed."""
+
+from typing import Any
+
+import pytest
+from doubles import call_of
+
+from abproxy.batching.part import Caps, chain
+from abproxy.messages import Outgoing, Reply
+
+SECRET = b"sesame"
+LINES = ((b"Authorization", b"Bearer " + SECRET),)
+CAPS = Caps(calls=8, items=32, size=1000)
+
+
+@pytest.mark.parametrize(
+    ("thing", "shown"),
+    [
+        (
+            Outgoing(path=b"/embed", headers=LINES, body=SECRET, items=3),
+            "Outgoing(b'POST', b'/embed', items=3)",
+        ),
+        (
+            Reply(status=200, reason=b"OK", headers=LINES, body=SECRET),
+            "Reply(200, 6 bytes)",
+        ),
+        (call_of(SECRET.decode()), "Call(Lane("),
+        (chain(call_of(SECRET.decode()), CAPS, 0.0)[0], "1 items"),
+    ],
+    ids=lambda thing: type(thing).__name__,
+)
+def test_what_is_printed_of_it_holds_no_text_and_no_key(thing: Any, shown: str) -> None:
+    """Whoever logs one gives nothing away."""
+    printed = repr(thing)
+
+    assert shown in printed
+    assert SECRET.decode() not in printed
