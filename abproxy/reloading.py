@@ -89,8 +89,8 @@ class Reloading:
     def learn(self, facts: Facts) -> None:
         """Settle the limits anew: the upstream says something else of itself."""
         limits = limits_for(self.settings, facts)
-        self.departures.learn(limits.caps, limits.budget)
         self.door.renew()  # the model's task may be another
+        self.departures.learn(limits.caps, limits.budget)
 
     def _say(self, message: str, names: set[str] | frozenset[str]) -> None:
         if names:

@@ -49,8 +49,12 @@ class Server(Factory):
     peers: list[Peer] = field(factory=list)
     """Connections on which something was asked."""
 
+    connections: int = 0
+    """All that there ever were."""
+
     def buildProtocol(self, addr: Any) -> Peer:  # noqa: N802
         del addr
+        self.connections += 1
         return Peer(self)
 
 

@@ -141,7 +141,8 @@ class BatchCollector:
         """Take out the parts that have waited too long."""
         waiting = [part for part in self._queue if not part.gone]
         overdue = [part for part in waiting if has_waited_too_long(part)]
-        self._leave(overdue)
+        if overdue:
+            self._leave(overdue)
         leaving = set(overdue)
         self._queue = deque(part for part in waiting if part not in leaving)
         self._arm()

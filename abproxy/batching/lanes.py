@@ -75,7 +75,10 @@ class Lanes:
     def go_by(self, caps: Caps, max_wait_s: float) -> None:
         """Go by other limits from now on."""
         self._emptied = None
-        for lane in list(self._open.values()):
+        lanes = list(self._open.values())
+        for lane in lanes:  # before the first of them lets anybody leave
+            lane.caps, lane.max_wait_s = caps, max_wait_s
+        for lane in lanes:
             lane.go_by(caps, max_wait_s)
 
     def give_up(self, has_waited_too_long: Callable[[Part], bool]) -> list[Part]:

@@ -12,7 +12,7 @@ from attrs import frozen
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred
-from twisted.web._newclient import HTTP11ClientProtocol
+from twisted.web._newclient import HTTP11ClientProtocol, _ensureValidURI
 from twisted.web.client import (
     URI,
     Agent,
@@ -115,6 +115,8 @@ class ToTheLetter(Agent):
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
         """Send a request; fires with the response when its head is here."""
+        # Before there is a connection: nobody would give it back.
+        target = _ensureValidURI(target_of(uri))
         parts = URI.fromBytes(uri)
         return self._requestWithEndpoint(
             (parts.scheme, parts.host, parts.port),
@@ -123,7 +125,7 @@ class ToTheLetter(Agent):
             parts,
             headers,
             bodyProducer,
-            target_of(uri),
+            target,
         )
 
 

@@ -88,8 +88,8 @@ class DoorChannel(HTTPChannel):
     def connectionMade(self) -> None:
         """Count the connection in."""
         super().connectionMade()
-        self.note_quiet()
         self.site.channel_made(self)
+        self.note_quiet()
 
     def connectionLost(self, reason: Failure = GONE) -> None:
         """Count the connection out."""

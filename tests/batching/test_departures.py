@@ -215,6 +215,40 @@ def test_a_lane_that_opens_again_goes_by_the_limits_of_today() -> None:
     assert all(call.is_right for call in calls)
 
 
+def test_nothing_larger_than_a_new_limit_leaves_while_it_is_told() -> None:
+    """The lanes hear of it one after the other, and each may let somebody leave."""
+    proxy = house(items=4, budget=4, slots=9)
+    proxy.submit(*"abcd", lane="fills the budget")
+    proxy.submit("e", lane="one")
+    proxy.submit(*"fghijklm", lane="other")
+    before = len(proxy.upstream.sent)
+
+    proxy.departures.learn(attrs.evolve(proxy.departures.caps, items=2), ceiling=64)
+    sizes = [sent.outgoing.items for sent in proxy.upstream.sent[before:]]
+    while proxy.upstream.open:
+        proxy.upstream.open[0].answer()
+
+    assert max(sizes) == 2
+    assert proxy.is_at_rest
+
+
+def test_looking_for_the_late_does_not_change_how_fast_others_leave() -> None:
+    """Who finds no room is told when there will be some."""
+    proxy = house(items=8, budget=8, slots=1, max_waiting_items=16)
+    for _ in range(3):
+        proxy.submit(*texts(8))
+    told = []
+    for _ in range(6):
+        proxy.clock.pump([1] * 3)
+        proxy.upstream.open[0].answer()
+        proxy.submit(*texts(8))
+        with pytest.raises(Overloaded) as refused:
+            proxy.submit(*texts(40))
+        told.append(refused.value.retry_after_s)
+
+    assert told[2:] == [15] * 4
+
+
 def test_a_large_call_is_cut_and_joined_in_order() -> None:
     """A call over the upstream's limit comes back whole."""
     proxy = house(items=32)

@@ -394,6 +394,19 @@ def test_a_quiet_connection_is_closed_without_a_word() -> None:
     client.leave()
 
 
+def test_who_comes_after_a_quiet_time_may_be_quiet_as_long_as_others() -> None:
+    """With nobody there, nobody looks."""
+    door = Door()
+    door.proxy.connect().leave()
+    door.proxy.clock.advance(10 * IDLE_S)
+
+    client = door.proxy.connect()
+    door.proxy.clock.pump([1] * (IDLE_S - 1))
+
+    assert client.transport.connected
+    client.leave()
+
+
 def test_new_keys_count_for_the_next_call_on_an_open_connection() -> None:
     """What a head was understood to be is forgotten with the old ones."""
     door = Door()

@@ -364,6 +364,25 @@ async def test_a_path_is_passed_on_to_the_letter(real: Street, path: bytes) -> N
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_path_that_cannot_be_asked_for_costs_no_connection(
+    real: Street,
+) -> None:
+    """Nobody would close it."""
+    client = await real.client()
+    while not real.server.connections:
+        await turn()  # the proxy asks with whom it speaks
+    before = real.server.connections
+
+    client.send(b"OPTIONS /do\x7fcs HTTP/1.1\r\nHost: door\r\n\r\n")
+    refused = await client.until(b"}")
+    for _ in range(10):
+        await turn()
+
+    assert refused.startswith(b"HTTP/1.1 400 ")
+    assert real.server.connections == before
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_request_travels_while_it_is_sent(real: Street) -> None:
     """The upstream has the beginning before the client has sent the end."""
     client = await real.client()

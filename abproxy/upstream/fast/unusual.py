@@ -121,9 +121,11 @@ class UnusualAnswer:
         self._outcome = outcome
 
     def _reply(self) -> Reply | None:
-        if isinstance(self._outcome, Failure):
-            self._outcome.raiseException()
-        return self._outcome
+        # Let go at once: parser and answer hold on to each other.
+        outcome, self._outcome = self._outcome, None
+        if isinstance(outcome, Failure):
+            outcome.raiseException()
+        return outcome
 
 
 @implementer(IAgent)

@@ -1,5 +1,7 @@
 """Whatever is answered, in whatever pieces: the same comes of it as with treq."""
 
+import gc
+import sys
 from collections.abc import Sequence
 from gzip import compress
 from typing import Any
@@ -12,6 +14,7 @@ from upstreamdoubles import ask, fast, question, treq
 
 from abproxy.errors import ConnectionBroken, UpstreamBroken
 from abproxy.messages import Outgoing, Reply
+from abproxy.upstream.fast.unusual import UnusualAnswer
 
 POSTED = [each for each in exchanges() if each.method == "POST"]
 BODY = b"[[1,2],[3,4]]"
@@ -316,3 +319,19 @@ def test_other_methods_are_answered_as_well(method: bytes) -> None:
 
     assert isinstance(ours, Reply)
     assert ours == ask(treq(), [answer], outgoing)
+
+
+def test_an_answer_lets_go_of_what_it_has_given_away() -> None:
+    """A body may be large, and garbage is looked for seldom."""
+    answer = UnusualAnswer(b"POST", 1000)
+    gc.disable()
+    try:
+        reply = answer.receive(head(LENGTH, b"Connection: close") + BODY)
+        del answer
+        held = sys.getrefcount(reply) - 1  # the call itself holds it
+    finally:
+        gc.enable()
+
+    assert reply is not None
+    assert reply.body == BODY
+    assert held == 1

@@ -18,8 +18,11 @@ BASES = [
     "http://upstream//a",
 ]
 
-paths = st.text("ab/.~!$&'()*+,;=:@?%20F", max_size=12).map(
-    lambda text: b"/" + text.encode()
+# treq loses a question mark that nothing follows; ours keeps it.
+paths = (
+    st.text("ab/.~!$&'()*+,;=:@?%20F", max_size=12)
+    .map(lambda text: b"/" + text.encode())
+    .filter(lambda path: not path.endswith(b"?"))
 )
 names = st.sampled_from(
     [
