@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,11 +32,14 @@ def serve(way: str, upstream: str) -> None:
 
     from abproxy.batching.observing import Unobserved  # noqa: PLC0415
     from abproxy.settings import Settings  # noqa: PLC0415
+    from abproxy.settling import settle  # noqa: PLC0415
     from abproxy.web.observing import Unwatched  # noqa: PLC0415
     from abproxy.wiring import wire  # noqa: PLC0415
 
     reactor: Any = installed
-    service = wire(Settings(port="0", upstream_url=upstream), reactor)
+    settings = Settings(port="0", upstream_url=upstream)
+    service = wire(settings, reactor)
+    service.settle = partial(settle, settings, reactor)  # as under twistd
     if way == "without":
         service.site.observer = Unwatched()
         service.departures.observer = Unobserved()
