@@ -8,13 +8,13 @@ indexes from 0 and a usage of its own; all other members stay as they are.
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
 from attrs import evolve
 
 from abproxy.dialects.call import BadAnswer, Slice
+from abproxy.dialects.embeddings import Members, cut_plain, read_members, stems_of
 from abproxy.dialects.inputs import Inputs, Size
 from abproxy.dialects.mould import Mould, mould_of
 from abproxy.dialects.route import TeiRoute
@@ -24,7 +24,6 @@ from abproxy.errors import ProxyError, openai_error_body
 
 __all__ = ["OPENAI", "OPENAI_BARE"]
 
-_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_usage = msgspec.json.Decoder(dict[str, Any] | None).decode
 _LAST_INDEX = re.compile(rb'"index":(\d+)\}\Z')
@@ -63,12 +62,10 @@ class OpenAIRoute(TeiRoute):
     ) -> list[Slice]:
         """Deal out the data, and the usage in proportion to the lengths."""
         try:
-            members = _decode_members(body)
-            found = list(map(bytes, _decode_rows(members["data"])))
+            rows, members = _rows_and_members(body, sum(map(len, lengths)))
             usage = _decode_usage(members.get("usage", _NONE)) or {}
         except (msgspec.DecodeError, *_BROKEN) as error:
             raise BadAnswer(f"no list of embeddings: {error}") from error
-        rows = _in_order(found, sum(map(len, lengths)))
         mould = mould_of(members, ("data", "usage"))
         spelled = bytes(members.get("usage", _NONE))
         usages = divide(usage, list(map(sum, lengths)))
@@ -96,10 +93,13 @@ class OpenAIRoute(TeiRoute):
 _BROKEN = (UnicodeDecodeError, RecursionError, KeyError)
 
 
-@lru_cache(32)
-def _endings(count: int) -> tuple[bytes, ...]:
-    """Say how *count* rows end that are in order."""
-    return tuple(b'"index":%d}' % at for at in range(count))
+def _rows_and_members(body: bytes, count: int) -> tuple[list[bytes], Members]:
+    plain = cut_plain(body, count)
+    if plain is not None:
+        return plain
+    members = read_members(body)
+    rows = list(map(bytes, _decode_rows(members["data"])))
+    return _in_order(rows, count), members
 
 
 def _in_order(rows: list[bytes], count: int) -> list[bytes]:
@@ -110,9 +110,9 @@ def _in_order(rows: list[bytes], count: int) -> list[bytes]:
     """
     if len(rows) != count:
         raise BadAnswer(f"{len(rows)} embeddings for {count} inputs")
-    endings = _endings(count)
-    if all(map(bytes.endswith, rows, endings)):
-        return [row[: -len(end)] for row, end in zip(rows, endings, strict=True)]
+    stems = stems_of(rows)
+    if stems is not None:
+        return stems
     places = [_index(row) for row in rows]
     if sorted(places) != list(range(count)):
         raise BadAnswer("the indexes of the embeddings are not one for each input")
@@ -124,7 +124,7 @@ def _index(row: bytes) -> int:
     if last is not None:
         return int(last[1])
     try:
-        return int(bytes(_decode_members(row)["index"]))
+        return int(bytes(read_members(row)["index"]))
     except (msgspec.DecodeError, KeyError, ValueError) as error:
         raise BadAnswer("an embedding without an index") from error
 
@@ -132,7 +132,7 @@ def _index(row: bytes) -> int:
 def _numbered(row: bytes, at: int) -> bytes:
     if not row.endswith(b"}"):
         return b'%b"index":%d}' % (row, at)
-    members = _decode_members(row)
+    members = read_members(row)
     members["index"] = msgspec.Raw(b"%d" % at)
     return msgspec.json.encode(members)
 
