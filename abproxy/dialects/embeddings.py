@@ -61,11 +61,14 @@ def cut_plain(body: bytes, count: int) -> tuple[list[bytes], Members] | None:
 
 
 def _end_of_value(body: bytes, start: int) -> int:
-    """Find the end of the embedding in the row at *start*; 0 if it is not plain."""
+    """
+    Find the end of the embedding in the row at *start*; 0 if it is not plain.
+
+    Behind an inner bracket, or one in a text, no index follows: whoever looks
+    for that need not look for nested values.
+    """
     value = start + len(ROW)
     if not body.startswith(ROW, start) or value >= len(body):
         return 0
     closing = CLOSING.get(body[value])
-    end = body.find(closing, value + 1) + 1 if closing else 0
-    is_flat = closing == b'"' or body.find(b"[", value + 1, end) < 0
-    return end if is_flat else 0
+    return body.find(closing, value + 1) + 1 if closing else 0
