@@ -78,12 +78,13 @@ class OpenAIRoute(TeiRoute):
         """Write the first part's frame around all rows."""
         rows = [row for part in slices for row in part.rows]
         data = b",".join([_numbered(row, at) for at, row in enumerate(rows)])
+        frame: _Frame = slices[0].frame
         usage = add_up([part.frame.usage for part in slices])
-        # A server may begin to count between two parts of one call.
-        [frame, *_] = [part.frame for part in slices if part.frame.usage or not usage]
+        if usage and not frame.usage:
+            # The server began to count between two parts of one call.
+            frame = next(part.frame for part in slices if part.frame.usage)
         spelled = msgspec.json.encode(usage) if usage else frame.spelled_usage
-        written: bytes = frame.mould.fill({"data": b"[%b]" % data, "usage": spelled})
-        return written
+        return frame.mould.fill({"data": b"[%b]" % data, "usage": spelled})
 
     def error_body(self, error: ProxyError) -> bytes:
         """Write `{"message","code","type"}`."""
