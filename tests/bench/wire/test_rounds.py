@@ -41,7 +41,7 @@ def test_cpu_time_is_shared_by_the_calls(init: Child) -> None:
         return Seen(calls=1000, took_s=2, p50_ms=1, p99_ms=2)
 
     run = measure(init, Workload(name="any"), 1, load)
-    assert 100 <= run.cpu_us <= 130
+    assert 99 < run.cpu_us < 200
     assert run.busy == pytest.approx(run.cpu_us * 1000 / 2e6)
     assert run.calls_per_s == 500
     assert run.resident_mb > 1
