@@ -80,10 +80,10 @@ def test_a_feature_has_its_price(bench: Bench) -> None:
 def test_idle_connections_have_their_price(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than nothing, and not more than there is."""
+    """A process may also give memory back meanwhile, so it can be less than nothing."""
     monkeypatch.setattr(memory, "CONNECTIONS", 50)
     monkeypatch.setattr(memory, "LOADED_S", 1)
 
     told = memory.memory(bench)
-    assert told["idle_mb"] >= told["started_mb"] > 10
+    assert min(told["idle_mb"], told["started_mb"]) > 10
     assert abs(told["bytes_per_idle_connection"]) < 1_000_000
