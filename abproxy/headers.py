@@ -14,7 +14,15 @@ from twisted.web.http_headers import Headers
 
 from abproxy.messages import HeaderList
 
-__all__ = ["Credentials", "end_to_end", "lane_headers", "spell"]
+__all__ = [
+    "Credentials",
+    "each_line",
+    "end_to_end",
+    "group",
+    "lane_headers",
+    "spell",
+    "write_lines",
+]
 
 HOP_BY_HOP = frozenset(
     {
@@ -80,15 +88,31 @@ ABOUT_THE_CALLER_PREFIXES = (
 )
 
 
-def end_to_end(raw: Iterable[tuple[bytes, Sequence[bytes]]]) -> HeaderList:
-    """
-    Keep the lines that are meant for the other end.
+Raw = Iterable[tuple[bytes, Sequence[bytes]]]
+"""Names with all their values, as Twisted's `Headers.getAllRawHeaders` gives them."""
 
-    Args:
-        raw: names with all their values, as Twisted's
-            `Headers.getAllRawHeaders` gives them.
-    """
-    lines = [(name, value) for name, values in raw for value in values]
+
+def each_line(raw: Raw) -> HeaderList:
+    """List the lines in *raw*, a name once for each of its values."""
+    return tuple([(name, value) for name, values in raw for value in values])
+
+
+def group(lines: Sequence[tuple[bytes, bytes]]) -> HeaderList:
+    """Bring *lines* of one name together, as Twisted does."""
+    groups = dict(lines)
+    if len(groups) == len(lines):
+        return tuple(lines)
+    return tuple(line for name in groups for line in lines if line[0] == name)
+
+
+def write_lines(lines: HeaderList) -> bytes:
+    """Write *lines* as they stand in a head."""
+    return b"".join([b"%b: %b\r\n" % line for line in lines])
+
+
+def end_to_end(raw: Raw) -> HeaderList:
+    """Keep the lines that are meant for the other end."""
+    lines = each_line(raw)
     named = {
         token.strip().lower()
         for name, value in lines

@@ -141,8 +141,7 @@ class BatchCollector:
         """Take out the parts that have waited too long."""
         waiting = [part for part in self._queue if not part.gone]
         overdue = [part for part in waiting if has_waited_too_long(part)]
-        if overdue:
-            self._leave(overdue)
+        self._leave(overdue)
         leaving = set(overdue)
         self._queue = deque(part for part in waiting if part not in leaving)
         self._arm()
@@ -150,12 +149,15 @@ class BatchCollector:
         return overdue
 
     def go_by(self, caps: Caps, max_wait_s: float) -> None:
-        """Go by other limits from now on, those who wait already among them."""
+        """
+        Go by other limits from now on, those who wait already among them.
+
+        Nobody is told: other lanes may have to hear of the limits first.
+        """
         self.caps = caps
         self.max_wait_s = max_wait_s
         self._count((), 0)
         self._arm()
-        self.changed(self)
 
     def _take_oldest(self, caps: Caps) -> list[Part]:
         queue, batch = self._queue, list[Part]()

@@ -76,10 +76,10 @@ class Lanes:
         """Go by other limits from now on."""
         self._emptied = None
         lanes = list(self._open.values())
-        for lane in lanes:  # before the first of them lets anybody leave
-            lane.caps, lane.max_wait_s = caps, max_wait_s
         for lane in lanes:
             lane.go_by(caps, max_wait_s)
+        for lane in lanes:
+            self._noted(lane)
 
     def give_up(self, has_waited_too_long: Callable[[Part], bool]) -> list[Part]:
         """Take out the parts that have waited too long."""

@@ -34,7 +34,9 @@ class Rate:
         self._rate = 0.0
 
     def count(self, number: int) -> None:
-        """Add *number* to what happened."""
+        """Add *number* to what happened; with nothing added, no period ends."""
+        if not number:
+            return
         self._counted += number
         passed = self._clock.seconds() - self._since
         if passed >= PERIOD_S:

@@ -37,9 +37,12 @@ def deal_arrays(body: bytes, lengths: Lengths, order: Order = None) -> list[Slic
     Raises:
         BadAnswer: there is not exactly one row for each item.
     """
-    ends = _ends_of_rows(body) if order is None else None
-    if ends is None or len(ends) != sum(map(len, lengths)):
-        return deal(cut_arrays(body, sum(map(len, lengths))), lengths, order)
+    count = sum(map(len, lengths))
+    if order is not None:
+        return deal(cut_arrays(body, count), lengths, order)
+    ends = _ends_of_rows(body)
+    if ends is None or len(ends) != count:
+        return deal_values(body, lengths)
     slices, start, at = [], 1, -1
     for of_part in lengths:
         at += len(of_part)

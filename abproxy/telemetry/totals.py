@@ -132,7 +132,7 @@ class Past:
     now: Callable[[], Totals] = field(repr=False)
     """Say what the numbers are now."""
 
-    next_at: float = field(init=False, default=0.0)
+    _next_at: float = field(init=False, default=0.0)
     """Until then there is nothing to note."""
 
     _copies: deque[Totals] = field(init=False, factory=deque, repr=False)
@@ -143,13 +143,15 @@ class Past:
 
     def note(self, at: float) -> None:
         """Something is going to happen *at* this moment."""
+        if at < self._next_at:
+            return
         if at - self._copies[-1].at >= COPY_EVERY_S:
             self._copies.append(self.now())
         # What came after so old a copy came within a minute, or after the next.
         too_old = at - LATELY_S - COPY_EVERY_S
         while self._copies[0].at <= too_old:
             self._copies.popleft()
-        self.next_at = min(
+        self._next_at = min(
             self._copies[-1].at + COPY_EVERY_S,
             self._copies[0].at + LATELY_S + COPY_EVERY_S,
         )

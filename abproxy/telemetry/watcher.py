@@ -69,8 +69,7 @@ class Watcher:
     def ended(self, request: Asked, *, gone: bool) -> None:
         """Count a request by what became of it."""
         now = self.clock.seconds()
-        if now >= self.past.next_at:
-            self.past.note(now)
+        self.past.note(now)
         route = request.route
         if route is None:
             if request.is_relayed:

@@ -21,7 +21,7 @@ from abproxy.dialects.answer import (
     write_body,
 )
 from abproxy.dialects.call import Call, Share
-from abproxy.headers import spell
+from abproxy.headers import each_line, group, spell, write_lines
 from abproxy.messages import HeaderList, Reply, reason_of
 from abproxy.web.replying import add_lines
 
@@ -37,14 +37,14 @@ OF_ONE = frozenset({LENGTH, b"Server-Timing", b"X-Compute-Characters"})
 
 def encode(reply: Reply, *, closes: bool) -> Written:
     """Write *reply*, whose connection *closes* after it or is kept."""
-    lines = _group((*CLOSE, *reply.headers) if closes else reply.headers)
+    lines = _spell_all((*CLOSE, *reply.headers) if closes else reply.headers)
     if all(name != DATE for name, _ in lines):
         lines = (*lines, (DATE, datetimeToString()))
     has_body = reply.status not in NO_BODY_CODES
     body = reply.body if has_body else b""
     if has_body:
         lines = (*lines, (LENGTH, b"%d" % len(body)))
-    return b"%b%b\r\n%b" % (_status_line(reply), _write(lines), body), len(body)
+    return b"%b%b\r\n%b" % (_status_line(reply), write_lines(lines), body), len(body)
 
 
 @define(eq=False)
@@ -81,28 +81,21 @@ class Encoder:
 
 def _common(reply: Reply) -> bytes | None:
     """Write what is common, unless lines would get into another order by it."""
-    lines = _group(lines_of_all(reply))
+    lines = _spell_all(lines_of_all(reply))
     names = {name for name, _ in lines}
     if DATE not in names or not OF_ONE.isdisjoint(names):
         return None
-    return _status_line(reply) + _write(lines)
+    return _status_line(reply) + write_lines(lines)
 
 
-def _group(lines: HeaderList) -> HeaderList:
-    """Put lines of one name together, and spell names as Twisted does."""
-    spelled = [(spell(name), value) for name, value in lines]
+def _spell_all(lines: HeaderList) -> HeaderList:
+    """Put lines of one name together, and spell all as Twisted does."""
     values = b"".join([value for _, value in lines])
-    is_plain = b"\r" not in values and b"\n" not in values
-    if is_plain and len(dict(spelled)) == len(spelled):
-        return tuple(spelled)
-    headers = Headers()
-    add_lines(headers, lines)
-    grouped = headers.getAllRawHeaders()
-    return tuple((name, value) for name, values in grouped for value in values)
-
-
-def _write(lines: HeaderList) -> bytes:
-    return b"".join([b"%b: %b\r\n" % line for line in lines])
+    if b"\r" in values or b"\n" in values:
+        headers = Headers()
+        add_lines(headers, lines)
+        return each_line(headers.getAllRawHeaders())
+    return group([(spell(name), value) for name, value in lines])
 
 
 def _status_line(reply: Reply) -> bytes:

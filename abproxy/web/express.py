@@ -15,7 +15,13 @@ from abproxy.web.app import Door
 from abproxy.web.caller import Caller
 from abproxy.web.encoding import Encoder
 from abproxy.web.express_request import ExpressRequest, Seat
-from abproxy.web.plainhead import LONGEST, PlainHead, find_length, read_head
+from abproxy.web.plainhead import (
+    LONGEST,
+    PlainHead,
+    find_length,
+    match_number,
+    read_head,
+)
 from abproxy.web.receiving import Envelope
 from abproxy.writing import Write, write_later
 
@@ -26,8 +32,6 @@ MOST_HEADS = 1024
 
 LARGEST_BODY = 256 << 10
 """The bytes of a larger body have time for the other way."""
-
-MOST_DIGITS, ZERO = 9, ord("0")
 
 
 @frozen(kw_only=True, eq=False)
@@ -72,11 +76,11 @@ class Express:
             data: what has arrived; perhaps not the whole body.
             last: the head that came before on this connection.
         """
-        found, rules = None, self.door.rules
-        if last is not None and last.rules is rules:
+        found = None
+        if last is not None and last.rules is self.door.rules:
             found = _again(last, data)
         if found is None:
-            found = self._look_up(seat, data, rules)
+            found = self._look_up(seat, data)
         if found is None or found[2] - found[1] > self.largest_body:
             return None
         return found
@@ -102,32 +106,28 @@ class Express:
         seat.site.begin(request)
         return request
 
-    def _look_up(self, seat: Seat, data: bytes, rules: object) -> Found | None:
+    def _look_up(self, seat: Seat, data: bytes) -> Found | None:
         """Find a call whose head has come before, on whatever connection."""
         starts = data.find(b"\r\n\r\n", 0, LONGEST) + 4
         length = find_length(data, starts)
         if length is None:
             return None
         first, after = length.span(1)
-        head = self._head(seat, data[:first], data[after:starts], rules)
+        head = self._head(seat, data[:first], data[after:starts])
         ends = starts + int(data[first:after])
         return (head, starts, ends) if head is not None else None
 
-    def _head(
-        self, seat: Seat, before: bytes, after: bytes, rules: object
-    ) -> Head | None:
-        if self._rules is not rules or len(self._heads) >= MOST_HEADS:
+    def _head(self, seat: Seat, before: bytes, after: bytes) -> Head | None:
+        if self._rules is not self.door.rules or len(self._heads) >= MOST_HEADS:
             self._heads.clear()
-            self._rules = rules
+            self._rules = self.door.rules
         # Heads are compared as if every body were one byte long.
         written = before + b"1" + after
         if written not in self._heads:
-            self._heads[written] = self._understand(seat, before, after, rules)
+            self._heads[written] = self._understand(seat, before, after)
         return self._heads[written]
 
-    def _understand(
-        self, seat: Seat, before: bytes, after: bytes, rules: object
-    ) -> Head | None:
+    def _understand(self, seat: Seat, before: bytes, after: bytes) -> Head | None:
         plain = read_head(before + b"1" + after)
         if plain is None:
             return None
@@ -139,7 +139,7 @@ class Express:
             plain=plain,
             envelope=envelope,
             route=envelope.dialect.path.decode(),
-            rules=rules,
+            rules=self.door.rules,
             before=before,
             after=after,
         )
@@ -156,11 +156,8 @@ def _again(head: Head, data: bytes) -> Found | None:
     """Find *head* again at the beginning of *data*, with whatever length."""
     if not data.startswith(head.before):
         return None
-    first = len(head.before)
-    after = data.find(b"\r", first, first + MOST_DIGITS + 1)
-    digits = data[first:after]
-    if not digits.isdigit() or digits[0] == ZERO:
+    length = match_number(data, len(head.before))
+    if length is None or not data.startswith(head.after, length.end()):
         return None
-    starts = after + len(head.after)
-    follows = data.startswith(head.after, after)
-    return (head, starts, starts + int(digits)) if follows else None
+    starts = length.end() + len(head.after)
+    return head, starts, starts + int(length[0])

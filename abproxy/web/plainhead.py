@@ -12,7 +12,7 @@ import re
 from attrs import field, frozen
 from twisted.web.http_headers import Headers
 
-__all__ = ["LONGEST", "PlainHead", "find_length", "read_head"]
+__all__ = ["LONGEST", "PlainHead", "find_length", "match_number", "read_head"]
 
 LONGEST = 8 << 10
 """A longer head is not plain, in bytes."""
@@ -23,7 +23,11 @@ _REQUEST = re.compile(rb"POST (/[\w/.~=&%+?-]*) HTTP/1\.1\r\n", re.ASCII)
 _LINE = re.compile(
     rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([!-~](?:[ -~]*[!-~])?)\r\n", re.ASCII
 )
-_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([1-9][0-9]{0,8})\r\n", re.ASCII)
+_NUMBER = rb"[1-9][0-9]{0,8}"
+_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (%b)\r\n" % _NUMBER, re.ASCII)
+
+match_number = re.compile(_NUMBER).match
+"""Match the length of a body alone, at a place where it is known to stand."""
 
 SPECIAL = frozenset(
     {

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from attrs import field, frozen
 
-from abproxy.headers import OF_ONE_HOP, spell
+from abproxy.headers import OF_ONE_HOP, group, spell
 from abproxy.messages import HeaderList
 
 __all__ = ["PlainHead", "read_head"]
@@ -74,7 +74,7 @@ def _read_lines(lines: list[bytes]) -> "tuple[HeaderList, re.Match[bytes]] | Non
                 return None
         elif spelled not in _LEFT_OUT and (spelled, value.lower()) != _AS_EVER:
             return None
-    return framing and (_grouped(headers), framing)
+    return framing and (group(headers), framing)
 
 
 @lru_cache(1000)
@@ -98,13 +98,3 @@ _CHANGING = _FRAMES | _spelled_all({b"connection", b"content-encoding"})
 _LEFT_OUT = _spelled_all(OF_ONE_HOP | {b"trailers"}) - _CHANGING
 
 _SPECIAL = _CHANGING | _LEFT_OUT
-
-
-def _grouped(lines: list[tuple[bytes, bytes]]) -> HeaderList:
-    """Bring lines of one name together, as Twisted does."""
-    groups: dict[bytes, list[tuple[bytes, bytes]]] = {}
-    if len(dict(lines)) == len(lines):
-        return tuple(lines)
-    for line in lines:
-        groups.setdefault(line[0], []).append(line)
-    return tuple(line for group in groups.values() for line in group)

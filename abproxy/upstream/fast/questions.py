@@ -15,6 +15,7 @@ from twisted.web._newclient import Request
 from twisted.web.client import URI
 
 from abproxy.foreign import as_headers
+from abproxy.headers import each_line, write_lines
 from abproxy.messages import HeaderList, Outgoing
 from abproxy.upstream.agent import target_of
 
@@ -90,9 +91,5 @@ class Questions:
             headers.addRawHeader(b"Host", _host_line(uri))
         target = target_of(url.encode("ascii"))
         Request(method, target, headers, None)  # raises what there is to raise
-        spelled = [
-            b"%b: %b\r\n" % (name, value)
-            for name, values in headers.getAllRawHeaders()
-            for value in values
-        ]
-        return b"%b %b HTTP/1.1\r\n" % (method, target), b"".join([*spelled, b"\r\n"])
+        written = write_lines(each_line(headers.getAllRawHeaders()))
+        return b"%b %b HTTP/1.1\r\n" % (method, target), written + b"\r\n"
