@@ -1,24 +1,18 @@
-"""
-The upstream through treq: one request, one deadline, one whole reply.
+"""The upstream through treq."""
 
-The deadline spans the request and its body, because a body can stall as well
-as a head.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
-from abproxy.errors import ConnectionBroken, ProxyError
-from abproxy.foreign import as_headers, timed_out, translate
+from abproxy.foreign import as_headers
 from abproxy.headers import end_to_end
 from abproxy.messages import Outgoing, Reply
 from abproxy.upstream.body import collect
+from abproxy.upstream.sending import Upstream
 
 __all__ = ["HTTPRequester", "TreqUpstream", "reply_of"]
 
@@ -54,55 +48,24 @@ class HTTPRequester(Protocol):
 
 
 @define(kw_only=True, eq=False)
-class TreqUpstream:
+class TreqUpstream(Upstream):
     """One inference server, spoken to with treq."""
 
     http: HTTPRequester = field(repr=False)
-    base_url: str
-    clock: IReactorTime = field(repr=False)
-    timeout_s: float
-    max_answer_bytes: int
 
-    forget_idle: Callable[[], object] = field(default=lambda: None, repr=False)
-    """
-    Called when a connection broke: those that are idle may be dead as well.
+    def _exchange(self, outgoing: Outgoing) -> Deferred[Reply]:
+        return _given_up_at_will(Deferred.fromCoroutine(self._request(outgoing)))
 
-    A server that restarts closes all of them at once.  Whoever tries again
-    would use up its tries on one after the other.
-    """
-
-    def send(self, outgoing: Outgoing) -> Deferred[Reply]:
-        """
-        Carry *outgoing* to the upstream and bring back the whole reply.
-
-        Cancelling closes the connection: TEI then forgets what it has not
-        begun to compute.
-
-        Raises:
-            UpstreamTimeout: no whole reply within the deadline.
-            UpstreamBroken: no connection, or no usable reply.
-        """
-        exchange = _given_up_at_will(Deferred.fromCoroutine(self._exchange(outgoing)))
-        return exchange.addTimeout(self.timeout_s, self.clock, timed_out)
-
-    async def _exchange(self, outgoing: Outgoing) -> Reply:
-        try:
-            response = await self.http.request(
-                outgoing.method.decode("ascii"),
-                self.base_url + outgoing.path.decode("ascii"),
-                headers=as_headers(outgoing.headers),
-                data=outgoing.body or None,
-                allow_redirects=False,
-                unbuffered=True,
-            )
-            body = await collect(response.original, self.max_answer_bytes)
-        except (CancelledError, ProxyError):
-            raise
-        except Exception as error:
-            told = translate(error)
-            if isinstance(told, ConnectionBroken):
-                self.forget_idle()
-            raise told from error
+    async def _request(self, outgoing: Outgoing) -> Reply:
+        response = await self.http.request(
+            outgoing.method.decode("ascii"),
+            self.base_url + outgoing.path.decode("ascii"),
+            headers=as_headers(outgoing.headers),
+            data=outgoing.body or None,
+            allow_redirects=False,
+            unbuffered=True,
+        )
+        body = await collect(response.original, self.max_answer_bytes)
         return reply_of(response, body)
 
 

@@ -5,22 +5,20 @@ It sends the same bytes, gives the same replies and fails in the same words, in 
 fraction of the time.  Only for `http://`: it knows nothing of TLS.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from abproxy.errors import ConnectionBroken, ProxyError
-from abproxy.foreign import timed_out, translate
 from abproxy.messages import Outgoing, Reply
 from abproxy.upstream.fast.connection import Connection, Connections
 from abproxy.upstream.fast.exchange import Exchange
 from abproxy.upstream.fast.idle import Idle
 from abproxy.upstream.fast.questions import Questions, uri_of
+from abproxy.upstream.sending import Upstream
 from abproxy.writing import Write, write_at_once
 
 __all__ = ["FastUpstream", "is_plain", "make_endpoint"]
@@ -41,20 +39,12 @@ def make_endpoint(
 
 
 @define(kw_only=True, eq=False)
-class FastUpstream:
+class FastUpstream(Upstream):
     """One inference server, spoken to directly."""
 
     endpoint: IStreamClientEndpoint = field(repr=False)
-    base_url: str
-    clock: IReactorTime = field(repr=False)
-    timeout_s: float
-    max_answer_bytes: int
     idle: Idle
     write: Write = field(default=write_at_once, repr=False)
-
-    forget_idle: Callable[[], object] = field(default=lambda: None, repr=False)
-    """As in `TreqUpstream`: called when a connection broke."""
-
     _questions: Questions = field(init=False, repr=False)
     _connections: Connections = field(init=False, repr=False)
 
@@ -63,23 +53,13 @@ class FastUpstream:
         self._questions = Questions(self.base_url)
         self._connections = Connections(self.idle, self.write, self.max_answer_bytes)
 
-    def send(self, outgoing: Outgoing) -> Deferred[Reply]:
-        """
-        Carry *outgoing* to the upstream and bring back the whole reply.
-
-        Cancelling closes the connection: TEI then forgets what it has not
-        begun to compute.
-
-        Raises:
-            UpstreamTimeout: no whole reply within the deadline.
-            UpstreamBroken: no connection, or no usable reply.
-        """
+    def _exchange(self, outgoing: Outgoing) -> Deferred[Reply]:
         try:
             question = self._questions.write(outgoing)
         except ValueError as error:
-            return fail(translate(error))
+            return fail(error)
         exchange = Exchange(outgoing.method, question)
-        done = exchange.promise().addErrback(self._told)
+        done = exchange.promise()
         connection = self.idle.take()
         if connection is None:
             self._connect(exchange)
@@ -88,23 +68,13 @@ class FastUpstream:
                 # As Twisted does: the connection was perhaps just closing.
                 exchange.again = self._connect
             connection.ask(exchange)
-        return done.addTimeout(self.timeout_s, self.clock, timed_out)
+        return done
 
     def _connect(self, exchange: Exchange) -> None:
         connecting: Deferred[Any] = self.endpoint.connect(self._connections)
         exchange.stop = connecting.cancel
         connecting.addCallback(_ask, exchange)
         connecting.addErrback(_cannot, exchange)
-
-    def _told(self, failure: Failure) -> Failure:
-        if failure.check(CancelledError, ProxyError):
-            return failure
-        error: Any = failure.value
-        told = translate(error)
-        if isinstance(told, ConnectionBroken):
-            self.forget_idle()
-        told.__cause__ = error
-        return Failure(told)
 
 
 def _ask(connection: Connection, exchange: Exchange) -> None:
