@@ -58,7 +58,7 @@ run/proxy: $(VENV)/run.stamp ## start only the proxy, in front of INFERENCE_SERV
 	@exec $(BIN)/twistd --nodaemon --pidfile= abproxy
 
 test: $(VENV)/test.stamp .test/tools ## run all tests, with branch coverage
-	$(BIN)/python -m pytest --cov=abproxy --cov-branch --cov-report=term-missing:skip-covered $(args)
+	$(BIN)/python -m pytest --cov=abproxy --cov=abproxy_model --cov-branch --cov-report=term-missing:skip-covered $(args)
 
 .bench/tools: TOOLS := wrk gcc libc6-dev strace
 .bench/tools: PROGRAMS := wrk cc strace
@@ -137,7 +137,7 @@ settings: $(VENV)/test.stamp ## write the settings into .env.example and README.
 
 clean: ## remove what was installed and built
 	rm -rf $(VENV) $(VENV)-clients tests/clients/node/node_modules build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find abproxy tests twisted bench -name __pycache__ -prune -exec rm -rf {} +
+	find abproxy abproxy_model tests twisted bench -name __pycache__ -prune -exec rm -rf {} +
 	rm -f twisted/plugins/dropin.cache
 
 $(VENV)/made.stamp:

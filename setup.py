@@ -67,8 +67,14 @@ setup(
     # would hide the plugins from Twisted, which walks folders.
     package_dir={"": "."},
     # The plugins must land in Twisted's own folder, which no finder finds.
-    packages=[*find_packages(include=["abproxy", "abproxy.*"]), "twisted.plugins"],
-    package_data={"abproxy": ["py.typed", "web/pages/*"]},
+    packages=[
+        *find_packages(include=["abproxy", "abproxy.*", "abproxy_model"]),
+        "twisted.plugins",
+    ],
+    package_data={
+        "abproxy": ["py.typed", "web/pages/*"],
+        "abproxy_model": ["py.typed"],
+    },
     install_requires=REQUIRED,
     extras_require={
         "bench": BENCH,

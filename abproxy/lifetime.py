@@ -18,7 +18,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from abproxy.embedded.child import ModelChild
+from abproxy.model_child import ModelChild
 from abproxy.signals import Signals
 
 __all__ = ["Lifetime"]

@@ -15,7 +15,6 @@ import attrs
 from twisted.application.service import IService
 from twisted.python import usage
 
-from abproxy.embedded.errors import ModelUnavailable
 from abproxy.settings import (
     Settings,
     SettingsError,
@@ -24,6 +23,7 @@ from abproxy.settings import (
     settings_from,
     variable,
 )
+from abproxy_model.errors import ModelUnavailable
 
 __all__ = ["Options", "makeService"]
 

@@ -27,10 +27,9 @@ from abproxy.chosen import (
     slots_for,
 )
 from abproxy.dialects.routes import may_be_batched
-from abproxy.embedded.child import ModelChild, make_child
-from abproxy.embedded.installed import require
 from abproxy.limits import limits_for
 from abproxy.messages import Send
+from abproxy.model_child import ModelChild, make_child
 from abproxy.reloading import Reloading
 from abproxy.service import Gate, ProxyService
 from abproxy.settings import Settings
@@ -53,6 +52,7 @@ from abproxy.web.receiving import Receiving
 from abproxy.web.relay import Relay
 from abproxy.web.site import DoorLimits, DoorSite
 from abproxy.writing import Write, write_at_once, write_later
+from abproxy_model.installed import require
 
 __all__ = ["wire"]
 

@@ -20,14 +20,14 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.testing import StringTransportWithDisconnection
 from webdoubles import Client
 
-from abproxy.embedded.app import Application
-from abproxy.embedded.door import Door
-from abproxy.embedded.line import Line
-from abproxy.embedded.model import Model
-from abproxy.embedded.settings import Settings
-from abproxy.embedded.site import ModelSite
-from abproxy.embedded.static import Static
-from abproxy.embedded.tokens import Tokens
+from abproxy_model.app import Application
+from abproxy_model.door import Door
+from abproxy_model.line import Line
+from abproxy_model.model import Model
+from abproxy_model.settings import Settings
+from abproxy_model.site import ModelSite
+from abproxy_model.static import Static
+from abproxy_model.tokens import Tokens
 
 TOKENS = 256
 DIMENSIONS = 4

@@ -15,7 +15,7 @@ import pytest
 from attrs import frozen
 from processes import TWISTD, Running, running
 
-from abproxy.embedded.files import MINILM
+from abproxy_model.files import MINILM
 
 TEXTS = [f"text number {number} of a few" for number in range(60)]
 ALLOWED = {"static": 0.0, "minilm": 1e-6}

@@ -17,10 +17,10 @@ from twisted.logger import Logger, capturedLogs
 from twisted.scripts.twistd import ServerOptions
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from abproxy.embedded import installed
-from abproxy.embedded.files import STATIC
 from abproxy.settings import Settings, default_of, settings_from, variable
 from abproxy.tap import Options, makeService
+from abproxy_model import installed
+from abproxy_model.files import STATIC
 
 NOBODY = ("--inference-service-url=http://127.0.0.1:1", "--connect-patience=0.1")
 """An inference server that is not there, and little patience with it."""

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from abproxy.chosen import keys_for
-from abproxy.embedded.child import ModelChild, make_child
-from abproxy.embedded.installed import require
 from abproxy.headers import Credentials
+from abproxy.model_child import ModelChild, make_child
 from abproxy.settings import Settings
 from abproxy.signals import Signals
 from abproxy.upstream.agent import make_agent, make_pool, make_treq
@@ -24,6 +23,7 @@ from abproxy.workers.entrance import Entrance, make_entrance
 from abproxy.workers.foreman import Foreman
 from abproxy.workers.private import agent_in, agent_to, make_folder_name, make_way
 from abproxy.workers.sharing import share_of, warn_of_too_little
+from abproxy_model.installed import require
 
 __all__ = ["wire_foreman"]
 

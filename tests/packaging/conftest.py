@@ -11,7 +11,8 @@ import pytest
 from attrs import frozen
 
 ROOT = Path(__file__).parent.parent.parent
-SOURCES = ("abproxy", "twisted", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+PACKAGES = ("abproxy", "abproxy_model", "twisted")
+SOURCES = (*PACKAGES, "setup.py", "pyproject.toml", "README.md", "LICENSE")
 SITE_PACKAGES = sysconfig.get_path("purelib")
 QUIET = ("--quiet", "--disable-pip-version-check", "--no-index", "--no-deps")
 

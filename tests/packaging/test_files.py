@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from abproxy.embedded.child import KILL_S
-from abproxy.embedded.files import MINILM, STATIC
+from abproxy.model_child import KILL_S
 from abproxy.settings import Settings, read_env_file, settings_from
+from abproxy_model.files import MINILM, STATIC
 
 ROOT = Path(__file__).parent.parent.parent
 DOCKERFILE = ROOT / "Dockerfile"

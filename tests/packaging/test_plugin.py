@@ -10,6 +10,7 @@ from zipfile import ZipFile
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+PACKAGES = ("abproxy/", "abproxy_model/")
 
 
 @pytest.fixture(params=["installed", "editable"])
@@ -82,7 +83,7 @@ def test_the_plugin_folders_are_no_packages(folder: str) -> None:
     assert not (ROOT / folder / "__init__.py").exists()
 
 
-def test_the_wheel_has_the_package_the_plugin_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_has_the_packages_the_plugin_and_nothing_else(wheel: Path) -> None:
     """Above all no tests."""
     with ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -90,7 +91,7 @@ def test_the_wheel_has_the_package_the_plugin_and_nothing_else(wheel: Path) -> N
     outside = [
         name
         for name in names
-        if not name.startswith("abproxy/") and ".dist-info/" not in name
+        if not name.startswith(PACKAGES) and ".dist-info/" not in name
     ]
     assert outside == ["twisted/plugins/abproxy_plugin.py"]
 
@@ -98,19 +99,20 @@ def test_the_wheel_has_the_package_the_plugin_and_nothing_else(wheel: Path) -> N
 def test_the_wheel_has_types(wheel: Path) -> None:
     """Type checkers look for the marker."""
     with ZipFile(wheel) as archive:
-        assert "abproxy/py.typed" in archive.namelist()
+        assert {f"{package}py.typed" for package in PACKAGES} <= set(archive.namelist())
 
 
 def test_the_wheel_has_every_module_and_page(checkout: Path, wheel: Path) -> None:
     """A package without an `__init__.py` would be left out, and so would a page."""
     with ZipFile(wheel) as archive:
-        packed = {name for name in archive.namelist() if name.startswith("abproxy/")}
+        packed = {name for name in archive.namelist() if name.startswith(PACKAGES)}
 
-    files = [*checkout.glob("abproxy/**/*.py"), *checkout.glob("abproxy/web/pages/*")]
-    assert packed == {
-        "abproxy/py.typed",
-        *(str(each.relative_to(checkout)) for each in files),
-    }
+    files = [
+        *checkout.glob("abproxy*/**/*.py"),
+        *checkout.glob("abproxy*/py.typed"),
+        *checkout.glob("abproxy/web/pages/*"),
+    ]
+    assert packed == {str(each.relative_to(checkout)) for each in files}
 
 
 def test_the_wheel_has_the_licence(wheel: Path) -> None:

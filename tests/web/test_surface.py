@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from requests_drawn import JSON, Drawn, good, together
 from webdoubles import Answer, InMemoryProxy, in_memory_proxy
 
-from abproxy.embedded.settings import Settings
+from abproxy_model.settings import Settings
 
 OF_THE_CONNECTION = {"connection", "date", "server"}
 OF_THE_BATCH = {

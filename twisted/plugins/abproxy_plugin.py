@@ -7,7 +7,7 @@ abproxy = ServiceMaker(
 )
 abproxy_model = ServiceMaker(
     "abproxy-model",
-    "abproxy.embedded.tap",
+    "abproxy_model.tap",
     "A small real embedding model with the API of text-embeddings-inference.",
     "abproxy-model",
 )

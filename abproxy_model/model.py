@@ -1,0 +1,91 @@
+"""
+The models there are, by name, and how one is loaded.
+
+Everything heavy is imported here and late: a static model needs neither BERT
+nor much time.
+"""
+
+# ruff: noqa: PLC0415 - a model imports what it needs, when it is loaded
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from abproxy_model.files import MINILM, STATIC
+from abproxy_model.tokens import Input, Options, Tokens
+
+__all__ = ("LOADERS", "Model", "load")
+
+_Floats = NDArray[np.float32]
+
+
+@frozen(kw_only=True)
+class Model:
+    """A tokenizer and a function from token ids to token vectors."""
+
+    model_id: str
+    served_model_name: str
+    dimensions: int
+    tokens: Tokens
+    token_vectors: Callable[[Sequence[Sequence[int]]], list[_Floats]]
+    """One array of token vectors for each text, in the texts' order."""
+
+    def encode(self, item: Input, options: Options) -> list[int]:
+        """The token ids of *item*."""
+        return self.tokens.encode(item, options)
+
+
+def load(name: str) -> Model:
+    """
+    Load the model called *name*.
+
+    Raises:
+        ModelUnavailable: its package is missing or not the published one.
+    """
+    return LOADERS[name]()
+
+
+def _load_minilm() -> Model:
+    from safetensors.numpy import load_file
+
+    from abproxy_model.bert import Bert
+    from abproxy_model.groups import in_groups
+
+    bert = Bert.from_weights(load_file(MINILM.weights_path()))
+    return Model(
+        model_id="sentence-transformers/all-MiniLM-L6-v2",
+        served_model_name="all-MiniLM-L6-v2",
+        dimensions=bert.dimensions,
+        tokens=Tokens.from_file(
+            MINILM.tokenizer_path(),
+            max_input_length=256,
+            vocabulary=bert.vocabulary,
+            special=True,
+        ),
+        token_vectors=lambda texts: in_groups(texts, bert),
+    )
+
+
+def _load_static() -> Model:
+    from safetensors.numpy import load_file
+
+    from abproxy_model.static import Static
+
+    static = Static(table=load_file(STATIC.weights_path())["embedding.weight"])
+    return Model(
+        model_id="wordllama/l2_supercat_256",
+        served_model_name="l2_supercat_256",
+        dimensions=static.dimensions,
+        tokens=Tokens.from_file(
+            STATIC.tokenizer_path(),
+            max_input_length=512,
+            vocabulary=static.vocabulary,
+            special=False,
+        ),
+        token_vectors=static,
+    )
+
+
+LOADERS = {"minilm": _load_minilm, "static": _load_static}

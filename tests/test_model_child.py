@@ -1,0 +1,205 @@
+"""The embedded model as a child of the proxy."""
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import (
+    ProcessDone,
+    ProcessExitedAlready,
+    ProcessTerminated,
+)
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
+
+from abproxy.model_child import KILL_S, RESTART_S, ModelChild
+
+
+class Process:
+    """A child that does what the test says."""
+
+    def __init__(self, watch: Any, arguments: list[str], files: Any) -> None:
+        self.watch = watch
+        self.arguments = arguments
+        self.files = files
+        self.signals: list[str] = []
+        self.is_over = False
+
+    def signalProcess(self, name: str) -> None:  # noqa: N802
+        """Hear a signal."""
+        if self.is_over:
+            raise ProcessExitedAlready
+        self.signals.append(name)
+
+    def end(self, how: Exception | None = None) -> None:
+        """End."""
+        self.is_over = True
+        self.watch.processEnded(Failure(how or ProcessDone(0)))
+
+
+class Processes(Clock):
+    """A reactor that starts such children."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[Process] = []
+
+    def spawnProcess(  # noqa: N802
+        self, watch: Any, _path: str, arguments: list[str], **how: Any
+    ) -> Process:
+        """Start one."""
+        self.started.append(Process(watch, arguments, how["childFDs"]))
+        return self.started[-1]
+
+
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    """Listen somewhere."""
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        yield ours
+
+
+class Home:
+    """A child, its reactor and its readiness."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self.reactor = Processes()
+        self.ready: Deferred[object] = Deferred()
+        self.child = ModelChild(
+            reactor=self.reactor,
+            model="static",
+            listening=listening,
+            is_ready=lambda: self.ready,
+        )
+        self.done: list[str] = []
+
+    def start(self) -> None:
+        """Start the child."""
+        started = Deferred.fromCoroutine(self.child.start())
+        started.addCallback(lambda _: self.done.append("started"))
+        started.addErrback(lambda failed: self.done.append(failed.getErrorMessage()))
+
+    def stop(self) -> None:
+        """Stop the child."""
+        stopped = Deferred.fromCoroutine(self.child.stop())
+        stopped.addCallback(lambda _: self.done.append("stopped"))
+
+
+@pytest.fixture
+def home(listening: socket.socket) -> Home:
+    """Make a home for a child."""
+    return Home(listening)
+
+
+def test_it_has_started_when_it_answers(home: Home) -> None:
+    """The door is opened when the model is there, not before."""
+    home.start()
+    before = list(home.done)
+    home.ready.callback(None)
+
+    assert before == []
+    assert home.done == ["started"]
+
+
+def test_it_inherits_the_socket(home: Home) -> None:
+    """Its address is known from the start, and survives it."""
+    home.start()
+
+    [process] = home.reactor.started
+    assert process.files[3] == home.child.listening.fileno()
+    assert "--listen-fd" in process.arguments
+    assert home.child.url.startswith("http://127.0.0.1:")
+
+
+def test_a_child_that_ends_is_started_again(home: Home) -> None:
+    """A crash of the model costs a second, and the log says what it was."""
+    home.start()
+    home.ready.callback(None)
+
+    with capturedLogs() as captured:
+        home.reactor.started[0].end(ProcessTerminated(signal=9))
+    home.reactor.advance(RESTART_S)
+
+    assert len(home.reactor.started) == 2
+    assert [event["how"] for event in captured] == ["signal 9"]
+
+
+def test_a_child_that_ends_before_it_is_ready_is_not_started_again(home: Home) -> None:
+    """It would end again and again, and callers would wait for ever."""
+    home.start()
+
+    home.reactor.started[0].end(ProcessTerminated(exitCode=1))
+    home.reactor.advance(10)
+
+    assert home.done == ["the embedded model ended with exit code 1"]
+    assert len(home.reactor.started) == 1
+
+
+def test_stopping_waits_for_its_end(home: Home) -> None:
+    """It may finish what it was given."""
+    home.start()
+    home.ready.callback(None)
+    [process] = home.reactor.started
+
+    home.stop()
+    before = list(home.done)
+    process.end()
+
+    assert before == ["started"]
+    assert home.done == ["started", "stopped"]
+    assert process.signals == ["TERM"]
+    assert not home.reactor.getDelayedCalls()
+
+
+def test_a_child_that_does_not_end_is_killed(home: Home) -> None:
+    """Nobody waits for ever for a model that hangs."""
+    home.start()
+    [process] = home.reactor.started
+
+    home.stop()
+    home.reactor.advance(KILL_S)
+    process.end()
+
+    assert process.signals == ["TERM", "KILL"]
+    assert home.done == ["stopped"]
+
+
+def test_a_child_that_has_just_ended_by_itself_is_no_trouble(home: Home) -> None:
+    """Its end may be known to the kernel before it is to us."""
+    home.start()
+    [process] = home.reactor.started
+    process.is_over = True
+
+    home.stop()
+    process.end()
+
+    assert home.done == ["stopped"]
+
+
+def test_stopping_between_two_lives_starts_no_third(home: Home) -> None:
+    """A restart that was planned is called off."""
+    home.start()
+    home.ready.callback(None)
+    home.reactor.started[0].end()
+
+    home.stop()
+    home.reactor.advance(10)
+
+    assert home.done == ["started", "stopped"]
+    assert len(home.reactor.started) == 1
+    assert not home.reactor.getDelayedCalls()
+
+
+def test_what_it_says_is_passed_on_by_lines(home: Home) -> None:
+    """Half a line waits for its other half."""
+    home.start()
+    [process] = home.reactor.started
+
+    with capturedLogs() as captured:
+        process.watch.childDataReceived(1, b"one\ntw")
+        process.watch.childDataReceived(1, b"o\n")
+
+    assert [event["line"] for event in captured] == ["one", "two"]
