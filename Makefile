@@ -40,7 +40,7 @@ seconds := 15
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run run/model run/proxy test .test/tools bench bench/quick bench/write .bench/tools screenshots test/clients .test/clients test/clients/node check fmt embed load load/noproxy \
-	compose/up compose/watch dotenv settings clean
+	compose/up compose/watch dotenv settings public clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z/]*\):.*## \(.*\)/\1|\2/p' Makefile \
@@ -134,6 +134,9 @@ dotenv: ## make .env of .env.example, if there is none
 
 settings: $(VENV)/test.stamp ## write the settings into .env.example and README.md again
 	$(BIN)/python tests/documented.py
+
+public: $(VENV)/test.stamp ## write what others rely on into tests/public.json again
+	$(BIN)/python tests/published.py
 
 clean: ## remove what was installed and built
 	rm -rf $(VENV) $(VENV)-clients tests/clients/node/node_modules build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

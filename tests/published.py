@@ -1,0 +1,301 @@
+"""
+What others rely on by its name: figures, settings, errors, paths and headers.
+
+It is read off the running proxy and kept in `public.json`.  `make public` writes
+the file again; a name that changes there breaks somebody's dashboard or script.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import msgspec
+from doubles import reply
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.defer import Deferred, succeed
+from twisted.python import usage
+from webdoubles import Answer
+from wired import Wired, wired
+
+from abproxy import errors
+from abproxy.batching.observing import Reason
+from abproxy.dialects.answer import error_reply
+from abproxy.dialects.openai import OPENAI
+from abproxy.dialects.routes import ALIASES, ROUTES, TASKS
+from abproxy.dialects.tei import EMBED
+from abproxy.errors import ProxyError
+from abproxy.messages import Outgoing, Reply
+from abproxy.settings import Settings, default_of, variable
+from abproxy.workers.asking import Asking
+from abproxy.workers.child import WorkerChild
+from abproxy.workers.crew import Crew, Log
+from twisted.plugins import abproxy_plugin
+
+__all__ = ["FILE", "SUBJECTS", "read_file"]
+
+FILE = Path(__file__).parent / "public.json"
+
+KEY = "sesame"
+FROM_TEI = ((b"X-Compute-Characters", b"3"), (b"Content-Type", b"application/json"))
+
+
+def settings() -> dict[str, Any]:
+    """Every setting by the name of its variable."""
+    return {
+        variable(each.metadata["option"]): {
+            "option": f"--{each.metadata['option']}",
+            "default": default_of(each),
+            "unit": each.metadata["unit"],
+            "is_secret": not each.repr,
+        }
+        for each in attrs.fields(Settings)
+    }
+
+
+def commands() -> dict[str, list[str]]:
+    """List what `twistd` can start, each with its options."""
+    makers = vars(abproxy_plugin).values()
+    return {
+        maker.tapname: _options(maker.options())
+        for maker in makers
+        if hasattr(maker, "tapname")
+    }
+
+
+def _options(options: usage.Options) -> list[str]:
+    return sorted(f"--{each}" for each in options.longOpt)
+
+
+def error_words() -> dict[str, list[dict[str, Any]]]:
+    """Say for each reason in the metrics what callers get, in both dialects."""
+    words: dict[str, list[dict[str, Any]]] = {}
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, ProxyError):
+            told, known = _told(kind("why")), words.setdefault(kind.reason, [])
+            if told not in known:
+                known.append(told)
+    return words
+
+
+def _told(error: ProxyError) -> dict[str, Any]:
+    in_tei, in_openai = error_reply(error, EMBED), error_reply(error, OPENAI)
+    assert (in_tei.status, in_tei.headers) == (in_openai.status, in_openai.headers)
+    return {
+        "status": in_tei.status,
+        "headers": sorted(name.decode() for name, _ in in_tei.headers),
+        "tei": json.loads(in_tei.body or b"null"),
+        "openai": json.loads(in_openai.body or b"null"),
+    }
+
+
+def routes() -> dict[str, Any]:
+    """Say which paths are batched, and which depend on the model."""
+    return {
+        "batched": sorted(path.decode() for path in ROUTES),
+        "aliases": sorted(path.decode() for path in ALIASES),
+        "tasks": {task: route.path.decode() for task, route in TASKS.items()},
+    }
+
+
+def pages() -> list[str]:
+    """List the paths that are answered by the proxy itself."""
+    with wired() as house:
+        known: Any = house.service.site.operations
+        return sorted(path.decode() for path in known.pages)
+
+
+def metrics() -> dict[str, Any]:
+    """Name each figure with its type, and its labels with the values it begins with."""
+    with wired() as house:
+        begins = dict(_families(house.ask("GET", "/metrics").body))
+    with _busy() as house:
+        _, body = _result(_speaker(house).figures(b""))
+    return {
+        name: {
+            "type": family.type,
+            "labels": _labels(family),
+            "begins_with": _values(begins[name]) if name in begins else [],
+        }
+        for name, family in sorted(_families(body))
+    }
+
+
+def _families(text: bytes) -> Iterator[tuple[str, Any]]:
+    for family in text_string_to_metric_families(text.decode()):
+        if family.name.startswith("abproxy_"):
+            yield family.name, family
+
+
+def _labels(family: Any) -> list[str]:
+    # The bounds of a histogram are its own, and no names.
+    names = {name for sample in family.samples for name in sample.labels}
+    return sorted(names - {"le"})
+
+
+def _values(family: Any) -> list[str]:
+    return sorted(
+        value
+        for sample in family.samples
+        for name, value in sample.labels.items()
+        if name not in {"le", "version"}
+    )
+
+
+def reasons() -> list[str]:
+    """List the reasons for which batches leave, as metrics name them."""
+    return sorted(reason.value for reason in Reason)
+
+
+def status() -> dict[str, Any]:
+    """Name what status.json holds, two levels deep."""
+    with _busy() as house:
+        document = msgspec.to_builtins(_result(_speaker(house).status(0)))
+        of_one_process = house.page("/-/status.json")
+    assert document.keys() == of_one_process.keys()
+    return {name: _names(value) for name, value in sorted(document.items())}
+
+
+def _names(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return sorted({name for each in value for name in each})
+    return sorted(value) if isinstance(value, dict) else []
+
+
+def headers() -> dict[str, list[str]]:
+    """Name the lines that we add to answers, and to requests for the upstream."""
+    return {**_on_answers(), **_on_requests()}
+
+
+def _on_answers() -> dict[str, list[str]]:
+    with wired(api_keys=(KEY,), max_waiting_inputs=3, slots=1) as house:
+        alone, _, shared = [house.call(text, key=KEY) for text in "abc"]
+        refused = house.call("d", "e", key=KEY)
+        _answer_as_tei(house)
+        _answer_as_tei(house)
+        shown = ("Authorization", f"Bearer {KEY}")
+        answers = {
+            "a call alone": alone,
+            "a call of a shared batch": shared,
+            "without a key": house.call("a"),
+            "over the limit": refused,
+        }
+        asked = {
+            "a page": house.ask("GET", "/-/", b"", shown),
+            "json of our own": house.ask("GET", "/-/healthy", b"", shown),
+            "no such page": house.ask("GET", "/-/nothing", b"", shown),
+            "a page that is written to": house.ask("PUT", "/-/", b"", shown),
+            "a page that has moved": house.ask("GET", "/-", b"", shown),
+            "the form for a key": house.ask("GET", "/-/"),
+        }
+        calls = {name: client.answers()[0] for name, client in answers.items()}
+    return {name: _lines(answer) for name, answer in {**calls, **asked}.items()}
+
+
+def _lines(answer: Answer) -> list[str]:
+    return sorted(name for name, _ in answer.headers)
+
+
+def _on_requests() -> dict[str, list[str]]:
+    with wired(upstream_key=KEY, slots=1) as house:
+        for text in "abc":
+            house.call(text)
+        house.answer_all()
+        alone, shared = [
+            {name.decode() for name, _ in sent.outgoing.headers}
+            for sent in house.upstream.sent
+        ]
+    return {
+        "a request with a key of ours": sorted(alone),
+        "a shared request with a key of ours": sorted(shared),
+    }
+
+
+def _answer_as_tei(house: Wired) -> None:
+    for sent in house.upstream.open:
+        rows = json.dumps([[1] for _ in sent.inputs]).encode()
+        sent.done.callback(reply(200, rows, *FROM_TEI))
+
+
+@contextmanager
+def _busy() -> Iterator[Wired]:
+    """Give a house that has seen a bit of everything, and has some waiting."""
+    with wired(slots=1, max_waiting_inputs=2) as house:
+        house.call("a")
+        house.answer_all()
+        house.call("b").leave()
+        for texts in ("c", "d", "too many"):
+            house.call(*texts)
+        house.ask("GET", "/nobody/knows")
+        house.ask("PUT", "/-/", b"x")
+        yield house
+        house.answer_all()
+
+
+def _speaker(house: Wired) -> Asking:
+    """Give the one who speaks for all workers: this *house* is the only one."""
+
+    def send(question: Outgoing) -> Deferred[Reply]:
+        answer = house.ask("GET", question.path.decode())
+        return succeed(reply(answer.status, answer.body))
+
+    only: Any = WorkerChild(
+        reactor=house.reactor,
+        name="1",
+        folder=Path("/private"),
+        port=0,
+        settings=Settings(),
+        hears=Log(),
+    )
+    return Asking(
+        crew=Crew([only]), ways={"1": send}, clock=house.reactor, settings=Settings
+    )
+
+
+def _result(asked: Any) -> Any:
+    found: list[Any] = []
+    Deferred.fromCoroutine(asked).addBoth(found.append)
+    [result] = found
+    return result
+
+
+SUBJECTS: Mapping[str, Callable[[], Any]] = {
+    "settings": settings,
+    "commands": commands,
+    "errors": error_words,
+    "routes": routes,
+    "pages": pages,
+    "metrics": metrics,
+    "reasons": reasons,
+    "status": status,
+    "headers": headers,
+}
+"""What is kept, and how it is read off the code that runs."""
+
+
+def read_file() -> Any:
+    """Read what is kept."""
+    return json.loads(FILE.read_text(encoding="utf-8"))
+
+
+def _in_lines(public: Mapping[str, Any]) -> str:
+    """Write a line for each name, so that a change is seen at once."""
+    subjects = (
+        f"{json.dumps(subject)}: {_one_a_line(names)}"
+        for subject, names in public.items()
+    )
+    return "{\n" + ",\n".join(subjects) + "\n}\n"
+
+
+def _one_a_line(names: Any) -> str:
+    if isinstance(names, list):
+        return "[\n" + ",\n".join(f"  {json.dumps(name)}" for name in names) + "\n]"
+    lines = (f"  {json.dumps(name)}: {json.dumps(names[name])}" for name in names)
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
+if __name__ == "__main__":
+    public = {subject: read() for subject, read in SUBJECTS.items()}
+    FILE.write_text(_in_lines(public), encoding="utf-8")
