@@ -52,7 +52,7 @@ from abproxy.web.receiving import Receiving
 from abproxy.web.relay import Relay
 from abproxy.web.site import DoorLimits, DoorSite
 from abproxy.writing import Write, write_at_once, write_later
-from abproxy_model.installed import require
+from abproxy_model.files import require
 
 __all__ = ["wire"]
 

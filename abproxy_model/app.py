@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException
 
-from abproxy_model import answers
+from abproxy_model import responses
 from abproxy_model.body import json_body
 from abproxy_model.errors import (
     BackendError,
@@ -28,7 +28,6 @@ from abproxy_model.line import Line
 from abproxy_model.metrics import Metrics
 from abproxy_model.model import Model
 from abproxy_model.permits import Permits
-from abproxy_model.replies import plain, reply
 from abproxy_model.requests import (
     Decode,
     Embed,
@@ -39,6 +38,7 @@ from abproxy_model.requests import (
     Similarity,
     Tokenize,
 )
+from abproxy_model.responses import reply, reply_text
 from abproxy_model.settings import Settings
 from abproxy_model.shapes import BadBody
 from abproxy_model.tokens import Input, Options
@@ -89,12 +89,12 @@ class Application:
     @app.route("/info", methods=["GET"])
     def info(self, request: IRequest) -> bytes:
         """Describe the model and the limits."""
-        return reply(request, 200, answers.info(self.model, self.settings))
+        return reply(request, 200, responses.info(self.model, self.settings))
 
     @app.route("/metrics", methods=["GET"])
     def exposition(self, request: IRequest) -> bytes:
         """Count for Prometheus."""
-        return plain(request, 200, self.metrics.exposition())
+        return reply_text(request, 200, self.metrics.exposition())
 
     # What a client asks.
 
@@ -107,7 +107,7 @@ class Application:
         return await self._compute(
             request,
             call.inputs,
-            write=answers.rows,
+            write=responses.rows,
             options=self._options(call),
             normalize=call.normalize,
             dimensions=call.dimensions,
@@ -120,7 +120,7 @@ class Application:
         return await self._compute(
             request,
             call.inputs,
-            write=answers.all_rows,
+            write=responses.all_rows,
             options=self._options(call),
             pooled=False,
         )
@@ -133,7 +133,7 @@ class Application:
         return await self._compute(
             request,
             call.input,
-            write=answers.openai(self.model.served_model_name, call.encoding_format),
+            write=responses.openai(self.model.served_model_name, call.encoding_format),
             options=Options(truncate=self.settings.auto_truncate),
             dimensions=call.dimensions,
         )
@@ -147,7 +147,7 @@ class Application:
         return await self._compute(
             request,
             [call.source_sentence, *call.sentences],
-            write=answers.similarities,
+            write=responses.similarities,
             options=self._options(call),
         )
 
@@ -204,14 +204,14 @@ class Application:
         error: Any = failure.value
         self.metrics.request_failure.labels(err=error.counted_as).inc()
         openai = request.path in _OPENAI_PATHS
-        write = answers.openai_refusal if openai else answers.refusal
+        write = responses.openai_refusal if openai else responses.refusal
         return reply(request, error.status, write(error))
 
     @app.handle_errors(BadBody)
     def refuse_body(self, request: IRequest, failure: Failure) -> bytes:
         """Answer what the web framework would say of the body."""
         error: Any = failure.value
-        return plain(request, error.status, str(error).encode())
+        return reply_text(request, error.status, str(error).encode())
 
     @app.handle_errors(HTTPException)
     def no_such_route(self, request: IRequest, failure: Failure) -> bytes:
@@ -227,7 +227,7 @@ class Application:
         """Answer a mistake of ours; the log tells the rest."""
         self._log.failure("a request failed", failure)
         error = BackendError("Backend error: see the log", counted_as="inference")
-        return reply(request, 500, answers.refusal(error))
+        return reply(request, 500, responses.refusal(error))
 
     def _options(self, call: Embed | EmbedAll | Similarity) -> Options:
         truncate = call.truncate
@@ -273,7 +273,7 @@ class Application:
         """Answer what *read* makes of each of *items*."""
         self._check_count(items)
         found = await self.tokenization.submit(lambda: [read(item) for item in items])
-        return reply(request, 200, answers.json_bytes(found))
+        return reply(request, 200, responses.json_bytes(found))
 
     def _check_count(self, items: Sequence[Any]) -> None:
         if not items:

@@ -12,7 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from abproxy_model.app import Application
-from abproxy_model.replies import reply
+from abproxy_model.responses import reply
 
 __all__ = ("Door",)
 

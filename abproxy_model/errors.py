@@ -2,7 +2,7 @@
 What a request can be refused for, in TEI's words.
 
 Every class knows its TEI type and status; how it is written depends on the
-route and is decided in `answers`.
+route and is decided in `responses`.
 """
 
 from typing import ClassVar
@@ -52,7 +52,7 @@ class BackendError(ModelError):
 
 
 class OverloadedError(ModelError):
-    """A permit was missing, so the whole request is refused."""
+    """There are fewer permits left than the request has inputs."""
 
     status = 429
     error_type = "Overloaded"

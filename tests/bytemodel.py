@@ -23,10 +23,9 @@ from webdoubles import Client
 from abproxy_model.app import Application
 from abproxy_model.door import Door
 from abproxy_model.line import Line
-from abproxy_model.model import Model
+from abproxy_model.model import Model, Static
 from abproxy_model.settings import Settings
 from abproxy_model.site import ModelSite
-from abproxy_model.static import Static
 from abproxy_model.tokens import Tokens
 
 TOKENS = 256

@@ -19,7 +19,7 @@ from twisted.web.client import Agent, HTTPConnectionPool
 
 from abproxy.settings import Settings, default_of, settings_from, variable
 from abproxy.tap import Options, makeService
-from abproxy_model import installed
+from abproxy_model import files
 from abproxy_model.files import STATIC
 
 NOBODY = ("--inference-service-url=http://127.0.0.1:1", "--connect-patience=0.1")
@@ -186,7 +186,7 @@ def test_the_embedded_model_needs_its_libraries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without them it is not even tried."""
-    monkeypatch.setattr(installed, "_LIBRARIES", ("numpy", "no_such_library"))
+    monkeypatch.setattr(files, "_LIBRARIES", ("numpy", "no_such_library"))
 
     message = refusal("--embedded", "--port=0")
 
@@ -197,7 +197,7 @@ def test_the_embedded_model_needs_its_libraries(
 def test_the_embedded_model_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says how to get it."""
     elsewhere = attrs.evolve(STATIC, module="no_such_model")
-    monkeypatch.setitem(installed._PACKAGES, "static", elsewhere)
+    monkeypatch.setitem(files._PACKAGES, "static", elsewhere)
 
     message = refusal("--embedded", "--embedded-model=static", "--port=0")
 

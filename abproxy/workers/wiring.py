@@ -23,7 +23,7 @@ from abproxy.workers.entrance import Entrance, make_entrance
 from abproxy.workers.foreman import Foreman
 from abproxy.workers.private import agent_in, agent_to, make_folder_name, make_way
 from abproxy.workers.sharing import share_of, warn_of_too_little
-from abproxy_model.installed import require
+from abproxy_model.files import require
 
 __all__ = ["wire_foreman"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from abproxy_model import installed, opening
+from abproxy_model import files, opening
 from abproxy_model.errors import ModelUnavailable
 from abproxy_model.files import MINILM, STATIC
 from abproxy_model.tap import Options, makeService
@@ -117,7 +117,7 @@ def test_a_descriptor_that_is_no_listening_socket_is_refused() -> None:
 
 def test_missing_libraries_are_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are asked for before anything is imported that needs them."""
-    monkeypatch.setattr(installed, "_LIBRARIES", ("numpy", "no_such_library"))
+    monkeypatch.setattr(files, "_LIBRARIES", ("numpy", "no_such_library"))
 
     with pytest.raises(SystemExit) as caught:
         makeService(options("--model=static", "--port=0"))

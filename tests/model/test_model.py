@@ -10,8 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from abproxy_model.model import Model
-from abproxy_model.static import Static
+from abproxy_model.model import Model, Static
 
 TEXTS = ["hello", "What is Vector Search?", "naïve café ☕ 😀", "word " * 300, " "]
 
