@@ -28,6 +28,7 @@ __all__ = [
     "TooSlow",
     "Unauthorized",
     "UpstreamBroken",
+    "UpstreamFull",
     "UpstreamTimeout",
     "WaitingRoomFull",
     "openai_error_body",
@@ -144,6 +145,12 @@ class TooManyConnections(Overloaded):
     """As many connections are open as may be."""
 
     reason = "connections"
+
+
+class UpstreamFull(Overloaded):
+    """The inference server has no room, as it told somebody else or several calls."""
+
+    reason = "upstream_full"
 
 
 class InternalError(ProxyError):

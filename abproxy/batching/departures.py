@@ -28,7 +28,12 @@ from abproxy.batching.observing import (
 from abproxy.batching.part import Caps, Part, chain, size_of
 from abproxy.batching.platform import Platform, tell
 from abproxy.batching.quarantine import Quarantine
-from abproxy.batching.refusal import Patience, is_for_all, pause_asked_for_s
+from abproxy.batching.refusal import (
+    Patience,
+    in_our_words,
+    is_for_all,
+    pause_asked_for_s,
+)
 from abproxy.batching.trip import Count, Trip, by_length
 from abproxy.batching.trouble import Trouble
 from abproxy.batching.waiting import WaitingRoom
@@ -241,7 +246,7 @@ class Departures:
             self._depart(trip, Reason.SUSPECT)
         elif self.platform.suspects:
             away = CannotConnect("the inference server does not answer")
-            self.put_back([self.platform.suspects.take()], away)
+            self.put_back([self.platform.suspects.take()], away, shared=False)
         self.replan()
 
     def _leave(self, lane: BatchCollector) -> None:
@@ -345,31 +350,36 @@ class Departures:
         """The upstream has answered: whatever the trouble was, it is over."""
         self._trouble.is_over()
 
-    def put_back(self, parts: list[Part], cause: Cause) -> None:
+    def put_back(self, parts: list[Part], cause: Cause, *, shared: bool) -> None:
         """
         Let *parts* wait on, as the upstream took no work.
 
-        Those whose patience is at its end hear of *cause*, also among those
-        that have not been tried: nobody waits for ever.
+        Those whose patience is at its end hear why, also among those that have
+        not been tried: nobody waits for ever.  A reply of the upstream reaches
+        only who asked for it: a call that was alone in its request, or those
+        in it who show the same credentials of their own.
         """
         if not parts:
             return
+        lane = parts[0].call.lane
+        theirs = in_our_words(cause) if shared and not lane.is_personal else cause
         patience_s = self.patience.with_(cause)
         asked_s = pause_asked_for_s(cause)
-        if asked_s > patience_s or not is_for_all(cause, parts[0].call.lane):
-            tell(parts, cause)
+        if asked_s > patience_s or not is_for_all(cause, lane):
+            tell(parts, theirs)
             return
         self.observer.puts_back(cause)
         if isinstance(cause, Reply) and not self._trouble.pauses:
             # What was in flight together is refused together: that is once.
             self.budget.limit.refused()
         self._trouble.strike(asked_s)
-        self.platform.take_in_again(parts)
 
         def has_lost_patience(part: Part) -> bool:
             return self._trouble.has_lasted(part.arrived_at, patience_s)
 
-        self.platform.give_up(has_lost_patience, cause)
+        self.platform.take_in_again([p for p in parts if not has_lost_patience(p)])
+        tell([part for part in parts if has_lost_patience(part)], theirs)
+        self.platform.give_up(has_lost_patience, in_our_words(cause))
 
     def quarantine(self, parts: list[Part]) -> None:
         """Let each of *parts* travel alone: it may be what breaks the upstream."""

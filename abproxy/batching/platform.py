@@ -19,6 +19,7 @@ from abproxy.batching.quarantine import Quarantine
 from abproxy.batching.trip import SUSPECT
 from abproxy.batching.waiting import WaitingRoom
 from abproxy.dialects.call import Share
+from abproxy.errors import ProxyError
 from abproxy.messages import Reply
 
 __all__ = ["Platform", "tell"]
@@ -72,10 +73,16 @@ class Platform:
         if unsuspected:
             self.lanes.of(unsuspected[0]).put_back(unsuspected)
 
-    def give_up(self, waits_too_long: Callable[[Part], bool], cause: Cause) -> None:
-        """Send away those who have waited too long, and tell them why."""
-        tell(self.suspects.give_up(waits_too_long), cause)
-        tell(self.lanes.give_up(waits_too_long), cause)
+    def give_up(
+        self, waits_too_long: Callable[[Part], bool], error: ProxyError
+    ) -> None:
+        """
+        Send away those who have waited too long, and tell them why.
+
+        They wait here, so no reply of the upstream can be an answer to them.
+        """
+        tell(self.suspects.give_up(waits_too_long), error)
+        tell(self.lanes.give_up(waits_too_long), error)
 
 
 def tell(parts: Sequence[Part], cause: Cause) -> None:

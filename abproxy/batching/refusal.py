@@ -3,18 +3,22 @@ What it means for those who wait that the upstream takes no work.
 
 A server that is full, or away, is so for everybody, and trying again is ours
 to do.  A client whose own quota is used up must hear of it, and nobody else.
+
+The words of a refusal are for the call that was refused: an upstream may quote
+the request.  All others who gave up waiting get an error of ours.
 """
 
 import re
 from email.utils import parsedate_to_datetime
+from math import ceil
 
 from attrs import frozen
 
 from abproxy.dialects.call import Lane
-from abproxy.errors import ProxyError
+from abproxy.errors import ProxyError, UpstreamFull
 from abproxy.messages import Reply
 
-__all__ = ["Patience", "is_for_all", "pause_asked_for_s"]
+__all__ = ["Patience", "in_our_words", "is_for_all", "pause_asked_for_s"]
 
 _OVERLOADED = re.compile(rb'"(?:error_)?type"\s*:\s*"Overloaded"')
 """TEI's own word for having no permit left."""
@@ -48,6 +52,21 @@ def is_for_all(cause: Reply | ProxyError, lane: Lane) -> bool:
     if isinstance(cause, ProxyError) or not lane.is_personal:
         return True
     return cause.status != TOO_MANY or _OVERLOADED.search(cause.body) is not None
+
+
+def in_our_words(cause: Reply | ProxyError) -> ProxyError:
+    """
+    Make of a refusal what may be told to calls that were not refused alone.
+
+    Never a 503: a published client repeats a POST answered with that for ever.
+    """
+    if isinstance(cause, ProxyError):
+        return cause
+    message = (
+        f"the inference server takes no work now (it answered {cause.status}); "
+        "try again later"
+    )
+    return UpstreamFull(message, max(1, ceil(pause_asked_for_s(cause))))
 
 
 def pause_asked_for_s(cause: Reply | ProxyError) -> float:

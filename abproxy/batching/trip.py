@@ -63,8 +63,8 @@ class Road(Protocol):
     def got_through(self) -> None:
         """The upstream has answered."""
 
-    def put_back(self, parts: list[Part], cause: Cause) -> None:
-        """The upstream took no work: *parts* wait on, or hear of *cause*."""
+    def put_back(self, parts: list[Part], cause: Cause, *, shared: bool) -> None:
+        """The upstream took no work: *parts*, if *shared* of one request, wait on."""
 
     def quarantine(self, parts: list[Part]) -> None:
         """Each of *parts* may be what breaks the upstream: it travels alone."""
@@ -99,6 +99,11 @@ class Trip:
             self._under_way.cancel()
 
     @property
+    def _is_shared(self) -> bool:
+        """Whether several parts were in the request, though callers may have left."""
+        return len(self.parts) > 1
+
+    @property
     def _left(self) -> list[Part]:
         return [part for part in self.parts if not part.gone]
 
@@ -122,7 +127,7 @@ class Trip:
             self._under_way = self.road.send(self._outgoing())
             reply = await self._under_way
         except CannotConnect as error:
-            self.road.put_back(self._left, error)
+            self.road.put_back(self._left, error, shared=self._is_shared)
         except ConnectionBroken as error:
             await self._break(error)
         else:
@@ -150,7 +155,7 @@ class Trip:
 
     async def _arrive(self, reply: Reply) -> None:
         if reply.status in NO_ROOM:
-            self.road.put_back(self._left, reply)
+            self.road.put_back(self._left, reply, shared=self._is_shared)
             return
         self.road.got_through()
         if reply.status == OK:

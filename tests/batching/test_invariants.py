@@ -7,6 +7,7 @@ still open is answered, and the house must be as if nothing had happened.
 
 from typing import Any
 
+import msgspec
 from doubles import House, Outcome, house
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,8 @@ from abproxy.errors import (
 )
 
 BAD = "bad"
+
+FULL = b"no room for "
 
 calm = st.one_of(
     st.tuples(
@@ -39,6 +42,7 @@ storm = st.one_of(
     st.tuples(st.just("garble"), st.integers(0, 50)),
     st.tuples(st.just("overload"), st.integers(0, 50)),
     st.tuples(st.just("refuse"), st.integers(0, 50)),
+    st.tuples(st.just("have_no_room"), st.sampled_from([1, 6])),
 )
 plays = st.one_of(
     st.lists(calm, min_size=10, max_size=60),
@@ -105,7 +109,14 @@ class Play:
     def overload(self, which: int) -> None:
         sent = self._open(which)
         if sent is not None:
-            sent.refuse(429, b"full")
+            # As some do, it quotes the request that it has no room for.
+            sent.refuse(503, FULL + sent.outgoing.body)
+
+    def have_no_room(self, seconds: int) -> None:
+        for _ in range(2 * seconds):
+            for _ in range(len(self.proxy.upstream.open)):
+                self.overload(0)
+            self.advance(0.5)
 
     def step(self, verb: str, *arguments: Any) -> None:
         if verb == "break":
@@ -137,7 +148,10 @@ def check(call: Outcome, *, was_cancelled: bool, was_calm: bool) -> None:
         assert isinstance(call.error, ProxyError)
     elif call.reply.status == 422:
         assert has_bad
-    elif call.reply.body not in {b"[[0],[", b"full"}:
+    elif call.reply.status == 503:
+        quoted = msgspec.json.decode(call.reply.body.removeprefix(FULL))["inputs"]
+        assert set(quoted) <= set(msgspec.json.decode(call.call.alone.body)["inputs"])
+    elif call.reply.body != b"[[0],[":
         assert not has_bad
         assert call.is_right
 
@@ -180,7 +194,7 @@ def test_each_item_gets_its_own_row_exactly_once(
         game.step(*step)
     game.end()
 
-    storms = {"break", "stall", "garble", "overload", "refuse"}
+    storms = {"break", "stall", "garble", "overload", "refuse", "have_no_room"}
     was_calm = all(step[0] not in storms for step in play)
     for number, call in enumerate(game.calls):
         check(call, was_cancelled=number in game.cancelled, was_calm=was_calm)

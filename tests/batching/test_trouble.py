@@ -1,10 +1,10 @@
 """What callers see of an upstream that is full, away, or killed by one of them."""
 
 import pytest
-from doubles import House, Sent, house, reply, texts
+from doubles import House, Outcome, Sent, house, reply, texts
 from twisted.internet.defer import Deferred, succeed
 
-from abproxy.errors import CannotConnect, ConnectionBroken
+from abproxy.errors import CannotConnect, ConnectionBroken, Overloaded, UpstreamFull
 
 FULL = b'{"error":"Model is overloaded","error_type":"Overloaded"}'
 
@@ -53,6 +53,78 @@ def test_pauses_grow_and_patience_ends() -> None:
     assert call.reply.body == FULL
     proxy.departures.stop()
     assert proxy.is_at_rest
+
+
+def _refuse_until_patience_ends(proxy: House, *others: Outcome) -> None:
+    """Refuse whatever is sent, quoting it, until all *others* have heard."""
+    while any(call.is_open for call in others):
+        for sent in list(proxy.upstream.open):
+            sent.refuse(503, b"no room for " + sent.outgoing.body)
+        proxy.clock.advance(0.5)
+
+
+@pytest.mark.parametrize("lane", ["other route", "personal: other key"])
+def test_who_waits_behind_a_refusal_never_gets_its_answer(lane: str) -> None:
+    """The words of the upstream are for who was refused; others hear ours."""
+    proxy = house(slots=1)
+    refused = proxy.submit("mine")
+    behind = proxy.submit("yours", lane=lane)
+
+    _refuse_until_patience_ends(proxy, refused, behind)
+
+    assert b"yours" not in refused.reply.body
+    assert isinstance(behind.error, UpstreamFull)
+    assert "mine" not in str(behind.error)
+    proxy.departures.stop()
+    assert proxy.is_at_rest
+
+
+def test_calls_refused_together_hear_of_it_in_our_words() -> None:
+    """An upstream that quotes the request would show each the other's text."""
+    proxy = house(calls=2, max_wait_s=1)
+    calls = [proxy.submit("mine"), proxy.submit("yours")]
+
+    _refuse_until_patience_ends(proxy, *calls)
+
+    assert [type(call.error) for call in calls] == [UpstreamFull, UpstreamFull]
+    assert calls[0].error is not calls[1].error
+    proxy.departures.stop()
+    assert proxy.is_at_rest
+
+
+def test_a_call_whose_company_has_left_does_not_get_an_answer_that_quotes_it() -> None:
+    """What was in the request counts, not who still waits for its answer."""
+    proxy = house(calls=2, max_wait_s=1)
+    leaving, staying = proxy.submit("mine"), proxy.submit("yours")
+    leaving.shares.cancel()
+
+    proxy.upstream.sent[0].done.callback(
+        reply(503, b"no room for mine", (b"Retry-After", b"60"))
+    )
+
+    assert isinstance(staying.error, UpstreamFull)
+
+
+def test_our_words_keep_the_time_to_come_back() -> None:
+    """Calls refused together learn when it makes sense to ask again."""
+    proxy = house(calls=2, max_wait_s=1)
+    calls = [proxy.submit("mine"), proxy.submit("yours")]
+
+    _refuse(proxy.upstream.sent[0], (b"Retry-After", b"60"))
+
+    for call in calls:
+        assert isinstance(call.error, Overloaded)
+        assert call.error.retry_after_s == 60
+
+
+def test_calls_with_one_key_of_their_own_share_what_is_said_of_its_quota() -> None:
+    """They are one client to the upstream, which tells it what it has used up."""
+    proxy = house(calls=2, max_wait_s=1)
+    calls = [proxy.submit(text, lane="personal: key") for text in ("a", "b")]
+
+    proxy.upstream.sent[0].refuse(429, b"quota exceeded")
+
+    assert [call.reply.body for call in calls] == [b"quota exceeded"] * 2
 
 
 def test_refusals_of_one_wave_count_once_and_are_not_multiplied() -> None:
