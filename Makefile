@@ -40,7 +40,7 @@ seconds := 15
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run run/model run/proxy test .test/tools bench bench/quick bench/write .bench/tools screenshots test/clients .test/clients test/clients/node check fmt embed load load/noproxy \
-	compose/up compose/watch dotenv settings public clean
+	compose/up compose/watch dotenv settings public openapi clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z/]*\):.*## \(.*\)/\1|\2/p' Makefile \
@@ -138,9 +138,12 @@ settings: $(VENV)/test.stamp ## write the settings into .env.example and README.
 public: $(VENV)/test.stamp ## write what others rely on into tests/public.json again
 	$(BIN)/python tests/published.py
 
+openapi: $(VENV)/run.stamp ## write what /-/openapi.json and /-/docs answer again
+	$(BIN)/python -m tools.openapi
+
 clean: ## remove what was installed and built
 	rm -rf $(VENV) $(VENV)-clients tests/clients/node/node_modules build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find abproxy abproxy_model tests twisted bench -name __pycache__ -prune -exec rm -rf {} +
+	find abproxy abproxy_model tests tools twisted bench -name __pycache__ -prune -exec rm -rf {} +
 	rm -f twisted/plugins/dropin.cache
 
 $(VENV)/made.stamp:

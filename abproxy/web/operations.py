@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import Any
 
-import msgspec
 from attrs import define, field, frozen
 from msgspec.structs import replace
 from twisted.internet.defer import maybeDeferred
@@ -21,8 +20,6 @@ from abproxy.messages import HeaderList, Reply
 from abproxy.web.health import Health, json_reply
 from abproxy.web.keys import Keys
 from abproxy.web.observing import Asked
-from abproxy.web.openapi.reading import page as to_read
-from abproxy.web.openapi.whole import describe
 from abproxy.web.request import DoorRequest
 from abproxy.web.request_id import named
 
@@ -163,15 +160,12 @@ def own_pages(metrics: Callable[[bytes], Any], status: Callable[[int], Any]) -> 
         serial = int(since) if _SERIAL.fullmatch(since) else 0
         return json_reply(OK, await maybeDeferred(status, serial))
 
-    description = describe()
     return {
         b"/metrics": figures,
         b"/-/": _always(Page.of("live.html", b"text/html; charset=utf-8")),
         b"/-/status.json": everything,
-        b"/-/docs": _always(Page(b"text/html; charset=utf-8", to_read(description))),
-        b"/-/openapi.json": _always(
-            Page(b"application/json", msgspec.json.encode(description))
-        ),
+        b"/-/docs": _always(Page.of("docs.html", b"text/html; charset=utf-8")),
+        b"/-/openapi.json": _always(Page.of("openapi.json", b"application/json")),
         **_parts(),
     }
 

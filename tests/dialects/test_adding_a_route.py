@@ -18,15 +18,17 @@ TYPE, LINE, WORDS, TESTS = re.findall(
 @pytest.fixture
 def changed(tmp_path: Path) -> Path:
     """Give a folder with abproxy and its doubles, changed as the page says."""
-    shutil.copytree(ROOT / "abproxy", tmp_path / "abproxy")
+    for folder in ("abproxy", "tools"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     for double in ("webdoubles.py", "described.py"):
         shutil.copy(ROOT / "tests" / double, tmp_path)
-    shutil.copy(ROOT / "tests/web/openapi/test_whole.py", tmp_path)
+    for test in ("test_document.py", "test_files.py"):
+        shutil.copy(ROOT / "tests/web/openapi" / test, tmp_path)
     with (tmp_path / "abproxy/dialects/tei.py").open("a") as tei:
         tei.write(f"\n\n{TYPE}")
     _change(tmp_path / "abproxy/dialects/routes.py", r"^_TEI = .*\n", LINE)
     _change(
-        tmp_path / "abproxy/web/openapi/batched.py",
+        tmp_path / "tools/openapi/document.py",
         r"^ABOUT: .*\n",
         rf"\g<0>{WORDS}",
     )
@@ -46,9 +48,9 @@ def _change(file: Path, line: str, by: str) -> None:
     file.write_text(written)
 
 
-def _run(changed: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def _python(changed: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        [sys.executable, "-m", *arguments],
         cwd=changed,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(changed)},
         capture_output=True,
@@ -58,18 +60,36 @@ def _run(changed: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+def _test(changed: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return _python(changed, "pytest", "-q", "-p", "no:cacheprovider", *arguments)
+
+
 def test_the_page_makes_a_route_that_is_batched(changed: Path) -> None:
     """Its own tests pass, on what its own lines have made."""
-    ran = _run(changed, "test_embed_binary.py")
+    ran = _test(changed, "test_embed_binary.py")
 
     assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
 
 
 def test_the_page_makes_a_route_that_is_described(changed: Path) -> None:
     """What is asked of every description is true of the new one."""
-    ran = _run(changed, "test_whole.py", "-k", "embed_binary or valid or holds")
+    made = _python(changed, "tools.openapi")
+    ran = _test(
+        changed,
+        *("test_document.py", "test_files.py"),
+        *("-k", "embed_binary or valid or holds or up_to_date"),
+    )
 
-    assert "5 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert made.returncode == 0, made.stderr
+    assert "6 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+def test_a_description_without_the_new_route_is_stale(changed: Path) -> None:
+    """The test that notices says which command to run."""
+    ran = _test(changed, "test_files.py")
+
+    assert "1 failed" in ran.stdout, ran.stdout + ran.stderr
+    assert "run `make openapi`" in ran.stdout
 
 
 def test_the_page_names_all_batched_routes() -> None:

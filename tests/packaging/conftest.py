@@ -12,7 +12,8 @@ from attrs import frozen
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGES = ("abproxy", "abproxy_model", "twisted")
-SOURCES = (*PACKAGES, "setup.py", "pyproject.toml", "README.md", "LICENSE")
+TOOLS = "tools"  # must stay out of the wheel
+SOURCES = (*PACKAGES, TOOLS, "setup.py", "pyproject.toml", "README.md", "LICENSE")
 SITE_PACKAGES = sysconfig.get_path("purelib")
 QUIET = ("--quiet", "--disable-pip-version-check", "--no-index", "--no-deps")
 

@@ -84,7 +84,7 @@ def test_the_plugin_folders_are_no_packages(folder: str) -> None:
 
 
 def test_the_wheel_has_the_packages_the_plugin_and_nothing_else(wheel: Path) -> None:
-    """Above all no tests."""
+    """Above all no tests and no tools."""
     with ZipFile(wheel) as archive:
         names = archive.namelist()
 

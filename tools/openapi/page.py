@@ -1,8 +1,4 @@
-"""
-The description as a page to read: no script, no address elsewhere.
-
-Made once at the start, of the same description that machines get.
-"""
+"""The document as a page to read, without scripts or addresses elsewhere."""
 
 import json
 import re
@@ -10,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from abproxy.web.openapi.schemas import Schema
+from tools.openapi.schemas import Schema
 
 __all__ = ["page"]
 
@@ -40,20 +36,20 @@ FOOT = "</main>\n</body>\n</html>\n"
 _CODE = re.compile(r"`([^`]+)`")
 
 
-def page(description: Schema) -> bytes:
-    """Write the page for a *description*."""
-    components = description["components"]["schemas"]
-    about = f"<p>{_prose(description['info']['description'])}</p>\n"
+def page(document: Schema) -> bytes:
+    """Write the page for a *document*."""
+    components = document["components"]["schemas"]
+    about = f"<p>{_prose(document['info']['description'])}</p>\n"
     routes = (
         _route(path, method, told, components)
-        for path, methods in description["paths"].items()
+        for path, methods in document["paths"].items()
         for method, told in methods.items()
     )
     return "".join([HEAD, about, *routes, FOOT]).encode()
 
 
 def _prose(text: str) -> str:
-    """Write words of which some are code, between backticks as in Markdown."""
+    """Escape *text*; code stands between backticks in it, as in Markdown."""
     return _CODE.sub(r"<code>\1</code>", escape(text))
 
 

@@ -12,7 +12,7 @@ from abproxy import __version__
 from abproxy.dialects.inputs import Inputs
 from abproxy.dialects.route import TeiRoute
 from abproxy.dialects.routes import ROUTES
-from abproxy.web.openapi.whole import describe
+from tools.openapi.document import describe
 
 BATCHED = [path.decode() for path in ROUTES]
 
@@ -23,7 +23,7 @@ def test_it_is_valid() -> None:
 
 
 def test_it_is_served_as_it_is() -> None:
-    """Whoever asks the proxy gets the same."""
+    """The answer of the proxy is this document, of this version."""
     proxy = in_memory_proxy(OpenUpstream(), shows=True)
 
     answer = proxy.ask("GET", "/-/openapi.json")

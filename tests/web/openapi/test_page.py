@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from attrs import define, field
-from described import DESCRIPTION, operations
+from described import operations
 from webdoubles import OpenUpstream, in_memory_proxy
 
-from abproxy.web.openapi.reading import page
+from tools.openapi.__main__ import PAGES
+from tools.openapi.page import page
 
 VOID = {"meta", "link"}
+PAGE = (PAGES / "docs.html").read_bytes()
 MARKUP = '<script>alert("&")</script>'
 
 
@@ -69,8 +71,8 @@ class Outline(HTMLParser):
 
 @pytest.fixture
 def outline() -> Outline:
-    """Read the page of the real description."""
-    return Outline.of(page(DESCRIPTION))
+    """Read the page that is served."""
+    return Outline.of(PAGE)
 
 
 def of_one(told: dict[str, Any], schema: dict[str, Any]) -> bytes:
@@ -153,12 +155,9 @@ def test_its_sections_are_named(outline: Outline) -> None:
     assert all(re.fullmatch(r"[\w.-]+", name) for name in names)
 
 
-def test_it_needs_nothing_from_elsewhere() -> None:
+def test_it_needs_nothing_from_elsewhere(outline: Outline) -> None:
     """It is read where there is no network, and tells nobody that it is."""
-    body = page(DESCRIPTION)
-    outline = Outline.of(body)
-
-    assert b"//" not in body
+    assert b"//" not in PAGE
     assert outline.all("script") == outline.all("img") == outline.all("style") == []
     assert outline.values("style") == outline.values("src") == []
 
@@ -176,10 +175,10 @@ def test_its_links_lead_somewhere(outline: Outline) -> None:
 
 
 def test_it_is_served_as_it_is() -> None:
-    """The same that is made of the description."""
+    """The answer of the proxy is this page."""
     proxy = in_memory_proxy(OpenUpstream(), shows=True)
 
-    assert proxy.ask("GET", "/-/docs").body == page(DESCRIPTION)
+    assert proxy.ask("GET", "/-/docs").body == PAGE
 
 
 @pytest.mark.parametrize(

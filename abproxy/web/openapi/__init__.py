@@ -1,1 +1,0 @@
-"""Our own surface and what is batched, described in OpenAPI, and to read."""

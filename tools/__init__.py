@@ -1,0 +1,1 @@
+"""What is made for abproxy outside of it; nothing here is installed."""

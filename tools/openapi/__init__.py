@@ -1,0 +1,1 @@
+"""The OpenAPI document that abproxy serves, and the page that shows it."""

@@ -1,0 +1,236 @@
+"""
+The OpenAPI 3.1 document: the batched routes, and abproxy's own pages.
+
+Bodies are described by the very types that read them.  What is described as
+refused is refused by the upstream: a body that abproxy does not understand is
+relayed.  Scripts and styles of the pages are no API, and left out.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from abproxy import __version__
+from abproxy.dialects.call import Dialect
+from abproxy.dialects.openai import OPENAI, OPENAI_BARE
+from abproxy.dialects.routes import ROUTES
+from abproxy.dialects.tei import (
+    DECODE,
+    EMBED,
+    EMBED_ALL,
+    EMBED_SPARSE,
+    PREDICT,
+    TOKENIZE,
+)
+from tools.openapi.schemas import (
+    EMBEDDINGS,
+    NUMBER,
+    NUMBERS,
+    OPENAI_ERROR,
+    READINESS,
+    SCORES,
+    STATUS,
+    TEI_ERROR,
+    TEXT,
+    TOKENS,
+    WHOLE,
+    Schema,
+    list_of,
+    object_of,
+)
+
+__all__ = ["describe"]
+
+REF = "#/components/schemas/{name}"
+
+_PUBLIC: list[Schema] = []
+_KEY_IF_SET: list[Schema] = [{}, {"key": []}]
+
+
+def _page(summary: str, responses: Schema, *parameters: Schema) -> Schema:
+    get = {
+        "tags": ["abproxy"],
+        "summary": summary,
+        "security": _KEY_IF_SET if "401" in responses else _PUBLIC,
+        "responses": responses,
+    }
+    return {"get": {**get, "parameters": list(parameters)} if parameters else get}
+
+
+def _answer(meaning: str, content: Schema) -> Schema:
+    return {"description": meaning, "content": content}
+
+
+def _json(schema: Schema, **more: Any) -> Schema:
+    return {"application/json": {"schema": schema, **more}}
+
+
+def _text(*kinds: str) -> Schema:
+    return {kind: {"schema": TEXT} for kind in kinds}
+
+
+_ONE_TEXT = {"inputs": "What is Vector Search?"}
+_OPENAI_BODY = {"input": ["Hello, world!"], "model": "any", "encoding_format": "float"}
+
+ABOUT: Mapping[Dialect, tuple[str, Schema, Any]] = {
+    EMBED: (
+        "Embeddings, one for each input",
+        list_of(NUMBERS),
+        {"inputs": ["What is Vector Search?", "Hello, world!"]},
+    ),
+    EMBED_ALL: (
+        "Embeddings of every token, without pooling",
+        list_of(list_of(NUMBERS)),
+        _ONE_TEXT,
+    ),
+    EMBED_SPARSE: (
+        "Sparse embeddings, for models that make them",
+        list_of(list_of(object_of(index=WHOLE, value=NUMBER))),
+        _ONE_TEXT,
+    ),
+    PREDICT: (
+        "Labels and scores; one flat list for one text or pair",
+        {"anyOf": [SCORES, list_of(SCORES)]},
+        {"inputs": [["a good film"], ["a bad film"]]},
+    ),
+    TOKENIZE: ("Tokens, one list for each text", list_of(TOKENS), _ONE_TEXT),
+    DECODE: ("Texts of token ids", list_of(TEXT), {"ids": [[101, 7592, 102]]}),
+    OPENAI: ("Embeddings as the OpenAI API has them", EMBEDDINGS, _OPENAI_BODY),
+    OPENAI_BARE: (
+        "The same without a version in the path",
+        EMBEDDINGS,
+        _OPENAI_BODY,
+    ),
+}
+"""The summary of a route, the schema of its answer, and an example of a body."""
+
+REFUSALS = {
+    "400": "The body is no JSON, or holds no input",
+    "401": "A key is wanted: `Authorization: Bearer ...`",
+    "404": "The inference server has no such route",
+    "408": "The request took too long to arrive",
+    "413": "The body is too large",
+    "415": "The content type is not application/json",
+    "422": "The inference server cannot use an input or an option",
+    "424": "The inference server's model failed, or does not do this",
+    "429": "Too much is waiting; `Retry-After` says when to come back",
+    "431": "The head of the request is too large",
+    "500": "A bug in abproxy; the answer's `X-Request-Id` is in its log",
+    "502": "The inference server gave no usable answer",
+    "503": "The inference server takes no work, and has not for a while",
+    "504": "The inference server, or a turn, did not come in time",
+}
+"""What other answers of a batched route mean, from abproxy or the upstream."""
+
+_REQUEST_ID = {
+    "description": "How the client and our log know the request, if this is our answer",
+    "schema": TEXT,
+}
+_RETRY_AFTER = {"description": "After how many seconds", "schema": WHOLE}
+
+_HTML = _answer("As it says", _text("text/html"))
+_FIGURES = _answer("As it says", _text("text/plain", "application/openmetrics-text"))
+_ALIVE = _answer("It is", _json(object_of(healthy={"const": True})))
+_READY = {
+    "200": _answer("They may", _json(READINESS)),
+    "503": _answer("Not now", _json(READINESS)),
+}
+_HEALTH = {
+    "200": {"description": "It answers, or has no such route and is there"},
+    "503": _answer(
+        "It says that it is not, is away, or abproxy stops", _json(TEI_ERROR)
+    ),
+    "default": {"description": "Whatever else the inference server says of itself"},
+}
+_LIVE = {
+    "200": _HTML,
+    "401": _answer("The same page, which asks for a key", _text("text/html")),
+}
+_STATUS = {
+    "200": _answer("Everything", _json(STATUS)),
+    "401": {"description": REFUSALS["401"]},
+}
+_API = _answer("OpenAPI", _json({"type": "object"}))
+_SINCE = {
+    "name": "since",
+    "in": "query",
+    "description": "Only batches after this serial",
+    "schema": {"type": "integer", "minimum": 0, "default": 0},
+}
+
+OWN_PAGES = {
+    "/health": _page("Is there a healthy upstream", _HEALTH),
+    "/ping": _page("The same, under the name that others have for it", _HEALTH),
+    "/metrics": _page("Figures for Prometheus", {"200": _FIGURES}),
+    "/-/": _page("The live page", _LIVE),
+    "/-/status.json": _page("What the live page shows", _STATUS, _SINCE),
+    "/-/healthy": _page("Is this process alive", {"200": _ALIVE}),
+    "/-/ready": _page("May calls come, or why not", _READY),
+    "/-/docs": _page("This description, to read", {"200": _HTML}),
+    "/-/openapi.json": _page("This description", {"200": _API}),
+}
+
+
+def describe(routes: Mapping[bytes, Dialect] = ROUTES) -> Schema:
+    """Return the whole document."""
+    bodies, components = msgspec.json.schema_components(
+        [route.body for route in routes.values()], ref_template=REF
+    )
+    batched = {
+        path.decode(): _batched(route, body)
+        for (path, route), body in zip(routes.items(), bodies, strict=True)
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "abproxy",
+            "version": __version__,
+            "description": (
+                "An auto-batching proxy for embedding servers. The routes here are "
+                "its own and those whose calls share batches; every other request "
+                "is passed on to the inference server alone and unchanged. `/` and "
+                "`/invocations` are whatever the inference server's model does."
+            ),
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "paths": {**batched, **OWN_PAGES},
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _batched(route: Dialect, body: Schema) -> Schema:
+    summary, answer, example = ABOUT.get(route, (route.path.decode(), {}, None))
+    error = OPENAI_ERROR if route.has_usage else TEI_ERROR
+    refusals = {
+        status: _refusal(status, meaning, error) for status, meaning in REFUSALS.items()
+    }
+    return {
+        "post": {
+            "tags": ["batched"],
+            "summary": summary,
+            "security": _KEY_IF_SET,
+            "requestBody": {
+                "required": True,
+                "content": _json(body, **({"example": example} if example else {})),
+            },
+            "responses": {
+                "200": _answer("One row for each input", _json(answer)),
+                **refusals,
+            },
+        }
+    }
+
+
+def _refusal(status: str, meaning: str, error: Schema) -> Schema:
+    headers = {"X-Request-Id": _REQUEST_ID}
+    if status == "401":
+        return {"description": meaning, "headers": headers}
+    if status == "429":
+        headers["Retry-After"] = _RETRY_AFTER
+    # The inference server's web framework answers some of them in plain text.
+    content = {**_json(error), **_text("text/plain")}
+    return {"description": meaning, "headers": headers, "content": content}

@@ -1,0 +1,153 @@
+"""The JSON schemas of answers, and the functions that schemas are made with."""
+
+from typing import Any
+
+__all__ = [
+    "EMBEDDINGS",
+    "NUMBER",
+    "NUMBERS",
+    "OPENAI_ERROR",
+    "READINESS",
+    "SCORES",
+    "STATUS",
+    "TEI_ERROR",
+    "TEXT",
+    "TOKENS",
+    "WHOLE",
+    "Schema",
+    "list_of",
+    "object_of",
+]
+
+Schema = dict[str, Any]
+
+
+def list_of(items: Schema) -> Schema:
+    """Return the schema of a list of *items*."""
+    return {"type": "array", "items": items}
+
+
+def object_of(**properties: Schema) -> Schema:
+    """Return the schema of an object that has all these *properties*."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+    }
+
+
+def map_of(values: Schema) -> Schema:
+    """Return the schema of an object with any names and these *values*."""
+    return {"type": "object", "additionalProperties": values}
+
+
+def or_null(schema: Schema) -> Schema:
+    """Return the schema of what may also be null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+TEXT: Schema = {"type": "string"}
+TRUTH: Schema = {"type": "boolean"}
+WHOLE: Schema = {"type": "integer"}
+NUMBER: Schema = {"type": "number"}
+
+
+# Answers of the batched routes
+
+NUMBERS = list_of(NUMBER)
+SCORES = list_of(object_of(score=NUMBER, label=TEXT))
+TOKENS = list_of(
+    object_of(id=WHOLE, text=TEXT, special=TRUTH) | {"additionalProperties": True}
+)
+EMBEDDINGS = object_of(
+    object={"const": "list"},
+    data=list_of(
+        object_of(
+            object={"const": "embedding"},
+            index=WHOLE,
+            embedding={"anyOf": [NUMBERS, TEXT]},
+        )
+    ),
+    model=TEXT,
+    usage=object_of(prompt_tokens=WHOLE, total_tokens=WHOLE),
+)
+TEI_ERROR = object_of(error=TEXT, error_type=TEXT)
+OPENAI_ERROR = object_of(message=TEXT, code=WHOLE, type=TEXT)
+
+
+# Answers of abproxy's own pages
+
+READINESS = object_of(
+    ready=TRUTH, reasons=list_of(object_of(reason=TEXT, message=TEXT))
+)
+
+_UPSTREAM = object_of(
+    url=TEXT,
+    state=TEXT,
+    why=TEXT,
+    since=NUMBER,
+    max_batch_inputs=or_null(WHOLE),
+    max_inputs_in_flight=or_null(WHOLE),
+    max_input_length=or_null(WHOLE),
+    task=or_null(TEXT),
+    model=or_null(TEXT),
+    version=or_null(TEXT),
+)
+
+_LANE = object_of(
+    route=TEXT,
+    options=list_of(TEXT),
+    has_key=TRUTH,
+    is_bulk=TRUTH,
+    calls=WHOLE,
+    items=WHOLE,
+    oldest_wait_ms=NUMBER,
+)
+
+_VERDICT = object_of(
+    helps=or_null(TRUTH),
+    text=TEXT,
+    advice=or_null(object_of(setting=TEXT, why=TEXT)),
+    calls=WHOLE,
+    calls_per_request=or_null(NUMBER),
+    alone_ms_per_item=or_null(NUMBER),
+    shared_ms_per_item=or_null(NUMBER),
+    slot_limited=NUMBER,
+    budget_limited=NUMBER,
+    upstream_limited=NUMBER,
+    limited_by=TEXT,
+    period_s=NUMBER,
+)
+
+_BATCH = object_of(
+    serial=WHOLE,
+    at=NUMBER,
+    route=TEXT,
+    reason=TEXT,
+    calls=WHOLE,
+    items=WHOLE,
+    wait_ms=NUMBER,
+    upstream_ms=or_null(NUMBER),
+)
+
+STATUS = object_of(
+    version=TEXT,
+    now=NUMBER,
+    started_at=NUMBER,
+    upstream=_UPSTREAM,
+    flow=map_of({"type": ["number", "boolean"]}),
+    kept_by=TEXT,
+    lanes=list_of(_LANE),
+    totals=map_of(NUMBER),
+    cpu_us_per_call=NUMBER,
+    verdict=_VERDICT,
+    batches=list_of(_BATCH),
+    errors=list_of(object_of(at=NUMBER, reason=TEXT, message=TEXT, times=WHOLE)),
+    settings=list_of(
+        object_of(name=TEXT, value=TEXT, default=TEXT, unit=TEXT, meaning=TEXT)
+    ),
+    lately=map_of(NUMBER),
+    workers=list_of(
+        object_of(name=TEXT, answers=TRUTH, restarts=WHOLE, started_at=NUMBER)
+    ),
+)
