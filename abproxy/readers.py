@@ -100,8 +100,11 @@ def key(text: str) -> str:
 
 
 def keys(text: str) -> tuple[str, ...]:
-    """Read keys that are separated by commas."""
-    return tuple(key(word.strip()) for word in text.split(",") if word.strip())
+    """Read keys that are separated by commas; a text without any is a mistake."""
+    read = tuple(key(word.strip()) for word in text.split(",") if word.strip())
+    if not read:
+        raise ValueError("expected keys, found none; to ask for none leave it empty")
+    return read
 
 
 def yes_or_no(text: str) -> bool:

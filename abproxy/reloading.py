@@ -27,7 +27,7 @@ from abproxy.upstream.info import Facts
 from abproxy.web.app import Door
 from abproxy.web.receiving import Receiving
 
-__all__ = ["Reloading"]
+__all__ = ["CHANGEABLE", "Reloading", "read_again"]
 
 CHANGEABLE = frozenset(
     {
@@ -53,6 +53,23 @@ CHANGEABLE = frozenset(
 """Settings that can change without a restart."""
 
 
+def read_again(read: Callable[[], Settings], current: Settings) -> Settings:
+    """
+    Read the settings that shall follow the *current* ones.
+
+    Raises:
+        SettingsError: they cannot be used, or would open a closed door, which is
+            more often a file that was lost than what somebody wants.
+    """
+    wanted = read()
+    if keys_for(current).accepted and not keys_for(wanted).accepted:
+        raise SettingsError(
+            "no key is left in API_KEY or BULK_API_KEY, and a reload does not open a "
+            "closed door; set a key, or restart to ask for none"
+        )
+    return wanted
+
+
 @define(kw_only=True, eq=False)
 class Reloading:
     """The settings in force."""
@@ -70,7 +87,7 @@ class Reloading:
     def reload(self) -> None:
         """Read the settings again and go by those that may change."""
         try:
-            wanted = self.read()
+            wanted = read_again(self.read, self.settings)
         except SettingsError as error:
             self._log.error("Settings stay as they are: {error}", error=error)
             return

@@ -18,6 +18,7 @@ from dotenv.parser import parse_stream
 from abproxy import readers
 
 __all__ = [
+    "DEFAULT_ENV_FILE",
     "Settings",
     "SettingsError",
     "default_of",
@@ -27,6 +28,9 @@ __all__ = [
     "shown",
     "variable",
 ]
+
+
+DEFAULT_ENV_FILE = ".env"
 
 
 class SettingsError(Exception):
@@ -380,7 +384,7 @@ def read_env_file(path: str | None) -> dict[str, str]:
     Raises:
         SettingsError: the file cannot be read or understood.
     """
-    file = Path(path or ".env")
+    file = Path(path or DEFAULT_ENV_FILE)
     try:
         # Some editors begin a file with a byte order mark.
         with file.open(encoding="utf-8-sig") as stream:
@@ -391,9 +395,12 @@ def read_env_file(path: str | None) -> dict[str, str]:
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(f"cannot read settings from {file}: {reason}") from error
     for line in lines:
-        if line.error:
-            number = line.original.line
-            raise SettingsError(f"{file}, line {number}: not of the form NAME=value")
+        # Half a name is how a file ends that was cut off.
+        if line.error or (line.key is not None and line.value is None):
+            text = line.original.string
+            blank = text[: len(text) - len(text.lstrip())].count("\n")
+            where = f"{file}, line {line.original.line + blank}"
+            raise SettingsError(f"{where}: not of the form NAME=value")
     return {line.key: line.value for line in lines if line.key and line.value}
 
 

@@ -9,6 +9,7 @@ import atexit
 import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import attrs
@@ -16,6 +17,7 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from abproxy.settings import (
+    DEFAULT_ENV_FILE,
     Settings,
     SettingsError,
     explain,
@@ -114,6 +116,11 @@ def makeService(options: Options) -> IService:
 
     try:
         settings = read()
+        env_file = Path(options[ENV_FILE] or DEFAULT_ENV_FILE)
+        if env_file.exists():
+            # When it is read again it is missed if it is gone, and twistd may be in
+            # another folder.
+            options[ENV_FILE] = str(env_file.absolute())
         service: Any = _wiring(settings)(settings, reactor, read)
         service.end_with = _end_with
         service.settle = partial(settle, settings, reactor)

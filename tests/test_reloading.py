@@ -51,6 +51,13 @@ def _reloading(proxy: InMemoryProxy, file: Path) -> Reloading:
     )
 
 
+def _started(proxy: InMemoryProxy, file: Path) -> Reloading:
+    """Let the proxy go by what is in the file now, as from its start."""
+    reloading = _reloading(proxy, file)
+    reloading._go_by(reloading.settings)
+    return reloading
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """Make an empty file of settings."""
@@ -140,6 +147,61 @@ def test_a_mistake_changes_nothing(file: Path, said: list[str]) -> None:
     assert proxy.departures.budget.slots.count == 2
     assert any(line.startswith("Settings stay as they are") for line in said)
     assert "secret" not in "".join(said)
+
+
+@pytest.mark.parametrize("name", ["API_KEY", "BULK_API_KEY"])
+@pytest.mark.parametrize(
+    "left", ["", "SLOTS=3\n", "API_KEY=\n", "API_KEY=,\n", "API_K"]
+)
+def test_a_reload_does_not_open_a_closed_door(
+    file: Path, said: list[str], name: str, left: str
+) -> None:
+    """Whatever is left of the file, all settings stay as they were."""
+    file.write_text(f"{name}=old\nRATE_LIMIT=9\n", encoding="utf-8")
+    proxy = in_memory_proxy(OpenUpstream())
+    reloading = _started(proxy, file)
+    file.write_text(left, encoding="utf-8")
+
+    reloading.reload()
+
+    assert proxy.ask("GET", "/info").status == 401
+    assert (proxy.door.rates.inputs_per_s, proxy.departures.budget.slots.count) == (
+        9,
+        2,
+    )
+    [line] = said
+    assert line.startswith("Settings stay as they are: ")
+    assert "old" not in line
+
+
+def test_a_reload_that_would_open_the_door_says_what_to_do(
+    file: Path, said: list[str]
+) -> None:
+    """Who wants it open restarts."""
+    file.write_text("API_KEY=old\n", encoding="utf-8")
+    reloading = _started(in_memory_proxy(OpenUpstream()), file)
+    file.write_text("", encoding="utf-8")
+
+    reloading.reload()
+
+    assert "".join(said) == (
+        "Settings stay as they are: no key is left in API_KEY or BULK_API_KEY, and a "
+        "reload does not open a closed door; set a key, or restart to ask for none"
+    )
+
+
+def test_a_key_of_the_other_kind_keeps_the_door_closed(file: Path) -> None:
+    """Of two kinds of keys one may go."""
+    file.write_text("API_KEY=old\n", encoding="utf-8")
+    proxy = in_memory_proxy(OpenUpstream())
+    reloading = _started(proxy, file)
+    file.write_text("BULK_API_KEY=new\n", encoding="utf-8")
+
+    reloading.reload()
+
+    old, new = ("Authorization", "Bearer old"), ("Authorization", "Bearer new")
+    assert proxy.ask("GET", "/info", b"", old).status == 401
+    assert proxy.ask("GET", "/info", b"", new).status == 200
 
 
 def test_only_settings_that_exist_can_change() -> None:

@@ -105,8 +105,8 @@ def test_an_error_says_where_the_value_stands(
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:
-    """Comments, quotes and `export` are understood, and names without value."""
-    content = b"# a comment\nexport SLOTS=3\nIP=\nPORT = '9000' # why\nNOTHING\n"
+    """Comments, quotes and `export` are understood, and empty values."""
+    content = b"# a comment\nexport SLOTS=3\nIP=\nPORT = '9000' # why\n"
 
     assert read_env_file(write(tmp_path, content)) == {"SLOTS": "3", "PORT": "9000"}
 
@@ -161,7 +161,42 @@ def test_a_file_must_be_text(tmp_path: Path) -> None:
         read_env_file(write(tmp_path, b"SLOTS=\xff"))
 
 
-def test_a_line_that_is_no_setting_is_named(tmp_path: Path) -> None:
-    """The operator is told the number of the line."""
-    with pytest.raises(SettingsError, match="line 2: not of the form NAME=value"):
-        read_env_file(write(tmp_path, b"SLOTS=1\n'BUDGET\n"))
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"SLOTS=1\n'BUDGET\n", 2),
+        (b"SLOTS=1\nAPI_KEY\n", 2),
+        (b"SLOTS=1\nexport API_KEY", 2),
+        (b"SLOTS=1\n\n  \nAPI_K", 4),
+        (b"SLOTS=1\n\n# why\n\nAPI_KEY='cut", 5),
+    ],
+)
+def test_a_line_that_is_no_setting_is_named(
+    tmp_path: Path, content: bytes, line: int
+) -> None:
+    """So is one that was cut off; the operator is told the number of the line."""
+    file = write(tmp_path, content)
+
+    with pytest.raises(SettingsError) as caught:
+        read_env_file(file)
+
+    assert str(caught.value) == f"{file}, line {line}: not of the form NAME=value"
+
+
+@pytest.mark.parametrize("name", ["API_KEY", "BULK_API_KEY"])
+@pytest.mark.parametrize("text", [",", ",,", " ", " , "])
+@pytest.mark.parametrize("source", range(3))
+def test_a_value_without_a_key_is_a_mistake(name: str, text: str, source: int) -> None:
+    """Wherever it stands: it must not leave the door open."""
+    option = name.lower().replace("_", "-")
+    sources: list[dict[str, str]] = [{}, {}, {}]
+    sources[source] = {option if source == 0 else name: text}
+
+    with pytest.raises(SettingsError, match="expected keys, found none"):
+        settings(*sources)
+
+
+@pytest.mark.parametrize("name", ["API_KEY", "BULK_API_KEY"])
+def test_an_empty_key_counts_as_none(name: str) -> None:
+    """As any other empty value."""
+    assert settings({}, {name: ""}) == Settings()

@@ -13,7 +13,7 @@ from treq.client import HTTPClient
 from twisted.application.service import IService
 from twisted.internet import reactor
 from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.logger import Logger, capturedLogs
+from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.scripts.twistd import ServerOptions
 from twisted.web.client import Agent, HTTPConnectionPool
 
@@ -120,6 +120,41 @@ def test_a_missing_file_is_one_line() -> None:
     message = "abproxy: cannot read settings from no: No such file or directory"
 
     assert refusal("--env-file", "no") == message
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_file_that_is_gone_when_it_is_read_again_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, elsewhere: bool
+) -> None:
+    """Nobody had to name it for that, and it is looked for where it was."""
+    file = tmp_path / ".env"
+    file.write_text("RATE_LIMIT=9\n")
+    service = makeService(options("--port=0"))
+    service.gate.listener.close()
+    file.unlink()
+    if elsewhere:
+        (tmp_path / "run").mkdir()
+        monkeypatch.chdir(tmp_path / "run")
+        Path(".env").write_text("RATE_LIMIT=1\n")
+
+    with capturedLogs() as captured:
+        service.reload()
+
+    [line] = map(formatEvent, captured)
+    where = f"cannot read settings from {file}: No such file or directory"
+    assert line == f"Settings stay as they are: {where}"
+    assert service.reload.__self__.settings.rate_limit == 9
+
+
+@pytest.mark.parametrize("key", ["API_KEY", "BULK_API_KEY"])
+def test_a_key_setting_without_a_key_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """The door does not open by mistake."""
+    monkeypatch.setenv(key, ",")
+
+    expected = "expected keys, found none; to ask for none leave it empty"
+    assert refusal("--port=0") == f"abproxy: {key} in the environment: {expected}"
 
 
 def test_a_port_in_use_is_one_line(taken: int) -> None:

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from abproxy.chosen import keys_for
 from abproxy.lifetime import Lifetime
-from abproxy.reloading import CHANGEABLE
+from abproxy.reloading import CHANGEABLE, read_again
 from abproxy.service import LAST_S, shown
 from abproxy.settings import Settings, SettingsError
 from abproxy.web.listening import Listener, close_port
@@ -82,7 +82,7 @@ class Foreman(Lifetime):
 
     def _reload(self) -> None:
         try:
-            wanted = self.read()
+            wanted = read_again(self.read, self.settings)
         except SettingsError as error:
             self._log.error("Settings stay as they are: {error}", error=error)
             return

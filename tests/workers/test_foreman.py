@@ -113,6 +113,31 @@ async def test_settings_that_cannot_be_read_change_nothing() -> None:
 
 
 @ensureDeferred
+async def test_a_reload_does_not_open_a_closed_door() -> None:
+    """Neither the operators' door nor that of the clients."""
+
+    def lost(settings: Settings) -> Settings:
+        return attrs.evolve(settings, api_keys=(), rate_limit=None)
+
+    sesame = {"api_keys": ("sesame",), "rate_limit": 9.0}
+    async with (
+        breakable(Traits()) as upstream,
+        foreman(upstream, lost, **sesame) as here,
+    ):
+        with capturedLogs() as events:
+            here._reload()
+        callers = await operator(here), await connect(here.entrance.port)
+        statuses = [(await caller.embed("a")).status for caller in callers]
+        for caller in callers:
+            caller.hang_up()
+
+        [line] = map(said, events)
+        assert line.startswith("Settings stay as they are: no key is left in API_KEY")
+        assert statuses == [401, 401]
+        assert here.settings.rate_limit == 9
+
+
+@ensureDeferred
 async def test_a_new_key_counts_at_the_operators_door_as_well() -> None:
     """And what cannot change is said once."""
 
