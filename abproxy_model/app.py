@@ -17,32 +17,31 @@ from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException
 
 from abproxy_model import responses
-from abproxy_model.body import json_body
 from abproxy_model.errors import (
     BackendError,
     EmptyError,
     ModelError,
     ValidationError,
 )
-from abproxy_model.line import Line
+from abproxy_model.inference import Job, JobResult, Permits, WorkQueue
 from abproxy_model.metrics import Metrics
 from abproxy_model.model import Model
-from abproxy_model.permits import Permits
 from abproxy_model.requests import (
     Decode,
     Embed,
     EmbedAll,
+    EmbedSparse,
     OpenAI,
     Predict,
     Rerank,
     Similarity,
     Tokenize,
+    json_body,
 )
 from abproxy_model.responses import reply, reply_text
+from abproxy_model.schema import BadBody
 from abproxy_model.settings import Settings
-from abproxy_model.shapes import BadBody
 from abproxy_model.tokens import Input, Options
-from abproxy_model.work import Done, Work
 
 __all__ = ("Application",)
 
@@ -65,8 +64,8 @@ class Application:
 
     model: Model
     settings: Settings
-    inference: Line
-    tokenization: Line
+    inference: WorkQueue
+    tokenization: WorkQueue
     permits: Permits = field(init=False)
     metrics: Metrics = field(init=False)
 
@@ -193,7 +192,7 @@ class Application:
     @app.route("/embed_sparse", methods=["POST"])
     def embed_sparse(self, request: IRequest) -> bytes:
         """Refuse: this needs a SPLADE model."""
-        EmbedAll.read(json_body(request), "EmbedSparseRequest")
+        EmbedSparse.read(json_body(request))
         raise _wrong_model("Model is not an embedding model with SPLADE pooling")
 
     # What goes wrong.
@@ -229,7 +228,7 @@ class Application:
         error = BackendError("Backend error: see the log", counted_as="inference")
         return reply(request, 500, responses.refusal(error))
 
-    def _options(self, call: Embed | EmbedAll | Similarity) -> Options:
+    def _options(self, call: EmbedAll | Similarity) -> Options:
         truncate = call.truncate
         return Options(
             truncate=self.settings.auto_truncate if truncate is None else truncate,
@@ -248,20 +247,20 @@ class Application:
         self._check_count(items)
         self.metrics.embed_count.inc(len(items))
         with self.permits.hold(len(items)):
-            done = await self._in_line(Work(model=self.model, items=items, **how))
+            done = await self._run(Job(model=self.model, items=items, **how))
         self.metrics.request_success.labels(method=method).inc()
         self._answered(request, items, done, came_at)
         return reply(request, 200, done.body)
 
-    async def _in_line(self, work: Work) -> Done:
+    async def _run(self, job: Job) -> JobResult:
         begun: list[bool] = []
 
-        def do() -> Done:
+        def run() -> JobResult:
             begun.append(True)
-            return work.do()
+            return job.run()
 
         try:
-            done: Done = await self.inference.submit(do, size=len(work.items))
+            done: JobResult = await self.inference.submit(run, size=len(job.items))
         except CancelledError:
             self.metrics.dropped.inc(not begun)
             raise
@@ -286,7 +285,7 @@ class Application:
             )
 
     def _answered(
-        self, request: IRequest, items: Sequence[Input], done: Done, came_at: float
+        self, request: IRequest, items: Sequence[Input], done: JobResult, came_at: float
     ) -> None:
         """Set the headers that tell what the answer cost, and count it."""
         total_s = perf_counter() - came_at

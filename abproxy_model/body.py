@@ -5,35 +5,14 @@ The type is looked at before the size. What is over the limit is counted and
 thrown away while it arrives.
 """
 
-import re
 from io import BytesIO
 from typing import Any
 
-from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 
-from abproxy_model.shapes import BadBody
+from abproxy_model.requests import MAX_BODY_BYTES
 
-__all__ = ("MAX_BODY_BYTES", "BoundedRequest", "json_body")
-
-MAX_BODY_BYTES = 2_000_000
-_JSON = re.compile(rb"\s*application/([^;/\s]+\+)?json\s*(;.*)?", re.IGNORECASE)
-
-
-def json_body(request: IRequest) -> bytes:
-    """
-    The bytes of a JSON *request*.
-
-    Raises:
-        BadBody: it does not say that it is JSON, or there is too much of it.
-    """
-    kind = request.getHeader(b"content-type") or b""
-    if not _JSON.fullmatch(kind):
-        raise BadBody(415, "Expected request with `Content-Type: application/json`")
-    body: bytes = request.content.read()
-    if len(body) > MAX_BODY_BYTES:
-        raise BadBody(413, "Failed to buffer the request body: length limit exceeded")
-    return body
+__all__ = ("BoundedRequest",)
 
 
 class BoundedRequest(Request):

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from abproxy_model.bert import Bert
 from abproxy_model.files import MINILM, STATIC
-from abproxy_model.tokens import Input, Options, Tokens
+from abproxy_model.tokens import Tokens
 
 __all__ = ("LOADERS", "Model", "Static", "load")
 
@@ -26,10 +26,6 @@ class Model:
     tokens: Tokens
     token_vectors: Callable[[Sequence[Sequence[int]]], list[_Floats]]
     """One array of token vectors for each text, in the texts' order."""
-
-    def encode(self, item: Input, options: Options) -> list[int]:
-        """The token ids of *item*."""
-        return self.tokens.encode(item, options)
 
 
 @frozen(kw_only=True)

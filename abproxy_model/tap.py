@@ -201,7 +201,7 @@ def _server(reactor: Any, options: Options) -> Any:
 
     from abproxy_model.app import Application
     from abproxy_model.door import Door
-    from abproxy_model.line import Line
+    from abproxy_model.inference import WorkQueue
     from abproxy_model.service import ModelService
     from abproxy_model.site import ModelSite
 
@@ -214,8 +214,8 @@ def _server(reactor: Any, options: Options) -> Any:
     application = Application(
         model=model,
         settings=settings,
-        inference=Line(run=run),
-        tokenization=Line(run=run),
+        inference=WorkQueue(run=run),
+        tokenization=WorkQueue(run=run),
     )
     site = ModelSite(Door(application))
     return ModelService(

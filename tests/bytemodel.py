@@ -22,7 +22,7 @@ from webdoubles import Client
 
 from abproxy_model.app import Application
 from abproxy_model.door import Door
-from abproxy_model.line import Line
+from abproxy_model.inference import WorkQueue
 from abproxy_model.model import Model, Static
 from abproxy_model.settings import Settings
 from abproxy_model.site import ModelSite
@@ -96,8 +96,8 @@ class ModelServer:
         self.application = Application(
             model=MODEL,
             settings=self.settings,
-            inference=Line(run=self.thread.run),
-            tokenization=Line(run=self.thread.run),
+            inference=WorkQueue(run=self.thread.run),
+            tokenization=WorkQueue(run=self.thread.run),
         )
         self.resource = Door(self.application)
         self.site = ModelSite(self.resource)

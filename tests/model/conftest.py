@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from abproxy_model.app import Application
 from abproxy_model.door import Door
-from abproxy_model.line import Line
+from abproxy_model.inference import WorkQueue
 from abproxy_model.model import Model, load
 from abproxy_model.settings import Settings
 
@@ -120,8 +120,8 @@ def serve() -> Callable[..., Server]:
         application = Application(
             model=model,
             settings=settings or Settings(),
-            inference=Line(run=run),
-            tokenization=Line(run=run),
+            inference=WorkQueue(run=run),
+            tokenization=WorkQueue(run=run),
         )
         return Server(application, StubTreq(Door(application)))
 

@@ -39,7 +39,7 @@ SERVED = [
     for each in exchanges()
     if each.server in SETTINGS
     and each.path not in NOT_SERVED
-    and each.name != "overloaded"  # needs company: see test_permits
+    and each.name != "overloaded"  # needs company: see test_inference
 ]
 REFUSED = [each for each in SERVED if each.status != 200]
 EMBEDDED = [

@@ -1,14 +1,15 @@
-"""How many inputs may be in the house."""
+"""How many inputs are accepted, and in which order they are computed."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from replay import exchanges
+from twisted.internet.defer import CancelledError, Deferred
 
 from abproxy_model.errors import OverloadedError
+from abproxy_model.inference import Permits, WorkQueue
 from abproxy_model.model import Model
-from abproxy_model.permits import Permits
 from abproxy_model.settings import Settings
 
 FOUR = b'{"inputs":["a","b","c","d"]}'
@@ -78,3 +79,77 @@ def test_a_client_that_left_gives_its_permits_back(server: Any, held: Any) -> No
     assert (
         b"abproxy_model_dropped_total 1.0" in server.ask("GET", "/metrics", None).body
     )
+
+
+def test_work_is_done_in_the_order_it_came(held: Any) -> None:
+    """One piece of work at a time, first come, first served."""
+    queue = WorkQueue(run=held)
+    results: list[str] = []
+    for name in "abc":
+        queue.submit(lambda name=name: name).addCallback(results.append)  # type: ignore[misc]
+
+    assert len(held.work) == 1
+    held.finish()
+    held.finish()
+    held.finish()
+
+    assert results == ["a", "b", "c"]
+
+
+def test_work_for_a_client_that_left_is_not_done(held: Any) -> None:
+    """Cancelled work is dropped when its turn comes."""
+    queue = WorkQueue(run=held)
+    done: list[str] = []
+    queue.submit(lambda: done.append("first"))
+    gone = queue.submit(lambda: done.append("gone"))
+    queue.submit(lambda: done.append("last"))
+
+    gone.addErrback(lambda failure: failure.trap(CancelledError))
+    gone.cancel()
+    held.finish()
+    held.finish()
+
+    assert done == ["first", "last"]
+
+
+def test_a_result_for_a_client_that_left_is_thrown_away(held: Any) -> None:
+    """Cancelling work that has begun stops nobody behind it."""
+    queue = WorkQueue(run=held)
+    results: list[str] = []
+    begun: Deferred[Any] = queue.submit(lambda: "begun")
+    queue.submit(lambda: "next").addCallback(results.append)
+
+    begun.addErrback(lambda failure: failure.trap(CancelledError))
+    begun.cancel()
+    held.finish()
+    held.finish()
+
+    assert results == ["next"]
+
+
+def test_the_size_of_the_queue_is_what_still_waits(held: Any) -> None:
+    """What is being done, or whose client left, does not count as waiting."""
+    queue = WorkQueue(run=held)
+    queue.submit(lambda: None, size=1)
+    gone = queue.submit(lambda: None, size=2)
+    queue.submit(lambda: None, size=4)
+
+    gone.addErrback(lambda failure: failure.trap(CancelledError))
+    gone.cancel()
+
+    assert queue.size == 4
+
+
+def test_failed_work_fails_its_own_waiter_only(held: Any) -> None:
+    """A mistake in one piece of work reaches its own client."""
+    queue = WorkQueue(run=held)
+    results: list[Any] = []
+    queue.submit(lambda: 1 // 0).addErrback(
+        lambda failure: results.append(failure.type)
+    )
+    queue.submit(lambda: "fine").addCallback(results.append)
+
+    held.finish()
+    held.finish()
+
+    assert results == [ZeroDivisionError, "fine"]

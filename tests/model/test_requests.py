@@ -3,7 +3,7 @@
 import pytest
 
 from abproxy_model.requests import Embed, OpenAI, Similarity
-from abproxy_model.shapes import BadBody
+from abproxy_model.schema import BadBody
 
 SYNTAX = "Failed to parse the request body as JSON: "
 DATA = "Failed to deserialize the JSON body into the target type: "
