@@ -30,9 +30,8 @@ from abproxy.telemetry.watcher import Watcher
 from abproxy.upstream.condition import Condition
 from abproxy.upstream.discovery import Discovery
 from abproxy.upstream.probe import Probe
-from abproxy.web.health import Health
+from abproxy.web.admin import HealthPages, Operations, own_pages
 from abproxy.web.observing import DoorObserver, Several
-from abproxy.web.operations import Operations, health_pages, own_pages
 from abproxy.web.relay import Mark, unmarked
 from abproxy.web.site import DoorSite
 
@@ -179,7 +178,7 @@ def show_surface(rooms: Rooms) -> Status:
         settings=rooms.settings,
         upstream_url=rooms.upstream_url,
     )
-    health = health_pages(_health(rooms))
+    health = _health(rooms).by_path()
     own = own_pages(rooms.watcher.metrics.write, status.document)
     for site in rooms.sites:
         site.operations = Operations(pages=health)
@@ -187,8 +186,8 @@ def show_surface(rooms: Rooms) -> Status:
     return status
 
 
-def _health(rooms: Rooms) -> Health:
-    return Health(
+def _health(rooms: Rooms) -> HealthPages:
+    return HealthPages(
         probes={path: _probe(rooms, path) for path in (b"/health", b"/ping")},
         room=rooms.departures.room,
         is_draining=lambda: rooms.sites[0].is_draining,

@@ -12,11 +12,11 @@ from twisted.web.server import Site
 
 from abproxy.errors import ProxyError
 from abproxy.messages import Reply
+from abproxy.web.admin import Operations
 from abproxy.web.channel import LINGER_S, DoorChannel
 from abproxy.web.express import Express
 from abproxy.web.express_channel import ExpressChannel
 from abproxy.web.observing import Asked, DoorObserver, Unwatched
-from abproxy.web.operations import Operations
 from abproxy.web.request import DoorRequest
 
 __all__ = ["DoorLimits", "DoorSite"]

@@ -12,8 +12,7 @@ from twisted.internet.defer import Deferred
 
 from abproxy.errors import ProxyError
 from abproxy.messages import Outgoing, Reply
-from abproxy.web.health import json_reply
-from abproxy.web.operations import Operations
+from abproxy.web.admin import Operations, json_reply
 from abproxy.web.request import DoorRequest
 from abproxy.workers.private import question
 

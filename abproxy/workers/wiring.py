@@ -10,9 +10,9 @@ from abproxy.model_child import ModelChild, make_child
 from abproxy.settings import Settings
 from abproxy.signals import Signals
 from abproxy.upstream.agent import make_agent, make_pool, make_treq
+from abproxy.web.admin import Operations, Pages, own_pages
 from abproxy.web.app import refusal
 from abproxy.web.listening import make_listener
-from abproxy.web.operations import Operations, Pages, own_pages
 from abproxy.web.relay import Relay
 from abproxy.web.site import DoorLimits, DoorSite
 from abproxy.workers.asking import PROBE_S, Asking

@@ -8,7 +8,7 @@ from wired import Wired, wired
 
 from abproxy.errors import CannotConnect
 from abproxy.messages import Outgoing, Reply
-from abproxy.web.operations import Operations
+from abproxy.web.admin import Operations
 from abproxy.workers.crew import Log
 from abproxy.workers.passing import OF_ALL, pass_on
 

@@ -1,0 +1,266 @@
+"""
+Our own surface: health, metrics, and all below `/-/`.
+
+Everything else belongs to the upstream.  Nothing here can be changed, only
+read.  The live page carries no figures itself, so it may ask a stranger for
+the key that it gets them with.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from importlib import resources
+from typing import Any
+
+import msgspec
+from attrs import define, field
+from msgspec.structs import replace
+from twisted.internet.defer import maybeDeferred
+
+from abproxy.batching.waiting import WaitingRoom
+from abproxy.dialects.answer import CORS
+from abproxy.errors import Unauthorized
+from abproxy.messages import HeaderList, Reply
+from abproxy.upstream.probe import Answer, Probe
+from abproxy.web.keys import Keys
+from abproxy.web.observing import Asked
+from abproxy.web.request import DoorRequest
+from abproxy.web.request_id import named
+
+__all__ = ["HealthPages", "Operations", "Pages", "json_reply", "own_pages"]
+
+OURS = b"/-/"
+"""Below this nothing is the upstream's."""
+
+READS = frozenset({b"GET", b"HEAD"})
+
+OK, MOVED, UNAUTHORIZED, NOT_FOUND, NOT_ALLOWED = 200, 308, 401, 404, 405
+SERVER_ERROR, UNAVAILABLE = 500, 503
+
+Page = Callable[[DoorRequest], Awaitable[Reply]]
+Pages = dict[bytes, Page]
+
+
+@define(kw_only=True, eq=False)
+class Operations:
+    """What is ours, by path."""
+
+    pages: Pages = field(repr=False)
+
+    def owns(self, request: Asked) -> bool:
+        """Whether *request* is for us."""
+        path = request.path
+        if path.startswith(OURS) or path == OURS[:-1]:
+            return True
+        return path in self.pages and request.method in READS
+
+    async def answer(self, request: DoorRequest, keys: Keys) -> Reply:
+        """
+        Answer *request*, which is for us.
+
+        Raises:
+            Unauthorized: it needs one of *keys*.
+        """
+        if request.path == OURS[:-1] and OURS in self.pages:
+            return _moved(OURS)
+        page = self.pages.get(request.path)
+        if not keys.fit(request):
+            return await self._ask_for_key(request, page)
+        if page is None:
+            return named(_no_such_page(self.pages), request.name())
+        if request.method not in READS:
+            return named(_reads_only(), request.name())
+        return await page(request)
+
+    async def _ask_for_key(self, request: DoorRequest, page: Page | None) -> Reply:
+        if page is None or request.path != OURS:
+            raise Unauthorized
+        form = replace(await page(request), status=UNAUTHORIZED)
+        return named(form, request.name())
+
+
+def _moved(where: bytes) -> Reply:
+    return Reply(status=MOVED, reason=b"", headers=((b"Location", where),), body=b"")
+
+
+def _no_such_page(pages: Pages) -> Reply:
+    # What they are made of is for nobody to type.
+    known = [path.decode() for path in pages if not path.endswith((b".js", b".css"))]
+    error = f"there is no such page; what there is: {', '.join(known)}"
+    return json_reply(NOT_FOUND, {"error": error, "error_type": "NotFound"})
+
+
+def _reads_only() -> Reply:
+    error = "this page can only be read: use GET"
+    reply = json_reply(NOT_ALLOWED, {"error": error, "error_type": "Validation"})
+    return replace(reply, headers=(*reply.headers, (b"Allow", b"GET, HEAD")))
+
+
+def json_reply(status: int, value: Any) -> Reply:
+    """Return *value* as a reply that must not be cached."""
+    headers = (
+        (b"Content-Type", b"application/json"),
+        (b"Cache-Control", b"no-store"),
+    )
+    body = msgspec.json.encode(value)
+    return Reply(status=status, reason=b"", headers=headers, body=body)
+
+
+# Figures, and the pages that show them
+
+_SERIAL = re.compile(rb"[0-9]{1,18}")
+"""What the number of a batch looks like; with anything else all are shown."""
+
+
+def own_pages(metrics: Callable[[bytes], Any], status: Callable[[int], Any]) -> Pages:
+    """
+    Return everything but health; both arguments may return a Deferred.
+
+    Args:
+        metrics: writes all figures for an `Accept` line: content type and body.
+        status: says everything, of batches those after a serial.
+    """
+
+    async def figures(request: DoorRequest) -> Reply:
+        [accepted, *_] = request.requestHeaders.getRawHeaders(b"Accept", [b""])
+        return _safe_reply(*await maybeDeferred(metrics, accepted))
+
+    async def everything(request: DoorRequest) -> Reply:
+        [since, *_] = request.args.get(b"since", [b""])
+        serial = int(since) if _SERIAL.fullmatch(since) else 0
+        return json_reply(OK, await maybeDeferred(status, serial))
+
+    return {
+        b"/metrics": figures,
+        b"/-/": _file("live.html"),
+        b"/-/status.json": everything,
+        b"/-/docs": _file("docs.html"),
+        b"/-/openapi.json": _file("openapi.json"),
+        **_scripts_and_styles(),
+    }
+
+
+FILES = resources.files("abproxy.web") / "pages"
+
+KINDS = {
+    "html": b"text/html; charset=utf-8",
+    "json": b"application/json",
+    "js": b"text/javascript; charset=utf-8",
+    "css": b"text/css; charset=utf-8",
+}
+"""Content types by the ends of file names."""
+
+
+def _scripts_and_styles() -> Pages:
+    return {
+        OURS + file.name.encode(): _file(file.name)
+        for file in FILES.iterdir()
+        if file.name.endswith((".js", ".css"))
+    }
+
+
+def _file(name: str) -> Page:
+    kind = KINDS[name.rpartition(".")[2]]
+    reply = _safe_reply(kind, (FILES / name).read_bytes())
+
+    async def page(_request: DoorRequest) -> Reply:
+        return reply
+
+    return page
+
+
+_POLICY = b"; ".join(
+    [
+        b"default-src 'none'",
+        b"script-src 'self'",
+        b"style-src 'self'",
+        b"connect-src 'self'",
+        b"img-src data:",
+        b"form-action 'none'",
+        b"frame-ancestors 'none'",
+        b"base-uri 'none'",
+    ]
+)
+
+_SAFE: HeaderList = (
+    (b"Content-Security-Policy", _POLICY),
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"Referrer-Policy", b"no-referrer"),
+    (b"Cache-Control", b"no-cache"),
+)
+"""Our pages load nothing from elsewhere, and nobody frames them."""
+
+
+def _safe_reply(kind: bytes, body: bytes) -> Reply:
+    headers = ((b"Content-Type", kind), *_SAFE)
+    return Reply(status=OK, reason=b"", headers=headers, body=body)
+
+
+# Health
+
+NO_SUCH_ROUTE = frozenset({401, 403, 404, 405})
+"""How servers answer that have no route for their health, or hide it."""
+
+LONGEST_REASON = 200
+
+
+@define(kw_only=True, eq=False)
+class HealthPages:
+    """
+    Is there an upstream, may calls come, and does this process live?
+
+    The upstream's own word on its health is passed on.  A server that knows no
+    such route is there, and more is not asked of it.
+    """
+
+    probes: Mapping[bytes, Probe]
+    """How to ask the upstream, for each path on which we are asked."""
+
+    room: WaitingRoom
+    is_draining: Callable[[], bool] = field(repr=False)
+
+    def by_path(self) -> Pages:
+        """Return all of them."""
+        return {
+            **dict.fromkeys(self.probes, self._upstream),
+            b"/-/healthy": self._healthy,
+            b"/-/ready": self._ready,
+        }
+
+    async def _upstream(self, request: DoorRequest) -> Reply:
+        if self.is_draining():
+            return _unhealthy("abproxy is going to stop")
+        answer = await self.probes[request.path].ask()
+        if not isinstance(answer, Reply):
+            return _unhealthy(str(answer))
+        if answer.status in NO_SUCH_ROUTE:
+            return Reply(status=OK, reason=b"", headers=CORS, body=b"")
+        return answer
+
+    async def _healthy(self, _request: DoorRequest) -> Reply:
+        return json_reply(OK, {"healthy": True})
+
+    async def _ready(self, _request: DoorRequest) -> Reply:
+        reasons = self._reasons(await self.probes[b"/health"].ask())
+        status = UNAVAILABLE if reasons else OK
+        return json_reply(status, {"ready": not reasons, "reasons": reasons})
+
+    def _reasons(self, answer: Answer) -> list[dict[str, str]]:
+        reasons = []
+        if self.is_draining():
+            reasons.append(_reason("draining", "abproxy is going to stop"))
+        if self.room.items >= self.room.max_items:
+            reasons.append(_reason("full", f"{self.room.items} inputs are waiting"))
+        if not isinstance(answer, Reply):
+            reasons.append(_reason("unreachable", str(answer)))
+        elif answer.status >= SERVER_ERROR:
+            said = answer.body[:LONGEST_REASON].decode(errors="replace")
+            reasons.append(_reason("unhealthy", f"the inference server says {said}"))
+        return reasons
+
+
+def _reason(word: str, message: str) -> dict[str, str]:
+    return {"reason": word, "message": message}
+
+
+def _unhealthy(why: str) -> Reply:
+    return json_reply(UNAVAILABLE, {"error": why, "error_type": "Unhealthy"})
