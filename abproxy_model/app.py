@@ -1,7 +1,7 @@
 """
 The routes of the model's server, and the order in which each checks things.
 
-Read, count, take permits, wait in line, answer: the same for every route.
+Read, count, take permits, queue, answer: the same for every route.
 """
 
 from collections.abc import Callable, Sequence
@@ -76,13 +76,13 @@ class Application:
             permits_taken=lambda: self.permits.taken,
         )
 
-    # What an operator asks.
+    # For operators.
 
     @app.route("/", methods=["GET"])
     @app.route("/health", methods=["GET"])
     @app.route("/ping", methods=["GET"])
     def health(self, request: IRequest) -> bytes:
-        """Say that the server is there: it is not reachable before it is ready."""
+        """Answer 200: the server is not reachable before it is ready."""
         return reply(request, 200, b"")
 
     @app.route("/info", methods=["GET"])
@@ -92,10 +92,10 @@ class Application:
 
     @app.route("/metrics", methods=["GET"])
     def exposition(self, request: IRequest) -> bytes:
-        """Count for Prometheus."""
+        """Return the metrics."""
         return reply_text(request, 200, self.metrics.exposition())
 
-    # What a client asks.
+    # For clients.
 
     @app.route("/", methods=["POST"])
     @app.route("/embed", methods=["POST"])
@@ -139,7 +139,7 @@ class Application:
 
     @app.route("/similarity", methods=["POST"])
     async def similarity(self, request: IRequest) -> bytes:
-        """Answer how like the first sentence the others are."""
+        """Answer how similar the others are to the first sentence."""
         call = Similarity.read(json_body(request))
         if not call.sentences:
             raise EmptyError("`inputs.sentences` cannot be empty")
@@ -174,7 +174,7 @@ class Application:
             ),
         )
 
-    # What this kind of model does not do.
+    # For other kinds of models.
 
     @app.route("/predict", methods=["POST"])
     def predict(self, request: IRequest) -> bytes:
@@ -195,7 +195,7 @@ class Application:
         EmbedSparse.read(json_body(request))
         raise _wrong_model("Model is not an embedding model with SPLADE pooling")
 
-    # What goes wrong.
+    # Errors.
 
     @app.handle_errors(ModelError)
     def refuse(self, request: IRequest, failure: Failure) -> bytes:
@@ -208,7 +208,7 @@ class Application:
 
     @app.handle_errors(BadBody)
     def refuse_body(self, request: IRequest, failure: Failure) -> bytes:
-        """Answer what the web framework would say of the body."""
+        """Answer as TEI's web framework does for a wrong body."""
         error: Any = failure.value
         return reply_text(request, error.status, str(error).encode())
 
@@ -223,7 +223,7 @@ class Application:
 
     @app.handle_errors(Exception)
     def fail(self, request: IRequest, failure: Failure) -> bytes:
-        """Answer a mistake of ours; the log tells the rest."""
+        """Answer 500 for a bug of ours; the log has the traceback."""
         self._log.failure("a request failed", failure)
         error = BackendError("Backend error: see the log", counted_as="inference")
         return reply(request, 500, responses.refusal(error))
@@ -239,7 +239,7 @@ class Application:
     async def _compute(
         self, request: IRequest, inputs: Input | Sequence[Input], **how: Any
     ) -> bytes:
-        """Take *inputs* through the model and answer."""
+        """Compute *inputs* and answer."""
         came_at = perf_counter()
         items = _items(inputs)
         method = "batch" if items is inputs else "single"
@@ -249,7 +249,7 @@ class Application:
         with self.permits.hold(len(items)):
             done = await self._run(Job(model=self.model, items=items, **how))
         self.metrics.request_success.labels(method=method).inc()
-        self._answered(request, items, done, came_at)
+        self._account(request, items, done, came_at)
         return reply(request, 200, done.body)
 
     async def _run(self, job: Job) -> JobResult:
@@ -284,10 +284,10 @@ class Application:
                 counted_as="batch_size",
             )
 
-    def _answered(
+    def _account(
         self, request: IRequest, items: Sequence[Input], done: JobResult, came_at: float
     ) -> None:
-        """Set the headers that tell what the answer cost, and count it."""
+        """Set the headers that say what the answer cost, and count it."""
         total_s = perf_counter() - came_at
         queue_s = done.began_at - came_at
         for name, value in {

@@ -1,5 +1,5 @@
 """
-What Prometheus is told, under TEI's names.
+The metrics, under TEI's names.
 
 Each server has a registry of its own, so two of them in one process do not
 count together.
@@ -46,7 +46,7 @@ class Metrics:
     def create(
         cls, *, queue_size: Callable[[], float], permits_taken: Callable[[], float]
     ) -> "Metrics":
-        """Make all counters; the gauges are read when somebody asks."""
+        """Make all counters; the gauges are read at each scrape."""
         registry = CollectorRegistry()
         _gauge(registry, "te_queue_size", "Inputs waiting for the model", queue_size)
         _gauge(

@@ -237,7 +237,7 @@ class Reader:
     def _items(self) -> Any:
         """Step from item to item of a list, past its closing bracket."""
         index = 0
-        while self._comes(b"]", "a list", "expected `,` or `]`", first=index == 0):
+        while self._follows(b"]", "a list", "expected `,` or `]`", first=index == 0):
             self._path.append(f"[{index}]")
             yield index
             self._path.pop()
@@ -247,7 +247,7 @@ class Reader:
         """Step from key to key of an object, past its closing bracket."""
         self._path.append(".?")
         first = True
-        while self._comes(b"}", "an object", "expected `,` or `}`", first=first):
+        while self._follows(b"}", "an object", "expected `,` or `}`", first=first):
             if self._cursor.peek() != ord('"'):
                 self._cursor.refuse_next("key must be a string")
             key = self._cursor.string()
@@ -257,8 +257,8 @@ class Reader:
             first = False
         self._path.pop()
 
-    def _comes(self, closing: bytes, what: str, problem: str, *, first: bool) -> bool:
-        """Whether one more item comes; if not, the closing bracket is read."""
+    def _follows(self, closing: bytes, what: str, problem: str, *, first: bool) -> bool:
+        """Whether one more item follows; if not, the closing bracket is read."""
         byte = self._cursor.expect_more(what)
         if byte == closing[0]:
             self._cursor.index += 1

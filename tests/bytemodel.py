@@ -21,11 +21,10 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from webdoubles import Client
 
 from abproxy_model.app import Application
-from abproxy_model.door import Door
 from abproxy_model.inference import WorkQueue
 from abproxy_model.model import Model, Static
+from abproxy_model.server import ModelSite, RootResource
 from abproxy_model.settings import Settings
-from abproxy_model.site import ModelSite
 from abproxy_model.tokens import Tokens
 
 TOKENS = 256
@@ -89,7 +88,7 @@ class ModelServer:
     settings: Settings = field(factory=Settings)
     thread: Thread = field(init=False, factory=Thread)
     application: Application = field(init=False)
-    resource: Door = field(init=False)
+    resource: RootResource = field(init=False)
     site: ModelSite = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -99,7 +98,7 @@ class ModelServer:
             inference=WorkQueue(run=self.thread.run),
             tokenization=WorkQueue(run=self.thread.run),
         )
-        self.resource = Door(self.application)
+        self.resource = RootResource(self.application)
         self.site = ModelSite(self.resource)
         self.site.timeOut = None  # by the real clock, which stands still here
 
@@ -113,7 +112,7 @@ class ModelServer:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether no input is in the house."""
+        """Whether no input is accepted and not yet answered."""
         return (
             not self.application.permits.taken and not self.application.inference.size
         )

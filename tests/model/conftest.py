@@ -13,9 +13,9 @@ from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from abproxy_model.app import Application
-from abproxy_model.door import Door
 from abproxy_model.inference import WorkQueue
 from abproxy_model.model import Model, load
+from abproxy_model.server import RootResource
 from abproxy_model.settings import Settings
 
 
@@ -123,6 +123,6 @@ def serve() -> Callable[..., Server]:
             inference=WorkQueue(run=run),
             tokenization=WorkQueue(run=run),
         )
-        return Server(application, StubTreq(Door(application)))
+        return Server(application, StubTreq(RootResource(application)))
 
     return start

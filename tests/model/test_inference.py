@@ -113,7 +113,7 @@ def test_work_for_a_client_that_left_is_not_done(held: Any) -> None:
 
 
 def test_a_result_for_a_client_that_left_is_thrown_away(held: Any) -> None:
-    """Cancelling work that has begun stops nobody behind it."""
+    """Cancelling work that has begun does not stop what comes after it."""
     queue = WorkQueue(run=held)
     results: list[str] = []
     begun: Deferred[Any] = queue.submit(lambda: "begun")

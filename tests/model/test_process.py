@@ -46,7 +46,7 @@ def listening() -> Iterator[socket.socket]:
 
 
 def health(listening: socket.socket) -> int:
-    """Ask for its health; the question waits until somebody serves."""
+    """Ask for its health; the request waits until it is served."""
     port = listening.getsockname()[1]
     with urlopen(f"http://127.0.0.1:{port}/health", timeout=30) as response:
         return int(response.status)

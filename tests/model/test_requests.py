@@ -113,7 +113,7 @@ def test_a_lone_surrogate_is_no_text() -> None:
 
 
 def test_unknown_fields_are_ignored() -> None:
-    """A field that nobody knows changes nothing, whatever it holds."""
+    """An unknown field changes nothing, whatever it holds."""
     assert OpenAI.read(b'{"input":"a","x":{"y":[1,null,{}]}}').input == "a"
 
 

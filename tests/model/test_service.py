@@ -14,11 +14,10 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from abproxy_model.door import Door
+from abproxy_model.listening import adopt, listen
 from abproxy_model.model import Model
-from abproxy_model.opening import adopt, listen
+from abproxy_model.server import ModelSite, RootResource
 from abproxy_model.service import ModelService
-from abproxy_model.site import ModelSite
 
 BODY = b'{"inputs":["a","b"]}'
 REQUEST = (
@@ -77,7 +76,7 @@ def start(
         open_port: Callable[[Any], Any] = on_a_free_port,
         **how: Any,
     ) -> ModelService:
-        site = ModelSite(Door(serve(static, **how).application))
+        site = ModelSite(RootResource(serve(static, **how).application))
         service = ModelService(
             reactor=reactor,
             port=open_port(site),
@@ -210,7 +209,7 @@ async def test_draining_ends_at_its_timeout(
 async def test_an_inherited_socket_is_served(
     start: Callable[..., ModelService],
 ) -> None:
-    """A socket that somebody else opened is as good as a port."""
+    """A socket that another process opened is as good as a port."""
     listening = socket.create_server(("127.0.0.1", 0))
     service = start(open_port=lambda site: adopt(reactor, site, listening.detach()))
     wire = await connect(service)

@@ -1,4 +1,4 @@
-"""What an operator can set, and what he is told when it is wrong."""
+"""What an operator can set, and what is said when it is wrong."""
 
 import socket
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from abproxy_model import files, opening
+from abproxy_model import files, listening
 from abproxy_model.errors import ModelUnavailable
 from abproxy_model.files import MINILM, STATIC
 from abproxy_model.tap import Options, makeService
@@ -111,8 +111,11 @@ def test_a_descriptor_that_is_no_listening_socket_is_refused() -> None:
     from twisted.internet import reactor  # noqa: PLC0415
     from twisted.web.server import Site  # noqa: PLC0415
 
-    with socket.socket() as deaf, pytest.raises(opening.CannotOpen, match="listening"):
-        opening.adopt(reactor, Site(None), deaf.fileno())
+    with (
+        socket.socket() as unbound,
+        pytest.raises(listening.CannotListen, match="listening"),
+    ):
+        listening.adopt(reactor, Site(None), unbound.fileno())
 
 
 def test_missing_libraries_are_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """
-How the port comes to be open: by number, by endpoint, or inherited.
+Opening the port: by number, by endpoint, or inherited.
 
 It is opened while the service is made, so that a port in use is one line and an
-exit code, and not a server that hears nothing.
+exit code, and not a process that runs without a port.
 """
 
 import os
@@ -14,12 +14,12 @@ from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 
-__all__ = ("CannotOpen", "adopt", "listen")
+__all__ = ("CannotListen", "adopt", "listen")
 
 _BACKLOG = 512
 
 
-class CannotOpen(Exception):
+class CannotListen(Exception):
     """There is no port to serve on; the message says why."""
 
 
@@ -30,13 +30,13 @@ def listen(
     Open *port*, a number or an endpoint.
 
     Raises:
-        CannotOpen: it is in use, not allowed, or no endpoint.
+        CannotListen: it is in use, not allowed, or no endpoint.
     """
     endpoint = port if ":" in port else _tcp(port, ip)
     try:
         opening = serverFromString(reactor, endpoint).listen(factory)
     except (ValueError, TypeError, LookupError, OSError) as error:
-        raise CannotOpen(f"--port: {endpoint!r} is no endpoint: {error}") from None
+        raise CannotListen(f"--port: {endpoint!r} is no endpoint: {error}") from None
     return _result(opening, endpoint)
 
 
@@ -45,18 +45,18 @@ def adopt(reactor: Any, factory: IProtocolFactory, descriptor: int) -> IListenin
     Serve on a socket that listens already, inherited as *descriptor*.
 
     Raises:
-        CannotOpen: it is not such a socket.
+        CannotListen: it is not such a socket.
     """
     try:
         with socket.socket(fileno=os.dup(descriptor)) as inherited:
             listening = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
             family = inherited.family
-            # Twisted accepts until nobody is left, and must not wait there.
+            # Twisted accepts until no connection is left, and must not wait there.
             inherited.setblocking(False)
     except OSError as error:
-        raise CannotOpen(f"--listen-fd: {descriptor}: {error.strerror}") from None
+        raise CannotListen(f"--listen-fd: {descriptor}: {error.strerror}") from None
     if not listening:
-        raise CannotOpen(f"--listen-fd: {descriptor} is not a listening socket")
+        raise CannotListen(f"--listen-fd: {descriptor} is not a listening socket")
     port: IListeningPort = reactor.adoptStreamPort(descriptor, family, factory)
     os.close(descriptor)
     return port
@@ -68,17 +68,17 @@ def _tcp(port: str, ip: str) -> str:
 
 
 def _result(opening: Deferred[Any], endpoint: str) -> IListeningPort:
-    """What has become of *opening*; ports on this machine are opened at once."""
+    """The open port, or an error: ports on this machine are opened at once."""
     results: list[Any] = []
     opening.addBoth(results.append)
     result = results[0]
     if isinstance(result, Failure):
-        raise CannotOpen(f"cannot listen on {endpoint}: {_reason(result.value)}")
+        raise CannotListen(f"cannot listen on {endpoint}: {_reason(result.value)}")
     port: IListeningPort = result
     return port
 
 
 def _reason(error: Any) -> object:
-    """The system's words, without Twisted's around them."""
+    """The system's error message, without Twisted's text around it."""
     problem = getattr(error, "socketError", error)
     return getattr(problem, "strerror", None) or problem

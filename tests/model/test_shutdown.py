@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from attrs import define, field
 
-from abproxy_model.life import Life
+from abproxy_model.service import Shutdown
 
 
 @define(eq=False)
@@ -65,7 +65,7 @@ def stdin() -> Iterator[int]:
 def test_sigterm_stops_the_reactor_once() -> None:
     """A second signal changes nothing."""
     reactor = RecordingReactor()
-    Life(reactor=reactor, with_stdin=False).startService()
+    Shutdown(reactor=reactor, with_stdin=False).startService()
 
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGTERM)
@@ -78,7 +78,7 @@ def test_sigterm_stops_the_reactor_once() -> None:
 def test_a_child_ends_with_its_standard_input(stdin: int) -> None:
     """What comes in is ignored; its end is the end."""
     reactor = RecordingReactor()
-    Life(reactor=reactor, with_stdin=True).startService()
+    Shutdown(reactor=reactor, with_stdin=True).startService()
     (reader,) = reactor.readers
 
     os.write(stdin, b"anything")
@@ -98,7 +98,7 @@ def test_a_child_leaves_the_terminal_to_its_parent(
 ) -> None:
     """Ctrl-C, and the terminal's end, reach the whole group; the child waits."""
     reactor = RecordingReactor()
-    Life(reactor=reactor, with_stdin=True).startService()
+    Shutdown(reactor=reactor, with_stdin=True).startService()
 
     signal.raise_signal(number)
 
