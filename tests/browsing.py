@@ -30,6 +30,43 @@ QUIET = (
 
 PATIENCE_S = 20
 
+PLAIN: dict[str, dict[str, Any]] = {
+    "upstream": {"state": "up"},
+    "flow": {"upstream_up": True},
+    "verdict": {"helps": None, "text": "", "advice": None, "limited_by": "nothing"},
+}
+"""All is well, and there is no verdict yet."""
+
+LONG = 20
+"""Looks after which the page has announced what there is to announce."""
+
+SHOW = """
+    const [states, untold, done] = arguments;
+    const announced = [], ask = window.fetch, later = window.setTimeout;
+    const listen = (place) => new MutationObserver(
+        () => announced.push(place.textContent)
+    ).observe(place, { subtree: true, childList: true, characterData: true });
+    const answer = async ({ upstream, flow, verdict }) => {
+        const real = await (await ask("/-/status.json")).json();
+        return new Response(JSON.stringify({ ...real, batches: [],
+            upstream: { ...real.upstream, ...upstream },
+            flow: { ...real.flow, ...flow },
+            verdict: { ...real.verdict, ...verdict } }));
+    };
+    let looks = 0;
+    window.setTimeout = (goOn) => later(goOn, 0);
+    window.fetch = () => {
+        const places = document.querySelectorAll("[role=status]");
+        if (looks === untold) places.forEach(listen);
+        if (looks < states.length) return answer(states[looks++]);
+        later(() => done(announced), 0);
+        return new Promise(() => {});
+    };"""
+"""
+Answers the page with states of a test's own, without waiting in between, and
+says after the last of them what was announced after those *untold*.
+"""
+
 
 @contextmanager
 def chromium(binary: str, driver: str, profile: Path) -> Iterator[Chrome]:
@@ -154,6 +191,18 @@ class LivePage:
         # Unlike the driver's own picture, this one is packed well.
         taken = self.browser.execute_cdp_cmd("Page.captureScreenshot", {})
         file.write_bytes(b64decode(taken["data"]))
+
+    def told_of(self, *changes: dict[str, dict[str, Any]]) -> list[str]:
+        """
+        Let the page look at each state once, after all was well for long.
+
+        Says what it announced.  A change is what differs from all being well.
+        """
+        states = [
+            {name: part | change.get(name, {}) for name, part in PLAIN.items()}
+            for change in [{}] * LONG + [*changes]
+        ]
+        return list(self.browser.execute_async_script(SHOW, states, LONG))
 
     def unfold(self) -> None:
         """Open all that is folded."""

@@ -1,14 +1,15 @@
 """Our pages for everybody: small screens, keyboards, screen readers, dark rooms."""
 
 import re
+from typing import Any
 
 import pytest
 from browsing import LivePage
 from selenium.webdriver.common.keys import Keys
-from traffic import load
 
 SCHEMES = ("light", "dark")
 NARROW = (390, 320)
+FULL = {"upstream": {"state": "full", "why": "it answers with 429"}}
 
 
 @pytest.fixture
@@ -99,24 +100,44 @@ def test_what_has_the_focus_is_seen(page: LivePage) -> None:
     )
 
 
-def test_a_screen_reader_is_told_seldom(page: LivePage) -> None:
-    """What is announced does not change while calls come and go."""
-    with load(page.url):
-        page.until_it_says("helps", "Yes")
-        # The verdict is young: what limits the rest shows with the next calls.
-        settled = page.looks + 5
-        page.until(lambda: page.looks > settled)
-        page.script("""
-            window.announced = [];
-            const note = (changes) => announced.push(...changes);
-            for (const each of document.querySelectorAll("[role=status]")) {
-                new MutationObserver(note).observe(each,
-                    { subtree: true, childList: true, characterData: true });
-            }""")
-        looks = page.looks
-        page.until(lambda: page.looks > looks + 3)
+def test_a_screen_reader_is_not_told_of_a_verdict_that_moves(page: LivePage) -> None:
+    """While calls come and go, what limits them is now this and now that."""
+    advice = {"setting": "BUDGET", "why": "full batches waited"}
+    slot = _verdict(limited_by="slot", slot_limited=0.21)
+    budget = _verdict(limited_by="budget", budget_limited=0.22, advice=advice)
 
-    assert page.script("return window.announced.length") == 0
+    assert page.told_of(*[slot, budget] * 15) == []
+
+
+def test_a_screen_reader_is_told_once_of_a_verdict_that_stays(page: LivePage) -> None:
+    """The answers, without the figures: these move on."""
+    looks = [
+        _verdict(limited_by="slot", slot_limited=0.2 + look / 100, calls=1000 + look)
+        for look in range(30)
+    ]
+
+    assert page.told_of(*looks) == [
+        "Is batching helping? Yes. What limits it? Slots. What to change? Nothing."
+    ]
+
+
+def test_a_screen_reader_is_not_told_each_time_a_server_is_full(page: LivePage) -> None:
+    """A busy one has no room now, and some a moment later."""
+    assert page.told_of(*[FULL, {}] * 15) == []
+
+
+def test_a_screen_reader_is_told_once_of_a_server_that_stays_full(
+    page: LivePage,
+) -> None:
+    """That is worth an interruption."""
+    assert page.told_of(*[FULL] * 30) == [
+        "The inference server has no room: it answers with 429. Calls wait."
+    ]
+
+
+def _verdict(**differs: Any) -> dict[str, Any]:
+    """Make a state of a proxy that is asked, and does some good."""
+    return {"verdict": {"helps": True, "text": "Batching helps.", **differs}}
 
 
 def test_plots_say_what_they_show(full: LivePage) -> None:

@@ -3,9 +3,10 @@
 import { forgetKey, hasKey, look, takeKey } from "/-/asking.js";
 import { show } from "/-/showing.js";
 import { suggest } from "/-/trying.js";
-import { element, moment, write } from "/-/writing.js";
+import { announce, element, moment, write } from "/-/writing.js";
 
 const PERIOD_MS = 1000;
+const LASTING = 3; // looks after which a state is more than a moment's
 
 let isWatching = false;
 let isPaused = false;
@@ -27,7 +28,7 @@ async function lookOnce() {
   const { status, refused, trouble } = await look();
   if (isPaused) return;
   if (refused) signIn();
-  else if (trouble) say("bad", `${trouble}; trying again every second. ${age()}`);
+  else if (trouble) say("bad", `${trouble}; trying again every second. ${age()}`, LASTING);
   else showOrSayWhy(status);
 }
 
@@ -43,7 +44,7 @@ function showOrSayWhy(status) {
   shownAt = Date.now() / 1000;
   element("figures").hidden = false;
   element("pause").hidden = false;
-  say(...condition(status));
+  say(...condition(status), LASTING);
 }
 
 function condition({ flow, upstream }) {
@@ -53,10 +54,11 @@ function condition({ flow, upstream }) {
   return ["bad", `The inference server does not answer: ${upstream.why}.`];
 }
 
-// It is announced to screen readers, so it says nothing that changes all the time.
-function say(kind, text) {
+// Shown at once, but announced only if it comes that many times in a row.
+function say(kind, text, times = 1) {
   element("bar").className = `bar ${kind}`;
   write("state", text);
+  announce("state-told", text, times);
 }
 
 const age = () => (shownAt ? `The figures are of ${moment(shownAt)}.` : "");

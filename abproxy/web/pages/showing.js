@@ -1,7 +1,7 @@
 // What a status says, on the page.
 import { past } from "/-/asking.js";
 import { drawRates, drawSizes } from "/-/plots.js";
-import { element, facts, figures, lasting, meter, moment, number, percent, rows, write } from "/-/writing.js";
+import { announce, element, facts, figures, lasting, meter, moment, number, percent, rows, write } from "/-/writing.js";
 
 export function show(status) {
   write("about", `${status.version}, up for ${lasting(status.now - status.started_at)}${working(status.workers)}`);
@@ -25,6 +25,7 @@ function working(workers) {
 // --- the three questions ----------------------------------------------------
 
 const UNKNOWN = "Not known yet";
+const SETTLED = 10; // looks after which an answer is worth an announcement
 
 const HELPS = new Map([
   [true, ["good", "Yes"]],
@@ -41,7 +42,8 @@ const LIMITS = {
 
 function showVerdict(verdict) {
   const isTelling = verdict.helps !== null;
-  answer("helps", ...HELPS.get(verdict.helps));
+  const [tone, helps] = HELPS.get(verdict.helps);
+  answer("helps", tone, helps);
   write("because", verdict.text);
   figures("gain", [
     ["calls in a request", number(verdict.calls_per_request), "Calls, or parts of large ones, for each request to the inference server"],
@@ -54,15 +56,17 @@ function showVerdict(verdict) {
   share("by-slot", verdict.slot_limited);
   share("by-budget", verdict.budget_limited);
   share("by-upstream", verdict.upstream_limited);
-  showAdvice(verdict, isTelling);
+  const change = verdict.advice?.setting ?? "Nothing";
+  showAdvice(verdict, change, isTelling);
+  const told = `Is batching helping? ${helps}. What limits it? ${limit}. What to change? ${change}.`;
+  announce("verdict-told", isTelling ? told : "", SETTLED);
 }
 
-function showAdvice({ advice, calls, period_s }, isTelling) {
+function showAdvice({ advice, calls, period_s }, change, isTelling) {
+  answer("advice", advice ? "warm" : "plain", change);
   if (advice) {
-    answer("advice", "warm", advice.setting);
     write("why", `${advice.why}.`);
   } else {
-    answer("advice", "plain", "Nothing");
     write("why", isTelling ? "No setting would help with what came lately." : "Send some calls: the answers come by themselves.");
   }
   write("judged", `Judged by ${number(calls)} ${calls === 1 ? "call" : "calls"} in the last ${lasting(period_s)}.`);

@@ -8,6 +8,16 @@ export function write(target, text) {
   if (found.textContent !== String(text)) found.textContent = text;
 }
 
+const heard = new Map();
+
+// Announce a text to screen readers once it has come so many times in a row: what
+// moves to and fro would interrupt whoever listens.
+export function announce(id, text, times) {
+  const [before, count] = heard.get(id) ?? [];
+  heard.set(id, [text, before === text ? count + 1 : 1]);
+  if (heard.get(id)[1] >= times) write(id, text);
+}
+
 // --- numbers and times ------------------------------------------------------
 
 export function number(value) {
