@@ -40,7 +40,7 @@ seconds := 15
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run run/model run/proxy test .test/tools bench bench/quick bench/write .bench/tools screenshots test/clients .test/clients test/clients/node check fmt embed load load/noproxy \
-	compose/up compose/watch dotenv settings public openapi clean
+	compose/up compose/watch dotenv settings public openapi structure clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z/]*\):.*## \(.*\)/\1|\2/p' Makefile \
@@ -134,6 +134,9 @@ dotenv: ## make .env of .env.example, if there is none
 
 settings: $(VENV)/test.stamp ## write the settings into .env.example and README.md again
 	$(BIN)/python tests/documented.py
+
+structure: $(VENV)/run.stamp ## count modules, imports, and what one call runs through
+	$(BIN)/python -m tools.structure $(args)
 
 public: $(VENV)/test.stamp ## write what others rely on into tests/public.json again
 	$(BIN)/python tests/published.py
