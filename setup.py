@@ -13,7 +13,7 @@ REQUIRED = [
     "prometheus-client>=0.22",
     "python-dotenv>=1.0",
     "treq>=24.9",
-    "Twisted>=24.10",
+    "Twisted[tls]>=24.10",
 ]
 MODEL = [
     "numpy>=1.26",

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from abproxy.batching.departures import Departures
 from abproxy.lifetime import Lifetime
@@ -27,7 +28,7 @@ from abproxy.watching import Watch
 from abproxy.web.listening import Listener, close_port
 from abproxy.web.site import DoorSite
 
-__all__ = ["LAST_S", "Gate", "ProxyService", "shown"]
+__all__ = ["LAST_S", "Gate", "ProxyService", "shown", "where"]
 
 REPORT_EVERY_S = 3600.0
 """How often the log says whether batching helps, in seconds."""
@@ -43,13 +44,19 @@ LAST_S = 1.0
 """How long operators are answered at least when all clients are, in seconds."""
 
 
-def shown(address: Any) -> str:
-    """Write where we listen as one would type it."""
+def where(port: Any) -> str:
+    """Write where an open *port* is as one would type it."""
+    is_tls = isinstance(getattr(port, "factory", None), TLSMemoryBIOFactory)
+    return shown(port.getHost(), "https" if is_tls else "http")
+
+
+def shown(address: Any, scheme: str = "http") -> str:
+    """Write an *address* as one would type it."""
     host = getattr(address, "host", None)
     if host is None:
         return os.fsdecode(getattr(address, "name", None) or str(address))
     host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{address.port}"
+    return f"{scheme}://{host}:{address.port}"
 
 
 @frozen(kw_only=True, eq=False)
@@ -134,14 +141,14 @@ class ProxyService(Lifetime):
         if self.private_gate is not None:
             gate = self.private_gate
             self._private_port = await gate.listener.listen(gate.site)
-            address = shown(self._private_port.getHost())
+            address = where(self._private_port)
             self._log.info("Operations are on {address}/-/", address=address)
         await self._start_model()
         self.discovery.start()
         self._port = await self.gate.listener.listen(self.site)
         self._log.info(
             "abproxy answers on {address}; inference server: {url}",
-            address=shown(self._port.getHost()),
+            address=where(self._port),
             url=self.upstream_url,
         )
 

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ITCPTransport
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
@@ -133,10 +134,25 @@ class DoorChannel(HTTPChannel):
         self.setTimeout(LINGER_S)
         self.writeSequence(_closing(reply))
         transport: Any = self.transport
-        if ITCPTransport.providedBy(transport):
+        if isinstance(transport, TLSMemoryBIOProtocol):
+            super().loseConnection()  # which reads on until the client ends as well
+        elif ITCPTransport.providedBy(transport):
             transport.loseWriteConnection()
         else:
             self.loseConnection()
+
+    def loseConnection(self) -> None:  # noqa: N802
+        """
+        Close when all is written.
+
+        Under TLS a client is told so, and has to answer; one that keeps the
+        connection for later does not look, and is not waited for.
+        """
+        super().loseConnection()
+        transport: Any = self.transport
+        if isinstance(transport, TLSMemoryBIOProtocol):
+            below: Any = transport.transport
+            below.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
         """Take in what the client sends, unless it was told to stop."""

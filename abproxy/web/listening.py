@@ -14,10 +14,16 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IProtocolNegotiationFactory,
+)
+from twisted.internet.protocol import Protocol as Connected
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from abproxy.settings import SettingsError
 
@@ -52,6 +58,15 @@ class BoundSocket:
         self.socket.close()
 
 
+class _TurnedAway(Connected):
+    """A connection for which there is no room."""
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
+
+
+@implementer(IProtocolNegotiationFactory)
 @define(eq=False)
 class _Doorstep(ServerFactory):
     """Stands in for the factory that serves, until that is made."""
@@ -62,7 +77,18 @@ class _Doorstep(ServerFactory):
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
         if self.serving is None:
             raise ValueError("nothing that clients can connect to")
-        return self.serving.buildProtocol(addr)
+        # A port takes None for an answer; TLS, which wraps this, does not.
+        return self.serving.buildProtocol(addr) or _TurnedAway()
+
+    def acceptableProtocols(self) -> list[bytes]:  # noqa: N802
+        """
+        Say what is spoken under TLS.
+
+        Without a word of ours Twisted ends the handshake with every client that
+        asks, which are nearly all.
+        """
+        protocols: list[bytes] = self.serving.acceptableProtocols()
+        return protocols
 
     def doStop(self) -> None:  # noqa: N802
         if self.serving is not None:

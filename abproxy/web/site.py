@@ -63,7 +63,6 @@ class DoorSite(Site):
         reactor: the clock for timeouts.
     """
 
-    # Plain HTTP/1.1: without TLS nothing can be negotiated.
     noisy = False
     protocol = DoorChannel  # type: ignore[assignment]
 
@@ -103,6 +102,14 @@ class DoorSite(Site):
         if len(self.channels) >= self.max_connections + MOST_SURPLUS:
             return None
         return super().buildProtocol(addr)
+
+    def acceptableProtocols(self) -> list[bytes]:  # noqa: N802
+        """
+        Say what is spoken under TLS, the best first.
+
+        Twisted's own site adds HTTP/2 where it can, which our connections cannot.
+        """
+        return [b"http/1.1", b"http/1.0"]
 
     def open_express(self, express: Express) -> None:
         """Let plain calls take the express way."""

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from abproxy.chosen import keys_for
 from abproxy.lifetime import Lifetime
 from abproxy.reloading import CHANGEABLE, read_again
-from abproxy.service import LAST_S, shown
+from abproxy.service import LAST_S, where
 from abproxy.settings import Settings, SettingsError
 from abproxy.web.listening import Listener, close_port
 from abproxy.web.site import DoorSite
@@ -105,7 +105,7 @@ class Foreman(Lifetime):
         if self.operations is not None:
             port = await self.operations.listen(self.site)
             self._ports.append(port)
-            self._log.info("Operations are on {at}/-/", at=shown(port.getHost()))
+            self._log.info("Operations are on {at}/-/", at=where(port))
         await self._start_model()
         await self.crew.start()
         self._log.info(

@@ -1,8 +1,10 @@
 """The clients' port, held by a foreman."""
 
 import socket
+from pathlib import Path
 
 import pytest
+from certificates import endpoint, make_certificate
 from pytest_twisted import ensureDeferred
 from sockets import LOCALHOST, connect
 from twisted.internet import reactor
@@ -46,9 +48,16 @@ def test_a_port_in_use_is_said_to_be() -> None:
             make_entrance(reactor, LOCALHOST, port)
 
 
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["haproxy", "ssl"])
 @ensureDeferred
-async def test_what_stands_between_socket_and_http_cannot_be_shared() -> None:
+async def test_what_stands_between_socket_and_http_cannot_be_shared(
+    kind: str, tmp_path: Path
+) -> None:
     """Workers are handed the socket alone."""
+    proxied = "haproxy:tcp:0:interface=127.0.0.1"
+    port = proxied if kind == "haproxy" else endpoint(make_certificate(tmp_path))
+
     with pytest.raises(SettingsError, match="WORKERS can share a TCP port, but not"):
-        make_entrance(reactor, LOCALHOST, "haproxy:tcp:0:interface=127.0.0.1")
+        make_entrance(reactor, LOCALHOST, port)
     await deferLater(reactor, 0.01)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import endpoint, make_certificate, read_all, shake_hands
 from processes import refusal
 from pytest_twisted import ensureDeferred
 from sockets import (
@@ -26,6 +27,7 @@ from sockets import (
 )
 from tally import Tally
 from twisted.internet.error import ConnectionClosed
+from twisted.internet.threads import deferToThread
 
 from abproxy.service import SAME_WISH_S
 from bench.breakable import Breakable, Traits
@@ -111,6 +113,28 @@ async def test_figures_are_those_of_all_workers(tmp_path: Path) -> None:
         assert sum(batch["calls"] for batch in status["batches"]) == 20
         assert [worker["answers"] for worker in status["workers"]] == [True, True]
         hang_up(callers)
+
+
+@ensureDeferred
+async def test_operators_may_come_in_with_tls(tmp_path: Path) -> None:
+    """The foreman answers them, and passes on what is for the workers."""
+    with_tls = f"--operations-port={endpoint(make_certificate(tmp_path))}"
+    call = (
+        b"POST /embed HTTP/1.0\r\nContent-Type: application/json\r\n"
+        b'Content-Length: 14\r\n\r\n{"inputs":"a"}'
+    )
+
+    async with (
+        breakable(Traits()) as upstream,
+        two_workers(tmp_path, upstream, with_tls) as here,
+    ):
+        [port] = re.findall(r"are on https://\S+?:(\d+)/", here.log.read_text())
+        operator = await deferToThread(shake_hands, int(port), ["h2", "http/1.1"])
+        operator.sendall(call)
+        answer = await deferToThread(read_all, operator)
+        operator.close()
+
+        assert answer.split()[1] == b"200"
 
 
 @ensureDeferred
