@@ -6,14 +6,15 @@ by a worker would be lost with it, and a port that another proxy has would not
 be in use.  On a shared socket what waits is lost with nobody, and whoever has
 time accepts.  By itself one worker then often takes a whole crowd, as it looks
 first, and keeps it as long as connections are kept.  So a worker takes one at
-a time, and leaves it to the others for a moment if one of them has fewer.
+a time, and leaves it to those who have fewer for as long as they take any: only
+when a moment has passed and none of them came, it takes one itself.
 """
 
 import socket
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.tcp import Port
@@ -58,27 +59,32 @@ class _Turns:
     ours: AdoptedSocket
     port: Any
     connections: Any
-    _may_until: float = 0.0
-    """Until when it is our turn although others have fewer."""
+    _left_in_vain: list[int] = field(factory=list)
+    """How many those have who did not come for the last one."""
 
     def accept(self) -> None:
         """Accept one connection, unless others should."""
         counts, name = self.ours.counts, self.ours.name
         has = len(self.connections)
         counts.set(name, has)
-        is_late = self.ours.reactor.seconds() < self._may_until
-        if has > counts.fewest() and not is_late:
+        fewer = counts.fewer(has)
+        if fewer and fewer != self._left_in_vain:
             self.port.stopReading()
-            self.ours.reactor.callLater(MOMENT_S, self._look_again)
+            self.ours.reactor.callLater(MOMENT_S, self._look_again, fewer)
             return
-        self._may_until = 0.0
         # By itself it would take more at once after each time that many came.
         self.port.numberAccepts = 1
         Port.doRead(self.port)
         counts.set(name, len(self.connections))
+        self._left_in_vain = []
 
-    def _look_again(self) -> None:
-        """Take one of those that still wait: the others do not come."""
-        self._may_until = self.ours.reactor.seconds() + MOMENT_S
+    def _look_again(self, fewer: list[int]) -> None:
+        """Take one of those that still wait, if the others took none."""
+        self._left_in_vain = fewer
+        # For one look, however long that takes: what comes later is left to them.
+        self.ours.reactor.callLater(0, self._has_looked)
         if self.port.connected and not self.port.disconnecting:
             self.port.startReading()
+
+    def _has_looked(self) -> None:
+        self._left_in_vain = []

@@ -41,6 +41,6 @@ class Counts:
         """Expect nothing of a worker that is not there."""
         self.set(name, NOBODY)
 
-    def fewest(self) -> int:
-        """Say how many those have who have fewest."""
-        return min(self._numbers)
+    def fewer(self, than: int) -> list[int]:
+        """Say how many those have who have fewer *than* that."""
+        return [number for number in self._numbers if number < than]
