@@ -44,6 +44,15 @@ LAST_S = 1.0
 """How long operators are answered at least when all clients are, in seconds."""
 
 
+IDLE_STAY_S = 1.0
+"""
+How long idle connections of clients stay open after SIGTERM, in seconds.
+
+Who keeps one has read its last answer without `Connection: close`, and may be
+writing the next call, which no client sends again if it is a POST.
+"""
+
+
 def where(port: Any) -> str:
     """Write where an open *port* is as one would type it."""
     is_tls = isinstance(getattr(port, "factory", None), TLSMemoryBIOFactory)
@@ -172,18 +181,21 @@ class ProxyService(Lifetime):
         self._log.info("Draining {n} calls", n=len(self.site.requests))
         self.departures.hurry()
         ends_at = self.reactor.seconds() + self.drain_timeout_s
-        await self._answer_all(self.site, self.drain_timeout_s)
+        await self._answer_all(self.site, self.drain_timeout_s, idle_s=IDLE_STAY_S)
         if self.private_gate is not None and self._private_port is not None:
             await close_port(self.reactor, self._private_port)
             left_s = max(LAST_S, ends_at - self.reactor.seconds())
-            await self._answer_all(self.private_gate.site, left_s)
+            await self._answer_all(self.private_gate.site, left_s, idle_s=0)
 
-    async def _answer_all(self, site: DoorSite, timeout_s: float) -> None:
+    async def _answer_all(
+        self, site: DoorSite, timeout_s: float, *, idle_s: float
+    ) -> None:
+        drained = site.drain(min(idle_s, timeout_s))
         try:
-            await site.drain().addTimeout(timeout_s, self.reactor)
+            await drained.addTimeout(timeout_s, self.reactor)
         except defer.TimeoutError:
-            left = len(site.requests)
-            self._log.warn("{left} calls were cut off after the drain", left=left)
+            if left := len(site.requests):
+                self._log.warn("{left} calls were cut off after the drain", left=left)
             site.abort()
 
     def _abort(self) -> None:

@@ -19,7 +19,7 @@ from twisted.logger import (
 )
 from wired import Wired, wired
 
-from abproxy.service import LAST_S, REPORT_EVERY_S, SAME_WISH_S
+from abproxy.service import IDLE_STAY_S, LAST_S, REPORT_EVERY_S, SAME_WISH_S
 from abproxy.telemetry.advice import Advice, Situation
 from abproxy.telemetry.totals import Totals
 from abproxy.telemetry.verdict import judge
@@ -43,7 +43,7 @@ def started(**settings: Any) -> Iterator[Wired]:
         yield here
         here.answer_all()
         here.service.stopService().addCallback(stopped.append)
-        here.reactor.advance(0)
+        here.reactor.pump([0, IDLE_STAY_S, 0])
         assert stopped == [None]
 
 
@@ -214,6 +214,50 @@ def test_the_log_says_where_calls_and_operators_are_welcome() -> None:
         "abproxy answers on http://0.0.0.0:1234; "
         "inference server: http://127.0.0.1:8080"
     ) in said
+
+
+def test_idle_connections_of_clients_stay_for_a_moment() -> None:
+    """A client that has just read an answer may be sending its next call."""
+    with wired() as here:
+        stopped: list[None] = []
+        here.service.startService()
+        idle = here.connect()
+
+        here.service.stopService().addCallback(stopped.append)
+        here.reactor.pump([0, IDLE_STAY_S - 0.1])
+        early = list(stopped), idle.transport.connected
+        here.reactor.pump([0.1, 0])
+
+        assert early == ([], True)
+        assert not idle.transport.connected
+        assert stopped == [None]
+
+
+def test_without_connections_the_end_comes_at_once() -> None:
+    """Nobody is waited for who is not there."""
+    with wired() as here:
+        stopped: list[None] = []
+        here.service.startService()
+
+        here.service.stopService().addCallback(stopped.append)
+        here.reactor.advance(0)
+
+        assert stopped == [None]
+
+
+def test_idle_connections_stay_no_longer_than_the_drain_may_take() -> None:
+    """The operator's limit is one for the whole."""
+    with wired(drain_timeout_s=0.2) as here, capturedLogs() as events:
+        stopped: list[None] = []
+        here.service.startService()
+        idle = here.connect()
+
+        here.service.stopService().addCallback(stopped.append)
+        here.reactor.pump([0, 0.2, 0])
+
+        assert not idle.transport.connected
+        assert stopped == [None]
+        assert not any("cut off" in line for line in _said(events))
 
 
 def test_whoever_still_reads_a_page_at_the_end_has_a_moment() -> None:

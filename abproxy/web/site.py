@@ -95,6 +95,8 @@ class DoorSite(Site):
         self.is_draining = False
         self._drained: Deferred[None] | None = None
         self._patrol: IDelayedCall | None = None
+        self._next_step: IDelayedCall | None = None
+        self._closes_idle = False
         self.looked_at = reactor.seconds()
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
@@ -117,23 +119,36 @@ class DoorSite(Site):
         self.express = express
         self.protocol = ExpressChannel
 
-    def drain(self) -> Deferred[None]:
+    def drain(self, idle_s: float = 0.0) -> Deferred[None]:
         """
         Answer what is open, close each connection after its answer.
 
         Fires when every connection is closed.  Connections without a request
-        are closed as soon as nothing is left to answer.
+        stay open for *idle_s*, as their clients may be just sending the next
+        one, and are closed then as soon as nothing is left to answer.
         """
         self.is_draining = True
         for request in self.requests:
             request.end_connection()
         self._drained = Deferred()
-        self.reactor.callLater(0, self.close_if_quiet)
+        # In the next turn: what a client has sent meanwhile is read first.
+        self._next_step = self.reactor.callLater(0, self._let_idle_stay, idle_s)
         return self._drained
 
+    def _let_idle_stay(self, idle_s: float) -> None:
+        self._next_step = None
+        self._note_if_drained()
+        if self._drained is not None:
+            self._next_step = self.reactor.callLater(idle_s, self._close_idle)
+
+    def _close_idle(self) -> None:
+        self._next_step = None
+        self._closes_idle = True
+        self.close_if_quiet()
+
     def close_if_quiet(self) -> None:
-        """Close idle connections if the site drains and no request is open."""
-        if not self.is_draining or any(channel.is_busy for channel in self.channels):
+        """Close idle connections if they need not stay and no request is open."""
+        if not self._closes_idle or any(channel.is_busy for channel in self.channels):
             return
         for channel in list(self.channels):
             channel.loseConnection()
@@ -200,6 +215,9 @@ class DoorSite(Site):
     def _note_if_drained(self) -> None:
         if self._drained is not None and not self.channels:
             drained, self._drained = self._drained, None
+            if self._next_step is not None:
+                self._next_step.cancel()
+                self._next_step = None
             drained.callback(None)
 
     def startFactory(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 from pytest_twisted import ensureDeferred
-from sockets import LOCALHOST, Caller, street, until
+from sockets import LOCALHOST, Caller, sleep, street, together, until
 
 from bench.breakable import Traits
 
@@ -35,6 +35,23 @@ async def test_who_is_in_the_kernels_queue_is_let_in_before_the_door_closes() ->
 
         heads = [_read_all(each).partition(b"\r\n")[0] for each in asking]
         assert heads == [b"HTTP/1.1 200 OK"] * 50
+
+
+@ensureDeferred
+async def test_who_has_just_read_an_answer_may_send_the_next_call() -> None:
+    """Its client keeps the connection and knows nothing of an end."""
+    async with street() as here:
+        callers = await here.crowd(32)
+        await together(caller.embed("first") for caller in callers)
+
+        stopped = here.service.stopService()
+        await until(lambda: here.service.site.is_draining)
+        await sleep(0)
+        answers = await together(caller.embed("next") for caller in callers)
+        await stopped
+
+        assert all(answer.is_for(["next"]) for answer in answers)
+        assert {answer.headers[b"connection"] for answer in answers} == {b"close"}
 
 
 @ensureDeferred

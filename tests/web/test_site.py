@@ -308,6 +308,41 @@ def test_a_call_that_was_open_when_draining_began_is_the_last() -> None:
     proxy.clock.advance(0)
 
 
+def test_a_call_that_comes_while_idle_connections_stay_is_the_last() -> None:
+    """It was on its way when draining began: it is answered, and its client told."""
+    proxy = in_memory_proxy(Saying(b"[[1]]"))
+    client, other = proxy.connect(), proxy.connect()
+    drained: list[object] = []
+    proxy.site.drain(1).addCallback(drained.append)
+    proxy.clock.advance(0.5)
+
+    client.embed(b'{"inputs":"a"}')
+    proxy.flush()
+    other.leave()
+
+    assert client.answers()[0].header("Connection") == "close"
+    assert drained == [None]
+    proxy.clock.advance(0)
+    assert not proxy.clock.getDelayedCalls()
+
+
+def test_connections_that_stayed_idle_wait_for_the_last_answer() -> None:
+    """When their time is over, but a call is still in flight, none is closed yet."""
+    proxy = in_memory_proxy(Saying(b"[[1]]"), max_wait_s=1000)
+    busy, idle = proxy.connect(), proxy.connect()
+    busy.embed(b'{"inputs":"a"}')
+    proxy.site.drain(1)
+    proxy.clock.pump([0, 1])
+    before = idle.transport.connected
+
+    proxy.departures.hurry()
+    proxy.flush()
+    proxy.clock.advance(0)
+
+    assert before
+    assert not idle.transport.connected
+
+
 def test_thousands_of_idle_connections_are_closed_in_one_go() -> None:
     """That one of them is gone is no reason to look at all the others."""
     proxy = in_memory_proxy(Saying(b""), max_connections=5000)
