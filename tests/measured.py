@@ -32,6 +32,15 @@ def one(clients: int, **more: Any) -> dict[str, Any]:
     return {"workload": workload, "contestants": contestants}
 
 
+def cold(**own: Any) -> dict[str, Any]:
+    """Make results of one client that pauses."""
+    found = one(1, name="cold")
+    p50s_ms = {"direct": [5.0, 5.5], "aiohttp": [6.0, 6.5], "abproxy": [5.75, 6.75]}
+    for name, p50_ms in p50s_ms.items():
+        found["contestants"][name]["p50_ms"] = p50_ms
+    return {**found, "pause_ms": 10, "upstream_ms": 5, "own": own}
+
+
 def found(**more: Any) -> dict[str, Any]:
     """Make results."""
     machine = {

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.wire import (
+    cold,
     cores,
     features,
     load,
@@ -36,6 +37,7 @@ from bench.wire.workloads import FULL, QUICK
 
 PARTS: Mapping[str, Callable[[Bench], Any]] = {
     "speed": speed.speed,
+    "cold": cold.cold,
     "memory": memory.memory,
     "syscalls": syscalls.syscalls,
     "features": features.features,
@@ -43,11 +45,15 @@ PARTS: Mapping[str, Callable[[Bench], Any]] = {
 }
 ABOUT = {
     "speed": "the three contestants on all workloads",
+    "cold": "the same with one client that pauses, and where abproxy's time goes",
     "memory": "of abproxy: alone, with 1,000 idle connections, and under load",
     "syscalls": "of abproxy for one call (needs strace)",
     "features": "CPU time of pairs of settings of abproxy",
     "model": "200 clients on the embedded model, with and without abproxy",
 }
+SHOWN = ("speed", "cold")
+"""What the README shows."""
+
 LATEST = ROOT / "bench/results/latest.json"
 FULL_ROUNDS, FULL_SECONDS = 5, 2
 QUICK_ROUNDS, QUICK_SECONDS = 3, 1
@@ -69,7 +75,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("parts", nargs="*", metavar="PART", help="what to measure; by default all")
-    add("--quick", action="store_true", help="speed at 1, 64, 200 clients, in a minute")
+    add("--quick", action="store_true", help="what the README shows, in a minute")
     add(
         "--workload",
         action="append",
@@ -88,7 +94,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(
             f"no such part: {', '.join(unknown)} (there are {', '.join(PARTS)})"
         )
-    options.parts = options.parts or (["speed"] if options.quick else [*PARTS])
+    options.parts = options.parts or ([*SHOWN] if options.quick else [*PARTS])
     chosen = options.workload or [
         each.name for each in (QUICK if options.quick else FULL)
     ]

@@ -18,10 +18,10 @@ from bench.wire.cores import Cores
 from bench.wire.errors import CannotMeasure
 from bench.wire.processes import Child, child, free_port
 
-__all__ = ["ABPROXY", "AIOHTTP", "DIRECT", "Ground"]
+__all__ = ["ABPROXY", "AIOHTTP", "DIRECT", "NAMES", "Ground"]
 
 ROOT = Path(__file__).parent.parent.parent
-DIRECT, AIOHTTP, ABPROXY = "direct", "aiohttp", "abproxy"
+DIRECT, AIOHTTP, ABPROXY = NAMES = ("direct", "aiohttp", "abproxy")
 
 
 @frozen(kw_only=True)
@@ -31,10 +31,12 @@ class Ground:
     cores: Cores
     folder: Path = field(converter=Path)
 
-    def upstream(self, dimensions: int) -> AbstractContextManager[Child]:
-        """Start the mock upstream."""
+    def upstream(
+        self, dimensions: int, takes_ms: float = 0
+    ) -> AbstractContextManager[Child]:
+        """Start the mock upstream; a request takes it so long."""
         port = free_port()
-        command = upstream.command(port, dimensions, self.folder)
+        command = upstream.command(port, dimensions, self.folder, takes_ms)
         return child(
             "upstream", command, port, cores=self.cores.upstream, folder=self.folder
         )
@@ -74,10 +76,12 @@ class Ground:
         )
 
     @contextmanager
-    def all(self, dimensions: int) -> Iterator[Mapping[str, Child]]:
-        """Start all three, by name."""
+    def all(
+        self, dimensions: int, takes_ms: float = 0
+    ) -> Iterator[Mapping[str, Child]]:
+        """Start all three, by name, on an upstream that a request takes so long."""
         with ExitStack() as stack:
-            direct = stack.enter_context(self.upstream(dimensions))
+            direct = stack.enter_context(self.upstream(dimensions, takes_ms))
             yield {
                 DIRECT: direct,
                 AIOHTTP: stack.enter_context(self.aiohttp(direct.url)),

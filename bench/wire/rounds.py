@@ -8,6 +8,7 @@ compared: a ratio is made of two runs that were seconds apart.
 
 from collections.abc import Iterator, Sequence
 
+import attrs
 from attrs import frozen
 
 from bench.wire.errors import CannotMeasure
@@ -15,9 +16,12 @@ from bench.wire.load import Load
 from bench.wire.processes import Child
 from bench.wire.workloads import Workload
 
-__all__ = ["FIGURES", "Run", "measure", "turns"]
+__all__ = ["FIGURES", "Figures", "Run", "keep", "measure", "nothing_yet", "turns"]
 
 FIGURES = ("calls_per_s", "p50_ms", "p99_ms", "cpu_us", "busy", "resident_mb")
+
+Figures = dict[str, dict[str, list[float]]]
+"""The figures of each contestant, round by round."""
 
 
 @frozen(kw_only=True)
@@ -41,6 +45,17 @@ def turns(names: Sequence[str], rounds: int) -> Iterator[Sequence[str]]:
     for number in range(rounds):
         first = number % len(names)
         yield [*names[first:], *names[:first]]
+
+
+def nothing_yet(names: Sequence[str]) -> Figures:
+    """Begin without any run."""
+    return {name: {figure: [] for figure in FIGURES} for name in names}
+
+
+def keep(run: Run, figures: dict[str, list[float]]) -> None:
+    """Put a run behind the others of its contestant."""
+    for name, value in attrs.asdict(run).items():
+        figures[name].append(float(f"{value:.5g}"))
 
 
 def measure(contestant: Child, workload: Workload, seconds: int, load: Load) -> Run:

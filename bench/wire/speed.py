@@ -8,17 +8,13 @@ it.  It is opened when a workload first needs it, and stays until the end.
 from collections.abc import Mapping
 from contextlib import ExitStack
 
-import attrs
-
 from bench.wire.bench import Bench, Found, say
 from bench.wire.checker import check
-from bench.wire.contestants import ABPROXY, AIOHTTP, DIRECT
+from bench.wire.contestants import NAMES
 from bench.wire.processes import Child
-from bench.wire.rounds import FIGURES, Run, measure, turns
+from bench.wire.rounds import keep, measure, nothing_yet, turns
 
 __all__ = ["speed"]
-
-NAMES = (DIRECT, AIOHTTP, ABPROXY)
 
 
 def speed(bench: Bench) -> list[Found]:
@@ -28,7 +24,10 @@ def speed(bench: Bench) -> list[Found]:
     Raises:
         CannotMeasure: somebody did not start, or answered wrongly.
     """
-    found = [_nothing_yet(workload.described()) for workload in bench.workloads]
+    found: list[Found] = [
+        {"workload": workload.described(), "contestants": nothing_yet(NAMES)}
+        for workload in bench.workloads
+    ]
     with ExitStack() as stack:
         houses = {
             size: stack.enter_context(bench.ground.all(size))
@@ -40,7 +39,7 @@ def speed(bench: Bench) -> list[Found]:
                 for name in order:
                     contestant = houses[workload.dimensions][name]
                     run = measure(contestant, workload, bench.seconds, bench.load)
-                    _keep(run, kept["contestants"][name])
+                    keep(run, kept["contestants"][name])
                 say(f"round {at + 1} of {bench.rounds}: {_told(kept)}")
     return found
 
@@ -50,16 +49,6 @@ def _check_all(bench: Bench, houses: Mapping[int, Mapping[str, Child]]) -> None:
         for name in NAMES:
             calls = check(houses[workload.dimensions][name].url, workload)
             say(f"check: {workload.name}, {name}: {calls} answers, all right")
-
-
-def _nothing_yet(workload: Mapping[str, object]) -> Found:
-    contestants: Found = {name: {figure: [] for figure in FIGURES} for name in NAMES}
-    return {"workload": workload, "contestants": contestants}
-
-
-def _keep(run: Run, figures: dict[str, list[float]]) -> None:
-    for name, value in attrs.asdict(run).items():
-        figures[name].append(float(f"{value:.5g}"))
 
 
 def _told(kept: Found) -> str:

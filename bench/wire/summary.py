@@ -10,7 +10,7 @@ from statistics import median
 
 from attrs import frozen
 
-__all__ = ["Spread", "ratio", "spread"]
+__all__ = ["Spread", "difference", "ratio", "spread"]
 
 
 @frozen
@@ -25,6 +25,11 @@ class Spread:
 def spread(figures: Sequence[float]) -> Spread:
     """Sum up the same figure of all rounds."""
     return Spread(median(figures), min(figures), max(figures))
+
+
+def difference(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+    """Compare round by round: by how much *ours* is larger than *theirs*."""
+    return spread([one - other for one, other in zip(ours, theirs, strict=True)])
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:

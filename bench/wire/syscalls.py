@@ -13,7 +13,10 @@ from bench.wire.bench import Bench, Found, say
 from bench.wire.processes import Child
 from bench.wire.workloads import Workload
 
-__all__ = ["read_counts", "syscalls"]
+__all__ = ["NO_STRACE", "REFUSED", "read_counts", "syscalls", "traced"]
+
+NO_STRACE = "no strace here (on Debian: apt-get install strace)"
+REFUSED = "strace may not look into other processes here"
 
 LOADED_S = 2
 ATTACHED_S = 0.5
@@ -26,7 +29,7 @@ def syscalls(bench: Bench) -> Found:
     """Count them at 64 clients; calls of the load divide them."""
     strace = shutil.which("strace")
     if strace is None:
-        return {"skipped": "no strace here (on Debian: apt-get install strace)"}
+        return {"skipped": NO_STRACE}
     say("syscalls: counting them")
     workload = Workload(name="syscalls")
     table = bench.folder / "strace"
@@ -34,12 +37,12 @@ def syscalls(bench: Bench) -> Found:
     with (
         ground.upstream(workload.dimensions) as upstream,
         ground.abproxy(upstream.url) as proxy,
-        _counting(strace, proxy, table),
+        traced(strace, proxy, table, "-c", "-f"),
     ):
         seen = bench.load(proxy.url, workload.requests(), workload.clients, LOADED_S)
     counts = read_counts(table.read_text())
     if not counts:
-        return {"skipped": "strace may not look into other processes here"}
+        return {"skipped": REFUSED}
     each = {name: round(count / seen.calls, 3) for name, count in counts.items()}
     first = sorted(each, key=each.__getitem__, reverse=True)[:MOST]
     return {
@@ -49,14 +52,16 @@ def syscalls(bench: Bench) -> Found:
 
 
 @contextmanager
-def _counting(strace: str, proxy: Child, table: Path) -> Iterator[None]:
-    table.touch()
-    command: list[str | Path] = [strace, "-c", "-f", "-o", table, "-p", str(proxy.pid)]
-    started = subprocess.Popen(command, stderr=subprocess.DEVNULL)  # noqa: S603
+def traced(strace: str, proxy: Child, out: Path, *options: str) -> Iterator[None]:
+    """Let *strace* look at *proxy* meanwhile, and write what it sees."""
+    out.touch()
+    started = subprocess.Popen(  # noqa: S603
+        [strace, *options, "-o", out, "-p", str(proxy.pid)], stderr=subprocess.DEVNULL
+    )
     try:
         time.sleep(ATTACHED_S)
         yield
-        started.send_signal(signal.SIGINT)  # then it writes the table
+        started.send_signal(signal.SIGINT)  # then it writes what is left
         started.wait(ENDED_S)
     finally:
         started.kill()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bench.wire.bench import Found
 from bench.wire.contestants import ABPROXY, AIOHTTP, DIRECT
-from bench.wire.summary import Spread, ratio, spread
+from bench.wire.summary import Spread, difference, ratio, spread
 
 __all__ = ["full", "short"]
 
@@ -26,15 +26,23 @@ def short(found: Found) -> str:
         "times aiohttp",
         "CPU, times aiohttp",
     )
-    rows = [row for each in speed for row in _short_rows(each)]
-    return f"{_where(found)}\n\n{_table(head, rows)}"
+    rows = [
+        row
+        for each in speed
+        for row in _short_rows(each, f"{each['workload']['clients']:,}")
+    ]
+    cold = found.get("cold")
+    if cold is None:
+        return f"{_where(found)}\n\n{_table(head, rows)}"
+    rows += _short_rows(cold, "1, with pauses")
+    return f"{_where(found)}\n\n{_table(head, rows)}\n\n{_about_pauses(cold)}"
 
 
-def _short_rows(one: Found) -> Iterator[Sequence[str]]:
+def _short_rows(one: Found, clients: str) -> Iterator[Sequence[str]]:
     for name, title in NAMES.items():
         figures = one["contestants"][name]
         yield (
-            f"{one['workload']['clients']:,}",
+            clients,
             title,
             f"{spread(figures['calls_per_s']).middle:,.0f}",
             _ms(spread(figures["p50_ms"]).middle),
@@ -42,6 +50,28 @@ def _short_rows(one: Found) -> Iterator[Sequence[str]]:
             "" if name == DIRECT else _us(spread(figures["cpu_us"]).middle),
             *_ratios(one, name),
         )
+
+
+def _about_pauses(cold: Found) -> str:
+    """Tell what a lone call pays, as no ratio does."""
+    figures = cold["contestants"]
+    more = difference(figures[ABPROXY]["p50_ms"], figures[DIRECT]["p50_ms"])
+    return (
+        f"With pauses: the client waits {cold['pause_ms']} ms before each call, and "
+        f"the server takes {cold['upstream_ms']} ms for it.\n"
+        f"There abproxy adds {_ms(more.middle)} to the median "
+        f"({_ms(more.low)} to {_ms(more.high)}); {_own_time(cold['own'])}."
+    )
+
+
+def _own_time(own: Found) -> str:
+    if "skipped" in own:
+        return f"where they go was not measured: {own['skipped']}"
+    return (
+        f"its process itself has {_us(own['before_us'])} to do with a call before it "
+        f"is sent on, and {_us(own['after_us'])} after its answer has come, "
+        "as `strace` sees it"
+    )
 
 
 def full(found: Found) -> str:
@@ -61,6 +91,27 @@ def _speed(speed: Sequence[Found]) -> str:
     )
     rows = [row for each in speed for row in _full_rows(each)]
     return f"### Speed\n\n{_table(head, rows)}"
+
+
+def _cold(cold: Found) -> str:
+    head = "", "p50", "lowest to highest", "p99", "CPU a call"
+    rows = [_cold_row(cold, name) for name in NAMES]
+    return (
+        "### A lone call after a pause\n\n"
+        f"{_table(head, rows)}\n\n{_about_pauses(cold)}"
+    )
+
+
+def _cold_row(cold: Found, name: str) -> Sequence[str]:
+    figures = {key: spread(each) for key, each in cold["contestants"][name].items()}
+    p50 = figures["p50_ms"]
+    return (
+        NAMES[name],
+        _ms(p50.middle),
+        f"{_ms(p50.low)} to {_ms(p50.high)}",
+        _ms(figures["p99_ms"].middle),
+        _us(figures["cpu_us"].middle),
+    )
 
 
 def _full_rows(one: Found) -> Iterator[Sequence[str]]:
@@ -150,6 +201,7 @@ def _column(runs: Sequence[Mapping[str, float]], name: str) -> Sequence[float]:
 
 _PARTS: Mapping[str, Callable[..., str]] = {
     "speed": _speed,
+    "cold": _cold,
     "memory": _memory,
     "syscalls": _syscalls,
     "features": _features,

@@ -2,13 +2,15 @@
  * An embedding server that is never the bottleneck: one thread, epoll, and
  * answers put together of texts that were written before it started.
  *
- *     upstream PORT ROWS
+ *     upstream PORT ROWS [MICROSECONDS]
  *
  * ROWS is a file made by rows.py: each line has one row twice, as numbers with
  * commas and, after a tab, as base64 of little-endian float32.  An input gets
  * the row whose number is the FNV-1a hash of its JSON bytes, modulo the number
  * of rows; and it counts as many tokens as it has bytes.  So whoever knows the
- * file knows every answer.  Port 0 is any; the address is printed.
+ * file knows every answer.  Port 0 is any; the address is printed.  A request
+ * for rows takes so many MICROSECONDS, one after the other, as in front of a
+ * model; by default none.
  *
  * It speaks as text-embeddings-inference 1.9 does, as far as a proxy looks:
  * HTTP/1.1 with keep-alive, pipelining and Content-Length, /info and /health,
@@ -80,6 +82,7 @@ static struct row *rows;
 static size_t row_count;
 static int epoll_fd;
 static char date_line[64];
+static useconds_t takes_us;
 
 static void fail(const char *what) {
     fprintf(stderr, "upstream: %s: %s\n", what, strerror(errno));
@@ -286,6 +289,7 @@ static void infer(struct buffer *out, struct span body, put_answer *put_body) {
                  q.count, MAX_INPUTS);
         return refuse(out, "422 Unprocessable Entity", more);
     }
+    if (takes_us) usleep(takes_us);
     answered.start = answered.end = 0;
     put_body(&answered, &q);
     snprintf(more, sizeof more,
@@ -463,7 +467,8 @@ static void write_date(void) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 3) return fprintf(stderr, "usage: upstream PORT ROWS\n"), 2;
+    if (count < 3) return fprintf(stderr, "usage: upstream PORT ROWS [US]\n"), 2;
+    if (count > 3) takes_us = (useconds_t)atoi(arguments[3]);
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* who started it may be killed */
     read_rows(arguments[2]);
     epoll_fd = epoll_create1(0);

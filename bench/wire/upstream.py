@@ -60,12 +60,18 @@ def compiled() -> Path:
     return program
 
 
-def command(port: int, dimensions: int, folder: Path) -> list[str | Path]:
-    """Say how to start it; what it needs is written into *folder*."""
+def command(
+    port: int, dimensions: int, folder: Path, takes_ms: float = 0
+) -> list[str | Path]:
+    """
+    Say how to start it; what it needs is written into *folder*.
+
+    With *takes_ms* each request takes that long, one after the other.
+    """
     rows_file = folder / f"rows-{dimensions}"
     if not rows_file.exists():
         rows.write(dimensions, rows_file)
-    return [compiled(), str(port), rows_file]
+    return [compiled(), str(port), rows_file, str(round(takes_ms * 1000))]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -73,9 +79,10 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.wire.upstream")
     parser.add_argument("--port", type=int, default=8080, help="0 is any")
     parser.add_argument("--dimensions", type=int, default=384)
+    parser.add_argument("--takes-ms", type=float, default=0)
     options = parser.parse_args(arguments)
-    folder = compiled().parent
-    program, *rest = command(options.port, options.dimensions, folder)
+    folder, takes_ms = compiled().parent, options.takes_ms
+    program, *rest = command(options.port, options.dimensions, folder, takes_ms)
     os.execv(program, [str(program), *map(str, rest)])  # noqa: S606
 
 

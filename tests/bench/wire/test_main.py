@@ -20,15 +20,15 @@ def test_by_default_everything_is_measured() -> None:
     """All parts on all workloads."""
     options = parse([])
 
-    assert len(options.parts) == 5
+    assert len(options.parts) == 6
     assert options.workloads == [*FULL]
 
 
-def test_quickly_only_the_speed_is() -> None:
-    """With what the README shows."""
+def test_quickly_only_what_the_readme_shows_is() -> None:
+    """The speed, and a lone call."""
     options = parse(["--quick"])
 
-    assert options.parts == ["speed"]
+    assert options.parts == ["speed", "cold"]
     assert options.workloads == [*QUICK]
 
 

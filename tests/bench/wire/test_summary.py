@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.wire.summary import Spread, ratio, spread
+from bench.wire.summary import Spread, difference, ratio, spread
 
 
 def test_the_median_is_in_the_middle() -> None:
@@ -13,6 +13,11 @@ def test_the_median_is_in_the_middle() -> None:
 def test_a_ratio_is_made_of_neighbours() -> None:
     """A slow moment that hits both sides leaves it as it was."""
     assert ratio([20, 2, 40], [10, 1, 20]) == Spread(2, 2, 2)
+
+
+def test_a_difference_is_made_of_neighbours() -> None:
+    """A slow moment that hits both sides leaves it as it was."""
+    assert difference([11, 51, 21], [10, 50, 20]) == Spread(1, 1, 1)
 
 
 def test_the_ratio_is_not_that_of_the_medians() -> None:

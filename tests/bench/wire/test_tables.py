@@ -1,7 +1,9 @@
 """Results as tables: everything is in them, in words of their own."""
 
+from collections.abc import Callable
+
 import pytest
-from measured import found, one
+from measured import cold, found, one
 
 from bench.wire.tables import full, short
 from bench.wire.workloads import FULL
@@ -80,6 +82,51 @@ def test_memory_is_told() -> None:
     words = full(found(memory=memory))
     assert "| with 1,000 idle connections | 64.4 MB |" in words
     assert "| for each of them | 2,900 bytes |" in words
+
+
+OWN = {"calls": 100, "before_us": 620.0, "after_us": 420.5}
+
+
+def test_a_client_that_pauses_has_rows_of_its_own() -> None:
+    """In the README, below those that never do."""
+    *_, last = short(found()).splitlines()
+
+    lines = short(found(cold=cold(**OWN))).splitlines()
+    rows = [line for line in lines if line.startswith("| 1, with pauses |")]
+    assert [row.split("|")[2].strip() for row in rows] == [
+        "no proxy",
+        "aiohttp",
+        "abproxy",
+    ]
+    assert "| 6.25 ms |" in rows[-1]
+    assert lines.index(rows[0]) == lines.index(last) + 1
+
+
+@pytest.mark.parametrize("write", [short, full])
+def test_what_a_lone_call_pays_is_told(write: Callable[..., str]) -> None:
+    """Beside no proxy, in neighbouring runs, and how much of it is ours."""
+    words = write(found(cold=cold(**OWN)))
+
+    assert "the client waits 10 ms before each call, and the server takes 5 ms" in words
+    assert "abproxy adds 1.00 ms to the median (0.75 ms to 1.25 ms);" in words
+    assert "620.0 µs to do with a call before it is sent on" in words
+    assert "and 420.5 µs after its answer has come, as `strace` sees it." in words
+
+
+def test_the_page_shows_a_lone_call_of_each() -> None:
+    """With the spread."""
+    lines = full(found(cold=cold(**OWN))).splitlines()
+
+    assert "### A lone call after a pause" in lines
+    assert "| abproxy | 6.25 ms | 5.75 ms to 6.75 ms | 13 ms | 250.0 µs |" in lines
+
+
+def test_without_strace_a_lone_call_still_has_its_price() -> None:
+    """Only where it goes is not known."""
+    words = short(found(cold=cold(skipped="no strace here")))
+
+    assert "abproxy adds 1.00 ms" in words
+    assert "where they go was not measured: no strace here." in words
 
 
 def test_system_calls_are_told() -> None:

@@ -123,6 +123,21 @@ def test_an_answer_may_be_larger_than_a_buffer(ground: Ground) -> None:
     assert got == [(200, workload.answer(number)) for number in range(20)]
 
 
+def test_it_takes_its_time_if_it_is_told_to(ground: Ground) -> None:
+    """As a model does; only the questions about itself are answered at once."""
+    takes_ms = 200
+    with ground.upstream(DIMENSIONS, takes_ms) as slow:
+        address = "127.0.0.1", int(slow.url.rpartition(":")[2])
+        with socket.create_connection(address, timeout=10) as opened:
+            began_at = time.monotonic()
+            opened.sendall(post(b'{"inputs":"a"}'))
+            got = answer(opened)
+            took_s = time.monotonic() - began_at
+
+    assert got == (200, rows.embed_answer([b'"a"'], DIMENSIONS))
+    assert took_s >= takes_ms / 1000
+
+
 def test_the_connection_closes_if_the_client_says_so(connection: socket.socket) -> None:
     """After the answer."""
     connection.sendall(post(b'{"inputs":"a"}', more=b"Connection: close\r\n"))
