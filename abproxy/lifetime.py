@@ -85,7 +85,8 @@ class Lifetime(Service):
             return  # a signal came first
         self._log.critical("Cannot start: {reason}", reason=failure.getErrorMessage())
         self.end_with(1)
-        self._end()
+        # One that does not run yet cannot be stopped, and would then run for ever.
+        self.reactor.callWhenRunning(self._end)
 
     def _end(self) -> None:
         with suppress(ReactorNotRunning):

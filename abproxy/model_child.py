@@ -20,7 +20,7 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from abproxy.pipes import Pipes
+from abproxy.pipes import Pipes, never_began
 from abproxy_model.errors import ModelUnavailable
 
 __all__ = ["ModelChild"]
@@ -74,8 +74,8 @@ class ModelChild:
             ModelUnavailable: it ended before.
         """
         self._wanted = True
-        self._spawn()
         self._starting = Deferred()
+        self._spawn()
         has_ended, how = await race([self.is_ready(), self._starting])
         self._starting = None
         if has_ended:
@@ -109,13 +109,17 @@ class ModelChild:
             str(INHERITED_FD),
             "--exit-with-stdin",
         )
-        self._process = self.reactor.spawnProcess(
-            Pipes(_log_line, self._ended),
-            sys.executable,
-            [sys.executable, *self.command, *options],
-            env=os.environ,
-            childFDs={0: "w", 1: "r", 2: "r", INHERITED_FD: self.listening.fileno()},
-        )
+        files = {0: "w", 1: "r", 2: "r", INHERITED_FD: self.listening.fileno()}
+        try:
+            self._process = self.reactor.spawnProcess(
+                Pipes(_log_line, self._ended),
+                sys.executable,
+                [sys.executable, *self.command, *options],
+                env=os.environ,
+                childFDs=files,
+            )
+        except OSError as error:
+            self._ended(never_began(error))
 
     def _ended(self, how: str) -> None:
         self._process = None

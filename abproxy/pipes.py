@@ -7,7 +7,12 @@ from attrs import define, field
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-__all__ = ["Pipes"]
+__all__ = ["Pipes", "never_began"]
+
+
+def never_began(error: OSError) -> str:
+    """Say in words how a child has ended that could not be started."""
+    return f"an error before it began: {error}"
 
 
 @define(eq=False)

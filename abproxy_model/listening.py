@@ -35,7 +35,7 @@ def listen(
     endpoint = port if ":" in port else _tcp(port, ip)
     try:
         opening = serverFromString(reactor, endpoint).listen(factory)
-    except (ValueError, TypeError, LookupError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - each kind has its own mistakes
         raise CannotListen(f"--port: {endpoint!r} is no endpoint: {error}") from None
     return _result(opening, endpoint)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 __all__ = ["ask", "endpoint", "make_certificate", "read_all", "shake_hands"]
 
@@ -15,9 +16,16 @@ LONG_S = 50
 """Longer than anything here takes; a client that waits longer fails its test."""
 
 
-def make_certificate(folder: Path) -> Path:
-    """Write a new key and its certificate into one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def make_certificate(folder: Path, owner: X25519PrivateKey | None = None) -> Path:
+    """
+    Write a key and its certificate into one file.
+
+    Args:
+        folder: where to.
+        owner: the key; by default a new one, which has signed its certificate.
+    """
+    signer = ec.generate_private_key(ec.SECP256R1())
+    key = owner or signer
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "door")])
     now = datetime.now(UTC)
     made = (
@@ -28,7 +36,7 @@ def make_certificate(folder: Path) -> Path:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
+        .sign(signer, hashes.SHA256())
     )
     file = folder / "door.pem"
     file.write_bytes(

@@ -98,10 +98,16 @@ def proxy(folder: Path, upstream: str, ready: str, *options: str) -> Iterator[st
 
 def refusal(folder: Path, *options: str) -> tuple[int, str]:
     """Start the proxy where it cannot start: how it ends, and what it says."""
+    command = [str(TWISTD), "--nodaemon", "--pidfile=", "abproxy", *options]
+    return outcome(folder, command)
+
+
+def outcome(folder: Path, command: list[str], **environment: str) -> tuple[int, str]:
+    """Run a *command* until it ends by itself: how it ends, and what it says."""
     ended = subprocess.run(  # noqa: S603
-        [TWISTD, "--nodaemon", "--pidfile=", "abproxy", *options],
+        command,
         cwd=folder,
-        env={"PATH": "/usr/bin:/bin"},
+        env={"PATH": "/usr/bin:/bin", **environment},
         capture_output=True,
         text=True,
         timeout=30,

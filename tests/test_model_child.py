@@ -46,11 +46,14 @@ class Processes(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.started: list[Process] = []
+        self.error: OSError | None = None
 
     def spawnProcess(  # noqa: N802
         self, watch: Any, _path: str, arguments: list[str], **how: Any
     ) -> Process:
-        """Start one."""
+        """Start one, unless that is an error."""
+        if self.error is not None:
+            raise self.error
         self.started.append(Process(watch, arguments, how["childFDs"]))
         return self.started[-1]
 
@@ -136,6 +139,32 @@ def test_a_child_that_ends_before_it_is_ready_is_not_started_again(home: Home) -
 
     assert home.done == ["the embedded model ended with exit code 1"]
     assert len(home.reactor.started) == 1
+
+
+def test_a_child_that_cannot_begin_is_not_tried_again(home: Home) -> None:
+    """As where Python may not be executed."""
+    home.reactor.error = OSError("no room")
+
+    home.start()
+    home.stop()
+
+    why = "the embedded model ended with an error before it began: no room"
+    assert home.done == [why, "stopped"]
+    assert not home.reactor.getDelayedCalls()
+
+
+def test_a_restart_that_cannot_begin_is_tried_again(home: Home) -> None:
+    """A machine that is full now may have room soon."""
+    home.start()
+    home.ready.callback(None)
+    home.reactor.started[0].end()
+    home.reactor.error = OSError("no room")
+    home.reactor.advance(RESTART_S)
+    home.reactor.error = None
+
+    home.reactor.advance(RESTART_S)
+
+    assert len(home.reactor.started) == 2
 
 
 def test_stopping_waits_for_its_end(home: Home) -> None:

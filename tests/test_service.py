@@ -292,17 +292,20 @@ class Deaf:
         return fail(OSError("no door"))
 
 
-def test_a_door_that_cannot_be_opened_ends_the_proxy() -> None:
+@pytest.mark.parametrize("gate", ["gate", "private_gate"])
+def test_a_door_that_cannot_be_opened_ends_the_proxy(gate: str) -> None:
     """It never runs deaf, and the log says why."""
-    with wired() as here:
+    with wired(operations_port="0") as here:
         service = here.service
-        service.gate = evolve(service.gate, listener=Deaf(service.gate.listener.socket))
+        own: Any = getattr(service, gate)
+        setattr(service, gate, evolve(own, listener=Deaf(own.listener.socket)))
 
         codes: list[int] = []
         service.end_with = codes.append
 
         with capturedLogs() as events:
             service.startService()
+        here.reactor.run()
 
         assert "Cannot start: no door" in _said(events)
         assert here.reactor.hasStopped

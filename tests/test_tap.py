@@ -2,6 +2,7 @@
 
 import json
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,21 @@ def test_a_key_setting_without_a_key_is_one_line(
 
     expected = "expected keys, found none; to ask for none leave it empty"
     assert refusal("--port=0") == f"abproxy: {key} in the environment: {expected}"
+
+
+def test_workers_without_a_temporary_folder_are_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a container whose disk cannot be written."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/no/folder"])
+
+    message = refusal("--workers=2", "--port=0")
+
+    assert message.startswith("abproxy: WORKERS needs a folder for sockets: ")
+    assert (
+        "No usable temporary directory found in ['/no/folder']; set TMPDIR " in message
+    )
 
 
 def test_a_port_in_use_is_one_line(taken: int) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from attrs import define, field
 from doubles import RecordingUpstream
 from treq.testing import RequestTraversalAgent
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.testing import (
     MemoryReactorClock,
     StringTransportWithDisconnection,
@@ -33,7 +34,23 @@ START = 1_700_000_000.0
 
 
 class Reactor(MemoryReactorClock):
-    """Clock and network in memory; signals are heard at once."""
+    """
+    Clock and network in memory; signals are heard at once.
+
+    It runs until it is stopped, and cannot be stopped before.
+    """
+
+    def run(self) -> None:
+        """Begin to run."""
+        self.running = self.hasRun = True
+        for hook, arguments, more in self.whenRunningHooks:
+            hook(*arguments, **more)
+
+    def stop(self) -> None:
+        """Stop."""
+        if not self.running:
+            raise ReactorNotRunning
+        super().stop()
 
     def callFromThread(self, callback: Callable[..., Any], *arguments: Any) -> None:  # noqa: N802
         """Call *callback*: there is but one thread."""

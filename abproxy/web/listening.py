@@ -7,13 +7,15 @@ that arrive before the proxy is ready wait in the kernel's queue.
 """
 
 import socket
+from itertools import chain
 from typing import Any, Protocol
 
 from attrs import define, frozen
+from OpenSSL import SSL, crypto
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, VerifyError
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
@@ -158,9 +160,15 @@ def _open(reactor: Any, endpoint: str) -> OpenPort:
     doorstep = _Doorstep()
     results: list[Any] = []
     try:
-        opening = serverFromString(reactor, endpoint).listen(doorstep)
-    except (ValueError, TypeError, LookupError, OSError) as error:
-        message = f"cannot listen on {endpoint}: not an endpoint: {error}"
+        found: Any = serverFromString(reactor, endpoint)
+        # OpenSSL looks closer at key and certificate when it makes a context of them,
+        # which Twisted leaves to the first connection.
+        tls = getattr(found, "_sslContextFactory", None)
+        if tls is not None:
+            tls.getContext()
+        opening = found.listen(doorstep)
+    except Exception as error:  # each kind of endpoint has its own mistakes
+        message = f"cannot listen on {endpoint}: {_mistake(endpoint, error)}"
         raise SettingsError(message) from error
     opening.addBoth(results.append)
     # All of Twisted's own endpoints open at once, or do not.
@@ -174,6 +182,18 @@ def _open(reactor: Any, endpoint: str) -> OpenPort:
         raise SettingsError(message)
     port.stopReading()
     return OpenPort(port, doorstep)
+
+
+def _mistake(endpoint: str, error: Exception) -> str:
+    """Say what is wrong with an *endpoint* where its own words do not."""
+    if isinstance(error, LookupError) and endpoint.startswith("systemd:"):
+        return "systemd has passed no such socket; is there a socket unit, and started?"
+    if isinstance(error, VerifyError):
+        return "the certificate does not belong to the key"
+    if isinstance(error, (crypto.Error, SSL.Error)):
+        reasons = ", ".join(str(each[-1]) for each in chain(*error.args))
+        return f"key and certificate must be PEM that OpenSSL can use: {reasons}"
+    return f"not an endpoint: {error}"
 
 
 def close_port(reactor: Any, port: Any) -> Deferred[None]:

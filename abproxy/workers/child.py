@@ -19,7 +19,7 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from abproxy.pipes import Pipes
+from abproxy.pipes import Pipes, never_began
 from abproxy.settings import Settings
 from abproxy.workers.orders import (
     END,
@@ -141,20 +141,19 @@ class WorkerChild:
 
     def _spawn(self) -> None:
         self.started_at = self.reactor.seconds()
-        self._process = self.reactor.spawnProcess(
-            Pipes(self._said, self._ended),
-            sys.executable,
-            [sys.executable, *self.command, str(self.folder / self.name)],
-            env=os.environ,
-            childFDs={
-                IN: "w",
-                STDOUT: STDOUT,
-                STDERR: "r",
-                OUT: "r",
-                PUBLIC: self.port,
-            },
-        )
-        self._write(write_settings(self.settings))
+        files = {IN: "w", STDOUT: STDOUT, STDERR: "r", OUT: "r", PUBLIC: self.port}
+        try:
+            self._process = self.reactor.spawnProcess(
+                Pipes(self._said, self._ended),
+                sys.executable,
+                [sys.executable, *self.command, str(self.folder / self.name)],
+                env=os.environ,
+                childFDs=files,
+            )
+        except OSError as error:
+            self._ended(never_began(error))
+        else:
+            self._write(write_settings(self.settings))
 
     def _write(self, line: bytes) -> None:
         # It may have ended just before we hear of it, and its pipe with it.

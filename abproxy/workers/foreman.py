@@ -27,7 +27,7 @@ from abproxy.workers.counts import Counts
 from abproxy.workers.crew import Crew
 from abproxy.workers.door import ForemanDoor
 from abproxy.workers.entrance import Entrance
-from abproxy.workers.private import COUNTS, FOREMAN, listen_in
+from abproxy.workers.private import COUNTS, FOREMAN, listen_in, needs_place
 from abproxy.workers.sharing import share_of
 
 __all__ = ["Foreman"]
@@ -96,11 +96,12 @@ class Foreman(Lifetime):
         self.crew.send(share_of(self.settings, self.upstream_url))
 
     async def _start(self) -> None:
-        self.folder.mkdir(mode=0o700)
-        self._counts = Counts.at(self.folder / COUNTS, self.settings.workers)
+        with needs_place():
+            self.folder.mkdir(mode=0o700)
+            self._counts = Counts.at(self.folder / COUNTS, self.settings.workers)
+            private = listen_in(self.reactor, self.folder, FOREMAN)
         for worker in self.crew:
             self._counts.forget(worker.name)
-        private = listen_in(self.reactor, self.folder, FOREMAN)
         self._ports.append(await private.listen(self.site))
         if self.operations is not None:
             port = await self.operations.listen(self.site)

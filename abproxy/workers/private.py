@@ -5,8 +5,8 @@ The sockets are in a folder that nobody else may enter.  An address is the name
 of a socket: `http://foreman/metrics`.
 """
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from tempfile import gettempdir
@@ -20,6 +20,7 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
 from abproxy.messages import HeaderList, Outgoing
+from abproxy.settings import SettingsError
 from abproxy.upstream.agent import make_pool, make_treq
 from abproxy.upstream.client import TreqUpstream
 from abproxy.web.listening import Listener, make_listener
@@ -33,6 +34,7 @@ __all__ = [
     "listen_in",
     "make_folder_name",
     "make_way",
+    "needs_place",
     "question",
 ]
 
@@ -52,8 +54,26 @@ class _ByName:
 
 
 def make_folder_name() -> Path:
-    """Name a folder that is not there yet: who we are when we start is not settled."""
-    return Path(gettempdir()) / f"abproxy-{token_hex(8)}"
+    """
+    Name a folder that is not there yet: who we are when we start is not settled.
+
+    Raises:
+        SettingsError: there is no place for it.
+    """
+    with needs_place():
+        return Path(gettempdir()) / f"abproxy-{token_hex(8)}"
+
+
+@contextmanager
+def needs_place() -> Iterator[None]:
+    """Say what to do if the folder, or a socket in it, cannot be had."""
+    try:
+        yield
+    except (OSError, SettingsError) as error:
+        why = f"WORKERS needs a folder for sockets: {error}"
+        raise SettingsError(
+            f"{why}; set TMPDIR to one that can be written and has a short path"
+        ) from error
 
 
 def abandon(folder: Path) -> None:

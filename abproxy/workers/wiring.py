@@ -37,19 +37,20 @@ def wire_foreman(
     Put foreman and workers together; none of these is started.
 
     Raises:
-        SettingsError: a port cannot be had, or cannot be shared.
+        SettingsError: a port cannot be had, or cannot be shared, or there is no place
+            for the private sockets.
         ModelUnavailable: the embedded model is not installed.
     """
     if settings.embedded:
         require(settings.embedded_model)
     warn_of_too_little(settings)
+    folder = make_folder_name()
     entrance = make_entrance(reactor, settings.ip, settings.port)
     operations = None
     if settings.operations_port:
         operations = make_listener(reactor, settings.ip, settings.operations_port)
     model = _model(settings, reactor) if settings.embedded else None
     upstream_url = model.url if model else settings.upstream_url
-    folder = make_folder_name()
     share = share_of(settings, upstream_url)
     crew = _crew(share, reactor, folder, entrance)
     door = _door(settings, reactor, entrance)

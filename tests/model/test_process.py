@@ -94,3 +94,18 @@ def test_a_port_in_use_is_one_line_and_a_failure(
         f"abproxy-model: cannot listen on tcp:{port}:interface=127.0.0.1:backlog=512:"
         " Address already in use\n"
     )
+
+
+def test_bad_files_for_tls_are_one_line_and_a_failure(
+    run: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As any other endpoint that cannot be."""
+    file = tmp_path / "text.pem"
+    file.write_text("text")
+
+    process = run(f"--port=ssl:0:privateKey={file}:certKey={file}")
+    _, errors = process.communicate(timeout=30)
+
+    [line] = errors.decode().splitlines()
+    assert line.startswith("abproxy-model: --port: ")
+    assert process.returncode == 1

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from certificates import make_certificate
+from cryptography.hazmat.primitives.asymmetric import x25519
 from rawdoubles import Client, Server, answering, turn
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
@@ -143,3 +145,57 @@ def test_an_endpoint_that_is_none_is_one_clear_line(port: str) -> None:
     """With what was given."""
     with pytest.raises(SettingsError, match=port.split(":", maxsplit=1)[0]):
         make_listener(reactor, "127.0.0.1", port)
+
+
+UNUSABLE = "key and certificate must be PEM that OpenSSL can use: "
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with files for TLS, good ones and others."""
+    folder = tmp_path_factory.mktemp("tls")
+    no_use = x25519.X25519PrivateKey.generate()
+    for which, key_of in (("ours", None), ("theirs", None), ("x", no_use)):
+        both = make_certificate(folder, key_of).read_text()
+        key, begin, certificate = both.partition("-----BEGIN CERTIFICATE-----")
+        (folder / f"{which}.key").write_text(key)
+        (folder / f"{which}.crt").write_text(begin + certificate)
+    (folder / "text").write_text("text")
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("key", "certificate", "mistake"),
+    [
+        ("theirs.key", "ours.crt", "the certificate does not belong to the key"),
+        ("text", "ours.crt", UNUSABLE),
+        ("ours.key", "text", UNUSABLE),
+        ("x.key", "x.crt", UNUSABLE + "unknown certificate type"),
+        ("none", "ours.crt", "not an endpoint: [Errno 2] No such file or directory: "),
+    ],
+)
+def test_bad_files_for_tls_are_one_clear_line(
+    files: Path, key: str, certificate: str, mistake: str
+) -> None:
+    """Without OpenSSL's own way to put it."""
+    port = f"ssl:0:privateKey={files / key}:certKey={files / certificate}"
+
+    with pytest.raises(SettingsError) as caught:
+        make_listener(reactor, "unused", port)
+
+    message = str(caught.value)
+    assert message.startswith(f"cannot listen on {port}: {mistake}")
+    assert "[(" not in message
+
+
+@pytest.mark.parametrize("which", ["index=0", "name=door"])
+def test_a_socket_that_systemd_has_not_passed_is_one_clear_line(which: str) -> None:
+    """As when the service is started without its socket unit."""
+    port = f"systemd:domain=INET:{which}"
+
+    with pytest.raises(SettingsError) as caught:
+        make_listener(reactor, "unused", port)
+
+    why = "systemd has passed no such socket; is there a socket unit, and started?"
+    assert str(caught.value) == f"cannot listen on {port}: {why}"

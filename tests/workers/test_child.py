@@ -69,11 +69,14 @@ class Processes(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.started: list[Process] = []
+        self.error: OSError | None = None
 
     def spawnProcess(  # noqa: N802
         self, pipes: Any, _path: str, arguments: list[str], **how: Any
     ) -> Process:
-        """Start one."""
+        """Start one, unless that is an error."""
+        if self.error is not None:
+            raise self.error
         self.started.append(Process(pipes, arguments, how["childFDs"]))
         return self.started[-1]
 
@@ -175,6 +178,31 @@ def test_a_first_life_that_begins_badly_is_the_last(home: Home) -> None:
 
     assert home.done == ["worker 1 ended with exit code 1: cannot write to /log"]
     assert len(home.reactor.started) == 1
+
+
+def test_a_first_life_that_cannot_begin_is_the_last(home: Home) -> None:
+    """As where Python may not be executed."""
+    home.reactor.error = OSError("no room")
+
+    starting = home.worker.start()
+    starting.addErrback(lambda failed: home.done.append(failed.getErrorMessage()))
+    home.stop()
+
+    why = "worker 1 ended with an error before it began: no room"
+    assert home.done == [why, "stopped"]
+    assert not home.reactor.getDelayedCalls()
+
+
+def test_a_later_life_that_cannot_begin_is_tried_again(home: Home) -> None:
+    """A machine that is full now may have room soon."""
+    home.start_well().ends(KILLED)
+    home.reactor.error = OSError("no room")
+    home.reactor.advance(FIRST_PAUSE_S)
+    home.reactor.error = None
+
+    home.reactor.advance(2 * FIRST_PAUSE_S)
+
+    assert len(home.reactor.started) == 2
 
 
 def test_who_had_lived_for_a_while_is_replaced_at_once(home: Home) -> None:
