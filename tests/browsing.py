@@ -192,7 +192,7 @@ class LivePage:
         taken = self.browser.execute_cdp_cmd("Page.captureScreenshot", {})
         file.write_bytes(b64decode(taken["data"]))
 
-    def told_of(self, *changes: dict[str, dict[str, Any]]) -> list[str]:
+    def look_at(self, *changes: dict[str, dict[str, Any]]) -> list[str]:
         """
         Let the page look at each state once, after all was well for long.
 

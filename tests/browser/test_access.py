@@ -106,7 +106,7 @@ def test_a_screen_reader_is_not_told_of_a_verdict_that_moves(page: LivePage) -> 
     slot = _verdict(limited_by="slot", slot_limited=0.21)
     budget = _verdict(limited_by="budget", budget_limited=0.22, advice=advice)
 
-    assert page.told_of(*[slot, budget] * 15) == []
+    assert page.look_at(*[slot, budget] * 15) == []
 
 
 def test_a_screen_reader_is_told_once_of_a_verdict_that_stays(page: LivePage) -> None:
@@ -116,21 +116,21 @@ def test_a_screen_reader_is_told_once_of_a_verdict_that_stays(page: LivePage) ->
         for look in range(30)
     ]
 
-    assert page.told_of(*looks) == [
+    assert page.look_at(*looks) == [
         "Is batching helping? Yes. What limits it? Slots. What to change? Nothing."
     ]
 
 
 def test_a_screen_reader_is_not_told_each_time_a_server_is_full(page: LivePage) -> None:
     """A busy one has no room now, and some a moment later."""
-    assert page.told_of(*[FULL, {}] * 15) == []
+    assert page.look_at(*[FULL, {}] * 15) == []
 
 
 def test_a_screen_reader_is_told_once_of_a_server_that_stays_full(
     page: LivePage,
 ) -> None:
     """That is worth an interruption."""
-    assert page.told_of(*[FULL] * 30) == [
+    assert page.look_at(*[FULL] * 30) == [
         "The inference server has no room: it answers with 429. Calls wait."
     ]
 
