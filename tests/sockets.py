@@ -44,6 +44,9 @@ __all__ = [
 ]
 
 LOCALHOST = "127.0.0.1"
+PATIENCE_S = 40
+"""Longer than anything takes, however busy the machine is."""
+
 TWISTD = (Path(sys.executable).with_name("twistd"), "--nodaemon", "--pidfile=")
 
 
@@ -58,9 +61,9 @@ def sleep(seconds: float) -> Deferred[None]:
     return deferLater(_reactor(), seconds)
 
 
-async def until(happened: Callable[[], object], seconds: float = 5) -> None:
-    """Wait until something has *happened*; fail if it does not."""
-    ends_at = _reactor().seconds() + seconds
+async def until(happened: Callable[[], object]) -> None:
+    """Wait until something has *happened*; fail if it never does."""
+    ends_at = _reactor().seconds() + PATIENCE_S
     while not happened():
         assert _reactor().seconds() < ends_at, "it did not happen in time"
         await sleep(0.005)
@@ -288,7 +291,7 @@ async def daemon(
     limit = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"] if files else []
     log = folder / "log"
     url = f"--inference-service-url={upstream.url}"
-    ends_at = _reactor().seconds() + 30
+    ends_at = _reactor().seconds() + PATIENCE_S
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: ASYNC220, S603  it starts at once
             [*limit, *TWISTD, "abproxy", "--port=0", url, *options],

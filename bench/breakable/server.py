@@ -100,6 +100,7 @@ class Breakable:
     def change(self, **traits: Any) -> None:
         """Have other traits from now on, as after an upgrade."""
         self.traits = self.work.traits = evolve(self.traits, **traits)
+        self.work.plan()
 
     def die(self, restart_s: float | None = None) -> None:
         """Be gone, with everything in flight, until a supervisor starts it again."""

@@ -25,8 +25,8 @@ class Traits:
     ms_per_input: float = field(default=0.0, validator=ge(0))
     """How much longer it takes for each of its inputs."""
 
-    workers: int = field(default=1, validator=ge(1))
-    """Requests that are computed at the same time."""
+    workers: int = field(default=1, validator=ge(0))
+    """Requests that are computed at the same time; 0: none until this is changed."""
 
     keep_alive_ms: float = field(default=0.0, validator=ge(0))
     """How long a connection may be idle after an answer; 0: as long as it likes."""

@@ -53,7 +53,7 @@ class Work:
         self.inputs += task.inputs
         self.most_inputs = max(self.most_inputs, self.inputs)
         self._queue.append(task)
-        self._plan()
+        self.plan()
 
     def cancel(self, task: Task) -> None:
         """Forget *task*: its client has gone."""
@@ -64,9 +64,10 @@ class Work:
         else:
             self._queue.remove(task)
         self.inputs -= task.inputs
-        self._plan()
+        self.plan()
 
-    def _plan(self) -> None:
+    def plan(self) -> None:
+        """Start on what waits, as far as workers are free."""
         while self._queue and len(self._busy) < self.traits.workers:
             task = self._queue.popleft()
             self._busy.add(task)
@@ -78,4 +79,4 @@ class Work:
         self.inputs -= task.inputs
         self.spent_s += self.traits.seconds_for(task.inputs)
         task.done()
-        self._plan()
+        self.plan()

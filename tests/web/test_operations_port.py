@@ -146,7 +146,7 @@ async def test_the_pages_are_there_while_the_upstream_is_not() -> None:
 @ensureDeferred
 async def test_the_pages_are_there_until_the_last_call_is_answered() -> None:
     """Who watches the proxy sees it drain, and a balancer hears of it."""
-    async with street(Traits(ms=300), operations_port="0") as here:
+    async with street(Traits(workers=0), operations_port="0") as here:
         client, operator = await here.caller(), await here.operator()
         asked = client.embed("a")
         await until(lambda: here.upstream.work.inputs == 1)
@@ -161,6 +161,7 @@ async def test_the_pages_are_there_until_the_last_call_is_answered() -> None:
         assert [each["reason"] for each in ready.json["reasons"]] == ["draining"]
         assert b"\nabproxy_draining 1.0\n" in figures.body
         assert b"\nabproxy_requests_open 2.0\n" in figures.body
+        here.upstream.change(workers=1)
         assert (await asked).is_for(["a"])
         await stopped
 
@@ -168,7 +169,7 @@ async def test_the_pages_are_there_until_the_last_call_is_answered() -> None:
 @ensureDeferred
 async def test_operators_are_let_in_while_the_clients_port_is_closed() -> None:
     """Prometheus opens a connection whenever it likes."""
-    async with street(Traits(ms=300), operations_port="0") as here:
+    async with street(Traits(workers=0), operations_port="0") as here:
         client = await here.caller()
         port, operations_port = here.port, here.operations_port
         asked = client.embed("a")
@@ -180,6 +181,7 @@ async def test_operators_are_let_in_while_the_clients_port_is_closed() -> None:
         assert (await operator.get("/-/healthy")).status == 200
         with pytest.raises(ConnectError, match="refused"):
             await connect(port)
+        here.upstream.change(workers=1)
         assert (await asked).is_for(["a"])
         await stopped
         with pytest.raises(ConnectError, match="refused"):
@@ -252,7 +254,7 @@ async def test_a_second_signal_cuts_off_operators_too(tmp_path: Path) -> None:
 
         with pytest.raises(ConnectionClosed):
             await tried
-        await until(lambda: here.process.poll() is not None, 10)
+        await until(lambda: here.process.poll() is not None)
         assert here.process.returncode == 0
 
 
@@ -260,7 +262,7 @@ async def test_a_second_signal_cuts_off_operators_too(tmp_path: Path) -> None:
 async def test_sigterm_closes_both_ports_and_ends_the_process(tmp_path: Path) -> None:
     """With success."""
     async with (
-        breakable(Traits(ms=300)) as upstream,
+        breakable(Traits(workers=0)) as upstream,
         daemon(tmp_path, upstream, "--operations-port=0") as here,
     ):
         client, operator = (
@@ -275,8 +277,9 @@ async def test_sigterm_closes_both_ports_and_ends_the_process(tmp_path: Path) ->
         ready = await operator.get("/-/ready")
 
         assert ready.status == 503
+        upstream.change(workers=1)
         assert (await asked).is_for(["a"])
-        await until(lambda: here.process.poll() is not None, 10)
+        await until(lambda: here.process.poll() is not None)
         assert here.process.returncode == 0
 
 

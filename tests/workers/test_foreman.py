@@ -39,7 +39,7 @@ async def foreman(
     here = wire_foreman(settings, reactor, lambda: read(settings))
     with capturedLogs() as events:
         here.startService()
-        await until(lambda: any("workers;" in said(event) for event in events), 30)
+        await until(lambda: any("workers;" in said(event) for event in events))
     try:
         yield here
     finally:
