@@ -69,20 +69,25 @@ async def test_when_all_callers_of_a_batch_leave_the_upstream_may_stop() -> None
 @ensureDeferred
 async def test_a_client_that_closes_its_half_is_gone_and_nobody_else() -> None:
     """As to the upstream itself, a closed half is a closed connection."""
-    async with street(max_wait_ms=100, max_batch_calls=4) as here:
-        one, half, two = await here.crowd(3)
-        asked = [one.embed("one"), two.embed("two")]
-
+    async with street(max_wait_ms=60_000, max_batch_calls=3) as here:
+        half, *others = await here.crowd(4)
+        room = here.service.departures.room
         lost = half.embed("half")
+        asked = [others[0].embed("0")]
+        await until(lambda: room.items == 2)
+
         half.transport.loseWriteConnection()
+        await until(lambda: room.items == 1)
+        asked += [others[1].embed("1"), others[2].embed("2")]
         answers = await together(asked)
 
-        assert answers[0].is_for(["one"])
-        assert answers[1].is_for(["two"])
+        assert [answer.is_for([f"{at}"]) for at, answer in enumerate(answers)] == [
+            True
+        ] * 3
         await lost.addErrback(
             lambda failure: failure.trap(ConnectionDone, ConnectionLost)
         )
-        assert sum(here.upstream.seen.batches) == 2
+        assert here.upstream.seen.batches == [3]
         await here.comes_to_rest()
 
 

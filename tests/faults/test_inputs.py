@@ -58,7 +58,7 @@ async def test_calls_with_different_options_never_share() -> None:
         {"inputs": ["c"]},
         {"inputs": ["d"], "normalize": False},
     ]
-    async with street(max_wait_ms=50) as here:
+    async with street(max_wait_ms=60_000, max_batch_calls=2) as here:
         callers = await here.crowd(4)
 
         answers = await together(

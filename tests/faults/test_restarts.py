@@ -130,7 +130,7 @@ async def test_an_upstream_that_stays_away_is_a_502_when_patience_ends(
 @ensureDeferred
 async def test_an_upstream_that_falls_silent_is_a_504_at_the_deadline(at: int) -> None:
     """Before its head or in its body; its connection is closed, the slot is free."""
-    async with street(Traits(dimensions=100), upstream_timeout_s=0.2, slots=1) as here:
+    async with street(Traits(dimensions=100), upstream_timeout_s=1, slots=1) as here:
         [caller] = await here.crowd(1)
         here.upstream.break_("stall", at)
 
