@@ -19,6 +19,7 @@ __all__ = [
     "DeadlinePassed",
     "HeadTooLarge",
     "InternalError",
+    "MethodNotAllowed",
     "NoTurn",
     "Overloaded",
     "ProxyError",
@@ -42,6 +43,9 @@ class ProxyError(Exception):
     status: ClassVar[int] = 500
     error_type: ClassVar[str] = "Backend"
     reason: ClassVar[str] = "bug"
+
+    allow: ClassVar[bytes] = b""
+    """Methods for an `Allow` header, if another one may help."""
 
     def again(self) -> "ProxyError":
         """
@@ -73,6 +77,20 @@ class Unauthorized(ProxyError):
 
     status = 401
     reason = "key"
+
+
+class MethodNotAllowed(ProxyError):
+    """
+    The method is not passed on.
+
+    It is `TRACE`: a server that answers it with what it was sent would show the
+    key that we show it.
+    """
+
+    status = 405
+    error_type = "Validation"
+    reason = "method"
+    allow = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 class HeadTooLarge(ProxyError):

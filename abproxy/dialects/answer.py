@@ -108,6 +108,8 @@ def error_reply(error: ProxyError, dialect: Dialect) -> Reply:
     if isinstance(error, Unauthorized):
         return Reply(status=error.status, reason=b"", headers=CORS, body=b"")
     headers.append((b"Content-Type", b"application/json"))
+    if error.allow:
+        headers.append((b"Allow", error.allow))
     if error.retry_after_s is not None:
         headers.append((b"Retry-After", b"%d" % error.retry_after_s))
     return Reply(

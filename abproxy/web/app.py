@@ -21,7 +21,7 @@ from abproxy.dialects.answer import error_reply, write_answer
 from abproxy.dialects.call import Call, Dialect, Reading, Share
 from abproxy.dialects.routes import ALIASES, ROUTES, dialect_of, may_be_batched
 from abproxy.dialects.tei import EMBED
-from abproxy.errors import DeadlinePassed, InternalError, ProxyError
+from abproxy.errors import DeadlinePassed, InternalError, MethodNotAllowed, ProxyError
 from abproxy.messages import Reply
 from abproxy.web.caller import Caller, Callers
 from abproxy.web.keys import Keys
@@ -163,11 +163,13 @@ class Door:
         await self._relay(request, self.callers.who(request))
 
     async def _relay(self, request: DoorRequest, caller: Caller) -> None:
+        if request.method.upper() == b"TRACE":
+            raise MethodNotAllowed("TRACE is not passed on")
         if request.method not in READS:
             self.rates.check(caller.client)
             self.rates.take(caller.client, 1)
         request.is_relayed = True
-        await self.relay.pass_on(request)
+        await self.relay.pass_on(request, is_known=self.keys.know(request))
 
     @app.handle_errors(Exception)
     def failed(self, request: IRequest, failure: Failure) -> None:

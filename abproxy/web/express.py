@@ -133,7 +133,7 @@ class Express:
             return None
         request = self._request(seat, plain)
         envelope = self.door.open(request, self.door.callers.who(request))
-        if envelope is None or not self.door.keys.fit(request):
+        if envelope is None or not self.door.keys.know(request):
             return None
         return Head(
             plain=plain,

@@ -4,6 +4,11 @@ Who may come in: the door's own keys, checked as TEI checks its one.
 Health, metrics and documentation are public, everything else wants a key.  A
 path that nobody knows wants one too, where TEI says 404: what is behind the
 door is not for a stranger to find out.
+
+Whoever is let in without a key is a stranger to the upstream as well, and has
+nothing to send: a preflight, a probe and a page have no body.  So a body wants a
+key, and the answer is 401 as soon as the head is here: to throw it away would
+mean to read whatever strangers send, and 413 would say that less is welcome.
 """
 
 import hmac
@@ -44,6 +49,12 @@ def _is_of_a_page(path: bytes) -> bool:
     return path.startswith(b"/-/") and path.endswith((b".js", b".css"))
 
 
+def _has_body(request: Asked) -> bool:
+    headers = request.requestHeaders
+    lengths = headers.getRawHeaders(b"Content-Length", [])
+    return headers.hasHeader(b"Transfer-Encoding") or lengths not in ([], [b"0"])
+
+
 @frozen(kw_only=True)
 class Keys:
     """The keys that open the door; none at all leaves it open."""
@@ -52,22 +63,32 @@ class Keys:
 
     def check(self, request: Asked) -> None:
         """
-        Let *request* in or not.
+        Let *request* go on to the upstream or not.
 
         Raises:
             Unauthorized: it needs a key and has not the right one.
         """
-        if not self.fit(request):
+        if self.know(request):
+            return
+        if not _is_public(request) or _has_body(request):
             raise Unauthorized
 
     def fit(self, request: Asked) -> bool:
         """
-        Whether *request* may come in.
+        Whether *request* may see a page of ours.
+
+        A body is no matter there: it is not looked at.
+        """
+        return _is_public(request) or self.know(request)
+
+    def know(self, request: Asked) -> bool:
+        """
+        Whether *request* shows one of the keys, or none is asked for.
 
         Every key is compared, each in constant time, so that the time it
         takes tells nothing of the keys.
         """
-        if not self.accepted or _is_public(request):
+        if not self.accepted:
             return True
         shown = request.requestHeaders.getRawHeaders(b"Authorization", [b""])[0]
         fits = [

@@ -35,6 +35,9 @@ Mark = Callable[[DoorRequest, HeaderList], HeaderList]
 
 Attempt = Callable[[], Awaitable[IResponse]]
 
+STRANGER = Credentials(are_for_us=True)
+"""Of whom we know nothing: neither our key nor what was shown to us goes along."""
+
 
 def unmarked(_request: DoorRequest, headers: HeaderList) -> HeaderList:
     """Add nothing."""
@@ -59,18 +62,24 @@ class Relay:
     connect_patience_s: float
     """How long a request waits for an upstream that cannot be reached."""
 
-    async def pass_on(self, request: DoorRequest) -> None:
+    async def pass_on(self, request: DoorRequest, *, is_known: bool) -> None:
         """
         Send *request* upstream and write the answer to it.
+
+        Args:
+            request: what is passed on.
+            is_known: whether it was let in because of who sent it; otherwise
+                neither credentials nor a body go along.
 
         Raises:
             BadRequest: the request cannot be sent on as HTTP.
             UpstreamTimeout: no answer begins in time.
             UpstreamBroken: no connection, or it broke before an answer.
         """
-        body = _body_of(request)
+        body = _body_of(request) if is_known else None
+        headers = self._headers(request, self.credentials if is_known else STRANGER)
         try:
-            await self._answer(request, await self._send(request, body))
+            await self._answer(request, await self._send(request, headers, body))
         finally:
             if body is not None:
                 body.stopProducing()
@@ -83,9 +92,13 @@ class Relay:
         response.deliverBody(onward)
         await onward.done
 
-    async def _send(self, request: DoorRequest, body: BodyStream | None) -> IResponse:
+    def _headers(self, request: DoorRequest, credentials: Credentials) -> Headers:
         lines = end_to_end(request.requestHeaders.getAllRawHeaders())
-        headers = as_headers(self.mark(request, self.credentials.on(lines)))
+        return as_headers(self.mark(request, credentials.on(lines)))
+
+    async def _send(
+        self, request: DoorRequest, headers: Headers, body: BodyStream | None
+    ) -> IResponse:
         if not request.uri.startswith(b"/"):
             raise BadRequest("the request target must be a path")
         url = self.base_url.encode() + request.uri

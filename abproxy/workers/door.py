@@ -41,7 +41,8 @@ class ForemanDoor:
             write_reply(request, await ours.answer(request, self.keys))
             return
         self.keys.check(request)
-        await self.relay.pass_on(request)
+        # With what was shown here: a worker looks at it again.
+        await self.relay.pass_on(request, is_known=True)
 
     @app.handle_errors(Exception)
     def failed(self, request: IRequest, failure: Failure) -> None:

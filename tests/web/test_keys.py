@@ -1,8 +1,10 @@
 """Who may come in."""
 
 import pytest
+from pytest_twisted import ensureDeferred
+from rawdoubles import answering, street
 from replay import exchanges
-from webdoubles import OpenUpstream, in_memory_proxy
+from webdoubles import OpenUpstream, Upstream, in_memory_proxy
 
 from abproxy.web.keys import Keys
 
@@ -29,6 +31,11 @@ PUBLIC = [
     ("GET", "/api-doc/openapi.json"),
     ("OPTIONS", "/embed"),
 ]
+
+
+def with_key(shown: str | None) -> list[tuple[str, str]]:
+    """Write the line that shows something, if anything is shown."""
+    return [("Authorization", shown)] if shown else []
 
 
 @pytest.mark.parametrize(("method", "path"), PROTECTED)
@@ -79,6 +86,116 @@ def test_public_paths_are_public(method: str, path: str) -> None:
     answer = proxy.ask(method, path)
 
     assert answer.status == 200
+
+
+@pytest.mark.parametrize("shown", [None, "Bearer nope", "Basic b25lOg=="])
+@pytest.mark.parametrize(("method", "path"), PUBLIC)
+def test_a_stranger_does_not_come_with_our_key(
+    method: str, path: str, shown: str | None
+) -> None:
+    """What is let in without a key is passed on without one, whatever it shows."""
+    upstream = OpenUpstream()
+    proxy = in_memory_proxy(upstream, api_keys=("one",), key="ours")
+
+    answer = proxy.ask(method, path, b"", *with_key(shown))
+
+    assert answer.status == 200
+    assert upstream.shown == [None]
+
+
+@pytest.mark.parametrize(("method", "path"), PUBLIC)
+def test_who_shows_a_key_is_no_stranger_on_a_public_path(
+    method: str, path: str
+) -> None:
+    """The upstream may want to know that we vouch for who asks."""
+    upstream = OpenUpstream()
+    proxy = in_memory_proxy(upstream, api_keys=("one",), key="ours")
+
+    proxy.ask(method, path, b"", *with_key("Bearer one"))
+
+    assert upstream.shown == ["Bearer ours"]
+
+
+@pytest.mark.parametrize(("method", "path"), PUBLIC)
+def test_where_no_key_is_asked_for_nobody_is_a_stranger(method: str, path: str) -> None:
+    """Whoever reaches an open door is trusted."""
+    upstream = OpenUpstream()
+    proxy = in_memory_proxy(upstream, key="ours")
+
+    proxy.ask(method, path)
+
+    assert upstream.shown == ["Bearer ours"]
+
+
+@pytest.mark.parametrize(
+    "announced",
+    ["Content-Length: 3000000", "Transfer-Encoding: chunked", "Content-Length: 00"],
+)
+@pytest.mark.parametrize(("method", "path"), PUBLIC)
+def test_a_body_wants_a_key_on_a_public_path_too(
+    method: str, path: str, announced: str
+) -> None:
+    """The answer is there before the body, which nobody asks for or sends on."""
+    upstream = OpenUpstream()
+    proxy = in_memory_proxy(upstream, api_keys=("one",))
+    client = proxy.connect()
+    lines = ["Host: door", "Expect: 100-continue", announced]
+
+    client.send("\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode())
+    proxy.flush()
+
+    [answer] = client.answers(method)
+    assert answer.status == 401
+    assert upstream.shown == []
+    client.leave()
+
+
+def test_an_empty_body_is_none() -> None:
+    """Some clients say so with every request."""
+    proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",))
+
+    answer = proxy.ask("OPTIONS", "/embed", b"", ("Content-Length", "0"))
+
+    assert answer.status == 200
+
+
+def test_who_shows_a_key_may_send_a_body_anywhere() -> None:
+    """What it is good for is for the upstream to say."""
+    upstream = Upstream()
+    proxy = in_memory_proxy(upstream, api_keys=("one",))
+    client = proxy.connect()
+
+    client.ask("OPTIONS", "/embed", b"body", *with_key("Bearer one"))
+    proxy.flush()
+
+    assert upstream.bodies == [b"body"]
+    client.leave()
+
+
+def test_a_page_of_ours_does_not_look_at_a_body() -> None:
+    """A probe that sends one is answered as ever."""
+    proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",), shows=True)
+
+    assert proxy.ask("GET", "/-/healthy", b"body").status == 200
+
+
+@ensureDeferred
+async def test_a_preflight_has_nothing_about_us_in_it() -> None:
+    """To the byte, on its way to the upstream."""
+    here = await street(api_keys=("one",), upstream_key="ours")
+    here.server.asked = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    client = await here.client()
+
+    client.send(
+        b"OPTIONS /embed HTTP/1.1\r\nHost: door\r\nOrigin: http://page\r\n"
+        b"Authorization: Bearer nope\r\nContent-Length: 0\r\n\r\n"
+    )
+    await client.until(b"ok")
+
+    head, *lines = here.server.peers[0].received.split(b"\r\n")
+    assert head == b"OPTIONS /embed HTTP/1.1"
+    assert {line.split(b":")[0] for line in lines} == {b"Host", b"Origin", b""}
+    await here.close()
 
 
 def test_callers_with_different_keys_share_a_batch() -> None:

@@ -146,6 +146,34 @@ def test_any_method_is_passed_on(method: str) -> None:
     client.leave()
 
 
+@pytest.mark.parametrize("method", ["TRACE", "trace"])
+@pytest.mark.parametrize("path", ["/", "/docs", "/embed"])
+def test_a_trace_is_not_passed_on(method: str, path: str) -> None:
+    """A server that answers it would show which key we show."""
+    upstream = Upstream()
+
+    answer = in_memory_proxy(upstream, key="ours").ask(method, path)
+
+    assert upstream.requests == []
+    assert answer.status == 405
+    assert answer.header("Allow") == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+    assert answer.json["error_type"] == "Validation"
+
+
+def test_a_trace_of_an_openai_route_is_refused_in_its_words() -> None:
+    """As every error of ours."""
+    answer = in_memory_proxy(Upstream()).ask("TRACE", "/v1/embeddings")
+
+    assert answer.json["code"] == 405
+
+
+def test_a_stranger_may_not_even_trace() -> None:
+    """What would be refused is not for a stranger to find out."""
+    answer = in_memory_proxy(Upstream(), api_keys=("one",)).ask("TRACE", "/embed")
+
+    assert answer.status == 401
+
+
 def test_an_upstream_that_falls_silent_is_given_up() -> None:
     """An answer that stops in the middle must not look complete."""
     upstream = Upstream()
