@@ -15,7 +15,8 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
-from abproxy.model_child import KILL_S, RESTART_S, ModelChild
+from abproxy.model_child import RESTART_S, ModelChild
+from abproxy.process import KILL_S
 
 
 class Process:

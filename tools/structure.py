@@ -49,7 +49,7 @@ ORDER: Sequence[frozenset[str]] = (
     frozenset({"dialects"}),
     frozenset({"events"}),
     frozenset({"http", "messages", "headers", "foreign"}),
-    frozenset({"errors", "tuning", "writing", "polling", "process", "pipes"})
+    frozenset({"errors", "tuning", "writing", "polling", "process"})
     | {"model_child", "__init__"},
 )
 """

@@ -64,7 +64,7 @@ class Crew:
         Raises:
             WorkerFailed: one of them did not start.
         """
-        starting = [worker.start() for worker in self.workers]
+        starting = [Deferred.fromCoroutine(each.start()) for each in self.workers]
         try:
             await DeferredList(starting, fireOnOneErrback=True, consumeErrors=True)
         except FirstError as error:
@@ -82,4 +82,6 @@ class Crew:
 
     def stop(self, patience_s: float) -> Deferred[Any]:
         """Fire when all have ended."""
-        return DeferredList([worker.stop(patience_s) for worker in self.workers])
+        return DeferredList(
+            [Deferred.fromCoroutine(each.stop(patience_s)) for each in self.workers]
+        )

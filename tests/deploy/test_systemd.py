@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from deployed import BIN, DEPLOY, ROOT, run
 
-from abproxy.model_child import KILL_S
+from abproxy.process import KILL_S
 from abproxy.service import LAST_S
 from abproxy.settings import Settings
 from abproxy.watching import LAST_SPANS_S

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from abproxy.model_child import KILL_S
+from abproxy.process import KILL_S
 from abproxy.settings import Settings, read_env_file, settings_from
 from abproxy_model.files import MINILM, STATIC
 

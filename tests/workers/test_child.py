@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from attrs import define, field
+from twisted.internet.defer import Deferred
 from twisted.internet.error import (
     ProcessDone,
     ProcessExitedAlready,
@@ -15,15 +16,9 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
+from abproxy.process import FIRST_DELAY_S, KILL_S, LONG_S
 from abproxy.settings import Settings
-from abproxy.workers.child import (
-    FIRST_PAUSE_S,
-    KILL_S,
-    LONG_S,
-    LONGEST_PAUSE_S,
-    Pauses,
-    WorkerChild,
-)
+from abproxy.workers.child import WorkerChild
 from abproxy.workers.orders import END, IN, OUT, PUBLIC, READY, STDERR
 
 SESAME = Settings(api_keys=("sesame",))
@@ -116,7 +111,7 @@ class Home:
 
     def start(self) -> Process:
         """Start it."""
-        starting = self.worker.start()
+        starting = Deferred.fromCoroutine(self.worker.start())
         starting.addCallback(lambda _: self.done.append("started"))
         starting.addErrback(lambda failed: self.done.append(failed.getErrorMessage()))
         return self.reactor.started[-1]
@@ -130,7 +125,7 @@ class Home:
     def stop(self) -> None:
         """Wait for its end."""
         self.worker.end()
-        stopping = self.worker.stop(5.0)
+        stopping = Deferred.fromCoroutine(self.worker.stop(5.0))
         stopping.addCallback(lambda _: self.done.append("stopped"))
 
 
@@ -184,7 +179,7 @@ def test_a_first_life_that_cannot_begin_is_the_last(home: Home) -> None:
     """As where Python may not be executed."""
     home.reactor.error = OSError("no room")
 
-    starting = home.worker.start()
+    starting = Deferred.fromCoroutine(home.worker.start())
     starting.addErrback(lambda failed: home.done.append(failed.getErrorMessage()))
     home.stop()
 
@@ -197,10 +192,10 @@ def test_a_later_life_that_cannot_begin_is_tried_again(home: Home) -> None:
     """A machine that is full now may have room soon."""
     home.start_well().ends(KILLED)
     home.reactor.error = OSError("no room")
-    home.reactor.advance(FIRST_PAUSE_S)
+    home.reactor.advance(FIRST_DELAY_S)
     home.reactor.error = None
 
-    home.reactor.advance(2 * FIRST_PAUSE_S)
+    home.reactor.advance(2 * FIRST_DELAY_S)
 
     assert len(home.reactor.started) == 2
 
@@ -226,7 +221,7 @@ def test_who_dies_young_is_replaced_after_a_pause(home: Home) -> None:
     """It will probably die again."""
     home.start_well().ends(KILLED)
 
-    home.reactor.advance(FIRST_PAUSE_S - 0.1)
+    home.reactor.advance(FIRST_DELAY_S - 0.1)
     early = len(home.reactor.started)
     home.reactor.advance(0.1)
 
@@ -236,30 +231,12 @@ def test_who_dies_young_is_replaced_after_a_pause(home: Home) -> None:
 def test_a_later_life_that_begins_badly_is_not_the_last(home: Home) -> None:
     """The others still work; somebody may mend what is wrong."""
     home.start_well().ends(KILLED)
-    home.reactor.advance(FIRST_PAUSE_S)
+    home.reactor.advance(FIRST_DELAY_S)
 
     home.reactor.started[1].ends(ProcessTerminated(exitCode=1))
-    home.reactor.advance(2 * FIRST_PAUSE_S)
+    home.reactor.advance(2 * FIRST_DELAY_S)
 
     assert len(home.reactor.started) == 3
-
-
-def test_pauses_grow_as_long_as_lives_are_short() -> None:
-    """A machine is not kept busy with births."""
-    pauses = Pauses()
-
-    assert [pauses.after(0.5) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
-    assert pauses.after(1.0) == LONGEST_PAUSE_S
-
-
-def test_a_long_life_makes_pauses_short_again() -> None:
-    """What was wrong is over."""
-    pauses = Pauses()
-    pauses.after(0.5)
-    pauses.after(0.5)
-
-    assert pauses.after(LONG_S) == 0
-    assert pauses.after(0.5) == FIRST_PAUSE_S
 
 
 def test_new_settings_are_for_this_life_and_the_next(home: Home) -> None:
@@ -267,7 +244,7 @@ def test_new_settings_are_for_this_life_and_the_next(home: Home) -> None:
     first = home.start_well()
     home.worker.send(Settings(api_keys=("open",)))
     first.ends(KILLED)
-    home.reactor.advance(FIRST_PAUSE_S)
+    home.reactor.advance(FIRST_DELAY_S)
 
     heard = [first.heard[1], *home.reactor.started[1].heard]
     keys = [msgspec.json.decode(line)["api_keys"] for line in heard]
