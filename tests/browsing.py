@@ -28,7 +28,7 @@ QUIET = (
 )
 """Nothing is shown, and nobody but the page's own server is asked."""
 
-PATIENCE_S = 20
+PATIENCE_S = 40
 
 PLAIN: dict[str, dict[str, Any]] = {
     "upstream": {"state": "up"},
