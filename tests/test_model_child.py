@@ -99,7 +99,7 @@ def home(listening: socket.socket) -> Home:
 
 
 def test_it_has_started_when_it_answers(home: Home) -> None:
-    """The door is opened when the model is there, not before."""
+    """Clients are accepted when the model answers, not before."""
     home.start()
     before = list(home.done)
     home.ready.callback(None)
@@ -185,7 +185,7 @@ def test_stopping_waits_for_its_end(home: Home) -> None:
 
 
 def test_a_child_that_does_not_end_is_killed(home: Home) -> None:
-    """Nobody waits for ever for a model that hangs."""
+    """A model that hangs does not keep the proxy from ending."""
     home.start()
     [process] = home.reactor.started
 
@@ -209,7 +209,7 @@ def test_a_child_that_has_just_ended_by_itself_is_no_trouble(home: Home) -> None
     assert home.done == ["stopped"]
 
 
-def test_stopping_between_two_lives_starts_no_third(home: Home) -> None:
+def test_stopping_between_two_runs_starts_no_other(home: Home) -> None:
     """A restart that was planned is called off."""
     home.start()
     home.ready.callback(None)

@@ -1,4 +1,4 @@
-"""What serde says of a body that is not what it should be."""
+"""A wrong body is refused in serde's words."""
 
 import pytest
 

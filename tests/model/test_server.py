@@ -1,4 +1,4 @@
-"""What every answer carries and every caller must show."""
+"""What every answer carries, and who needs the API key."""
 
 from collections.abc import Callable
 from typing import Any

@@ -76,7 +76,7 @@ def test_sigterm_stops_the_reactor_once() -> None:
 
 @pytest.mark.usefixtures("signals")
 def test_a_child_ends_with_its_standard_input(stdin: int) -> None:
-    """What comes in is ignored; its end is the end."""
+    """What arrives there is ignored, until it is closed."""
     reactor = RecordingReactor()
     Shutdown(reactor=reactor, with_stdin=True).startService()
     (reader,) = reactor.readers

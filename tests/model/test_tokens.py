@@ -27,7 +27,7 @@ def test_truncation_on_the_left_keeps_the_end(minilm: Model) -> None:
     assert ids[-2:] == minilm.tokens.encode("last", Options())[-2:]
 
 
-def test_a_prompt_that_nobody_configured_is_refused(minilm: Model) -> None:
+def test_a_prompt_that_is_not_configured_is_refused(minilm: Model) -> None:
     """TEI's words for a model without prompts."""
     with pytest.raises(ValidationError, match="`query` but no prompts were found"):
         minilm.tokens.encode("a", Options(prompt_name="query"))
