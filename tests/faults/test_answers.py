@@ -19,7 +19,7 @@ BROKEN = ["too-few", "too-many", "truncate", "error-body", "garbage"]
 @ensureDeferred
 async def test_a_broken_answer_is_a_502_for_its_batch_only(fault: str) -> None:
     """Nothing is guessed, and the next batch is answered as if nothing had been."""
-    async with street(max_wait_ms=1000, max_batch_calls=2) as here:
+    async with street(max_wait_ms=60_000, max_batch_calls=2) as here:
         one, two = await here.crowd(2)
         here.upstream.break_(fault)
 

@@ -23,7 +23,7 @@ async def test_a_bug_in_a_dialect_is_a_500_and_the_proxy_goes_on(
     verb: str, monkeypatch: pytest.MonkeyPatch, nothing_leaked: list[object]
 ) -> None:
     """The callers are told in JSON, the log has the traceback, the slot returns."""
-    async with street(max_wait_ms=1000, max_batch_calls=2) as here:
+    async with street(max_wait_ms=60_000, max_batch_calls=2) as here:
         one, two = await here.crowd(2)
 
         with monkeypatch.context() as bug:

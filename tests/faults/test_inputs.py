@@ -19,7 +19,7 @@ async def test_a_bad_input_fails_its_own_call_wherever_it_is(bad: int, at: int) 
     """Its sender hears what the upstream says to it alone; the others get rows."""
     calls = [list(texts) for texts in CALLS]
     calls[bad][at] = "BAD"
-    async with street(max_wait_ms=1000, max_batch_calls=4) as here:
+    async with street(max_wait_ms=60_000, max_batch_calls=4) as here:
         callers = await here.crowd(4)
 
         answers = await together(
@@ -39,7 +39,7 @@ async def test_a_bad_input_fails_its_own_call_wherever_it_is(bad: int, at: int) 
 @ensureDeferred
 async def test_all_bad_inputs_are_each_told_so() -> None:
     """At most two requests are made for each of them."""
-    async with street(max_wait_ms=1000, max_batch_calls=16) as here:
+    async with street(max_wait_ms=60_000, max_batch_calls=16) as here:
         callers = await here.crowd(16)
 
         answers = await together(caller.embed("BAD") for caller in callers)

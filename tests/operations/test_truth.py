@@ -47,7 +47,7 @@ async def _four_alone(here: Street) -> list[int]:
 @asynccontextmanager
 async def _a_day() -> AsyncIterator[Street]:
     async with street(
-        max_wait_ms=10_000, max_batch_calls=4, max_body_bytes=2000
+        max_wait_ms=60_000, max_batch_calls=4, max_body_bytes=2000
     ) as here:
         assert await _four_at_once(here, GOOD) == [200] * 4
         assert await _four_at_once(here, ONE_BAD) == [200, 200, 422, 200]

@@ -83,7 +83,9 @@ async def test_health_is_at_both_ports() -> None:
 @ensureDeferred
 async def test_a_call_can_be_tried_at_the_operators_port() -> None:
     """As the page's box for it does; it may share a batch with the clients'."""
-    async with street(operations_port="0", max_wait_ms=1000, max_batch_calls=2) as here:
+    async with street(
+        operations_port="0", max_wait_ms=60_000, max_batch_calls=2
+    ) as here:
         client, operator = await here.caller(), await here.operator()
 
         asked, tried = client.embed("a"), operator.embed("b")
