@@ -4,25 +4,25 @@ What the operator chose, in the shapes that the rooms take.
 The same for the first day and for every change of settings after it.
 """
 
-from abproxy.batching.refusal import Patience
+from abproxy.batching.refusal import RetryTimeouts
 from abproxy.batching.slots import LEAST, Slots, make_slots
-from abproxy.headers import Credentials
+from abproxy.http.headers import Credentials
 from abproxy.limits import part_of
 from abproxy.settings import Settings
-from abproxy.web.caller import Callers
-from abproxy.web.keys import Keys
+from abproxy.web.caller import Clients
+from abproxy.web.keys import ApiKeys
 
 __all__ = ["callers_for", "credentials_for", "keys_for", "patience_for", "slots_for"]
 
 
-def keys_for(settings: Settings) -> Keys:
+def keys_for(settings: Settings) -> ApiKeys:
     """Say who may come in: a bulk key is a key."""
-    return Keys(accepted=settings.api_keys + settings.bulk_api_keys)
+    return ApiKeys(accepted=settings.api_keys + settings.bulk_api_keys)
 
 
-def callers_for(settings: Settings) -> Callers:
+def callers_for(settings: Settings) -> Clients:
     """Say who is in no hurry."""
-    return Callers(bulk_keys=frozenset(settings.bulk_api_keys))
+    return Clients(bulk_keys=frozenset(settings.bulk_api_keys))
 
 
 def credentials_for(settings: Settings) -> Credentials:
@@ -31,9 +31,9 @@ def credentials_for(settings: Settings) -> Credentials:
     return Credentials(key=settings.upstream_key, are_for_us=has_keys)
 
 
-def patience_for(settings: Settings) -> Patience:
+def patience_for(settings: Settings) -> RetryTimeouts:
     """Say how long calls wait for an upstream that takes no work."""
-    return Patience(
+    return RetryTimeouts(
         connect_s=settings.connect_patience_s,
         overload_s=settings.overload_patience_s,
     )

@@ -13,25 +13,25 @@ import msgspec
 
 __all__ = [
     "BadRequest",
+    "BodyTooLarge",
     "CannotConnect",
-    "ClientShareTaken",
+    "ClientQueueFull",
     "ConnectionBroken",
     "DeadlinePassed",
-    "HeadTooLarge",
+    "HeadersTooLarge",
     "InternalError",
     "MethodNotAllowed",
-    "NoTurn",
     "Overloaded",
     "ProxyError",
+    "QueueFull",
+    "QueueTimeout",
     "RateExceeded",
-    "TooLarge",
+    "RequestTimeout",
     "TooManyConnections",
-    "TooSlow",
     "Unauthorized",
     "UpstreamBroken",
     "UpstreamFull",
     "UpstreamTimeout",
-    "WaitingRoomFull",
     "openai_error_body",
     "tei_error_body",
 ]
@@ -93,7 +93,7 @@ class MethodNotAllowed(ProxyError):
     allow = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
-class HeadTooLarge(ProxyError):
+class HeadersTooLarge(ProxyError):
     """The head of a request is over our limit."""
 
     status = 431
@@ -101,7 +101,7 @@ class HeadTooLarge(ProxyError):
     reason = "head_size"
 
 
-class TooSlow(ProxyError):
+class RequestTimeout(ProxyError):
     """A request did not arrive in time."""
 
     status = 408
@@ -109,7 +109,7 @@ class TooSlow(ProxyError):
     reason = "slow_request"
 
 
-class TooLarge(ProxyError):
+class BodyTooLarge(ProxyError):
     """A request body is over our limit."""
 
     status = 413
@@ -141,13 +141,13 @@ class Overloaded(ProxyError):
         return int(self.args[1])
 
 
-class WaitingRoomFull(Overloaded):
+class QueueFull(Overloaded):
     """As much waits as may wait."""
 
     reason = "waiting_room"
 
 
-class ClientShareTaken(Overloaded):
+class ClientQueueFull(Overloaded):
     """As much of one client waits as may wait."""
 
     reason = "client_share"
@@ -203,7 +203,7 @@ class UpstreamTimeout(ProxyError):
     reason = "upstream_timeout"
 
 
-class NoTurn(UpstreamTimeout):
+class QueueTimeout(UpstreamTimeout):
     """A call has waited too long for its turn."""
 
     reason = "no_turn"

@@ -7,7 +7,7 @@ from twisted.logger import Logger
 
 from abproxy.batching.part import Caps
 from abproxy.settings import Settings
-from abproxy.upstream.info import Facts
+from abproxy.upstream.info import ServerInfo
 
 __all__ = ["Limits", "limits_for", "part_of"]
 
@@ -28,7 +28,7 @@ class Limits:
     budget: int
 
 
-def limits_for(settings: Settings, facts: Facts) -> Limits:
+def limits_for(settings: Settings, facts: ServerInfo) -> Limits:
     """
     Settle the limits, and warn of those that the upstream will not keep.
 

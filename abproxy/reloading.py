@@ -13,7 +13,7 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from abproxy.batching.budget import Limit
-from abproxy.batching.departures import Departures
+from abproxy.batching.collector import BatchCollector
 from abproxy.chosen import (
     callers_for,
     credentials_for,
@@ -23,9 +23,9 @@ from abproxy.chosen import (
 )
 from abproxy.limits import limits_for
 from abproxy.settings import Settings, SettingsError
-from abproxy.upstream.info import Facts
-from abproxy.web.app import Door
-from abproxy.web.receiving import Receiving
+from abproxy.upstream.info import ServerInfo
+from abproxy.web.app import ProxyApp
+from abproxy.web.receiving import CallReader
 
 __all__ = ["CHANGEABLE", "Reloading", "read_again"]
 
@@ -78,9 +78,9 @@ class Reloading:
     read: Callable[[], Settings] = field(repr=False)
     """Read all settings anew; raises SettingsError."""
 
-    door: Door
-    departures: Departures
-    facts: Callable[[], Facts] = field(repr=False)
+    door: ProxyApp
+    collector: BatchCollector
+    facts: Callable[[], ServerInfo] = field(repr=False)
     make_limit: Callable[[Settings], Limit] = field(repr=False)
     _log: ClassVar[Logger] = Logger()
 
@@ -103,11 +103,11 @@ class Reloading:
         self._say("Settings need a restart: {names}", changed.keys() - CHANGEABLE)
         self._change({name: changed[name] for name in CHANGEABLE & changed.keys()})
 
-    def learn(self, facts: Facts) -> None:
+    def learn(self, facts: ServerInfo) -> None:
         """Settle the limits anew: the upstream says something else of itself."""
         limits = limits_for(self.settings, facts)
         self.door.renew()  # the model's task may be another
-        self.departures.learn(limits.caps, limits.budget)
+        self.collector.learn(limits.caps, limits.budget)
 
     def _say(self, message: str, names: set[str] | frozenset[str]) -> None:
         if names:
@@ -117,26 +117,26 @@ class Reloading:
         was_fixed = self.settings.budget is not None
         self.settings = attrs.evolve(self.settings, **changed)  # type: ignore[arg-type]
         if was_fixed != (self.settings.budget is not None):
-            self.departures.budget.limit = self.make_limit(self.settings)
+            self.collector.budget.limit = self.make_limit(self.settings)
         if "slots" in changed:
-            self.departures.budget.slots = slots_for(self.settings)
+            self.collector.budget.slots = slots_for(self.settings)
         self._go_by(self.settings)
         self.learn(self.facts())
 
     def _go_by(self, settings: Settings) -> None:
-        door, departures = self.door, self.departures
+        door, collector = self.door, self.collector
         credentials = credentials_for(settings)
         door.keys = keys_for(settings)
-        door.receiving = Receiving(credentials=credentials)
+        door.receiving = CallReader(credentials=credentials)
         door.relay.credentials = credentials
         door.relay.connect_patience_s = settings.connect_patience_s
         door.callers = callers_for(settings)
         door.rates.inputs_per_s = settings.rate_limit
-        departures.max_wait_s = settings.max_wait_ms / 1000
-        departures.splits = settings.oversize == "split"
-        departures.packs = settings.packing
-        departures.call_timeout_s = settings.call_timeout_s
-        departures.patience = patience_for(settings)
-        departures.room.max_items = settings.max_waiting_inputs
-        departures.room.max_size = settings.max_waiting_bytes
-        departures.room.max_items_of_one = settings.max_waiting_inputs_of_one
+        collector.max_wait_s = settings.max_wait_ms / 1000
+        collector.splits = settings.oversize == "split"
+        collector.packs = settings.packing
+        collector.call_timeout_s = settings.call_timeout_s
+        collector.patience = patience_for(settings)
+        collector.room.max_items = settings.max_waiting_inputs
+        collector.room.max_size = settings.max_waiting_bytes
+        collector.room.max_items_of_one = settings.max_waiting_inputs_of_one

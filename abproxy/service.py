@@ -19,16 +19,16 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from abproxy.batching.departures import Departures
+from abproxy.batching.collector import BatchCollector
 from abproxy.lifetime import Lifetime
-from abproxy.telemetry.harmless import harmless
-from abproxy.telemetry.verdict import Verdict
+from abproxy.telemetry.never_raises import never_raises
+from abproxy.telemetry.verdict import Diagnosis
 from abproxy.upstream.discovery import Discovery
-from abproxy.watching import Watch
+from abproxy.watching import Telemetry
 from abproxy.web.listening import Listener, close_port
-from abproxy.web.site import DoorSite
+from abproxy.web.site import ProxySite
 
-__all__ = ["LAST_S", "Gate", "ProxyService", "shown", "where"]
+__all__ = ["LAST_S", "Listening", "ProxyService", "shown", "where"]
 
 REPORT_EVERY_S = 3600.0
 """How often the log says whether batching helps, in seconds."""
@@ -69,31 +69,31 @@ def shown(address: Any, scheme: str = "http") -> str:
 
 
 @frozen(kw_only=True, eq=False)
-class Gate:
+class Listening:
     """A way in."""
 
     listener: Listener
-    site: DoorSite
+    site: ProxySite
 
 
 @define(kw_only=True, eq=False)
 class ProxyService(Lifetime):
     """The proxy between SIGTERM and the day it was started."""
 
-    gate: Gate
+    gate: Listening
     """Where clients come in."""
 
-    private_gate: Gate | None
+    private_gate: Listening | None
     """Where only operators do, if that is apart."""
 
-    departures: Departures
+    collector: BatchCollector
     discovery: Discovery
     close_idle: Callable[[], Deferred[Any]]
     """Close the connections to the upstream that nobody uses."""
 
     reload: Callable[[], None]
-    watch: Watch
-    verdict: Callable[[], Verdict]
+    watch: Telemetry
+    verdict: Callable[[], Diagnosis]
     """Say whether batching helps."""
 
     drain_timeout_s: float
@@ -111,7 +111,7 @@ class ProxyService(Lifetime):
         self._reporting = LoopingCall(self._report)
 
     @property
-    def site(self) -> DoorSite:
+    def site(self) -> ProxySite:
         """The door of the clients."""
         return self.gate.site
 
@@ -139,7 +139,7 @@ class ProxyService(Lifetime):
         self.reload()
         self.watch.reopen()
 
-    @harmless
+    @never_raises
     def _report(self) -> None:
         """Say in the log whether batching helps, if anybody has called."""
         verdict = self.verdict()
@@ -170,7 +170,7 @@ class ProxyService(Lifetime):
             await close_port(self.reactor, self._port)
         await self._drain()
         self.discovery.stop()
-        self.departures.stop()
+        self.collector.stop()
         await self.close_idle()
         if self.model is not None:
             await self.model.stop()
@@ -179,7 +179,7 @@ class ProxyService(Lifetime):
 
     async def _drain(self) -> None:
         self._log.info("Draining {n} calls", n=len(self.site.requests))
-        self.departures.hurry()
+        self.collector.hurry()
         ends_at = self.reactor.seconds() + self.drain_timeout_s
         await self._answer_all(self.site, self.drain_timeout_s, idle_s=IDLE_STAY_S)
         if self.private_gate is not None and self._private_port is not None:
@@ -188,7 +188,7 @@ class ProxyService(Lifetime):
             await self._answer_all(self.private_gate.site, left_s, idle_s=0)
 
     async def _answer_all(
-        self, site: DoorSite, timeout_s: float, *, idle_s: float
+        self, site: ProxySite, timeout_s: float, *, idle_s: float
     ) -> None:
         drained = site.drain(min(idle_s, timeout_s))
         try:

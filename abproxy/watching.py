@@ -17,46 +17,46 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from abproxy.batching.departures import Departures
-from abproxy.headers import Credentials
-from abproxy.messages import Outgoing, Send
+from abproxy.batching.collector import BatchCollector
+from abproxy.http.headers import Credentials
+from abproxy.http.messages import Send, UpstreamRequest
 from abproxy.settings import Settings, SettingsError
 from abproxy.telemetry.access import AccessLog
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.logs import forward_standard_logging
 from abproxy.telemetry.metered import Metered
+from abproxy.telemetry.recorder import Recorder
 from abproxy.telemetry.status import Status
-from abproxy.telemetry.watcher import Watcher
-from abproxy.upstream.condition import Condition
+from abproxy.upstream.condition import Health
 from abproxy.upstream.discovery import Discovery
-from abproxy.upstream.probe import Probe
+from abproxy.upstream.probe import HealthCheck
 from abproxy.web.admin import HealthPages, Operations, own_pages
-from abproxy.web.observing import DoorObserver, Several
+from abproxy.web.observing import RequestObserver, Several
 from abproxy.web.relay import Mark, unmarked
-from abproxy.web.site import DoorSite
+from abproxy.web.site import ProxySite
 
-__all__ = ["Rooms", "Watch", "make_watch", "show_surface"]
+__all__ = ["Rooms", "Telemetry", "make_watch", "show_surface"]
 
 LAST_SPANS_S = 5.0
 """How long sending the last spans may take, in seconds."""
 
 
 @define(kw_only=True, eq=False)
-class Watch:
+class Telemetry:
     """All who watch: figures always, access log and traces if they are wanted."""
 
     reactor: Any
-    watcher: Watcher
+    recorder: Recorder
     access: AccessLog | None
     tracing: Any
     _log: Logger = field(init=False, factory=Logger)
 
     @property
-    def observer(self) -> DoorObserver:
+    def observer(self) -> RequestObserver:
         """Who watches the door."""
         others: list[Any] = [self.tracing, self.access]
-        found = [self.watcher, *filter(None, others)]
-        return Several(found) if len(found) > 1 else self.watcher
+        found = [self.recorder, *filter(None, others)]
+        return Several(found) if len(found) > 1 else self.recorder
 
     @property
     def mark(self) -> Mark:
@@ -65,7 +65,7 @@ class Watch:
 
     def following(self, send: Send) -> Send:
         """Make a way to *send* that is watched."""
-        metered = Metered(send_on=send, meter=self.watcher, clock=self.reactor).send
+        metered = Metered(send_on=send, meter=self.recorder, clock=self.reactor).send
         return self.tracing.following(metered) if self.tracing else metered
 
     def reopen(self) -> None:
@@ -95,16 +95,16 @@ def _fire_once(waiting: Deferred[None]) -> None:
         waiting.callback(None)
 
 
-def make_watch(settings: Settings, reactor: Any) -> Watch:
+def make_watch(settings: Settings, reactor: Any) -> Telemetry:
     """
     Make all who watch, before there is anything to see.
 
     Raises:
         SettingsError: there is no way to write the access log, or to trace.
     """
-    return Watch(
+    return Telemetry(
         reactor=reactor,
-        watcher=Watcher(clock=reactor, cpu_s=time.process_time),
+        recorder=Recorder(clock=reactor, cpu_s=time.process_time),
         access=_access(settings, reactor) if settings.access_log else None,
         tracing=_tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None,
     )
@@ -141,11 +141,11 @@ class Rooms:
     """The rooms that are looked into."""
 
     reactor: Any
-    watcher: Watcher
-    departures: Departures
+    recorder: Recorder
+    collector: BatchCollector
     discovery: Discovery
-    condition: Condition
-    sites: Sequence[DoorSite]
+    condition: Health
+    sites: Sequence[ProxySite]
     """The clients' door first."""
 
     settings: Callable[[], Settings]
@@ -161,17 +161,17 @@ def show_surface(rooms: Rooms) -> Status:
         what the pages show.
     """
     gauges = Gauges(
-        departures=rooms.departures,
+        collector=rooms.collector,
         condition=rooms.condition,
         entrances=rooms.sites,
-        keeping=rooms.watcher.keeping,
-        cpu_s_per_call=rooms.watcher.cpu_s_per_call,
+        keeping=rooms.recorder.keeping,
+        cpu_s_per_call=rooms.recorder.cpu_s_per_call,
         is_draining=lambda: rooms.sites[0].is_draining,
     )
-    rooms.watcher.metrics.registry.register(gauges)
+    rooms.recorder.metrics.registry.register(gauges)
     status = Status(
-        watcher=rooms.watcher,
-        departures=rooms.departures,
+        recorder=rooms.recorder,
+        collector=rooms.collector,
         discovery=rooms.discovery,
         condition=rooms.condition,
         gauges=gauges,
@@ -179,7 +179,7 @@ def show_surface(rooms: Rooms) -> Status:
         upstream_url=rooms.upstream_url,
     )
     health = _health(rooms).by_path()
-    own = own_pages(rooms.watcher.metrics.write, status.document)
+    own = own_pages(rooms.recorder.metrics.write, status.document)
     for site in rooms.sites:
         site.operations = Operations(pages=health)
     rooms.sites[-1].operations = Operations(pages=health | own)
@@ -189,15 +189,15 @@ def show_surface(rooms: Rooms) -> Status:
 def _health(rooms: Rooms) -> HealthPages:
     return HealthPages(
         probes={path: _probe(rooms, path) for path in (b"/health", b"/ping")},
-        room=rooms.departures.room,
+        room=rooms.collector.room,
         is_draining=lambda: rooms.sites[0].is_draining,
     )
 
 
-def _probe(rooms: Rooms, path: bytes) -> Probe:
+def _probe(rooms: Rooms, path: bytes) -> HealthCheck:
     headers = rooms.credentials.on(())
-    return Probe(
-        question=Outgoing(method=b"GET", path=path, headers=headers, body=b""),
+    return HealthCheck(
+        question=UpstreamRequest(method=b"GET", path=path, headers=headers, body=b""),
         send=rooms.discovery.send,
         clock=rooms.reactor,
     )

@@ -14,11 +14,11 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 
+from abproxy.batching.admission import Admission
+from abproxy.batching.batch import by_length
 from abproxy.batching.budget import Budget, Limit
-from abproxy.batching.departures import Departures
-from abproxy.batching.limit import FixedLimit, FollowingLimit
-from abproxy.batching.trip import by_length
-from abproxy.batching.waiting import WaitingRoom
+from abproxy.batching.collector import BatchCollector
+from abproxy.batching.limit import AdaptiveLimit, FixedLimit
 from abproxy.chosen import (
     callers_for,
     credentials_for,
@@ -27,30 +27,30 @@ from abproxy.chosen import (
     slots_for,
 )
 from abproxy.dialects.routes import may_be_batched
+from abproxy.http.messages import Send
 from abproxy.limits import limits_for
-from abproxy.messages import Send
 from abproxy.model_child import ModelChild, make_child
 from abproxy.reloading import Reloading
-from abproxy.service import Gate, ProxyService
+from abproxy.service import Listening, ProxyService
 from abproxy.settings import Settings
 from abproxy.signals import Signals
 from abproxy.upstream.agent import make_agent, make_pool, make_treq
 from abproxy.upstream.client import TreqUpstream
-from abproxy.upstream.condition import Condition
+from abproxy.upstream.condition import Health
 from abproxy.upstream.counting import TokenCounter
 from abproxy.upstream.discovery import Discovery
-from abproxy.upstream.fast.idle import Idle
+from abproxy.upstream.fast.idle import ConnectionPool
 from abproxy.upstream.fast.upstream import FastUpstream, is_plain, make_endpoint
-from abproxy.upstream.info import Facts
-from abproxy.watching import Rooms, Watch, make_watch, show_surface
-from abproxy.web.app import Door, refusal
-from abproxy.web.express import Express
+from abproxy.upstream.info import ServerInfo
+from abproxy.watching import Rooms, Telemetry, make_watch, show_surface
+from abproxy.web.app import ProxyApp, refusal
+from abproxy.web.express import FastPath
 from abproxy.web.files import room_for
 from abproxy.web.listening import Listener, make_listener
-from abproxy.web.rates import Rates
-from abproxy.web.receiving import Receiving
+from abproxy.web.rates import RateLimiter
+from abproxy.web.receiving import CallReader
 from abproxy.web.relay import Relay
-from abproxy.web.site import DoorLimits, DoorSite
+from abproxy.web.site import ProxySite, ServerLimits
 from abproxy.writing import Write, write_at_once, write_later
 from abproxy_model.files import require
 
@@ -62,12 +62,12 @@ class _Way:
     """The way to the upstream."""
 
     pool: HTTPConnectionPool
-    idle: Idle
+    idle: ConnectionPool
     agent: IAgent
     http: HTTPClient
     model: ModelChild | None
     base_url: str
-    condition: Condition
+    condition: Health
 
     def close_idle(self) -> Deferred[Any]:
         """Close the connections that nobody uses; fires when they are closed."""
@@ -121,26 +121,26 @@ def _furnish(
     watch = make_watch(settings, reactor)
     way = _way_upstream(settings, reactor)
     discovery = _discovery(settings, reactor, way)
-    departures = _batching(settings, reactor, discovery, watch)
-    door = _door(settings, reactor, way, departures, discovery)
+    collector = _batching(settings, reactor, discovery, watch)
+    door = _door(settings, reactor, way, collector, discovery)
     door.observer, door.relay.mark = watch.observer, watch.mark
     gates = [
-        Gate(listener=listener, site=_site(settings, reactor, door))
+        Listening(listener=listener, site=_site(settings, reactor, door))
         for listener in listeners
     ]
     reloading = Reloading(
         settings=settings,
         read=read or (lambda: settings),
         door=door,
-        departures=departures,
+        collector=collector,
         facts=lambda: discovery.facts,
         make_limit=lambda chosen: _limit(chosen, reactor, discovery.facts),
     )
     discovery.learned = reloading.learn
     rooms = Rooms(
         reactor=reactor,
-        watcher=watch.watcher,
-        departures=departures,
+        recorder=watch.recorder,
+        collector=collector,
         discovery=discovery,
         condition=way.condition,
         sites=[gate.site for gate in gates],
@@ -157,7 +157,7 @@ def _furnish(
         reload=reloading.reload,
         watch=watch,
         verdict=status.verdict,
-        departures=departures,
+        collector=collector,
         discovery=discovery,
         close_idle=way.close_idle,
         model=way.model,
@@ -167,7 +167,7 @@ def _furnish(
 
 
 def _way_upstream(settings: Settings, reactor: Any) -> _Way:
-    budget = limits_for(settings, Facts()).budget
+    budget = limits_for(settings, ServerInfo()).budget
     pool = make_pool(reactor, max_connections=budget)
     agent = make_agent(reactor, pool, settings.connect_timeout_s)
     http = make_treq(agent)
@@ -177,12 +177,12 @@ def _way_upstream(settings: Settings, reactor: Any) -> _Way:
     base_url = model.url if model else settings.upstream_url
     return _Way(
         pool=pool,
-        idle=Idle(reactor, budget),
+        idle=ConnectionPool(reactor, budget),
         agent=agent,
         http=http,
         model=model,
         base_url=base_url,
-        condition=Condition(clock=reactor),
+        condition=Health(clock=reactor),
     )
 
 
@@ -217,20 +217,20 @@ def _write(settings: Settings) -> Write:
 
 
 def _batching(
-    settings: Settings, reactor: Any, discovery: Discovery, watch: Watch
-) -> Departures:
-    limits = limits_for(settings, Facts())
+    settings: Settings, reactor: Any, discovery: Discovery, watch: Telemetry
+) -> BatchCollector:
+    limits = limits_for(settings, ServerInfo())
     # A question about tokens is no request for a batch, and not counted as one.
     counter = TokenCounter(send=discovery.watched, facts=lambda: discovery.facts)
-    return Departures(
+    return BatchCollector(
         clock=reactor,
         send=watch.following(discovery.watched),
         caps=limits.caps,
         budget=Budget(
-            limit=_limit(settings, reactor, Facts()),
+            limit=_limit(settings, reactor, ServerInfo()),
             slots=slots_for(settings),
         ),
-        room=WaitingRoom(
+        room=Admission(
             clock=reactor,
             max_items=settings.max_waiting_inputs,
             max_size=settings.max_waiting_bytes,
@@ -243,25 +243,25 @@ def _batching(
         count=counter.count if settings.usage == "exact" else by_length,
         call_timeout_s=settings.call_timeout_s,
         patience=patience_for(settings),
-        observer=watch.watcher,
+        observer=watch.recorder,
     )
 
 
-def _limit(settings: Settings, reactor: Any, facts: Facts) -> Limit:
+def _limit(settings: Settings, reactor: Any, facts: ServerInfo) -> Limit:
     limits = limits_for(settings, facts)
     batch = limits.caps.items
     if settings.budget is not None:
         return FixedLimit(ceiling=limits.budget, batch=batch)
-    return FollowingLimit(clock=reactor, ceiling=limits.budget, batch=batch)
+    return AdaptiveLimit(clock=reactor, ceiling=limits.budget, batch=batch)
 
 
 def _door(
     settings: Settings,
     reactor: Any,
     way: _Way,
-    departures: Departures,
+    collector: BatchCollector,
     discovery: Discovery,
-) -> Door:
+) -> ProxyApp:
     relay = Relay(
         agent=way.agent,
         base_url=way.base_url,
@@ -270,24 +270,24 @@ def _door(
         timeout_s=settings.upstream_timeout_s,
         connect_patience_s=settings.connect_patience_s,
     )
-    return Door(
+    return ProxyApp(
         keys=keys_for(settings),
         callers=callers_for(settings),
-        rates=Rates(clock=reactor, inputs_per_s=settings.rate_limit),
-        receiving=Receiving(credentials=credentials_for(settings)),
-        departures=departures,
+        rates=RateLimiter(clock=reactor, inputs_per_s=settings.rate_limit),
+        receiving=CallReader(credentials=credentials_for(settings)),
+        collector=collector,
         relay=relay,
         task=lambda: discovery.facts.task,
     )
 
 
-def _site(settings: Settings, reactor: Any, door: Door) -> DoorSite:
-    limits = DoorLimits(
+def _site(settings: Settings, reactor: Any, door: ProxyApp) -> ProxySite:
+    limits = ServerLimits(
         max_body_bytes=settings.max_body_bytes,
         max_connections=room_for(settings.max_connections),
         request_timeout_s=settings.request_timeout_s,
     )
-    site = DoorSite(
+    site = ProxySite(
         door.app.resource(),
         is_batched=may_be_batched,
         refusal=refusal,
@@ -296,5 +296,5 @@ def _site(settings: Settings, reactor: Any, door: Door) -> DoorSite:
     )
     site.observer = door.observer
     if settings.express:
-        site.open_express(Express(door=door, write=_write(settings)))
+        site.open_express(FastPath(door=door, write=_write(settings)))
     return site

@@ -42,8 +42,8 @@ def serve(way: str, upstream: str) -> None:
     service.settle = partial(settle, settings, reactor)  # as under twistd
     if way == "without":
         service.site.observer = Unwatched()
-        service.departures.observer = Unobserved()
-        service.departures.send = service.discovery.watched
+        service.collector.observer = Unobserved()
+        service.collector.send = service.discovery.watched
     service.startService()
     reactor.callWhenRunning(_say_where, service)
     reactor.run()

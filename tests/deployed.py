@@ -18,9 +18,9 @@ from twisted.internet.task import Clock
 
 from abproxy.telemetry.figures import Tally
 from abproxy.telemetry.gauges import Gauges
-from abproxy.telemetry.keeping import Keeping
+from abproxy.telemetry.keeping import BlockedTime
 from abproxy.telemetry.metrics import Metrics
-from abproxy.upstream.condition import Condition
+from abproxy.upstream.condition import Health
 
 __all__ = [
     "BIN",
@@ -110,10 +110,10 @@ def exposed() -> dict[str, Labels]:
     metrics, clock = Metrics(), Clock()
     metrics.call_seconds.of("/embed")  # its label shows with the first route
     gauges = Gauges(
-        departures=house().departures,
-        condition=Condition(clock=clock),
+        collector=house().collector,
+        condition=Health(clock=clock),
         entrances=[],
-        keeping=Keeping(clock=clock),
+        keeping=BlockedTime(clock=clock),
         cpu_s_per_call=lambda: 0.0,
         is_draining=lambda: False,
     )

@@ -15,16 +15,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from abproxy.batching.admission import Admission
 from abproxy.batching.budget import Budget
-from abproxy.batching.departures import Departures
+from abproxy.batching.collector import BatchCollector
 from abproxy.batching.limit import FixedLimit
 from abproxy.batching.part import Caps
 from abproxy.batching.slots import make_slots
-from abproxy.batching.waiting import WaitingRoom
 from abproxy.dialects.answer import write_answer
-from abproxy.dialects.call import Call, Lane
+from abproxy.dialects.call import Call, LaneKey
 from abproxy.dialects.tei import EMBED
-from abproxy.messages import Outgoing, Reply
+from abproxy.http.messages import Response, UpstreamRequest
 
 
 def row_of(item: Any) -> list[int]:
@@ -39,7 +39,7 @@ def call_of(*texts: str, lane: str = "") -> Call:
     assert reading is not None
     headers = ((b"Authorization", lane.encode()),) if lane else ()
     return Call(
-        lane=Lane(
+        lane=LaneKey(
             dialect=EMBED,
             path=b"/embed",
             headers=headers,
@@ -47,21 +47,21 @@ def call_of(*texts: str, lane: str = "") -> Call:
             is_personal=lane.startswith("personal"),
         ),
         items=reading.items,
-        alone=Outgoing(path=b"/embed", headers=headers, body=body),
+        alone=UpstreamRequest(path=b"/embed", headers=headers, body=body),
     )
 
 
-def reply(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> Reply:
+def reply(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> Response:
     """Make an upstream's reply."""
-    return Reply(status=status, reason=b"", headers=headers, body=body)
+    return Response(status=status, reason=b"", headers=headers, body=body)
 
 
 @define(eq=False)
 class Sent:
     """One request that has reached the upstream."""
 
-    outgoing: Outgoing
-    done: Deferred[Reply]
+    outgoing: UpstreamRequest
+    done: Deferred[Response]
     was_cancelled: bool = False
 
     @property
@@ -90,7 +90,7 @@ class RecordingUpstream:
 
     sent: list[Sent] = field(factory=list)
 
-    def send(self, outgoing: Outgoing) -> Deferred[Reply]:
+    def send(self, outgoing: UpstreamRequest) -> Deferred[Response]:
         """Take in one request."""
         sent = Sent(outgoing, Deferred(lambda _: self._cancelled(sent)))
         self.sent.append(sent)
@@ -116,23 +116,23 @@ class House:
 
     clock: Clock
     upstream: RecordingUpstream
-    departures: Departures
+    collector: BatchCollector
 
     def submit(self, *texts: str, lane: str = "") -> "Outcome":
         """Submit a call and follow it."""
         call = call_of(*texts, lane=lane)
-        return Outcome(call, self.departures.submit(call))
+        return Outcome(call, self.collector.submit(call))
 
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing waits, nothing is in flight and no timer runs."""
-        departures = self.departures
+        collector = self.collector
         return (
-            not departures.budget.items_in_flight
-            and not departures.budget.slots_taken
-            and not departures.room.items
-            and not departures.room.size
-            and not departures.platform.lanes._open
+            not collector.budget.items_in_flight
+            and not collector.budget.slots_taken
+            and not collector.room.items
+            and not collector.room.size
+            and not collector.platform.lanes._open
             and not self.clock.getDelayedCalls()
         )
 
@@ -155,10 +155,10 @@ class Outcome:
         return not self.results
 
     @property
-    def reply(self) -> Reply:
+    def reply(self) -> Response:
         """The only result, which is a reply."""
         [result] = self.results
-        assert isinstance(result, Reply), result
+        assert isinstance(result, Response), result
         return result
 
     @property
@@ -196,7 +196,7 @@ def house(
     """Make a collector in front of a recording upstream."""
     clock = Clock()
     upstream = RecordingUpstream()
-    departures = Departures(
+    collector = BatchCollector(
         gathers=False,  # each departure is seen at once
         clock=clock,
         send=upstream.send,
@@ -204,13 +204,13 @@ def house(
         budget=Budget(
             limit=FixedLimit(ceiling=budget, batch=items), slots=make_slots(slots)
         ),
-        room=WaitingRoom(
+        room=Admission(
             clock=clock, max_items=max_waiting_items, max_size=max_waiting_size
         ),
         packs=packs,
         max_wait_s=max_wait_s,
     )
-    return House(clock, upstream, departures)
+    return House(clock, upstream, collector)
 
 
 def texts(count: int, prefix: str = "t") -> Sequence[str]:

@@ -21,17 +21,17 @@ from webdoubles import Answer
 from wired import Wired, wired
 
 from abproxy import errors
-from abproxy.batching.observing import Reason
+from abproxy.batching.observing import FlushReason
 from abproxy.dialects.answer import error_reply
 from abproxy.dialects.openai import OPENAI
 from abproxy.dialects.routes import ALIASES, ROUTES, TASKS
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import ProxyError
-from abproxy.messages import Outgoing, Reply
+from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.settings import Settings, default_of, variable
-from abproxy.workers.asking import Asking
-from abproxy.workers.child import WorkerChild
-from abproxy.workers.crew import Crew, Log
+from abproxy.workers.asking import Aggregator
+from abproxy.workers.child import WorkerProcess
+from abproxy.workers.crew import Log, WorkerPool
 from twisted.plugins import abproxy_plugin
 
 __all__ = ["FILE", "SUBJECTS", "read_file"]
@@ -146,7 +146,7 @@ def _values(family: Any) -> list[str]:
 
 def reasons() -> list[str]:
     """List the reasons for which batches leave, as metrics name them."""
-    return sorted(reason.value for reason in Reason)
+    return sorted(reason.value for reason in FlushReason)
 
 
 def status() -> dict[str, Any]:
@@ -234,14 +234,14 @@ def _busy() -> Iterator[Wired]:
         house.answer_all()
 
 
-def _speaker(house: Wired) -> Asking:
+def _speaker(house: Wired) -> Aggregator:
     """Give the one who speaks for all workers: this *house* is the only one."""
 
-    def send(question: Outgoing) -> Deferred[Reply]:
+    def send(question: UpstreamRequest) -> Deferred[Response]:
         answer = house.ask("GET", question.path.decode())
         return succeed(reply(answer.status, answer.body))
 
-    only: Any = WorkerChild(
+    only: Any = WorkerProcess(
         reactor=house.reactor,
         name="1",
         folder=Path("/private"),
@@ -249,8 +249,11 @@ def _speaker(house: Wired) -> Asking:
         settings=Settings(),
         hears=Log(),
     )
-    return Asking(
-        crew=Crew([only]), ways={"1": send}, clock=house.reactor, settings=Settings
+    return Aggregator(
+        crew=WorkerPool([only]),
+        ways={"1": send},
+        clock=house.reactor,
+        settings=Settings,
     )
 
 

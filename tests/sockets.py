@@ -197,14 +197,14 @@ class Street:
     @property
     def is_at_rest(self) -> bool:
         """Whether every counter is back to 0."""
-        departures, site = self.service.departures, self.service.site
+        collector, site = self.service.collector, self.service.site
         return not (
-            departures.budget.items_in_flight
-            or departures.budget.slots_taken
-            or departures.room.items
-            or departures.room.size
-            or departures.room.of_clients
-            or departures.platform.lanes._open
+            collector.budget.items_in_flight
+            or collector.budget.slots_taken
+            or collector.room.items
+            or collector.room.size
+            or collector.room.of_clients
+            or collector.platform.lanes._open
             or site.requests
             or self.upstream.work.inputs
         )

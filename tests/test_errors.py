@@ -11,7 +11,7 @@ from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 from abproxy import errors
 from abproxy.errors import CannotConnect, ConnectionBroken, Overloaded, ProxyError
-from abproxy.foreign import translate
+from abproxy.http.failures import translate
 
 KINDS = [
     kind

@@ -7,14 +7,14 @@ from twisted.logger import capturedLogs
 
 from abproxy.limits import limits_for
 from abproxy.settings import Settings
-from abproxy.upstream.info import Facts
+from abproxy.upstream.info import ServerInfo
 
-TEI = Facts(max_batch_inputs=8, max_inputs_in_flight=64)
+TEI = ServerInfo(max_batch_inputs=8, max_inputs_in_flight=64)
 
 
 def test_without_a_word_from_anybody_teis_defaults_hold() -> None:
     """A batch of 32, and 512 in flight."""
-    limits = limits_for(Settings(), Facts())
+    limits = limits_for(Settings(), ServerInfo())
 
     assert (limits.caps.items, limits.budget) == (32, 512)
     assert limits.caps.calls == sys.maxsize
@@ -42,7 +42,7 @@ def test_the_operator_wins() -> None:
 
 def test_a_batch_is_never_larger_than_the_budget() -> None:
     """It would never get in."""
-    assert limits_for(Settings(budget=5), Facts()).caps.items == 5
+    assert limits_for(Settings(budget=5), ServerInfo()).caps.items == 5
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.web.resource import Resource
 from webdoubles import InMemoryProxy, OpenUpstream, in_memory_proxy
 
-from abproxy.batching.limit import FixedLimit, FollowingLimit
+from abproxy.batching.limit import AdaptiveLimit, FixedLimit
 from abproxy.reloading import CHANGEABLE, Reloading
 from abproxy.settings import Settings, read_env_file, settings_from
-from abproxy.upstream.info import Facts
+from abproxy.upstream.info import ServerInfo
 
-FACTS = Facts(max_batch_inputs=16, max_inputs_in_flight=128)
+FACTS = ServerInfo(max_batch_inputs=16, max_inputs_in_flight=128)
 
 
 @pytest.fixture
@@ -36,16 +36,16 @@ def _reloading(proxy: InMemoryProxy, file: Path) -> Reloading:
     def read() -> Settings:
         return settings_from({}, {}, read_env_file(str(file)))
 
-    def make_limit(settings: Settings) -> FixedLimit | FollowingLimit:
+    def make_limit(settings: Settings) -> FixedLimit | AdaptiveLimit:
         if settings.budget is None:
-            return FollowingLimit(clock=Clock(), ceiling=128, batch=16)
+            return AdaptiveLimit(clock=Clock(), ceiling=128, batch=16)
         return FixedLimit(ceiling=settings.budget, batch=16)
 
     return Reloading(
         settings=read(),
         read=read,
         door=proxy.door,
-        departures=proxy.departures,
+        collector=proxy.collector,
         facts=lambda: FACTS,
         make_limit=make_limit,
     )
@@ -100,15 +100,15 @@ def test_limits_change_without_a_restart(file: Path) -> None:
 
     reloading.reload()
 
-    departures = proxy.departures
-    assert departures.max_wait_s == 0.02
-    assert (departures.caps.calls, departures.caps.items) == (3, 8)
-    assert departures.budget.slots.count == 5
-    assert departures.budget.limit.items == 64
-    assert departures.room.max_items == 7
+    collector = proxy.collector
+    assert collector.max_wait_s == 0.02
+    assert (collector.caps.calls, collector.caps.items) == (3, 8)
+    assert collector.budget.slots.count == 5
+    assert collector.budget.limit.items == 64
+    assert collector.room.max_items == 7
     assert proxy.door.rates.inputs_per_s == 9
-    assert not departures.splits
-    assert departures.patience.connect_s == 2
+    assert not collector.splits
+    assert collector.patience.connect_s == 2
     assert proxy.door.relay.connect_patience_s == 2
 
 
@@ -121,8 +121,8 @@ def test_a_budget_that_is_taken_away_follows_again(file: Path) -> None:
 
     reloading.reload()
 
-    assert isinstance(proxy.departures.budget.limit, FollowingLimit)
-    assert proxy.departures.budget.limit.ceiling == 128
+    assert isinstance(proxy.collector.budget.limit, AdaptiveLimit)
+    assert proxy.collector.budget.limit.ceiling == 128
 
 
 def test_what_needs_a_restart_is_said(file: Path, said: list[str]) -> None:
@@ -144,7 +144,7 @@ def test_a_mistake_changes_nothing(file: Path, said: list[str]) -> None:
 
     reloading.reload()
 
-    assert proxy.departures.budget.slots.count == 2
+    assert proxy.collector.budget.slots.count == 2
     assert any(line.startswith("Settings stay as they are") for line in said)
     assert "secret" not in "".join(said)
 
@@ -165,7 +165,7 @@ def test_a_reload_does_not_open_a_closed_door(
     reloading.reload()
 
     assert proxy.ask("GET", "/info").status == 401
-    assert (proxy.door.rates.inputs_per_s, proxy.departures.budget.slots.count) == (
+    assert (proxy.door.rates.inputs_per_s, proxy.collector.budget.slots.count) == (
         9,
         2,
     )

@@ -20,13 +20,13 @@ from twisted.logger import (
 from wired import Wired, wired
 
 from abproxy.service import IDLE_STAY_S, LAST_S, REPORT_EVERY_S, SAME_WISH_S
-from abproxy.telemetry.advice import Advice, Situation
+from abproxy.telemetry.advice import LimitsInForce, Recommendation
 from abproxy.telemetry.totals import Totals
 from abproxy.telemetry.verdict import judge
 
 SOME_CALLS = judge(
     Totals(at=3600.0, calls=5, parts=5),
-    Situation(batch_items=32, batch_bytes=1_900_000),
+    LimitsInForce(batch_items=32, batch_bytes=1_900_000),
 )
 
 
@@ -120,7 +120,9 @@ def test_once_an_hour_the_log_says_whether_batching_helps() -> None:
 
 def test_the_report_names_what_would_help() -> None:
     """And goes on hour by hour."""
-    verdict = evolve(SOME_CALLS, text="Slow.", advice=Advice("SLOTS", "so it is"))
+    verdict = evolve(
+        SOME_CALLS, text="Slow.", advice=Recommendation("SLOTS", "so it is")
+    )
     with started() as here:
         here.service.verdict = lambda: verdict
 

@@ -17,13 +17,13 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.logger import capturedLogs, formatEvent
 from wired import Reactor, Wired, wired
 
-from abproxy.messages import HeaderList, Outgoing
+from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.settings import Settings, SettingsError
-from abproxy.watching import LAST_SPANS_S, Watch, make_watch
+from abproxy.watching import LAST_SPANS_S, Telemetry, make_watch
 from abproxy.web.observing import Several
 from abproxy.web.relay import unmarked
 
-REQUEST = Outgoing(path=b"/embed", headers=(), body=b"")
+REQUEST = UpstreamRequest(path=b"/embed", headers=(), body=b"")
 CALL = msgspec.json.encode({"input": "a"})
 EMBEDDINGS = (
     b'{"data":[{"embedding":[1],"index":0},{"embedding":[2],"index":1}],'
@@ -50,7 +50,7 @@ class Traces:
         return (*headers, (b"traceparent", b"ours"))
 
 
-def _watch(reactor: Any, tracing: Traces) -> Watch:
+def _watch(reactor: Any, tracing: Traces) -> Telemetry:
     watch = make_watch(Settings(), reactor)
     watch.tracing = tracing
     return watch
@@ -67,7 +67,7 @@ def test_by_default_only_figures_are_kept() -> None:
     """Nothing is written for a request, and nobody follows it."""
     watch = make_watch(Settings(), Clock())
 
-    assert watch.observer is watch.watcher
+    assert watch.observer is watch.recorder
     assert watch.access is None
     assert watch.tracing is None
     assert watch.mark is unmarked
@@ -80,7 +80,7 @@ def test_what_is_sent_is_metered() -> None:
     watch.following(upstream.send)(REQUEST)
     upstream.open[0].refuse(200)
 
-    assert watch.watcher.totals().requests == 1
+    assert watch.recorder.totals().requests == 1
 
 
 def test_traces_are_followed_on_all_ways() -> None:
@@ -92,10 +92,10 @@ def test_traces_are_followed_on_all_ways() -> None:
     watch.following(upstream.send)(REQUEST).addCallback(heard.append)
     upstream.open[0].refuse(200)
 
-    assert watch.observer == Several([watch.watcher, traces])
+    assert watch.observer == Several([watch.recorder, traces])
     assert watch.mark == traces.mark
     assert heard == ["followed"]
-    assert watch.watcher.totals().requests == 1
+    assert watch.recorder.totals().requests == 1
 
 
 def test_an_access_log_is_written_from_the_first_request_on(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_traces_that_are_wanted_are_made(root_logger: logging.Logger) -> None:
     watch = make_watch(Settings(otlp_endpoint="http://127.0.0.1:1"), Clock())
     watch.tracing.shut_down()
 
-    assert watch.observer == Several([watch.watcher, watch.tracing])
+    assert watch.observer == Several([watch.recorder, watch.tracing])
     assert len(root_logger.handlers) == before + 1
 
 
@@ -272,7 +272,7 @@ def test_a_question_about_tokens_is_no_request_for_a_batch() -> None:
         asked.done.callback(reply(200, b"[[1],[1]]"))
 
         assert asked.outgoing.path == b"/tokenize"
-        assert here.watcher.totals().calls_per_request == 2
+        assert here.recorder.totals().calls_per_request == 2
         assert here.figure("upstream_requests_total", outcome="200") == 1
 
 

@@ -11,11 +11,11 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from wired import Reactor, wired
 
-from abproxy.messages import Outgoing
+from abproxy.http.messages import UpstreamRequest
 from abproxy.settings import Settings
 from abproxy.upstream.fast.connection import Connections
-from abproxy.web.express_request import ExpressRequest
-from abproxy.web.observing import Asked, Unwatched
+from abproxy.web.express_request import FastRequest
+from abproxy.web.observing import RequestInfo, Unwatched
 from abproxy.wiring import wire
 from abproxy.writing import write_at_once, write_later
 
@@ -25,7 +25,7 @@ PLAIN = (
 )
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
-QUESTION = Outgoing(method=b"GET", path=b"/info", headers=(), body=b"")
+QUESTION = UpstreamRequest(method=b"GET", path=b"/info", headers=(), body=b"")
 
 
 @frozen
@@ -141,9 +141,9 @@ class _Gatekeeper(Unwatched):
     def __init__(self) -> None:
         self.ways: list[bool] = []
 
-    def began(self, request: Asked) -> None:
+    def began(self, request: RequestInfo) -> None:
         """Note it."""
-        self.ways.append(isinstance(request, ExpressRequest))
+        self.ways.append(isinstance(request, FastRequest))
 
 
 def _came_by_express(**settings: Any) -> bool:

@@ -19,10 +19,10 @@ from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
-from abproxy.messages import Outgoing, Reply
-from abproxy.upstream.agent import ToTheLetter, make_pool, make_treq
+from abproxy.http.messages import Response, UpstreamRequest
+from abproxy.upstream.agent import ExactPathAgent, make_pool, make_treq
 from abproxy.upstream.client import TreqUpstream
-from abproxy.upstream.fast.idle import Idle
+from abproxy.upstream.fast.idle import ConnectionPool
 from abproxy.upstream.fast.upstream import FastUpstream
 
 __all__ = [
@@ -132,7 +132,7 @@ class Client:
     upstream: Any
     close: Callable[[], Deferred[Any]]
 
-    def send(self, outgoing: Outgoing | None = None) -> "Asked":
+    def send(self, outgoing: UpstreamRequest | None = None) -> "Asked":
         """Send something."""
         return Asked(self.upstream.send(outgoing or question()))
 
@@ -141,7 +141,7 @@ class Client:
 class Asked:
     """What becomes of one request."""
 
-    reply: Deferred[Reply]
+    reply: Deferred[Response]
     results: list[Any] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
@@ -170,9 +170,9 @@ def question(
     method: bytes = b"POST",
     path: bytes = b"/embed",
     body: bytes = b"{}",
-) -> Outgoing:
+) -> UpstreamRequest:
     """Make a request."""
-    return Outgoing(method=method, path=path, headers=headers, body=body)
+    return UpstreamRequest(method=method, path=path, headers=headers, body=body)
 
 
 def _about(clock: Clock, base_url: str, size: int) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def _about(clock: Clock, base_url: str, size: int) -> dict[str, Any]:
 def fast(base_url: str = "http://upstream", size: int = 1000, most: int = 4) -> Client:
     """Make a client of our own."""
     clock, ends = Clock(), Ends()
-    idle = Idle(clock, most)
+    idle = ConnectionPool(clock, most)
     upstream = FastUpstream(
         endpoint=ends,
         idle=idle,
@@ -201,7 +201,7 @@ def treq(base_url: str = "http://upstream", size: int = 1000, most: int = 4) -> 
     """Make one with treq."""
     clock, ends = Clock(), Ends()
     pool = make_pool(clock, most)
-    http: Any = make_treq(ToTheLetter.usingEndpointFactory(clock, ends, pool))
+    http: Any = make_treq(ExactPathAgent.usingEndpointFactory(clock, ends, pool))
     http._data_to_body_producer = _AtOnce
     upstream = TreqUpstream(
         http=http,
@@ -217,7 +217,7 @@ CLIENTS = {"fast": fast, "treq": treq}
 def ask(
     client: Client,
     pieces: Sequence[bytes],
-    outgoing: Outgoing | None = None,
+    outgoing: UpstreamRequest | None = None,
     *,
     ends: bool = False,
 ) -> Any:

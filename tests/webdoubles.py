@@ -14,28 +14,28 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from abproxy.batching.admission import Admission
 from abproxy.batching.budget import Budget
-from abproxy.batching.departures import Departures
+from abproxy.batching.collector import BatchCollector
 from abproxy.batching.limit import FixedLimit
 from abproxy.batching.part import Caps
 from abproxy.batching.slots import make_slots
-from abproxy.batching.waiting import WaitingRoom
 from abproxy.dialects.routes import may_be_batched
-from abproxy.headers import Credentials
+from abproxy.http.headers import Credentials
 from abproxy.settings import Settings
-from abproxy.telemetry.watcher import Watcher
+from abproxy.telemetry.recorder import Recorder
 from abproxy.upstream.client import TreqUpstream
-from abproxy.upstream.condition import Condition
+from abproxy.upstream.condition import Health
 from abproxy.upstream.discovery import Discovery
 from abproxy.watching import Rooms, show_surface
-from abproxy.web.app import Door, refusal
-from abproxy.web.caller import Callers
-from abproxy.web.express import Express
-from abproxy.web.keys import Keys
-from abproxy.web.rates import Rates
-from abproxy.web.receiving import Receiving
+from abproxy.web.app import ProxyApp, refusal
+from abproxy.web.caller import Clients
+from abproxy.web.express import FastPath
+from abproxy.web.keys import ApiKeys
+from abproxy.web.rates import RateLimiter
+from abproxy.web.receiving import CallReader
 from abproxy.web.relay import Relay
-from abproxy.web.site import DoorLimits, DoorSite
+from abproxy.web.site import ProxySite, ServerLimits
 
 
 @define(eq=False)
@@ -117,9 +117,9 @@ class InMemoryProxy:
     """The whole proxy in front of an upstream, without a socket."""
 
     clock: Clock
-    site: DoorSite
-    door: Door
-    departures: Departures
+    site: ProxySite
+    door: ProxyApp
+    collector: BatchCollector
     upstream: StubTreq
     agent: RequestTraversalAgent
     channels: list[Client] = field(factory=list)
@@ -201,22 +201,22 @@ def in_memory_proxy(
         timeout_s=timeout_s,
         max_answer_bytes=10_000_000,
     )
-    departures = Departures(
+    collector = BatchCollector(
         gathers=False,  # each departure is seen at once
         clock=clock,
         send=upstream.send,
         caps=Caps(calls=max_batch_calls, items=max_batch_items, size=1_900_000),
         budget=Budget(limit=FixedLimit(ceiling=512, batch=32), slots=make_slots(slots)),
-        room=WaitingRoom(clock=clock, max_items=max_waiting_items, max_size=1 << 26),
+        room=Admission(clock=clock, max_items=max_waiting_items, max_size=1 << 26),
         max_wait_s=max_wait_s,
         splits=splits,
     )
-    door = Door(
-        keys=Keys(accepted=api_keys + bulk_keys),
-        callers=Callers(bulk_keys=frozenset(bulk_keys)),
-        rates=Rates(clock=clock, inputs_per_s=rate_limit),
-        receiving=Receiving(credentials=credentials),
-        departures=departures,
+    door = ProxyApp(
+        keys=ApiKeys(accepted=api_keys + bulk_keys),
+        callers=Clients(bulk_keys=frozenset(bulk_keys)),
+        rates=RateLimiter(clock=clock, inputs_per_s=rate_limit),
+        receiving=CallReader(credentials=credentials),
+        collector=collector,
         relay=Relay(
             agent=agent,
             base_url="http://upstream",
@@ -227,11 +227,13 @@ def in_memory_proxy(
         ),
         task=lambda: task,
     )
-    limits = DoorLimits(max_body_bytes=max_body_bytes, max_connections=max_connections)
+    limits = ServerLimits(
+        max_body_bytes=max_body_bytes, max_connections=max_connections
+    )
     site = _site(door, limits, clock)
     if express:
-        site.open_express(Express(door=door))
-    proxy = InMemoryProxy(clock, site, door, departures, stub, agent)
+        site.open_express(FastPath(door=door))
+    proxy = InMemoryProxy(clock, site, door, collector, stub, agent)
     if has_private_door:
         proxy.private = evolve(proxy, site=_site(door, limits, clock), channels=[])
     if shows or has_private_door:
@@ -239,8 +241,8 @@ def in_memory_proxy(
     return proxy
 
 
-def _site(door: Door, limits: DoorLimits, clock: Clock) -> DoorSite:
-    return DoorSite(
+def _site(door: ProxyApp, limits: ServerLimits, clock: Clock) -> ProxySite:
+    return ProxySite(
         door.app.resource(),
         is_batched=may_be_batched,
         refusal=refusal,
@@ -252,22 +254,22 @@ def _site(door: Door, limits: DoorLimits, clock: Clock) -> DoorSite:
 def _show(
     proxy: InMemoryProxy, upstream: TreqUpstream, credentials: Credentials
 ) -> None:
-    clock, departures = proxy.clock, proxy.departures
-    watcher = Watcher(clock=clock, cpu_s=clock.seconds)
-    condition = Condition(clock=clock)
+    clock, collector = proxy.clock, proxy.collector
+    recorder = Recorder(clock=clock, cpu_s=clock.seconds)
+    condition = Health(clock=clock)
     discovery = Discovery(
         send=condition.following(upstream.send), credentials=credentials, clock=clock
     )
     doors = [door for door in (proxy, proxy.private) if door is not None]
-    departures.send, departures.observer = discovery.watched, watcher
-    proxy.door.observer = watcher
+    collector.send, collector.observer = discovery.watched, recorder
+    proxy.door.observer = recorder
     for door in doors:
-        door.site.observer = watcher
+        door.site.observer = recorder
     show_surface(
         Rooms(
             reactor=clock,
-            watcher=watcher,
-            departures=departures,
+            recorder=recorder,
+            collector=collector,
             discovery=discovery,
             condition=condition,
             sites=[door.site for door in doors],

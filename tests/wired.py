@@ -24,7 +24,7 @@ from webdoubles import Answer, Client, OpenUpstream
 
 from abproxy.service import ProxyService
 from abproxy.settings import Settings
-from abproxy.web.site import DoorSite
+from abproxy.web.site import ProxySite
 from abproxy.wiring import wire
 
 __all__ = ["START", "Reactor", "Wired", "wired"]
@@ -68,9 +68,9 @@ class Wired:
     clients: list[Client] = field(factory=list)
 
     @property
-    def watcher(self) -> Any:
+    def recorder(self) -> Any:
         """Whoever watches."""
-        return self.service.watch.watcher
+        return self.service.watch.recorder
 
     @property
     def status(self) -> Any:
@@ -84,7 +84,7 @@ class Wired:
         reloading: Any = self.service.reload
         return reloading.__self__.door
 
-    def connect(self, site: DoorSite | None = None, address: Any = None) -> Client:
+    def connect(self, site: ProxySite | None = None, address: Any = None) -> Client:
         """Open a connection to the clients' door, or to another, from an *address*."""
         channel: Any = (site or self.service.site).buildProtocol(None)
         transport = StringTransportWithDisconnection(peerAddress=address)
@@ -121,7 +121,7 @@ class Wired:
 
     def figure(self, name: str, **labels: str) -> float | None:
         """Read one figure as Prometheus would; None if there is none."""
-        registry = self.watcher.metrics.registry
+        registry = self.recorder.metrics.registry
         found: float | None = registry.get_sample_value(f"abproxy_{name}", labels)
         return found
 
@@ -138,7 +138,7 @@ class Wired:
         """Let all clients leave; nothing may be left to do."""
         for client in self.clients:
             client.leave()
-        self.service.departures.stop()
+        self.service.collector.stop()
         assert not self.reactor.getDelayedCalls()
 
 
@@ -155,7 +155,7 @@ def wired(elsewhere: Resource | None = None, **settings: Any) -> Iterator[Wired]
     reactor.advance(START)
     chosen = Settings(**{"port": "0", **settings})
     service: Any = wire(chosen, reactor)
-    service.departures.gathers = False  # each departure is seen at once
+    service.collector.gathers = False  # each departure is seen at once
     upstream = RecordingUpstream()
     agent = RequestTraversalAgent(elsewhere or OpenUpstream())
     house = Wired(reactor=reactor, service=service, upstream=upstream, relayed=agent)

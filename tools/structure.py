@@ -48,7 +48,7 @@ ORDER: Sequence[frozenset[str]] = (
     frozenset({"batching"}),
     frozenset({"dialects"}),
     frozenset({"events"}),
-    frozenset({"http", "messages", "headers", "foreign"}),
+    frozenset({"http"}),
     frozenset({"errors", "tuning", "writing", "polling", "process"})
     | {"model_child", "__init__"},
 )

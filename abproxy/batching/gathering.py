@@ -11,7 +11,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from abproxy.batching.part import Caps, Part, cut_up
-from abproxy.dialects.call import Share
+from abproxy.dialects.call import PartResult
 
 __all__ = ["gather", "in_pieces"]
 
@@ -20,13 +20,13 @@ class _PassedOn(Exception):
     """A part of a large call got a reply instead of rows."""
 
 
-def _rows_or_stop(shares: list[Share]) -> list[Share]:
+def _rows_or_stop(shares: list[PartResult]) -> list[PartResult]:
     if shares[0].slice is None:
         raise _PassedOn(shares[0])
     return shares
 
 
-async def _all_rows(parts: list[Part]) -> list[Share]:
+async def _all_rows(parts: list[Part]) -> list[PartResult]:
     # From the last to the first, also when they are cancelled: room that one
     # part gives back must not be taken by a later one that is about to go.
     waiters = [part.waiter.addCallback(_rows_or_stop) for part in reversed(parts)]
@@ -41,7 +41,7 @@ async def _all_rows(parts: list[Part]) -> list[Share]:
         raise cast("BaseException", first.subFailure.value) from first
 
 
-def gather(parts: list[Part]) -> Deferred[list[Share]]:
+def gather(parts: list[Part]) -> Deferred[list[PartResult]]:
     """
     Wait for all *parts* of one call; fires with their shares in order.
 

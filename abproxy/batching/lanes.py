@@ -13,10 +13,10 @@ from operator import attrgetter
 
 from attrs import define, field
 
-from abproxy.batching.collector import BatchCollector
+from abproxy.batching.lane import Lane
 from abproxy.batching.oldest import OldestFirst
 from abproxy.batching.part import Caps, Part
-from abproxy.dialects.call import Lane
+from abproxy.dialects.call import LaneKey
 
 __all__ = ["Lanes"]
 
@@ -25,14 +25,14 @@ __all__ = ["Lanes"]
 class Lanes:
     """All lanes to one upstream, by what their calls have in common."""
 
-    make: Callable[[Lane, Callable[[BatchCollector], None]], BatchCollector]
+    make: Callable[[LaneKey, Callable[[Lane], None]], Lane]
     """Open a lane; it says when it changes."""
 
     changed: Callable[[], None] = field(repr=False)
     """Called when a batch may have become ready."""
 
-    _open: dict[Lane, BatchCollector] = field(init=False, factory=dict, repr=False)
-    _emptied: BatchCollector | None = field(init=False, default=None, repr=False)
+    _open: dict[LaneKey, Lane] = field(init=False, factory=dict, repr=False)
+    _emptied: Lane | None = field(init=False, default=None, repr=False)
     _full: OldestFirst = field(factory=partial(OldestFirst, attrgetter("is_full")))
     _due: OldestFirst = field(factory=partial(OldestFirst, attrgetter("is_due")))
 
@@ -40,11 +40,11 @@ class Lanes:
         """In how many lanes somebody waits."""
         return len(self._open)
 
-    def __iter__(self) -> Iterator[BatchCollector]:
+    def __iter__(self) -> Iterator[Lane]:
         """The lanes in which somebody waits."""
         return iter(self._open.values())
 
-    def of(self, part: Part) -> BatchCollector:
+    def of(self, part: Part) -> Lane:
         """Find the lane of *part*, or open it."""
         key = part.call.lane
         lane = self._open.get(key)
@@ -65,7 +65,7 @@ class Lanes:
         """Whether a batch has been held long enough."""
         return self._due.first() is not None
 
-    def next(self, *, also_not_full: bool) -> BatchCollector | None:
+    def next(self, *, also_not_full: bool) -> Lane | None:
         """Find the lane whose batch leaves next."""
         ready = [self._full.first()]
         if also_not_full:
@@ -88,7 +88,7 @@ class Lanes:
         ]
         return list(chain.from_iterable(overdue))
 
-    def _noted(self, lane: BatchCollector) -> None:
+    def _noted(self, lane: Lane) -> None:
         if lane.is_empty:
             self._forget(lane)
         else:
@@ -96,7 +96,7 @@ class Lanes:
             self._due.note(lane)
         self.changed()
 
-    def _forget(self, lane: BatchCollector) -> None:
+    def _forget(self, lane: Lane) -> None:
         # Its like may be open again: the next part of a large call came in.
         if self._open.get(lane.lane) is lane:
             del self._open[lane.lane]

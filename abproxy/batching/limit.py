@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from abproxy.batching.budget import Load
 from abproxy.batching.rate import Rate
 
-__all__ = ["FixedLimit", "FollowingLimit"]
+__all__ = ["AdaptiveLimit", "FixedLimit"]
 
 HORIZON_S = 0.1
 """For how long the work in flight should last, in seconds."""
@@ -66,7 +66,7 @@ class FixedLimit:
 
 
 @define(kw_only=True, eq=False)
-class FollowingLimit:
+class AdaptiveLimit:
     """What experience with the upstream teaches."""
 
     clock: IReactorTime = field(repr=False)

@@ -12,15 +12,15 @@ from typing import Protocol
 from msgspec import Struct
 
 from abproxy.errors import ProxyError
-from abproxy.messages import Reply
+from abproxy.http.messages import Response
 
-__all__ = ["Cause", "Departure", "Observer", "Obstacle", "Reason", "Unobserved"]
+__all__ = ["BatchSent", "BlockedBy", "Cause", "FlushReason", "Observer", "Unobserved"]
 
-Cause = Reply | ProxyError
+Cause = Response | ProxyError
 """Why nothing came of a part: what the upstream said, or what we have to say."""
 
 
-class Reason(StrEnum):
+class FlushReason(StrEnum):
     """Why a batch left when it did."""
 
     FULL = "full"
@@ -39,7 +39,7 @@ class Reason(StrEnum):
     """It is one part, which may be what breaks the upstream."""
 
 
-class Obstacle(StrEnum):
+class BlockedBy(StrEnum):
     """What keeps a batch that is ready from leaving."""
 
     NOTHING = "nothing"
@@ -55,12 +55,12 @@ class Obstacle(StrEnum):
     """The upstream takes no work at the moment."""
 
 
-class Departure(Struct, frozen=True, kw_only=True):
+class BatchSent(Struct, frozen=True, kw_only=True):
     """One batch at the moment when it left."""
 
     route: str
 
-    reason: Reason
+    reason: FlushReason
     items: int
     size: int
     """Bytes of its items."""
@@ -89,10 +89,10 @@ class Departure(Struct, frozen=True, kw_only=True):
 class Observer(Protocol):
     """Whoever watches batches come and go."""
 
-    def left(self, departure: Departure) -> None:
+    def left(self, departure: BatchSent) -> None:
         """A batch has left."""
 
-    def came_back(self, departure: Departure, took_s: float | None) -> None:
+    def came_back(self, departure: BatchSent, took_s: float | None) -> None:
         """Its trip is over; the upstream answered after *took_s*, or did not."""
 
     def isolates(self) -> None:
@@ -104,17 +104,17 @@ class Observer(Protocol):
     def puts_back(self, cause: Cause) -> None:
         """The upstream took no work: a batch waits on."""
 
-    def is_kept_by(self, obstacle: Obstacle) -> None:
+    def is_kept_by(self, obstacle: BlockedBy) -> None:
         """Something else than before keeps batches from leaving."""
 
 
 class Unobserved:
     """Nobody watches."""
 
-    def left(self, departure: Departure) -> None:
+    def left(self, departure: BatchSent) -> None:
         """Note nothing."""
 
-    def came_back(self, departure: Departure, took_s: float | None) -> None:
+    def came_back(self, departure: BatchSent, took_s: float | None) -> None:
         """Note nothing."""
 
     def isolates(self) -> None:
@@ -126,5 +126,5 @@ class Unobserved:
     def puts_back(self, cause: Cause) -> None:
         """Note nothing."""
 
-    def is_kept_by(self, obstacle: Obstacle) -> None:
+    def is_kept_by(self, obstacle: BlockedBy) -> None:
         """Note nothing."""

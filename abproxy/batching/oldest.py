@@ -6,7 +6,7 @@ from itertools import count
 
 from attrs import define, field
 
-from abproxy.batching.collector import BatchCollector
+from abproxy.batching.lane import Lane
 from abproxy.batching.part import Turn
 
 __all__ = ["OldestFirst"]
@@ -14,7 +14,7 @@ __all__ = ["OldestFirst"]
 TIDY_OVER = 100
 """Entries that are not worth looking through."""
 
-_Entry = tuple[Turn, int, BatchCollector]
+_Entry = tuple[Turn, int, Lane]
 
 
 @define(eq=False)
@@ -26,13 +26,13 @@ class OldestFirst:
     comes up and is no longer true, or when there are many of its kind.
     """
 
-    _holds: Callable[[BatchCollector], bool]
+    _holds: Callable[[Lane], bool]
     _heap: list[_Entry] = field(init=False, factory=list)
-    _listed: dict[Turn, BatchCollector] = field(init=False, factory=dict)
+    _listed: dict[Turn, Lane] = field(init=False, factory=dict)
     _serial: "count[int]" = field(init=False, factory=count)
     _tidy_over: int = field(init=False, default=TIDY_OVER)
 
-    def note(self, lane: BatchCollector) -> None:
+    def note(self, lane: Lane) -> None:
         """Look at a *lane* that may have begun to fulfil the condition."""
         turn = lane.turn
         if turn is None or self._listed.get(turn) is lane or not self._holds(lane):
@@ -42,7 +42,7 @@ class OldestFirst:
         if len(self._heap) > self._tidy_over:
             self._tidy()
 
-    def first(self) -> BatchCollector | None:
+    def first(self) -> Lane | None:
         """Find the lane whose oldest part is the oldest."""
         while self._heap:
             turn, _, lane = entry = self._heap[0]

@@ -15,7 +15,7 @@ from msgspec import Struct
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from abproxy.dialects.call import Call, Share
+from abproxy.dialects.call import Call, PartResult
 
 __all__ = ["Caps", "Holder", "Part", "Turn", "chain", "cut_up", "size_of"]
 
@@ -42,7 +42,7 @@ class Caps:
         return min(1.0, max(shares))
 
 
-_NOBODY: Deferred[list[Share]] = Deferred()
+_NOBODY: Deferred[list[PartResult]] = Deferred()
 
 
 class Holder(Protocol):
@@ -80,7 +80,7 @@ class Part(Struct, kw_only=True, eq=False):
     size: int = 0
     """Bytes of its items, with a comma each."""
 
-    waiter: Deferred[list[Share]] = _NOBODY
+    waiter: Deferred[list[PartResult]] = _NOBODY
     """Fires once; with several shares if the part had to be cut after all."""
 
     gone: bool = False
@@ -95,7 +95,7 @@ class Part(Struct, kw_only=True, eq=False):
         """Say whose it is: a text is never printed."""
         return f"Part({self.call!r}, {len(self.items)} items)"
 
-    def _caller_left(self, _waiter: Deferred[list[Share]]) -> None:
+    def _caller_left(self, _waiter: Deferred[list[PartResult]]) -> None:
         self.gone = True
         holder, self.holder = self.holder, None
         if holder is not None:
@@ -111,7 +111,7 @@ class Part(Struct, kw_only=True, eq=False):
         """Bytes of an item on average: an estimate of its tokens."""
         return self.size / len(self.items)
 
-    def fire(self, outcome: list[Share] | Failure) -> None:
+    def fire(self, outcome: list[PartResult] | Failure) -> None:
         """
         Hand the outcome to the waiter, if there still is one.
 

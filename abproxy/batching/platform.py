@@ -12,15 +12,15 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from abproxy.batching.admission import Admission
+from abproxy.batching.batch import SUSPECT
 from abproxy.batching.lanes import Lanes
 from abproxy.batching.observing import Cause
 from abproxy.batching.part import Part
 from abproxy.batching.quarantine import Quarantine
-from abproxy.batching.trip import SUSPECT
-from abproxy.batching.waiting import WaitingRoom
-from abproxy.dialects.call import Share
+from abproxy.dialects.call import PartResult
 from abproxy.errors import ProxyError
-from abproxy.messages import Reply
+from abproxy.http.messages import Response
 
 __all__ = ["Platform", "tell"]
 
@@ -33,7 +33,7 @@ class Platform:
     """Everybody who waits for one upstream."""
 
     clock: IReactorTime = field(repr=False)
-    room: WaitingRoom
+    room: Admission
     lanes: Lanes
     suspects: Quarantine
     _turns: "itertools.count[int]" = field(
@@ -88,7 +88,7 @@ class Platform:
 def tell(parts: Sequence[Part], cause: Cause) -> None:
     """Let each of *parts* hear why nothing came of it."""
     for part in parts:
-        if isinstance(cause, Reply):
-            part.fire([Share(reply=cause)])
+        if isinstance(cause, Response):
+            part.fire([PartResult(reply=cause)])
         else:
             part.fire(Failure(cause.again()))

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from attrs import define, field
 
+from abproxy.batching.admission import Admission
 from abproxy.batching.part import Part
-from abproxy.batching.waiting import WaitingRoom
 
 __all__ = ["Quarantine"]
 
@@ -20,7 +20,7 @@ __all__ = ["Quarantine"]
 class Quarantine:
     """The suspects that wait, in the order in which they came."""
 
-    room: WaitingRoom = field(repr=False)
+    room: Admission = field(repr=False)
     changed: Callable[[], None] = field(repr=False)
     _waiting: deque[Part] = field(init=False, factory=deque)
 

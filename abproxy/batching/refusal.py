@@ -14,11 +14,11 @@ from math import ceil
 
 from attrs import frozen
 
-from abproxy.dialects.call import Lane
+from abproxy.dialects.call import LaneKey
 from abproxy.errors import ProxyError, UpstreamFull
-from abproxy.messages import Reply
+from abproxy.http.messages import Response
 
-__all__ = ["Patience", "in_our_words", "is_for_all", "pause_asked_for_s"]
+__all__ = ["RetryTimeouts", "in_our_words", "is_for_all", "pause_asked_for_s"]
 
 _OVERLOADED = re.compile(rb'"(?:error_)?type"\s*:\s*"Overloaded"')
 """TEI's own word for having no permit left."""
@@ -28,7 +28,7 @@ TOO_MANY = 429
 
 
 @frozen(kw_only=True)
-class Patience:
+class RetryTimeouts:
     """How long calls wait for an upstream that takes no work, in seconds."""
 
     connect_s: float = 5.0
@@ -37,12 +37,12 @@ class Patience:
     overload_s: float = 5.0
     """One that has no room."""
 
-    def with_(self, cause: Reply | ProxyError) -> float:
+    def with_(self, cause: Response | ProxyError) -> float:
         """Choose by what went wrong."""
-        return self.overload_s if isinstance(cause, Reply) else self.connect_s
+        return self.overload_s if isinstance(cause, Response) else self.connect_s
 
 
-def is_for_all(cause: Reply | ProxyError, lane: Lane) -> bool:
+def is_for_all(cause: Response | ProxyError, lane: LaneKey) -> bool:
     """
     Whether the upstream takes no work at all, or one client has no quota.
 
@@ -54,7 +54,7 @@ def is_for_all(cause: Reply | ProxyError, lane: Lane) -> bool:
     return cause.status != TOO_MANY or _OVERLOADED.search(cause.body) is not None
 
 
-def in_our_words(cause: Reply | ProxyError) -> ProxyError:
+def in_our_words(cause: Response | ProxyError) -> ProxyError:
     """
     Make of a refusal what may be told to calls that were not refused alone.
 
@@ -69,7 +69,7 @@ def in_our_words(cause: Reply | ProxyError) -> ProxyError:
     return UpstreamFull(message, max(1, ceil(pause_asked_for_s(cause))))
 
 
-def pause_asked_for_s(cause: Reply | ProxyError) -> float:
+def pause_asked_for_s(cause: Response | ProxyError) -> float:
     """Read `Retry-After` in seconds, said as a number or a date; 0 if there is none."""
     if isinstance(cause, ProxyError):
         return 0.0
@@ -84,6 +84,6 @@ def pause_asked_for_s(cause: Reply | ProxyError) -> float:
         return 0.0
 
 
-def _header(reply: Reply, wanted: bytes) -> bytes:
+def _header(reply: Response, wanted: bytes) -> bytes:
     found = (value for name, value in reply.headers if name.lower() == wanted)
     return next(found, b"")

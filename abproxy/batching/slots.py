@@ -17,7 +17,7 @@ from typing import Protocol
 
 from attrs import define, field, frozen
 
-__all__ = ["LEAST", "FixedSlots", "FollowingSlots", "Slots", "make_slots"]
+__all__ = ["LEAST", "AdaptiveSlots", "FixedSlots", "Slots", "make_slots"]
 
 LEAST, MOST = 2, 512
 
@@ -66,7 +66,7 @@ class FixedSlots:
 
 
 @define(eq=False)
-class FollowingSlots:
+class AdaptiveSlots:
     """What the answers to batches that were not full teach."""
 
     least: int = LEAST
@@ -116,4 +116,4 @@ def _size(number: int) -> int:
 
 def make_slots(count: int | None, least: int = LEAST) -> Slots:
     """Make so many slots, or as many as the upstream can use, but some at *least*."""
-    return FollowingSlots(least) if count is None else FixedSlots(count)
+    return AdaptiveSlots(least) if count is None else FixedSlots(count)

@@ -9,9 +9,9 @@ counted again for the call, or left out where nobody can know it.
 from collections.abc import Sequence
 from typing import Any
 
-from abproxy.dialects.call import Call, Dialect, Share
+from abproxy.dialects.call import Call, Dialect, PartResult
 from abproxy.errors import ProxyError, Unauthorized
-from abproxy.messages import HeaderList, Reply
+from abproxy.http.messages import HeaderList, Response
 
 __all__ = [
     "characters_of",
@@ -41,12 +41,12 @@ CORS = (
 """What TEI says with every answer: a page may read our errors as well."""
 
 
-def write_answer(call: Call, shares: Sequence[Share]) -> Reply:
+def write_answer(call: Call, shares: Sequence[PartResult]) -> Response:
     """Write the reply for *call* from the *shares* of its parts, in order."""
     reply = shares[0].reply
     if not is_shared(shares):
         return reply
-    return Reply(
+    return Response(
         status=reply.status,
         reason=reply.reason,
         headers=(*lines_of_all(reply), *_lines_of_one(call, shares)),
@@ -54,23 +54,23 @@ def write_answer(call: Call, shares: Sequence[Share]) -> Reply:
     )
 
 
-def is_shared(shares: Sequence[Share]) -> bool:
+def is_shared(shares: Sequence[PartResult]) -> bool:
     """Whether the upstream's reply was cut, and is not passed on as it is."""
     return shares[0].slice is not None
 
 
-def write_body(call: Call, shares: Sequence[Share]) -> bytes:
+def write_body(call: Call, shares: Sequence[PartResult]) -> bytes:
     """Put the rows of *call* together, as the upstream would have."""
     slices: list[Any] = [share.slice for share in shares]
     return call.lane.dialect.write(slices, is_list=call.items.is_list)
 
 
-def lines_of_all(reply: Reply) -> HeaderList:
+def lines_of_all(reply: Response) -> HeaderList:
     """Keep the header lines that are right for each call of the batch."""
     return tuple(line for line in reply.headers if line[0].lower() not in OF_THE_BATCH)
 
 
-def counts_characters(reply: Reply) -> bool:
+def counts_characters(reply: Response) -> bool:
     """Whether the upstream has counted the characters of the batch."""
     return any(name.lower() == CHARACTERS.lower() for name, _ in reply.headers)
 
@@ -80,13 +80,13 @@ def characters_of(call: Call) -> tuple[bytes, bytes]:
     return CHARACTERS, b"%d" % sum(call.items.lengths)
 
 
-def _lines_of_one(call: Call, shares: Sequence[Share]) -> HeaderList:
+def _lines_of_one(call: Call, shares: Sequence[PartResult]) -> HeaderList:
     if not counts_characters(shares[0].reply):
         return (timing_of(shares),)
     return characters_of(call), timing_of(shares)
 
 
-def timing_of(shares: Sequence[Share]) -> tuple[bytes, bytes]:
+def timing_of(shares: Sequence[PartResult]) -> tuple[bytes, bytes]:
     """
     Say where the time went, and in how much company.
 
@@ -102,17 +102,17 @@ def timing_of(shares: Sequence[Share]) -> tuple[bytes, bytes]:
     return b"Server-Timing", value % (queue_s * 1000, upstream_s * 1000, calls)
 
 
-def error_reply(error: ProxyError, dialect: Dialect) -> Reply:
+def error_reply(error: ProxyError, dialect: Dialect) -> Response:
     """Write an error of ours as a reply in the words of *dialect*."""
     headers = list(CORS)
     if isinstance(error, Unauthorized):
-        return Reply(status=error.status, reason=b"", headers=CORS, body=b"")
+        return Response(status=error.status, reason=b"", headers=CORS, body=b"")
     headers.append((b"Content-Type", b"application/json"))
     if error.allow:
         headers.append((b"Allow", error.allow))
     if error.retry_after_s is not None:
         headers.append((b"Retry-After", b"%d" % error.retry_after_s))
-    return Reply(
+    return Response(
         status=error.status,
         reason=b"",
         headers=tuple(headers),

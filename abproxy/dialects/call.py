@@ -13,9 +13,18 @@ from attrs import field, frozen
 from msgspec import Struct
 
 from abproxy.errors import ProxyError
-from abproxy.messages import HeaderList, Outgoing, Reply
+from abproxy.http.messages import HeaderList, Response, UpstreamRequest
 
-__all__ = ["BadAnswer", "Call", "Dialect", "Items", "Lane", "Reading", "Share", "Slice"]
+__all__ = [
+    "BadAnswer",
+    "Call",
+    "Dialect",
+    "Items",
+    "LaneKey",
+    "ParsedBody",
+    "PartResult",
+    "Rows",
+]
 
 
 class BadAnswer(ValueError):
@@ -35,7 +44,7 @@ class Items(Struct, frozen=True, kw_only=True):
     """Whether the answer is a list of rows, or the one row by itself."""
 
 
-class Reading(Struct, frozen=True, kw_only=True):
+class ParsedBody(Struct, frozen=True, kw_only=True):
     """The body of a call, as a dialect reads it."""
 
     items: Items
@@ -44,7 +53,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     """All other members, in one spelling: `,"name":value` for each."""
 
 
-class Slice(Struct, frozen=True, kw_only=True):
+class Rows(Struct, frozen=True, kw_only=True):
     """What one part gets of a batch's answer."""
 
     rows: Sequence[bytes]
@@ -54,13 +63,13 @@ class Slice(Struct, frozen=True, kw_only=True):
     """What else of the answer the dialect needs to write this part's own."""
 
 
-class Share(Struct, frozen=True, kw_only=True):
+class PartResult(Struct, frozen=True, kw_only=True):
     """What a waiter fires with."""
 
-    reply: Reply
+    reply: Response
     """The upstream's answer to the whole batch."""
 
-    slice: Slice | None = None
+    slice: Rows | None = None
     """This part's rows; None where the reply is to be passed on as it is."""
 
     calls: int = 1
@@ -84,7 +93,7 @@ class Dialect(Protocol):
     def body(self) -> type[msgspec.Struct]:
         """The type of the bodies that are understood."""
 
-    def read(self, body: bytes) -> Reading | None:
+    def read(self, body: bytes) -> ParsedBody | None:
         """Understand *body*, or say None: then it is relayed as it is."""
 
     def batch_body(self, items: Sequence[bytes], options: bytes) -> bytes:
@@ -99,7 +108,7 @@ class Dialect(Protocol):
         body: bytes,
         lengths: Sequence[Sequence[int]],
         order: Sequence[int] | None = None,
-    ) -> list[Slice]:
+    ) -> list[Rows]:
         """
         Cut a good answer into one slice for each part.
 
@@ -112,7 +121,7 @@ class Dialect(Protocol):
             BadAnswer: the rows are not one for each item.
         """
 
-    def write(self, slices: Sequence[Slice], *, is_list: bool) -> bytes:
+    def write(self, slices: Sequence[Rows], *, is_list: bool) -> bytes:
         """Write the answer of a call from the slices of its parts, in order."""
 
     def error_body(self, error: ProxyError) -> bytes:
@@ -120,7 +129,7 @@ class Dialect(Protocol):
 
 
 @frozen(kw_only=True, cache_hash=True)
-class Lane:
+class LaneKey:
     """The calls that may share a batch: they differ in nothing but their items."""
 
     dialect: Dialect
@@ -139,9 +148,11 @@ class Lane:
     is_personal: bool = False
     """Whether the credentials are the client's own, and so is any quota."""
 
-    def request(self, items: Sequence[bytes], traces: tuple[Any, ...] = ()) -> Outgoing:
+    def request(
+        self, items: Sequence[bytes], traces: tuple[Any, ...] = ()
+    ) -> UpstreamRequest:
         """Write the one request that carries *items* of several calls."""
-        return Outgoing(
+        return UpstreamRequest(
             path=self.path,
             headers=(*self.headers, (b"Content-Type", b"application/json")),
             body=self.dialect.batch_body(items, self.options),
@@ -157,11 +168,11 @@ def _nameless() -> bytes:
 class Call(Struct, frozen=True, kw_only=True, eq=False):
     """One client request for a batchable route."""
 
-    lane: Lane
+    lane: LaneKey
 
     items: Items
 
-    alone: Outgoing
+    alone: UpstreamRequest
     """The request exactly as the client sent it, for when nobody shares."""
 
     client: bytes = b""

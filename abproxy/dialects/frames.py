@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from attrs import define, field
 
-__all__ = ["Framed", "Frames"]
+__all__ = ["Framed", "SuffixCache"]
 
 MOST = 256
 """So many are remembered; then all are forgotten, as some client never repeats."""
@@ -28,7 +28,7 @@ Framed = tuple[bytes, bytes]
 
 
 @define(kw_only=True, eq=False)
-class Frames:
+class SuffixCache:
     """The bodies of one route whose items come first."""
 
     items: str

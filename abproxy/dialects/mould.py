@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping
 import msgspec
 from attrs import frozen
 
-__all__ = ["Mould", "mould_of"]
+__all__ = ["Template", "mould_of"]
 
 
 @frozen
-class Mould:
+class Template:
     """An object with gaps."""
 
     pieces: tuple[bytes, ...]
@@ -31,7 +31,7 @@ class Mould:
         return b"".join(written)
 
 
-def mould_of(members: Mapping[str, msgspec.Raw], gaps: Collection[str]) -> Mould:
+def mould_of(members: Mapping[str, msgspec.Raw], gaps: Collection[str]) -> Template:
     """Leave *gaps* in the object that has these *members*."""
     pieces, names, piece = [], [], b"{"
     for at, (name, value) in enumerate(members.items()):
@@ -43,4 +43,4 @@ def mould_of(members: Mapping[str, msgspec.Raw], gaps: Collection[str]) -> Mould
             piece = b""
         else:
             piece += bytes(value)
-    return Mould((*pieces, piece + b"}"), tuple(names))
+    return Template((*pieces, piece + b"}"), tuple(names))

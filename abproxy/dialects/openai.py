@@ -13,11 +13,11 @@ from typing import Any, Literal
 import msgspec
 from attrs import evolve
 
-from abproxy.dialects.call import BadAnswer, Slice
+from abproxy.dialects.call import BadAnswer, Rows
 from abproxy.dialects.embeddings import Members, cut_plain, read_members, stems_of
 from abproxy.dialects.inputs import Inputs, Size
-from abproxy.dialects.mould import Mould, mould_of
-from abproxy.dialects.route import TeiRoute
+from abproxy.dialects.mould import Template, mould_of
+from abproxy.dialects.route import JSONRoute
 from abproxy.dialects.rows import deal
 from abproxy.dialects.usage import Usage, add_up, divide
 from abproxy.errors import ProxyError, openai_error_body
@@ -41,7 +41,7 @@ class EmbeddingsBody(msgspec.Struct):
 class _Frame(msgspec.Struct, frozen=True):
     """What else goes into one part's answer."""
 
-    mould: Mould
+    mould: Template
     """The answer without its rows and its usage."""
 
     usage: Usage
@@ -51,7 +51,7 @@ class _Frame(msgspec.Struct, frozen=True):
     """The usage of the batch, as it was written."""
 
 
-class OpenAIRoute(TeiRoute):
+class OpenAIRoute(JSONRoute):
     """The dialect of /v1/embeddings."""
 
     def cut(
@@ -59,7 +59,7 @@ class OpenAIRoute(TeiRoute):
         body: bytes,
         lengths: Sequence[Sequence[int]],
         order: Sequence[int] | None = None,
-    ) -> list[Slice]:
+    ) -> list[Rows]:
         """Deal out the data, and the usage in proportion to the lengths."""
         try:
             rows, members = _rows_and_members(body, sum(map(len, lengths)))
@@ -70,11 +70,11 @@ class OpenAIRoute(TeiRoute):
         spelled = bytes(members.get("usage", _NONE))
         usages = divide(usage, list(map(sum, lengths)))
         return [
-            Slice(rows=part.rows, frame=_Frame(mould, own, spelled))
+            Rows(rows=part.rows, frame=_Frame(mould, own, spelled))
             for part, own in zip(deal(rows, lengths, order), usages, strict=True)
         ]
 
-    def write(self, slices: Sequence[Slice], *, is_list: bool) -> bytes:  # noqa: ARG002
+    def write(self, slices: Sequence[Rows], *, is_list: bool) -> bytes:  # noqa: ARG002
         """Write the first part's frame around all rows."""
         rows = [row for part in slices for row in part.rows]
         data = b",".join([_numbered(row, at) for at, row in enumerate(rows)])

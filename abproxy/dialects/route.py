@@ -11,19 +11,19 @@ from typing import Any
 import msgspec
 from attrs import field, frozen
 
-from abproxy.dialects.call import Items, Reading, Slice
-from abproxy.dialects.frames import Frames
+from abproxy.dialects.call import Items, ParsedBody, Rows
+from abproxy.dialects.frames import SuffixCache
 from abproxy.dialects.inputs import read_inputs
 from abproxy.dialects.members import read_members
 from abproxy.dialects.options import spell_options
 from abproxy.dialects.rows import Lengths, Order, deal_values, join
 from abproxy.errors import ProxyError, tei_error_body
 
-__all__ = ["TeiRoute"]
+__all__ = ["JSONRoute"]
 
 
 @frozen(kw_only=True, eq=False)
-class TeiRoute:
+class JSONRoute:
     """The dialect of one TEI route whose answer is a list with a row per item."""
 
     path: bytes
@@ -37,19 +37,19 @@ class TeiRoute:
     read_items: Callable[[Any, bytes], Items | None] = read_inputs
     """List the items in the decoded and the spelled member."""
 
-    deal: Callable[[bytes, Lengths, Order], list[Slice]] = deal_values
+    deal: Callable[[bytes, Lengths, Order], list[Rows]] = deal_values
     """Cut an answer, and deal its rows out to the parts."""
 
     has_usage: bool = False
     """Whether an answer tells how many tokens it cost."""
 
-    _frames: Frames = field(init=False)
+    _frames: SuffixCache = field(init=False)
     _decode: Callable[[bytes], msgspec.Struct] = field(init=False)
     _decode_items: Callable[[bytes], Any] = field(init=False)
 
     @_frames.default
-    def _make_frames(self) -> Frames:
-        return Frames(items=self.items)
+    def _make_frames(self) -> SuffixCache:
+        return SuffixCache(items=self.items)
 
     @_decode.default
     def _make_decode(self) -> Callable[[bytes], msgspec.Struct]:
@@ -61,7 +61,7 @@ class TeiRoute:
         [kind] = [each.type for each in fields if each.name == self.items]
         return msgspec.json.Decoder(kind).decode
 
-    def read(self, body: bytes) -> Reading | None:
+    def read(self, body: bytes) -> ParsedBody | None:
         """Understand *body*; None for all that TEI might see in another way."""
         try:
             framed = self._frames.find(body)
@@ -71,9 +71,9 @@ class TeiRoute:
             items = self.read_items(self._decode_items(spelled), spelled)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        return None if items is None else Reading(items=items, options=options)
+        return None if items is None else ParsedBody(items=items, options=options)
 
-    def _read_whole(self, body: bytes) -> Reading | None:
+    def _read_whole(self, body: bytes) -> ParsedBody | None:
         known = self._decode(body)
         members = read_members(body)
         if members is None:
@@ -84,7 +84,7 @@ class TeiRoute:
             return None
         options = spell_options(known, members)
         self._frames.remember(body, spelled, options)
-        return Reading(items=items, options=options)
+        return ParsedBody(items=items, options=options)
 
     def batch_body(self, items: Sequence[bytes], options: bytes) -> bytes:
         """Write `{"inputs":[…],…}`."""
@@ -96,11 +96,11 @@ class TeiRoute:
         body: bytes,
         lengths: Lengths,
         order: Order = None,
-    ) -> list[Slice]:
+    ) -> list[Rows]:
         """Deal the rows of *body* out to the parts."""
         return self.deal(body, lengths, order)
 
-    def write(self, slices: Sequence[Slice], *, is_list: bool) -> bytes:
+    def write(self, slices: Sequence[Rows], *, is_list: bool) -> bytes:
         """Write all rows as a list, or the only row by itself."""
         return join(slices) if is_list else slices[0].rows[0]
 

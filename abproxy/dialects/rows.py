@@ -9,7 +9,7 @@ stands together.
 
 from collections.abc import Sequence
 
-from abproxy.dialects.call import BadAnswer, Slice
+from abproxy.dialects.call import BadAnswer, Rows
 from abproxy.dialects.members import read_elements
 
 __all__ = [
@@ -30,7 +30,7 @@ Order = Sequence[int] | None
 """Which item was sent at each place, if they were sorted."""
 
 
-def deal_arrays(body: bytes, lengths: Lengths, order: Order = None) -> list[Slice]:
+def deal_arrays(body: bytes, lengths: Lengths, order: Order = None) -> list[Rows]:
     """
     Cut `[[…],[…]]` for the parts, as /embed answers.
 
@@ -46,12 +46,12 @@ def deal_arrays(body: bytes, lengths: Lengths, order: Order = None) -> list[Slic
     slices, start, at = [], 1, -1
     for of_part in lengths:
         at += len(of_part)
-        slices.append(Slice(rows=(body[start : ends[at]],)))
+        slices.append(Rows(rows=(body[start : ends[at]],)))
         start = ends[at] + 1
     return slices
 
 
-def deal_values(body: bytes, lengths: Lengths, order: Order = None) -> list[Slice]:
+def deal_values(body: bytes, lengths: Lengths, order: Order = None) -> list[Rows]:
     """
     Cut a JSON array of any values for the parts.
 
@@ -108,7 +108,7 @@ def cut_values(body: bytes, count: int) -> list[bytes]:
     return rows
 
 
-def deal(rows: Sequence[bytes], lengths: Lengths, order: Order = None) -> list[Slice]:
+def deal(rows: Sequence[bytes], lengths: Lengths, order: Order = None) -> list[Rows]:
     """
     Deal *rows* out, to each part as many as it has items.
 
@@ -122,11 +122,11 @@ def deal(rows: Sequence[bytes], lengths: Lengths, order: Order = None) -> list[S
     slices, start = [], 0
     for of_part in lengths:
         end = start + len(of_part)
-        slices.append(Slice(rows=rows[start:end]))
+        slices.append(Rows(rows=rows[start:end]))
         start = end
     return slices
 
 
-def join(slices: Sequence[Slice]) -> bytes:
+def join(slices: Sequence[Rows]) -> bytes:
     """Put the rows of all *slices* together as one JSON array."""
     return b"[%b]" % b",".join([row for part in slices for row in part.rows])

@@ -13,7 +13,7 @@ import msgspec
 from abproxy.dialects.call import Items
 from abproxy.dialects.inputs import Direction, Inputs, Size, Text, Token, canonical
 from abproxy.dialects.members import read_elements
-from abproxy.dialects.route import TeiRoute
+from abproxy.dialects.route import JSONRoute
 from abproxy.dialects.rows import deal_arrays
 
 __all__ = ["DECODE", "EMBED", "EMBED_ALL", "EMBED_SPARSE", "PREDICT", "TOKENIZE"]
@@ -78,11 +78,11 @@ def _length(texts: list[str]) -> int:
     return sum(map(len, texts))
 
 
-EMBED = TeiRoute(path=b"/embed", items="inputs", body=EmbedBody, deal=deal_arrays)
-EMBED_ALL = TeiRoute(path=b"/embed_all", items="inputs", body=PromptedBody)
-EMBED_SPARSE = TeiRoute(path=b"/embed_sparse", items="inputs", body=PromptedBody)
-PREDICT = TeiRoute(
+EMBED = JSONRoute(path=b"/embed", items="inputs", body=EmbedBody, deal=deal_arrays)
+EMBED_ALL = JSONRoute(path=b"/embed_all", items="inputs", body=PromptedBody)
+EMBED_SPARSE = JSONRoute(path=b"/embed_sparse", items="inputs", body=PromptedBody)
+PREDICT = JSONRoute(
     path=b"/predict", items="inputs", body=PredictBody, read_items=read_sequences
 )
-TOKENIZE = TeiRoute(path=b"/tokenize", items="inputs", body=TokenizeBody)
-DECODE = TeiRoute(path=b"/decode", items="ids", body=DecodeBody)
+TOKENIZE = JSONRoute(path=b"/tokenize", items="inputs", body=TokenizeBody)
+DECODE = JSONRoute(path=b"/decode", items="ids", body=DecodeBody)

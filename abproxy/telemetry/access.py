@@ -18,8 +18,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from abproxy.errors import ProxyError
-from abproxy.telemetry.harmless import harmless
-from abproxy.web.observing import Asked
+from abproxy.telemetry.never_raises import never_raises
+from abproxy.web.observing import RequestInfo
 
 __all__ = ["AccessLog"]
 
@@ -59,18 +59,18 @@ class AccessLog:
             with suppress(OSError):  # what could not be written cannot be now
                 former.close()
 
-    @harmless
-    def began(self, request: Asked) -> None:
+    @never_raises
+    def began(self, request: RequestInfo) -> None:
         """Write nothing yet."""
 
-    @harmless
-    def ended(self, request: Asked, *, gone: bool) -> None:
+    @never_raises
+    def ended(self, request: RequestInfo, *, gone: bool) -> None:
         """Write a line."""
         status = CLIENT_LEFT if gone else request.code
         write = self._object if self.as_json else _combined
         self._write(write(request, status, self.clock.seconds()) + "\n")
 
-    @harmless
+    @never_raises
     def answered_with(self, error: ProxyError) -> None:
         """Write nothing more."""
 
@@ -87,7 +87,7 @@ class AccessLog:
         else:
             self._works = True
 
-    def _object(self, request: Asked, status: int, now: float) -> str:
+    def _object(self, request: RequestInfo, status: int, now: float) -> str:
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(now, UTC).isoformat(),
             "logger": "access",
@@ -104,7 +104,7 @@ class AccessLog:
         return msgspec.json.encode(line).decode()
 
 
-def _combined(request: Asked, status: int, now: float) -> str:
+def _combined(request: RequestInfo, status: int, now: float) -> str:
     time = datetime.fromtimestamp(now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
     asked = b" ".join((request.method, request.path, request.clientproto))
     referer = _header(request, b"Referer").partition("?")[0]
@@ -116,11 +116,11 @@ def _combined(request: Asked, status: int, now: float) -> str:
     )
 
 
-def _address(request: Asked) -> str:
+def _address(request: RequestInfo) -> str:
     return str(getattr(request.getClientAddress(), "host", None) or "-")
 
 
-def _header(request: Asked, name: bytes) -> str:
+def _header(request: RequestInfo, name: bytes) -> str:
     [value, *_] = request.requestHeaders.getRawHeaders(name, [b"-"])
     return _safe(value)
 

@@ -11,7 +11,14 @@ from attrs import frozen
 
 from abproxy.telemetry.totals import Totals
 
-__all__ = ["MOSTLY", "OFTEN", "Advice", "Situation", "advise", "has_company"]
+__all__ = [
+    "MOSTLY",
+    "OFTEN",
+    "LimitsInForce",
+    "Recommendation",
+    "advise",
+    "has_company",
+]
 
 COMPANY = 1.2
 """Calls a request from which on they travel together."""
@@ -27,7 +34,7 @@ REFUSED = 0.01
 
 
 @frozen(kw_only=True)
-class Situation:
+class LimitsInForce:
     """The limits in force; what the operator did not say is None."""
 
     slots: int | None = None
@@ -45,7 +52,7 @@ class Situation:
 
 
 @frozen
-class Advice:
+class Recommendation:
     """What to change."""
 
     setting: str
@@ -59,56 +66,56 @@ def has_company(lately: Totals) -> bool:
     return lately.calls_per_request >= COMPANY
 
 
-def advise(lately: Totals, situation: Situation) -> Advice | None:
+def advise(lately: Totals, situation: LimitsInForce) -> Recommendation | None:
     """Say what would help most, given what happened *lately*."""
     found = (rule(lately, situation) for rule in _RULES)
     return next(filter(None, found), None)
 
 
-def _away(lately: Totals, _situation: Situation) -> Advice | None:
+def _away(lately: Totals, _situation: LimitsInForce) -> Recommendation | None:
     kept = lately.share_of_time(lately.kept_by_upstream_s)
     if kept < OFTEN:
         return None
     why = f"it was away or had no room {kept:.0%} of the time; its own log says why"
-    return Advice("the inference server", why)
+    return Recommendation("the inference server", why)
 
 
-def _refused(lately: Totals, _situation: Situation) -> Advice | None:
+def _refused(lately: Totals, _situation: LimitsInForce) -> Recommendation | None:
     if lately.refused_for_room <= REFUSED * lately.calls:
         return None
     refused = f"{lately.refused_for_room} calls were refused"
-    return Advice(
+    return Recommendation(
         "a second or faster inference server",
         f"{refused}, as too many waited for this one",
     )
 
 
-def _held_in_vain(lately: Totals, situation: Situation) -> Advice | None:
+def _held_in_vain(lately: Totals, situation: LimitsInForce) -> Recommendation | None:
     if not situation.max_wait_ms or has_company(lately):
         return None
     held = f"calls are held for {situation.max_wait_ms:g} ms and find no company"
-    return Advice("MAX_WAIT_TIME=0", f"{held}; with 0 they leave at once")
+    return Recommendation("MAX_WAIT_TIME=0", f"{held}; with 0 they leave at once")
 
 
-def _budget(lately: Totals, situation: Situation) -> Advice | None:
+def _budget(lately: Totals, situation: LimitsInForce) -> Recommendation | None:
     kept = lately.share_of_time(lately.kept_by_budget_s)
     if situation.budget is None or kept < OFTEN:
         return None
     allowed = f"as you allow {situation.budget} inputs in flight"
     why = f"full batches waited {kept:.0%} of the time, {allowed}"
-    return Advice("BUDGET", f"{why}; unset, it follows the server")
+    return Recommendation("BUDGET", f"{why}; unset, it follows the server")
 
 
-def _slots(lately: Totals, situation: Situation) -> Advice | None:
+def _slots(lately: Totals, situation: LimitsInForce) -> Recommendation | None:
     kept = lately.share_of_time(lately.kept_by_slot_s)
     if situation.slots is None or kept < OFTEN or has_company(lately):
         return None
     allowed = f"as you allow {situation.slots} in flight that are not full"
     why = f"batches waited {kept:.0%} of the time, {allowed}"
-    return Advice("SLOTS", f"{why}; unset, it follows the server")
+    return Recommendation("SLOTS", f"{why}; unset, it follows the server")
 
 
-def _full(lately: Totals, situation: Situation) -> Advice | None:
+def _full(lately: Totals, situation: LimitsInForce) -> Recommendation | None:
     share = lately.full / max(1, lately.batches)
     are_alone = not has_company(lately) and situation.max_batch_calls != 1
     if share < MOSTLY or are_alone:
@@ -117,7 +124,9 @@ def _full(lately: Totals, situation: Situation) -> Advice | None:
     return rule(f"{share:.0%} of the batches are full", situation)
 
 
-def _larger(lately: Totals, situation: Situation) -> Iterator[tuple[float, "_Larger"]]:
+def _larger(
+    lately: Totals, situation: LimitsInForce
+) -> Iterator[tuple[float, "_Larger"]]:
     """Say how close batches come to each cap, and what is to be said of it."""
     if situation.max_batch_calls is not None:
         yield lately.parts / situation.max_batch_calls, _more_calls
@@ -125,40 +134,40 @@ def _larger(lately: Totals, situation: Situation) -> Iterator[tuple[float, "_Lar
     yield lately.size / situation.batch_bytes, _more_bytes
 
 
-def _more_calls(full: str, situation: Situation) -> Advice:
+def _more_calls(full: str, situation: LimitsInForce) -> Recommendation:
     why = f"{full}, as you limit the calls in one to {situation.max_batch_calls}"
-    return Advice("MAX_BATCH_SIZE", f"{why}; unset, as many share one as fit")
+    return Recommendation("MAX_BATCH_SIZE", f"{why}; unset, as many share one as fit")
 
 
-def _more_items(full: str, situation: Situation) -> Advice:
+def _more_items(full: str, situation: LimitsInForce) -> Recommendation:
     why = f"{full} at {situation.batch_items} inputs"
     most = situation.upstream_max_items
     if most is None or situation.batch_items < most:
-        return Advice("MAX_BATCH_INPUTS", f"{why}; try more")
-    return Advice(
+        return Recommendation("MAX_BATCH_INPUTS", f"{why}; try more")
+    return Recommendation(
         "a higher limit of the inference server (--max-client-batch-size)",
         f"{why}, which is all that it takes",
     )
 
 
-def _more_bytes(full: str, situation: Situation) -> Advice:
+def _more_bytes(full: str, situation: LimitsInForce) -> Recommendation:
     why = f"{full} at {situation.batch_bytes:,} bytes"
     takes = "if the inference server takes larger bodies (--payload-limit)"
-    return Advice("MAX_BATCH_BYTES", f"{why}; try more, {takes}")
+    return Recommendation("MAX_BATCH_BYTES", f"{why}; try more, {takes}")
 
 
-def _apart(lately: Totals, _situation: Situation) -> Advice | None:
+def _apart(lately: Totals, _situation: LimitsInForce) -> Recommendation | None:
     if lately.crowded_out_by_key <= OFTEN * lately.batches:
         return None
-    return Advice(
+    return Recommendation(
         "INFERENCE_SERVICE_KEY",
         "clients with different keys share no batch; with one key for the inference "
         "server, and theirs in API_KEY, they do",
     )
 
 
-_Larger = Callable[[str, Situation], Advice]
-_Rule = Callable[[Totals, Situation], Advice | None]
+_Larger = Callable[[str, LimitsInForce], Recommendation]
+_Rule = Callable[[Totals, LimitsInForce], Recommendation | None]
 _RULES: tuple[_Rule, ...] = (
     _away,
     _refused,

@@ -13,15 +13,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from abproxy import __version__
-from abproxy.batching.departures import Departures
-from abproxy.batching.observing import Obstacle
-from abproxy.telemetry.keeping import Keeping
-from abproxy.upstream.condition import Condition, State
+from abproxy.batching.collector import BatchCollector
+from abproxy.batching.observing import BlockedBy
+from abproxy.telemetry.keeping import BlockedTime
+from abproxy.upstream.condition import Health, State
 
-__all__ = ["Entrance", "Gauges"]
+__all__ = ["Gauges", "SharedPort"]
 
 
-class Entrance(Protocol):
+class SharedPort(Protocol):
     """Where clients come in."""
 
     @property
@@ -37,10 +37,10 @@ class Entrance(Protocol):
 class Gauges(Collector):
     """The state of all rooms, as metrics."""
 
-    departures: Departures
-    condition: Condition
-    entrances: Sequence[Entrance]
-    keeping: Keeping
+    collector: BatchCollector
+    condition: Health
+    entrances: Sequence[SharedPort]
+    keeping: BlockedTime
     cpu_s_per_call: Callable[[], float] = field(repr=False)
     is_draining: Callable[[], bool] = field(repr=False)
 
@@ -58,8 +58,8 @@ class Gauges(Collector):
 
     def readings(self) -> Iterator[tuple[str, str, float]]:
         """Read all figures without a label: name, meaning and value."""
-        budget, room = self.departures.budget, self.departures.room
-        limit, caps = budget.limit, self.departures.caps
+        budget, room = self.collector.budget, self.collector.room
+        limit, caps = budget.limit, self.collector.caps
         yield "batches_in_flight", "Batches on their way", budget.batches_in_flight
         yield "items_in_flight", "Inputs on their way", budget.items_in_flight
         yield "budget_items", "Inputs that may be on their way now", limit.items
@@ -73,7 +73,7 @@ class Gauges(Collector):
         yield "waiting_max_bytes", "JSON of inputs that may wait", room.max_size
         oldest_s = self._oldest_wait_s()
         yield "oldest_wait_seconds", "The wait of who has waited longest", oldest_s
-        lanes = len(self.departures.platform.lanes)
+        lanes = len(self.collector.platform.lanes)
         yield "lanes", "Kinds of calls of which some wait", lanes
         channels = sum(len(entrance.channels) for entrance in self.entrances)
         yield "connections", "Connections open", channels
@@ -85,8 +85,8 @@ class Gauges(Collector):
         yield "cpu_seconds_per_call", "CPU time of a call in the last hour", cpu_s
 
     def _oldest_wait_s(self) -> float:
-        oldest = self.departures.platform.oldest_arrived_at
-        return 0.0 if oldest is None else self.departures.clock.seconds() - oldest
+        oldest = self.collector.platform.oldest_arrived_at
+        return 0.0 if oldest is None else self.collector.clock.seconds() - oldest
 
     def _states(self) -> Metric:
         states = GaugeMetricFamily(
@@ -102,6 +102,6 @@ class Gauges(Collector):
             "For how long a batch was ready and something kept it",
             labels=["by"],
         )
-        for obstacle in (Obstacle.SLOT, Obstacle.BUDGET, Obstacle.UPSTREAM):
+        for obstacle in (BlockedBy.SLOT, BlockedBy.BUDGET, BlockedBy.UPSTREAM):
             kept.add_metric([obstacle.value], self.keeping.seconds(obstacle))
         return kept

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from abproxy.errors import ProxyError
-from abproxy.messages import Outgoing, Reply, Send
+from abproxy.http.messages import Response, Send, UpstreamRequest
 
 __all__ = ["Metered"]
 
@@ -28,19 +28,19 @@ class Metered:
     meter: Meter
     clock: IReactorTime = field(repr=False)
 
-    def send(self, outgoing: Outgoing) -> Deferred[Reply]:
+    def send(self, outgoing: UpstreamRequest) -> Deferred[Response]:
         """Send *outgoing*; status or reason, and the time it took, are metered."""
         began_at = self.clock.seconds()
 
-        def over(result: Reply | Failure) -> Reply | Failure:
+        def over(result: Response | Failure) -> Response | Failure:
             self.meter.sent(_outcome(result), self.clock.seconds() - began_at)
             return result
 
         return self.send_on(outgoing).addBoth(over)
 
 
-def _outcome(result: Reply | Failure) -> str:
-    if isinstance(result, Reply):
+def _outcome(result: Response | Failure) -> str:
+    if isinstance(result, Response):
         return str(result.status)
     if isinstance(result.value, ProxyError):
         return result.value.reason

@@ -11,9 +11,9 @@ from itertools import count
 
 from attrs import define, field, frozen
 
-from abproxy.batching.observing import Departure
+from abproxy.batching.observing import BatchSent
 
-__all__ = ["RecentBatch", "RecentError", "Recently"]
+__all__ = ["RecentBatch", "RecentError", "RecentLog"]
 
 BATCHES = 256
 ERRORS = 50
@@ -51,16 +51,16 @@ class RecentError:
 
 
 @define(eq=False)
-class Recently:
+class RecentLog:
     """What happened last."""
 
-    _batches: deque[tuple[int, float, Departure, float | None]] = field(
+    _batches: deque[tuple[int, float, BatchSent, float | None]] = field(
         init=False, factory=lambda: deque(maxlen=BATCHES)
     )
     errors: deque[RecentError] = field(init=False, factory=lambda: deque(maxlen=ERRORS))
     _serials: Iterator[int] = field(init=False, factory=lambda: count(1))
 
-    def batch(self, at: float, departure: Departure, took_s: float | None) -> None:
+    def batch(self, at: float, departure: BatchSent, took_s: float | None) -> None:
         """Note a batch that came back *at* this moment."""
         self._batches.append((next(self._serials), at, departure, took_s))
 
@@ -80,7 +80,7 @@ class Recently:
 
 
 def _written(
-    serial: int, at: float, departure: Departure, took_s: float | None
+    serial: int, at: float, departure: BatchSent, took_s: float | None
 ) -> RecentBatch:
     return RecentBatch(
         serial=serial,

@@ -14,13 +14,13 @@ from attrs import define, field
 
 from abproxy import __version__
 from abproxy.batching.collector import BatchCollector
-from abproxy.batching.departures import Departures
+from abproxy.batching.lane import Lane
 from abproxy.settings import Settings, default_of, shown, variable
-from abproxy.telemetry.advice import Situation
+from abproxy.telemetry.advice import LimitsInForce
 from abproxy.telemetry.gauges import Gauges
-from abproxy.telemetry.verdict import Verdict, judge
-from abproxy.telemetry.watcher import Watcher
-from abproxy.upstream.condition import Condition
+from abproxy.telemetry.recorder import Recorder
+from abproxy.telemetry.verdict import Diagnosis, judge
+from abproxy.upstream.condition import Health
 from abproxy.upstream.discovery import Discovery
 
 __all__ = ["Status", "list_settings", "situation_of"]
@@ -35,10 +35,10 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class Status:
     """What there is to say."""
 
-    watcher: Watcher
-    departures: Departures
+    recorder: Recorder
+    collector: BatchCollector
     discovery: Discovery
-    condition: Condition
+    condition: Health
     gauges: Gauges
     settings: Callable[[], Settings] = field(repr=False)
     upstream_url: str
@@ -46,13 +46,13 @@ class Status:
 
     def __attrs_post_init__(self) -> None:
         """Begin to count the time."""
-        self._started_at = self.departures.clock.seconds()
+        self._started_at = self.collector.clock.seconds()
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Diagnosis:
         """Say whether batching helps."""
-        batch, most = self.departures.caps.items, self.discovery.facts.max_batch_inputs
+        batch, most = self.collector.caps.items, self.discovery.facts.max_batch_inputs
         situation = situation_of(self.settings(), batch, most)
-        return judge(self.watcher.past.lately(), situation)
+        return judge(self.recorder.past.lately(), situation)
 
     def document(self, since: int = 0) -> dict[str, Any]:
         """
@@ -61,23 +61,23 @@ class Status:
         Args:
             since: the serial of the last batch that the reader has seen.
         """
-        now = self.departures.clock.seconds()
-        recently = self.watcher.recently
+        now = self.collector.clock.seconds()
+        recently = self.recorder.recently
         return {
             "version": __version__,
             "now": now,
             "started_at": self._started_at,
             "upstream": self._upstream(),
             "flow": {name: value for name, _, value in self.gauges.readings()},
-            "kept_by": self.watcher.keeping.obstacle.value,
+            "kept_by": self.recorder.keeping.obstacle.value,
             "lanes": self._lanes(now),
-            "totals": attrs.asdict(self.watcher.totals()),
-            "cpu_us_per_call": self.watcher.cpu_s_per_call() * 1e6,
+            "totals": attrs.asdict(self.recorder.totals()),
+            "cpu_us_per_call": self.recorder.cpu_s_per_call() * 1e6,
             "verdict": attrs.asdict(self.verdict()),
             "batches": list(map(attrs.asdict, recently.batches(since))),
             "errors": list(map(attrs.asdict, reversed(recently.errors))),
             "settings": list_settings(self.settings()),
-            "lately": attrs.asdict(self.watcher.past.lately()),
+            "lately": attrs.asdict(self.recorder.past.lately()),
             "workers": [],
         }
 
@@ -92,15 +92,15 @@ class Status:
         }
 
     def _lanes(self, now: float) -> list[dict[str, Any]]:
-        lanes = sorted(self.departures.platform.lanes, key=lambda lane: -lane.items)
+        lanes = sorted(self.collector.platform.lanes, key=lambda lane: -lane.items)
         return [_lane(lane, now) for lane in lanes[:LANES]]
 
 
 def situation_of(
     settings: Settings, batch_items: int, upstream_max_items: int | None
-) -> Situation:
+) -> LimitsInForce:
     """Say which limits are in force, where a batch has so many inputs at most."""
-    return Situation(
+    return LimitsInForce(
         slots=settings.slots,
         budget=settings.budget,
         max_batch_calls=settings.max_batch_calls,
@@ -125,7 +125,7 @@ def list_settings(settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def _lane(lane: BatchCollector, now: float) -> dict[str, Any]:
+def _lane(lane: Lane, now: float) -> dict[str, Any]:
     kind = lane.lane
     options = _decode_members(b"{%b}" % kind.options.removeprefix(b","))
     return {

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import attrs
 from attrs import define, field
 
-__all__ = ["Past", "Totals"]
+__all__ = ["Totals", "Window"]
 
 COPY_EVERY_S = 60.0
 """How old the latest copy is before another is put aside, in seconds."""
@@ -126,7 +126,7 @@ class Totals:
 
 
 @define(kw_only=True, eq=False)
-class Past:
+class Window:
     """The copies that were put aside, the oldest first."""
 
     now: Callable[[], Totals] = field(repr=False)

@@ -35,9 +35,9 @@ from twisted.python.failure import Failure
 
 from abproxy import __version__
 from abproxy.errors import ProxyError
-from abproxy.messages import HeaderList, Outgoing, Reply, Send
-from abproxy.telemetry.harmless import harmless
-from abproxy.web.observing import Asked
+from abproxy.http.messages import HeaderList, Response, Send, UpstreamRequest
+from abproxy.telemetry.never_raises import never_raises
+from abproxy.web.observing import RequestInfo
 
 __all__ = ["Tracing", "make_tracing"]
 
@@ -60,8 +60,8 @@ class Tracing:
     shut_down: Callable[[], None] = field(repr=False)
     """Send what is left; blocks."""
 
-    @harmless
-    def began(self, request: Asked) -> None:
+    @never_raises
+    def began(self, request: RequestInfo) -> None:
         """Begin the span of a request, in its caller's trace if there is one."""
         if request.site.operations.owns(request):
             # Whoever watches us asks all the time, and is not what is watched.
@@ -77,8 +77,8 @@ class Tracing:
             },
         )
 
-    @harmless
-    def ended(self, request: Asked, *, gone: bool) -> None:
+    @never_raises
+    def ended(self, request: RequestInfo, *, gone: bool) -> None:
         """End the span of a request."""
         span: Span | None = request.trace
         if span is None:
@@ -92,11 +92,11 @@ class Tracing:
             _note_status(span, request.code)
         span.end()
 
-    @harmless
+    @never_raises
     def answered_with(self, error: ProxyError) -> None:
         """Note nothing: the status says it."""
 
-    def mark(self, request: Asked, headers: HeaderList) -> HeaderList:
+    def mark(self, request: RequestInfo, headers: HeaderList) -> HeaderList:
         """Put the request's span on the *headers* with which it is passed on."""
         span: Span | None = request.trace
         return headers if span is None else _marked(headers, span)
@@ -104,14 +104,14 @@ class Tracing:
     def following(self, send: Send) -> Send:
         """Make a way to *send* on which each request has a span of its own."""
 
-        def send_on(outgoing: Outgoing) -> Deferred[Reply]:
+        def send_on(outgoing: UpstreamRequest) -> Deferred[Response]:
             span = self._span(outgoing)
             marked = replace(outgoing, headers=_marked(outgoing.headers, span))
             return send(marked).addBoth(_arrived, span)
 
         return send_on
 
-    def _span(self, outgoing: Outgoing) -> Span:
+    def _span(self, outgoing: UpstreamRequest) -> Span:
         calls: tuple[Span, ...] = outgoing.traces
         method = outgoing.method.decode()
         path = outgoing.path.partition(b"?")[0].decode()
@@ -140,7 +140,7 @@ def _parent_among(calls: Sequence[Span]) -> Context | None:
     return None if parent is None else set_span_in_context(parent)
 
 
-def _told(request: Asked) -> Iterator[tuple[str, str]]:
+def _told(request: RequestInfo) -> Iterator[tuple[str, str]]:
     for name in CONTEXT:
         lines = request.requestHeaders.getRawHeaders(name, [])
         # Lists may be spread over several lines (RFC 9110, section 5.3).
@@ -148,8 +148,8 @@ def _told(request: Asked) -> Iterator[tuple[str, str]]:
             yield name.decode(), b",".join(lines).decode("latin-1")
 
 
-def _arrived(result: Reply | Failure, span: Span) -> Reply | Failure:
-    if isinstance(result, Reply):
+def _arrived(result: Response | Failure, span: Span) -> Response | Failure:
+    if isinstance(result, Response):
         _note_status(span, result.status)
     else:
         reason = getattr(result.value, "reason", "cancelled")

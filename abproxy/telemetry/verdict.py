@@ -8,18 +8,18 @@ out.
 
 from attrs import frozen
 
-from abproxy.batching.observing import Obstacle
+from abproxy.batching.observing import BlockedBy
 from abproxy.telemetry.advice import (
     MOSTLY,
     OFTEN,
-    Advice,
-    Situation,
+    LimitsInForce,
+    Recommendation,
     advise,
     has_company,
 )
 from abproxy.telemetry.totals import Totals
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Diagnosis", "judge"]
 
 ENOUGH_CALLS = 100
 """Fewer calls tell nothing."""
@@ -29,14 +29,14 @@ GAIN = 1.1
 
 
 @frozen(kw_only=True)
-class Verdict:
+class Diagnosis:
     """What the numbers say."""
 
     helps: bool | None
     """Whether batching helps; None if that cannot be told."""
 
     text: str
-    advice: Advice | None
+    advice: Recommendation | None
     calls: int
     calls_per_request: float | None
     """Calls, or parts of large ones, for each request to the upstream."""
@@ -56,7 +56,7 @@ class Verdict:
     upstream_limited: float
     """The share of the time in which the upstream took no work."""
 
-    limited_by: Obstacle
+    limited_by: BlockedBy
     """Which of the three mattered most, if any did."""
 
     period_s: float
@@ -70,13 +70,13 @@ class Verdict:
         )
 
 
-def judge(lately: Totals, situation: Situation) -> Verdict:
+def judge(lately: Totals, situation: LimitsInForce) -> Diagnosis:
     """Judge what happened *lately*, in the *situation* that it happened in."""
     is_telling = lately.parts >= ENOUGH_CALLS
     limited_by = _limited_by(lately)
     helps, text = _company(lately) if is_telling else (None, _too_few(lately))
     limit = _limit(lately, limited_by) if is_telling else ""
-    return Verdict(
+    return Diagnosis(
         helps=helps,
         text=" ".join(filter(None, (text, limit))),
         advice=advise(lately, situation) if is_telling else None,
@@ -92,14 +92,14 @@ def judge(lately: Totals, situation: Situation) -> Verdict:
     )
 
 
-def _limited_by(lately: Totals) -> Obstacle:
+def _limited_by(lately: Totals) -> BlockedBy:
     shares = {
-        Obstacle.UPSTREAM: lately.share_of_time(lately.kept_by_upstream_s),
-        Obstacle.BUDGET: lately.share_of_time(lately.kept_by_budget_s),
-        Obstacle.SLOT: lately.share_of_time(lately.kept_by_slot_s),
+        BlockedBy.UPSTREAM: lately.share_of_time(lately.kept_by_upstream_s),
+        BlockedBy.BUDGET: lately.share_of_time(lately.kept_by_budget_s),
+        BlockedBy.SLOT: lately.share_of_time(lately.kept_by_slot_s),
     }
     often = (obstacle for obstacle, share in shares.items() if share > OFTEN)
-    return next(often, Obstacle.NOTHING)
+    return next(often, BlockedBy.NOTHING)
 
 
 def _too_few(lately: Totals) -> str:
@@ -137,15 +137,15 @@ def _why_alone(lately: Totals) -> str:
     return "most come when no other waits, so there is nothing to gain"
 
 
-def _limit(lately: Totals, limited_by: Obstacle) -> str:
+def _limit(lately: Totals, limited_by: BlockedBy) -> str:
     match limited_by:
-        case Obstacle.UPSTREAM:
+        case BlockedBy.UPSTREAM:
             share = lately.share_of_time(lately.kept_by_upstream_s)
             return f"The server took no work {share:.0%} of the time."
-        case Obstacle.BUDGET:
+        case BlockedBy.BUDGET:
             share = lately.share_of_time(lately.kept_by_budget_s)
             return f"Full batches waited {share:.0%} of the time: the server is busy."
-        case Obstacle.SLOT:
+        case BlockedBy.SLOT:
             share = lately.share_of_time(lately.kept_by_slot_s)
             gathered = ", and gathered" if has_company(lately) else ""
             return f"Calls waited for a slot {share:.0%} of the time{gathered}."

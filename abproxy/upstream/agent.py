@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 __all__ = [
     "IDLE_S",
-    "ToTheLetter",
+    "ExactPathAgent",
     "make_agent",
     "make_pool",
     "make_treq",
@@ -98,7 +98,7 @@ def make_pool(reactor: Any, max_connections: int) -> HTTPConnectionPool:
     return pool
 
 
-class ToTheLetter(Agent):
+class ExactPathAgent(Agent):
     """
     An agent that asks for the path it is given.
 
@@ -139,12 +139,12 @@ def make_agent(
     reactor: Any, pool: HTTPConnectionPool, connect_timeout_s: float
 ) -> Agent:
     """Make the agent that opens connections to the upstream."""
-    return ToTheLetter(reactor, pool=pool, connectTimeout=connect_timeout_s)
+    return ExactPathAgent(reactor, pool=pool, connectTimeout=connect_timeout_s)
 
 
 @implementer(IAgent)
 @frozen
-class _AsIs:
+class _NoGzipAgent:
     """
     Undo what treq adds to every request: `Accept-Encoding: gzip`.
 
@@ -174,4 +174,4 @@ def make_treq(agent: IAgent) -> HTTPClient:
     session of one to the next.
     """
     jar = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))
-    return HTTPClient(_AsIs(agent), cookiejar=jar)
+    return HTTPClient(_NoGzipAgent(agent), cookiejar=jar)

@@ -8,9 +8,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
-from abproxy.foreign import as_headers
-from abproxy.headers import end_to_end
-from abproxy.messages import Outgoing, Reply
+from abproxy.http.failures import as_headers
+from abproxy.http.headers import end_to_end
+from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.body import collect
 from abproxy.upstream.sending import Upstream
 
@@ -28,9 +28,9 @@ def _received(response: IResponse) -> Iterator[tuple[bytes, Sequence[bytes]]]:
             yield name, values
 
 
-def reply_of(response: IResponse, body: bytes) -> Reply:
+def reply_of(response: IResponse, body: bytes) -> Response:
     """Make a reply of a *response* as Twisted has read it."""
-    return Reply(
+    return Response(
         status=response.code,
         reason=response.phrase,
         headers=end_to_end(_received(response)),
@@ -53,10 +53,10 @@ class TreqUpstream(Upstream):
 
     http: HTTPRequester = field(repr=False)
 
-    def _exchange(self, outgoing: Outgoing) -> Deferred[Reply]:
+    def _exchange(self, outgoing: UpstreamRequest) -> Deferred[Response]:
         return _given_up_at_will(Deferred.fromCoroutine(self._request(outgoing)))
 
-    async def _request(self, outgoing: Outgoing) -> Reply:
+    async def _request(self, outgoing: UpstreamRequest) -> Response:
         response = await self.http.request(
             outgoing.method.decode("ascii"),
             self.base_url + outgoing.path.decode("ascii"),
@@ -69,21 +69,21 @@ class TreqUpstream(Upstream):
         return reply_of(response, body)
 
 
-def _given_up_at_will(work: Deferred[Reply]) -> Deferred[Reply]:
+def _given_up_at_will(work: Deferred[Response]) -> Deferred[Response]:
     """
     Make a Deferred of the same result that is cancelled and nothing else.
 
     Twisted takes a host for unknown if it was told to stop looking for it.
     """
 
-    def give_up(ours: Deferred[Reply]) -> None:
+    def give_up(ours: Deferred[Response]) -> None:
         ours.errback(CancelledError())
         work.cancel()
 
-    def over(result: Reply | Failure) -> None:
+    def over(result: Response | Failure) -> None:
         if not ours.called:
             ours.callback(result)
 
-    ours: Deferred[Reply] = Deferred(give_up)
+    ours: Deferred[Response] = Deferred(give_up)
     work.addBoth(over)
     return ours

@@ -9,9 +9,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from abproxy.errors import CannotConnect, ProxyError
-from abproxy.messages import NO_ROOM, Reply, Send
+from abproxy.http.messages import NO_ROOM, Response, Send
 
-__all__ = ["Condition", "State"]
+__all__ = ["Health", "State"]
 
 
 class State(StrEnum):
@@ -36,7 +36,7 @@ AWAY = frozenset({State.UNREACHABLE, State.FAILING})
 
 
 @define(kw_only=True, eq=False)
-class Condition:
+class Health:
     """How the upstream is, since when, and why we think so."""
 
     clock: IReactorTime = field(repr=False)
@@ -58,7 +58,7 @@ class Condition:
         """Make a way to *send* from which something is learnt each time."""
         return lambda outgoing: send(outgoing).addCallbacks(self._heard, self._failed)
 
-    def _heard(self, reply: Reply) -> Reply:
+    def _heard(self, reply: Response) -> Response:
         if reply.status in NO_ROOM:
             self._is(State.FULL, f"it answers with {reply.status}")
         else:

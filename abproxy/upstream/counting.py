@@ -16,8 +16,8 @@ from twisted.web.http import OK
 from abproxy.batching.part import Part
 from abproxy.dialects.tei import TOKENIZE
 from abproxy.errors import ProxyError
-from abproxy.messages import HeaderList, Outgoing, Send
-from abproxy.upstream.info import Facts
+from abproxy.http.messages import HeaderList, Send, UpstreamRequest
+from abproxy.upstream.info import ServerInfo
 
 __all__ = ["TokenCounter"]
 
@@ -31,7 +31,7 @@ class TokenCounter:
 
     send: Send = field(repr=False)
 
-    facts: Callable[[], Facts] = field(repr=False)
+    facts: Callable[[], ServerInfo] = field(repr=False)
     """What is known of the upstream: it cuts inputs at a length."""
 
     _works: bool = field(default=True, init=False)
@@ -74,7 +74,7 @@ class TokenCounter:
         return [min(count, most or count) for count in counts]
 
     async def _ask(self, texts: Sequence[bytes], headers: HeaderList) -> list[int]:
-        question = Outgoing(
+        question = UpstreamRequest(
             path=TOKENIZE.path,
             headers=(*headers, (b"Content-Type", b"application/json")),
             body=TOKENIZE.batch_body(texts, b""),

@@ -16,9 +16,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from abproxy.errors import ConnectionBroken, ProxyError, UpstreamBroken
-from abproxy.headers import Credentials
-from abproxy.messages import Outgoing, Reply, Send
-from abproxy.upstream.info import Facts, batch_limit_in, read_info
+from abproxy.http.headers import Credentials
+from abproxy.http.messages import Response, Send, UpstreamRequest
+from abproxy.upstream.info import ServerInfo, batch_limit_in, read_info
 
 __all__ = ["Discovery"]
 
@@ -46,10 +46,12 @@ class Discovery:
     credentials: Credentials
     clock: IReactorTime = field(repr=False)
 
-    learned: Callable[[Facts], None] = field(default=lambda _facts: None, repr=False)
+    learned: Callable[[ServerInfo], None] = field(
+        default=lambda _facts: None, repr=False
+    )
     """Called when something else is known than before."""
 
-    facts: Facts = field(factory=Facts, init=False)
+    facts: ServerInfo = field(factory=ServerInfo, init=False)
     _next: IDelayedCall | None = field(default=None, init=False, repr=False)
     _asking: Deferred[Any] | None = field(default=None, init=False, repr=False)
     _trouble: str = field(default="", init=False)
@@ -68,7 +70,7 @@ class Discovery:
         if self._asking is not None:
             self._asking.cancel()
 
-    def watched(self, outgoing: Outgoing) -> Deferred[Reply]:
+    def watched(self, outgoing: UpstreamRequest) -> Deferred[Response]:
         """Send *outgoing*, and learn from what comes of it."""
         return self.send(outgoing).addCallbacks(self._heard, self._failed)
 
@@ -78,7 +80,7 @@ class Discovery:
         asked.addTimeout(TIMEOUT_S, self.clock)
         return asked.addCallbacks(lambda _: True, lambda _: False)
 
-    def _heard(self, reply: Reply) -> Reply:
+    def _heard(self, reply: Response) -> Response:
         limit = batch_limit_in(reply)
         if limit is not None and limit != self.facts.max_batch_inputs:
             self._believe(attrs.evolve(self.facts, max_batch_inputs=limit))
@@ -121,11 +123,11 @@ class Discovery:
             return RETRY_S
         return EVERY_S
 
-    def _question(self) -> Outgoing:
+    def _question(self) -> UpstreamRequest:
         headers = self.credentials.on(())
-        return Outgoing(method=b"GET", path=b"/info", headers=headers, body=b"")
+        return UpstreamRequest(method=b"GET", path=b"/info", headers=headers, body=b"")
 
-    def _answered(self, reply: Reply) -> None:
+    def _answered(self, reply: Response) -> None:
         facts = read_info(reply)
         if facts is not None:
             self._trouble = ""
@@ -135,7 +137,7 @@ class Discovery:
         else:
             self._note_trouble(f"it answers /info with {reply.status}, unlike TEI")
 
-    def _believe(self, facts: Facts) -> None:
+    def _believe(self, facts: ServerInfo) -> None:
         if facts != self.facts:
             self.facts = facts
             self._log.info("The inference server says {facts}", facts=facts)

@@ -10,16 +10,16 @@ import re
 import msgspec
 from attrs import frozen
 
-from abproxy.messages import Reply
+from abproxy.http.messages import Response
 
-__all__ = ["Facts", "batch_limit_in", "read_info"]
+__all__ = ["ServerInfo", "batch_limit_in", "read_info"]
 
 _LIMIT = re.compile(rb'"batch size \d+ > maximum allowed batch size (\d{1,9})"')
 """The whole of a message, so that no client can make the server say so."""
 
 
 @frozen(kw_only=True)
-class Facts:
+class ServerInfo:
     """What is known of the upstream."""
 
     max_batch_inputs: int | None = None
@@ -58,7 +58,7 @@ def _task(model_type: dict[str, object] | str | None) -> str | None:
             return model_type and model_type.lower()
 
 
-def read_info(reply: Reply) -> Facts | None:
+def read_info(reply: Response) -> ServerInfo | None:
     """Understand the answer to `GET /info`; None if it is no TEI's."""
     try:
         info = msgspec.json.decode(reply.body, type=_Info)
@@ -66,7 +66,7 @@ def read_info(reply: Reply) -> Facts | None:
         return None
     if min(info.max_client_batch_size, info.max_concurrent_requests) < 1:
         return None
-    return Facts(
+    return ServerInfo(
         max_batch_inputs=info.max_client_batch_size,
         max_inputs_in_flight=info.max_concurrent_requests,
         max_input_length=info.max_input_length,
@@ -76,7 +76,7 @@ def read_info(reply: Reply) -> Facts | None:
     )
 
 
-def batch_limit_in(reply: Reply) -> int | None:
+def batch_limit_in(reply: Response) -> int | None:
     """
     Find the limit in a refusal of too many inputs, if *reply* is one.
 

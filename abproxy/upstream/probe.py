@@ -10,9 +10,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from abproxy.errors import InternalError, ProxyError, UpstreamTimeout
-from abproxy.messages import Outgoing, Reply, Send
+from abproxy.http.messages import Response, Send, UpstreamRequest
 
-__all__ = ["Answer", "Probe"]
+__all__ = ["Answer", "HealthCheck"]
 
 FRESH_S = 1.0
 """For how long an answer is good, in seconds."""
@@ -20,17 +20,17 @@ FRESH_S = 1.0
 TIMEOUT_S = 5.0
 """How long the upstream may take, in seconds."""
 
-Answer = Reply | ProxyError
+Answer = Response | ProxyError
 """What the upstream said, or why it said nothing."""
 
 _log = Logger()
 
 
 @define(kw_only=True, eq=False)
-class Probe:
+class HealthCheck:
     """A question, and the latest answer to it."""
 
-    question: Outgoing
+    question: UpstreamRequest
     send: Send = field(repr=False)
     clock: IReactorTime = field(repr=False)
 

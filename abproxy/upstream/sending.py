@@ -14,8 +14,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from abproxy.errors import ConnectionBroken, ProxyError
-from abproxy.foreign import timed_out, translate
-from abproxy.messages import Outgoing, Reply
+from abproxy.http.failures import timed_out, translate
+from abproxy.http.messages import Response, UpstreamRequest
 
 __all__ = ["Upstream"]
 
@@ -37,7 +37,7 @@ class Upstream:
     would use up its tries on one after the other.
     """
 
-    def send(self, outgoing: Outgoing) -> Deferred[Reply]:
+    def send(self, outgoing: UpstreamRequest) -> Deferred[Response]:
         """
         Carry *outgoing* to the upstream and bring back the whole reply.
 
@@ -51,7 +51,7 @@ class Upstream:
         exchange = self._exchange(outgoing).addErrback(self._told)
         return exchange.addTimeout(self.timeout_s, self.clock, timed_out)
 
-    def _exchange(self, outgoing: Outgoing) -> Deferred[Reply]:
+    def _exchange(self, outgoing: UpstreamRequest) -> Deferred[Response]:
         """Send and receive; cancelled, it fails with that and nothing else."""
         raise NotImplementedError
 

@@ -16,14 +16,14 @@ from attrs import define, field
 from msgspec.structs import replace
 from twisted.internet.defer import maybeDeferred
 
-from abproxy.batching.waiting import WaitingRoom
+from abproxy.batching.admission import Admission
 from abproxy.dialects.answer import CORS
 from abproxy.errors import Unauthorized
-from abproxy.messages import HeaderList, Reply
-from abproxy.upstream.probe import Answer, Probe
-from abproxy.web.keys import Keys
-from abproxy.web.observing import Asked
-from abproxy.web.request import DoorRequest
+from abproxy.http.messages import HeaderList, Response
+from abproxy.upstream.probe import Answer, HealthCheck
+from abproxy.web.keys import ApiKeys
+from abproxy.web.observing import RequestInfo
+from abproxy.web.request import ProxyRequest
 from abproxy.web.request_id import named
 
 __all__ = ["HealthPages", "Operations", "Pages", "json_reply", "own_pages"]
@@ -36,7 +36,7 @@ READS = frozenset({b"GET", b"HEAD"})
 OK, MOVED, UNAUTHORIZED, NOT_FOUND, NOT_ALLOWED = 200, 308, 401, 404, 405
 SERVER_ERROR, UNAVAILABLE = 500, 503
 
-Page = Callable[[DoorRequest], Awaitable[Reply]]
+Page = Callable[[ProxyRequest], Awaitable[Response]]
 Pages = dict[bytes, Page]
 
 
@@ -46,14 +46,14 @@ class Operations:
 
     pages: Pages = field(repr=False)
 
-    def owns(self, request: Asked) -> bool:
+    def owns(self, request: RequestInfo) -> bool:
         """Whether *request* is for us."""
         path = request.path
         if path.startswith(OURS) or path == OURS[:-1]:
             return True
         return path in self.pages and request.method in READS
 
-    async def answer(self, request: DoorRequest, keys: Keys) -> Reply:
+    async def answer(self, request: ProxyRequest, keys: ApiKeys) -> Response:
         """
         Answer *request*, which is for us.
 
@@ -71,38 +71,38 @@ class Operations:
             return named(_reads_only(), request.name())
         return await page(request)
 
-    async def _ask_for_key(self, request: DoorRequest, page: Page | None) -> Reply:
+    async def _ask_for_key(self, request: ProxyRequest, page: Page | None) -> Response:
         if page is None or request.path != OURS:
             raise Unauthorized
         form = replace(await page(request), status=UNAUTHORIZED)
         return named(form, request.name())
 
 
-def _moved(where: bytes) -> Reply:
-    return Reply(status=MOVED, reason=b"", headers=((b"Location", where),), body=b"")
+def _moved(where: bytes) -> Response:
+    return Response(status=MOVED, reason=b"", headers=((b"Location", where),), body=b"")
 
 
-def _no_such_page(pages: Pages) -> Reply:
+def _no_such_page(pages: Pages) -> Response:
     # What they are made of is for nobody to type.
     known = [path.decode() for path in pages if not path.endswith((b".js", b".css"))]
     error = f"there is no such page; what there is: {', '.join(known)}"
     return json_reply(NOT_FOUND, {"error": error, "error_type": "NotFound"})
 
 
-def _reads_only() -> Reply:
+def _reads_only() -> Response:
     error = "this page can only be read: use GET"
     reply = json_reply(NOT_ALLOWED, {"error": error, "error_type": "Validation"})
     return replace(reply, headers=(*reply.headers, (b"Allow", b"GET, HEAD")))
 
 
-def json_reply(status: int, value: Any) -> Reply:
+def json_reply(status: int, value: Any) -> Response:
     """Return *value* as a reply that must not be cached."""
     headers = (
         (b"Content-Type", b"application/json"),
         (b"Cache-Control", b"no-store"),
     )
     body = msgspec.json.encode(value)
-    return Reply(status=status, reason=b"", headers=headers, body=body)
+    return Response(status=status, reason=b"", headers=headers, body=body)
 
 
 # Figures, and the pages that show them
@@ -120,11 +120,11 @@ def own_pages(metrics: Callable[[bytes], Any], status: Callable[[int], Any]) -> 
         status: says everything, of batches those after a serial.
     """
 
-    async def figures(request: DoorRequest) -> Reply:
+    async def figures(request: ProxyRequest) -> Response:
         [accepted, *_] = request.requestHeaders.getRawHeaders(b"Accept", [b""])
         return _safe_reply(*await maybeDeferred(metrics, accepted))
 
-    async def everything(request: DoorRequest) -> Reply:
+    async def everything(request: ProxyRequest) -> Response:
         [since, *_] = request.args.get(b"since", [b""])
         serial = int(since) if _SERIAL.fullmatch(since) else 0
         return json_reply(OK, await maybeDeferred(status, serial))
@@ -162,7 +162,7 @@ def _file(name: str) -> Page:
     kind = KINDS[name.rpartition(".")[2]]
     reply = _safe_reply(kind, (FILES / name).read_bytes())
 
-    async def page(_request: DoorRequest) -> Reply:
+    async def page(_request: ProxyRequest) -> Response:
         return reply
 
     return page
@@ -190,9 +190,9 @@ _SAFE: HeaderList = (
 """Our pages load nothing from elsewhere, and nobody frames them."""
 
 
-def _safe_reply(kind: bytes, body: bytes) -> Reply:
+def _safe_reply(kind: bytes, body: bytes) -> Response:
     headers = ((b"Content-Type", kind), *_SAFE)
-    return Reply(status=OK, reason=b"", headers=headers, body=body)
+    return Response(status=OK, reason=b"", headers=headers, body=body)
 
 
 # Health
@@ -212,10 +212,10 @@ class HealthPages:
     such route is there, and more is not asked of it.
     """
 
-    probes: Mapping[bytes, Probe]
+    probes: Mapping[bytes, HealthCheck]
     """How to ask the upstream, for each path on which we are asked."""
 
-    room: WaitingRoom
+    room: Admission
     is_draining: Callable[[], bool] = field(repr=False)
 
     def by_path(self) -> Pages:
@@ -226,20 +226,20 @@ class HealthPages:
             b"/-/ready": self._ready,
         }
 
-    async def _upstream(self, request: DoorRequest) -> Reply:
+    async def _upstream(self, request: ProxyRequest) -> Response:
         if self.is_draining():
             return _unhealthy("abproxy is going to stop")
         answer = await self.probes[request.path].ask()
-        if not isinstance(answer, Reply):
+        if not isinstance(answer, Response):
             return _unhealthy(str(answer))
         if answer.status in NO_SUCH_ROUTE:
-            return Reply(status=OK, reason=b"", headers=CORS, body=b"")
+            return Response(status=OK, reason=b"", headers=CORS, body=b"")
         return answer
 
-    async def _healthy(self, _request: DoorRequest) -> Reply:
+    async def _healthy(self, _request: ProxyRequest) -> Response:
         return json_reply(OK, {"healthy": True})
 
-    async def _ready(self, _request: DoorRequest) -> Reply:
+    async def _ready(self, _request: ProxyRequest) -> Response:
         reasons = self._reasons(await self.probes[b"/health"].ask())
         status = UNAVAILABLE if reasons else OK
         return json_reply(status, {"ready": not reasons, "reasons": reasons})
@@ -250,7 +250,7 @@ class HealthPages:
             reasons.append(_reason("draining", "abproxy is going to stop"))
         if self.room.items >= self.room.max_items:
             reasons.append(_reason("full", f"{self.room.items} inputs are waiting"))
-        if not isinstance(answer, Reply):
+        if not isinstance(answer, Response):
             reasons.append(_reason("unreachable", str(answer)))
         elif answer.status >= SERVER_ERROR:
             said = answer.body[:LONGEST_REASON].decode(errors="replace")
@@ -262,5 +262,5 @@ def _reason(word: str, message: str) -> dict[str, str]:
     return {"reason": word, "message": message}
 
 
-def _unhealthy(why: str) -> Reply:
+def _unhealthy(why: str) -> Response:
     return json_reply(UNAVAILABLE, {"error": why, "error_type": "Unhealthy"})

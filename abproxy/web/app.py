@@ -16,24 +16,24 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
-from abproxy.batching.departures import Departures
+from abproxy.batching.collector import BatchCollector
 from abproxy.dialects.answer import error_reply, write_answer
-from abproxy.dialects.call import Call, Dialect, Reading, Share
+from abproxy.dialects.call import Call, Dialect, ParsedBody, PartResult
 from abproxy.dialects.routes import ALIASES, ROUTES, dialect_of, may_be_batched
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import DeadlinePassed, InternalError, MethodNotAllowed, ProxyError
-from abproxy.messages import Reply
-from abproxy.web.caller import Caller, Callers
-from abproxy.web.keys import Keys
-from abproxy.web.observing import Asked, DoorObserver, Unwatched
-from abproxy.web.rates import Rates
-from abproxy.web.receiving import Envelope, Receiving
+from abproxy.http.messages import Response
+from abproxy.web.caller import Caller, Clients
+from abproxy.web.keys import ApiKeys
+from abproxy.web.observing import RequestInfo, RequestObserver, Unwatched
+from abproxy.web.rates import RateLimiter
+from abproxy.web.receiving import CallHead, CallReader
 from abproxy.web.relay import Relay
 from abproxy.web.replying import write_reply
-from abproxy.web.request import DoorRequest
+from abproxy.web.request import ProxyRequest
 from abproxy.web.request_id import named
 
-__all__ = ["Door", "refusal"]
+__all__ = ["ProxyApp", "refusal"]
 
 READS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """Methods that ask for no work: a probe is never told to slow down."""
@@ -52,25 +52,25 @@ def on_batched_routes(app: Klein) -> Callable[[_Route], _Route]:
     return decorate
 
 
-def _anew(door: "Door", _attribute: object, value: Any) -> Any:
+def _anew(door: "ProxyApp", _attribute: object, value: Any) -> Any:
     door.renew()
     return value
 
 
 @define(kw_only=True, eq=False)
-class Door:
+class ProxyApp:
     """All routes, as a Klein app."""
 
-    keys: Keys = field(on_setattr=_anew)
-    callers: Callers = field(on_setattr=_anew)
-    rates: Rates
-    receiving: Receiving = field(on_setattr=_anew)
-    departures: Departures
+    keys: ApiKeys = field(on_setattr=_anew)
+    callers: Clients = field(on_setattr=_anew)
+    rates: RateLimiter
+    receiving: CallReader = field(on_setattr=_anew)
+    collector: BatchCollector
     relay: Relay
     task: Callable[[], str | None] = field(on_setattr=_anew)
     """What the upstream's model does, if that is known."""
 
-    observer: DoorObserver = field(factory=Unwatched, repr=False)
+    observer: RequestObserver = field(factory=Unwatched, repr=False)
 
     rules: object = field(init=False, factory=object, repr=False)
     """Another one as soon as the same head may be understood in another way."""
@@ -79,7 +79,7 @@ class Door:
     _log: ClassVar[Logger] = Logger()
 
     @on_batched_routes(app)
-    async def batched(self, request: DoorRequest) -> None:
+    async def batched(self, request: ProxyRequest) -> None:
         """Answer with the call's own part of a batch."""
         self.keys.check(request)
         caller = self.callers.who(request)
@@ -94,7 +94,7 @@ class Door:
         """Something has changed by which heads are understood."""
         self.rules = object()
 
-    def open(self, request: Asked, caller: Caller) -> Envelope | None:
+    def open(self, request: RequestInfo, caller: Caller) -> CallHead | None:
         """Understand the head of *request* of *caller* as that of a call, or not."""
         # Klein takes `//embed` for `/embed` and `post` for `POST`; the request
         # itself says better.
@@ -105,13 +105,13 @@ class Door:
             return None
         return self.receiving.open(request, dialect, caller)
 
-    def read(self, envelope: Envelope, body: bytes) -> Reading | None:
+    def read(self, envelope: CallHead, body: bytes) -> ParsedBody | None:
         """Understand the *body* of a call, or not; then it is to be relayed."""
         reading = envelope.dialect.read(body)
-        takes = self.departures.takes
+        takes = self.collector.takes
         return reading if reading and takes(reading.items.spelled) else None
 
-    def submit(self, call: Call, caller: Caller) -> Deferred[list[Share]]:
+    def submit(self, call: Call, caller: Caller) -> Deferred[list[PartResult]]:
         """
         Let *call* of *caller* travel; fires with the shares of its parts.
 
@@ -119,13 +119,13 @@ class Door:
             Overloaded: too much is waiting, or came from this caller.
         """
         self.rates.check(caller.client)
-        shares = self.departures.submit(call)
+        shares = self.collector.submit(call)
         self.rates.take(caller.client, len(call.items.spelled))
         if caller.deadline_s is not None:
-            shares.addTimeout(caller.deadline_s, self.departures.clock, _too_late)
+            shares.addTimeout(caller.deadline_s, self.collector.clock, _too_late)
         return shares
 
-    def explain(self, failure: Failure, request: Asked) -> Reply:
+    def explain(self, failure: Failure, request: RequestInfo) -> Response:
         """Say what went wrong, in the words of the route."""
         error = failure.value
         if not isinstance(error, ProxyError):
@@ -136,7 +136,7 @@ class Door:
         reply = error_reply(error, _language(request.uri))
         return named(reply, request.name())
 
-    def _understand(self, request: DoorRequest, caller: Caller) -> Call | None:
+    def _understand(self, request: ProxyRequest, caller: Caller) -> Call | None:
         envelope = self.open(request, caller)
         if envelope is None:
             return None
@@ -153,7 +153,7 @@ class Door:
         )
 
     @app.route("/", branch=True)
-    async def relayed(self, request: DoorRequest) -> None:
+    async def relayed(self, request: ProxyRequest) -> None:
         """Pass the request on alone and unchanged, unless it is for us."""
         ours = request.site.operations
         if ours.owns(request):
@@ -162,7 +162,7 @@ class Door:
         self.keys.check(request)
         await self._relay(request, self.callers.who(request))
 
-    async def _relay(self, request: DoorRequest, caller: Caller) -> None:
+    async def _relay(self, request: ProxyRequest, caller: Caller) -> None:
         if request.method.upper() == b"TRACE":
             raise MethodNotAllowed("TRACE is not passed on")
         if request.method not in READS:
@@ -174,7 +174,7 @@ class Door:
     @app.handle_errors(Exception)
     def failed(self, request: IRequest, failure: Failure) -> None:
         """Say what went wrong, unless part of another answer is out."""
-        request = cast("DoorRequest", request)
+        request = cast("ProxyRequest", request)
         reply = self.explain(failure, request)
         if request.startedWriting:
             request.channel.forceAbortClient()
@@ -182,7 +182,7 @@ class Door:
             write_reply(request, reply)
 
 
-def refusal(error: ProxyError, target: bytes) -> Reply:
+def refusal(error: ProxyError, target: bytes) -> Response:
     """Write *error* for a *target*, before there is a request to answer."""
     return error_reply(error, _language(target))
 

@@ -8,9 +8,9 @@ import re
 
 from attrs import field, frozen
 
-from abproxy.web.observing import Asked
+from abproxy.web.observing import RequestInfo
 
-__all__ = ["Caller", "Callers"]
+__all__ = ["Caller", "Clients"]
 
 _MILLISECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _DEADLINES = (b"Request-Timeout-Ms", b"X-Envoy-Expected-Rq-Timeout-Ms")
@@ -31,13 +31,13 @@ class Caller:
 
 
 @frozen(kw_only=True)
-class Callers:
+class Clients:
     """How callers are told apart."""
 
     bulk_keys: frozenset[str] = field(default=frozenset(), repr=False)
     """Keys whose calls are never in a hurry."""
 
-    def who(self, request: Asked) -> Caller:
+    def who(self, request: RequestInfo) -> Caller:
         """Look at who sent *request*."""
         headers = request.requestHeaders
         shown = headers.getRawHeaders(b"Authorization", [b""])[0]
@@ -50,11 +50,11 @@ class Callers:
         )
 
 
-def _address(request: Asked) -> bytes:
+def _address(request: RequestInfo) -> bytes:
     return str(getattr(request.getClientAddress(), "host", "")).encode()
 
 
-def _deadline_s(request: Asked) -> float | None:
+def _deadline_s(request: RequestInfo) -> float | None:
     said = [
         float(value) / 1000
         for name in _DEADLINES

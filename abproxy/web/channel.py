@@ -9,13 +9,13 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
-from abproxy.errors import HeadTooLarge, ProxyError, TooSlow
-from abproxy.messages import Reply, reason_of
-from abproxy.web.observing import DoorObserver
-from abproxy.web.request import DoorRequest, Rules, without_origin
+from abproxy.errors import HeadersTooLarge, ProxyError, RequestTimeout
+from abproxy.http.messages import Response, reason_of
+from abproxy.web.observing import RequestObserver
+from abproxy.web.request import ProxyRequest, Rules, without_origin
 from abproxy.web.request_id import named, new_name
 
-__all__ = ["GONE", "IDLE_S", "LINGER_S", "DoorChannel", "House"]
+__all__ = ["GONE", "IDLE_S", "LINGER_S", "House", "ProxyChannel"]
 
 MAX_HEAD_BYTES = 64 << 10
 """The longest head of a request: long tokens and cookies fit."""
@@ -43,17 +43,17 @@ class House(Rules, Protocol):
     looked_at: float
     """When connections were last looked at, which is done often enough."""
 
-    observer: DoorObserver
-    refusal: Callable[[ProxyError, bytes], Reply]
+    observer: RequestObserver
+    refusal: Callable[[ProxyError, bytes], Response]
 
-    def channel_made(self, channel: "DoorChannel") -> None:
+    def channel_made(self, channel: "ProxyChannel") -> None:
         """A connection has come."""
 
-    def channel_lost(self, channel: "DoorChannel") -> None:
+    def channel_lost(self, channel: "ProxyChannel") -> None:
         """A connection has gone."""
 
 
-class DoorChannel(HTTPChannel):
+class ProxyChannel(HTTPChannel):
     """One connection of a client."""
 
     site: House
@@ -107,7 +107,7 @@ class DoorChannel(HTTPChannel):
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002, N802
         """Say that a head is too long, where Twisted would just hang up."""
-        self.refuse(HeadTooLarge(f"a head may have {MAX_HEAD_BYTES} bytes at most"))
+        self.refuse(HeadersTooLarge(f"a head may have {MAX_HEAD_BYTES} bytes at most"))
 
     def allContentReceived(self) -> None:
         """Note the end of a body, unless it was refused and the client was told."""
@@ -162,7 +162,7 @@ class DoorChannel(HTTPChannel):
             self.note_arriving()
         super().dataReceived(data)
 
-    def requestDone(self, request: DoorRequest) -> None:  # noqa: N802
+    def requestDone(self, request: ProxyRequest) -> None:  # noqa: N802
         """Go on with the next request, part of which may be here already."""
         if self.has_more:
             self.note_arriving()
@@ -207,10 +207,12 @@ class DoorChannel(HTTPChannel):
         if self.requests and self.requests[0].startedWriting:
             self.forceAbortClient()  # its answer was all there is to say
         else:
-            self.refuse(TooSlow(f"no request within {self.site.patience_s:g} seconds"))
+            self.refuse(
+                RequestTimeout(f"no request within {self.site.patience_s:g} seconds")
+            )
 
 
-def _closing(reply: Reply) -> list[bytes]:
+def _closing(reply: Response) -> list[bytes]:
     lines = [
         b"HTTP/1.1 %d %b" % (reply.status, reason_of(reply.status)),
         *(b"%b: %b" % line for line in reply.headers),

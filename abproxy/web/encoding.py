@@ -20,9 +20,9 @@ from abproxy.dialects.answer import (
     write_answer,
     write_body,
 )
-from abproxy.dialects.call import Call, Share
-from abproxy.headers import each_line, group, spell, write_lines
-from abproxy.messages import HeaderList, Reply, reason_of
+from abproxy.dialects.call import Call, PartResult
+from abproxy.http.headers import each_line, group, spell, write_lines
+from abproxy.http.messages import HeaderList, Response, reason_of
 from abproxy.web.replying import add_lines
 
 __all__ = ["Encoder", "Written", "encode"]
@@ -35,7 +35,7 @@ LENGTH, DATE = b"Content-Length", b"Date"
 OF_ONE = frozenset({LENGTH, b"Server-Timing", b"X-Compute-Characters"})
 
 
-def encode(reply: Reply, *, closes: bool) -> Written:
+def encode(reply: Response, *, closes: bool) -> Written:
     """Write *reply*, whose connection *closes* after it or is kept."""
     lines = _spell_all((*CLOSE, *reply.headers) if closes else reply.headers)
     if all(name != DATE for name, _ in lines):
@@ -51,7 +51,7 @@ def encode(reply: Reply, *, closes: bool) -> Written:
 class Encoder:
     """Writes the answers of calls."""
 
-    _reply: Reply | None = field(init=False, default=None, repr=False)
+    _reply: Response | None = field(init=False, default=None, repr=False)
     """The reply to the last batch."""
 
     _head: bytes | None = field(init=False, default=None, repr=False)
@@ -60,7 +60,9 @@ class Encoder:
     _counts: bool = field(init=False, default=False)
     """Whether it counts characters."""
 
-    def answer(self, call: Call, shares: Sequence[Share], *, closes: bool) -> Written:
+    def answer(
+        self, call: Call, shares: Sequence[PartResult], *, closes: bool
+    ) -> Written:
         """Write the answer of *call*, which is made of *shares*."""
         reply = shares[0].reply
         head = self._common_head(reply) if is_shared(shares) and not closes else None
@@ -72,14 +74,14 @@ class Encoder:
         lines = b"Server-Timing: %b\r\nContent-Length: %d\r\n\r\n" % (timing, size)
         return b"".join((head, characters, lines, body)), size
 
-    def _common_head(self, reply: Reply) -> bytes | None:
+    def _common_head(self, reply: Response) -> bytes | None:
         if reply is not self._reply:
             self._reply, self._head = reply, _common(reply)
             self._counts = counts_characters(reply)
         return self._head
 
 
-def _common(reply: Reply) -> bytes | None:
+def _common(reply: Response) -> bytes | None:
     """Write what is common, unless lines would get into another order by it."""
     lines = _spell_all(lines_of_all(reply))
     names = {name for name, _ in lines}
@@ -98,6 +100,6 @@ def _spell_all(lines: HeaderList) -> HeaderList:
     return group([(spell(name), value) for name, value in lines])
 
 
-def _status_line(reply: Reply) -> bytes:
+def _status_line(reply: Response) -> bytes:
     reason = reply.reason or reason_of(reply.status)
     return b"HTTP/1.1 %d %b\r\n" % (reply.status, reason)

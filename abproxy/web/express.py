@@ -10,11 +10,11 @@ door to say, as of any other request.
 
 from attrs import define, field, frozen
 
-from abproxy.dialects.call import Reading
-from abproxy.web.app import Door
+from abproxy.dialects.call import ParsedBody
+from abproxy.web.app import ProxyApp
 from abproxy.web.caller import Caller
 from abproxy.web.encoding import Encoder
-from abproxy.web.express_request import ExpressRequest, Seat
+from abproxy.web.express_request import FastRequest, Seat
 from abproxy.web.plainhead import (
     LONGEST,
     PlainHead,
@@ -22,10 +22,10 @@ from abproxy.web.plainhead import (
     match_number,
     read_head,
 )
-from abproxy.web.receiving import Envelope
+from abproxy.web.receiving import CallHead
 from abproxy.writing import Write, write_later
 
-__all__ = ["Express", "Found", "Head"]
+__all__ = ["FastPath", "Found", "Head"]
 
 MOST_HEADS = 1024
 """So many heads are remembered; then all are forgotten, as some never repeat."""
@@ -39,7 +39,7 @@ class Head:
     """A head that is understood."""
 
     plain: PlainHead
-    envelope: Envelope
+    envelope: CallHead
     route: str
 
     rules: object
@@ -57,10 +57,10 @@ Found = tuple[Head, int, int]
 
 
 @define(kw_only=True, eq=False)
-class Express:
+class FastPath:
     """What all connections know of heads."""
 
-    door: Door
+    door: ProxyApp
     write: Write = write_later
     largest_body: int = LARGEST_BODY
     encoder: Encoder = field(init=False, factory=Encoder)
@@ -85,7 +85,7 @@ class Express:
             return None
         return found
 
-    def read(self, head: Head, body: bytes) -> Reading | None:
+    def read(self, head: Head, body: bytes) -> ParsedBody | None:
         """
         Read the *body* of a call; if it is none, it has to go the other way.
 
@@ -100,7 +100,7 @@ class Express:
         """Say who calls with this *head* from a *seat*."""
         return self.door.callers.who(self._request(seat, head.plain))
 
-    def begin(self, seat: Seat, head: Head) -> ExpressRequest:
+    def begin(self, seat: Seat, head: Head) -> FastRequest:
         """Begin to owe an answer to a call with this *head*."""
         request = self._request(seat, head.plain, head.route)
         seat.site.begin(request)
@@ -146,8 +146,8 @@ class Express:
 
     def _request(
         self, seat: Seat, plain: PlainHead, route: str | None = None
-    ) -> ExpressRequest:
-        return ExpressRequest(
+    ) -> FastRequest:
+        return FastRequest(
             seat=seat, plain=plain, door=self.door, encoder=self.encoder, route=route
         )
 

@@ -11,29 +11,29 @@ answered, and who sends too far ahead is not read from.
 from twisted.python.failure import Failure
 
 from abproxy.web.caller import Caller
-from abproxy.web.channel import GONE, DoorChannel, House
-from abproxy.web.express import Express, Found, Head
-from abproxy.web.express_request import ExpressRequest
-from abproxy.web.request import DoorRequest
+from abproxy.web.channel import GONE, House, ProxyChannel
+from abproxy.web.express import FastPath, Found, Head
+from abproxy.web.express_request import FastRequest
+from abproxy.web.request import ProxyRequest
 
-__all__ = ["ExpressChannel"]
+__all__ = ["FastChannel"]
 
-AHEAD = DoorChannel._optimisticEagerReadSize  # noqa: SLF001
+AHEAD = ProxyChannel._optimisticEagerReadSize  # noqa: SLF001
 """Bytes that a client may send ahead while an answer is owed, as with Twisted."""
 
 
-class ExpressHouse(House):
+class FastPathSite(House):
     """What such a connection has to know of the door besides."""
 
-    express: Express
+    express: FastPath
 
 
-class ExpressChannel(DoorChannel):
+class FastChannel(ProxyChannel):
     """One connection of a client, with the express way."""
 
-    site: ExpressHouse
+    site: FastPathSite
 
-    _owed: ExpressRequest | None = None
+    _owed: FastRequest | None = None
     """The request whose answer is owed."""
 
     _waiting: bytes | bytearray = b""
@@ -82,13 +82,13 @@ class ExpressChannel(DoorChannel):
         super().resumeProducing()
         self._go_on()
 
-    def requestDone(self, request: DoorRequest) -> None:  # noqa: N802
+    def requestDone(self, request: ProxyRequest) -> None:  # noqa: N802
         """Decide anew, unless the next request is with Twisted already."""
         has_more = self.has_more
         super().requestDone(request)
         self._is_with_twisted = has_more
 
-    def answer(self, request: ExpressRequest, written: bytes) -> None:
+    def answer(self, request: FastRequest, written: bytes) -> None:
         """Send the answer of *request*, and go on with what has arrived since."""
         self._owed = None
         self.site.express.write(self.transport, written)

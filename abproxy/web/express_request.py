@@ -8,15 +8,15 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
-from abproxy.dialects.call import Call, Reading, Share
-from abproxy.web.app import Door
+from abproxy.dialects.call import Call, ParsedBody, PartResult
+from abproxy.web.app import ProxyApp
 from abproxy.web.caller import Caller
 from abproxy.web.encoding import Encoder, Written, encode
 from abproxy.web.plainhead import PlainHead
-from abproxy.web.receiving import Envelope
+from abproxy.web.receiving import CallHead
 from abproxy.web.request_id import name_of
 
-__all__ = ["ExpressRequest", "Seat"]
+__all__ = ["FastRequest", "Seat"]
 
 
 class Seat(Protocol):
@@ -25,11 +25,11 @@ class Seat(Protocol):
     site: Any
     transport: Any
 
-    def answer(self, request: "ExpressRequest", written: bytes) -> None:
+    def answer(self, request: "FastRequest", written: bytes) -> None:
         """Send the answer of *request*."""
 
 
-class ExpressRequest(Struct, kw_only=True, eq=False):
+class FastRequest(Struct, kw_only=True, eq=False):
     """A request that Klein has never seen; those who watch see no difference."""
 
     method: ClassVar[bytes] = b"POST"
@@ -38,7 +38,7 @@ class ExpressRequest(Struct, kw_only=True, eq=False):
 
     seat: Seat
     plain: PlainHead
-    door: Door
+    door: ProxyApp
     encoder: Encoder
     route: str | None = None
     code: int = 0
@@ -88,7 +88,7 @@ class ExpressRequest(Struct, kw_only=True, eq=False):
         self.closes = True
 
     def submit(
-        self, envelope: Envelope, reading: Reading, body: bytes, caller: Caller
+        self, envelope: CallHead, reading: ParsedBody, body: bytes, caller: Caller
     ) -> None:
         """Let a call of *caller* travel; its answer goes to the seat."""
         call = envelope.call(
@@ -110,14 +110,14 @@ class ExpressRequest(Struct, kw_only=True, eq=False):
         if self._shares is not None:
             self._shares.cancel()
 
-    def _over(self, outcome: Sequence[Share] | Failure, call: Call) -> None:
+    def _over(self, outcome: Sequence[PartResult] | Failure, call: Call) -> None:
         if self._gone:
             return
         data, self.sentLength = self._written(outcome, call)
         self.site.end(self, gone=False)
         self.seat.answer(self, data)
 
-    def _written(self, outcome: Sequence[Share] | Failure, call: Call) -> Written:
+    def _written(self, outcome: Sequence[PartResult] | Failure, call: Call) -> Written:
         if isinstance(outcome, Failure):
             return self._explained(outcome)
         try:

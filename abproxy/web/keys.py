@@ -17,9 +17,9 @@ import re
 from attrs import field, frozen
 
 from abproxy.errors import Unauthorized
-from abproxy.web.observing import Asked
+from abproxy.web.observing import RequestInfo
 
-__all__ = ["Keys"]
+__all__ = ["ApiKeys"]
 
 _READS = frozenset({b"GET", b"HEAD"})
 _PUBLIC = frozenset(
@@ -33,7 +33,7 @@ _DOCUMENT = re.compile(rb"/docs/(?:[\w-][\w.-]*)?")
 """A file of the documentation; `/docs/../info` may be another to a server."""
 
 
-def _is_public(request: Asked) -> bool:
+def _is_public(request: RequestInfo) -> bool:
     if request.method == b"OPTIONS":
         return True
     if request.method not in _READS:
@@ -49,19 +49,19 @@ def _is_of_a_page(path: bytes) -> bool:
     return path.startswith(b"/-/") and path.endswith((b".js", b".css"))
 
 
-def _has_body(request: Asked) -> bool:
+def _has_body(request: RequestInfo) -> bool:
     headers = request.requestHeaders
     lengths = headers.getRawHeaders(b"Content-Length", [])
     return headers.hasHeader(b"Transfer-Encoding") or lengths not in ([], [b"0"])
 
 
 @frozen(kw_only=True)
-class Keys:
+class ApiKeys:
     """The keys that open the door; none at all leaves it open."""
 
     accepted: tuple[str, ...] = field(repr=False)
 
-    def check(self, request: Asked) -> None:
+    def check(self, request: RequestInfo) -> None:
         """
         Let *request* go on to the upstream or not.
 
@@ -73,7 +73,7 @@ class Keys:
         if not _is_public(request) or _has_body(request):
             raise Unauthorized
 
-    def fit(self, request: Asked) -> bool:
+    def fit(self, request: RequestInfo) -> bool:
         """
         Whether *request* may see a page of ours.
 
@@ -81,7 +81,7 @@ class Keys:
         """
         return _is_public(request) or self.know(request)
 
-    def know(self, request: Asked) -> bool:
+    def know(self, request: RequestInfo) -> bool:
         """
         Whether *request* shows one of the keys, or none is asked for.
 

@@ -70,7 +70,7 @@ class _TurnedAway(Connected):
 
 @implementer(IProtocolNegotiationFactory)
 @define(eq=False)
-class _Doorstep(ServerFactory):
+class _Placeholder(ServerFactory):
     """Stands in for the factory that serves, until that is made."""
 
     noisy = False
@@ -102,7 +102,7 @@ class OpenPort:
     """Any other endpoint that Twisted knows; nobody is let in yet."""
 
     port: Any
-    doorstep: _Doorstep
+    doorstep: _Placeholder
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Let clients in."""
@@ -157,7 +157,7 @@ def make_listener(reactor: Any, ip: str, port: str) -> BoundSocket | OpenPort:
 
 
 def _open(reactor: Any, endpoint: str) -> OpenPort:
-    doorstep = _Doorstep()
+    doorstep = _Placeholder()
     results: list[Any] = []
     try:
         found: Any = serverFromString(reactor, endpoint)

@@ -12,10 +12,10 @@ from twisted.web.http_headers import Headers
 
 from abproxy.errors import ProxyError
 
-__all__ = ["Asked", "DoorObserver", "Several", "Unwatched"]
+__all__ = ["RequestInfo", "RequestObserver", "Several", "Unwatched"]
 
 
-class Asked(Protocol):
+class RequestInfo(Protocol):
     """A request, as far as it can be watched, by whichever way it came in."""
 
     @property
@@ -72,13 +72,13 @@ class Asked(Protocol):
         """Say where it came from."""
 
 
-class DoorObserver(Protocol):
+class RequestObserver(Protocol):
     """Whoever watches requests come and go."""
 
-    def began(self, request: Asked) -> None:
+    def began(self, request: RequestInfo) -> None:
         """An answer is owed."""
 
-    def ended(self, request: Asked, *, gone: bool) -> None:
+    def ended(self, request: RequestInfo, *, gone: bool) -> None:
         """It was given; or the client has *gone* before it was complete."""
 
     def answered_with(self, error: ProxyError) -> None:
@@ -88,10 +88,10 @@ class DoorObserver(Protocol):
 class Unwatched:
     """Nobody watches."""
 
-    def began(self, request: Asked) -> None:
+    def began(self, request: RequestInfo) -> None:
         """Note nothing."""
 
-    def ended(self, request: Asked, *, gone: bool) -> None:
+    def ended(self, request: RequestInfo, *, gone: bool) -> None:
         """Note nothing."""
 
     def answered_with(self, error: ProxyError) -> None:
@@ -102,14 +102,14 @@ class Unwatched:
 class Several:
     """All who watch the door."""
 
-    observers: Sequence[DoorObserver]
+    observers: Sequence[RequestObserver]
 
-    def began(self, request: Asked) -> None:
+    def began(self, request: RequestInfo) -> None:
         """Tell each of them."""
         for observer in self.observers:
             observer.began(request)
 
-    def ended(self, request: Asked, *, gone: bool) -> None:
+    def ended(self, request: RequestInfo, *, gone: bool) -> None:
         """Tell each of them."""
         for observer in self.observers:
             observer.ended(request, gone=gone)

@@ -13,14 +13,14 @@ from twisted.internet.interfaces import IReactorTime
 
 from abproxy.errors import RateExceeded
 
-__all__ = ["Rates"]
+__all__ = ["RateLimiter"]
 
 SWEEP_S = 10.0
 """How often full buckets are looked for, in seconds."""
 
 
 @define(kw_only=True, eq=False)
-class Rates:
+class RateLimiter:
     """The bucket of every client."""
 
     clock: IReactorTime = field(repr=False)

@@ -12,13 +12,13 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from abproxy.dialects.call import Call, Dialect, Lane, Reading
-from abproxy.headers import Credentials, end_to_end, lane_headers
-from abproxy.messages import HeaderList, Outgoing
+from abproxy.dialects.call import Call, Dialect, LaneKey, ParsedBody
+from abproxy.http.headers import Credentials, end_to_end, lane_headers
+from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.web.caller import Caller
-from abproxy.web.observing import Asked
+from abproxy.web.observing import RequestInfo
 
-__all__ = ["Envelope", "Receiving"]
+__all__ = ["CallHead", "CallReader"]
 
 _JSON = re.compile(
     rb'application/(?:[\w.+-]+\+)?json[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?\Z',
@@ -32,7 +32,7 @@ CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 
 
 @define(kw_only=True, eq=False)
-class Envelope:
+class CallHead:
     """What a request for a batched route says before its body."""
 
     dialect: Dialect
@@ -42,12 +42,12 @@ class Envelope:
     lane_headers: HeaderList = field(repr=False)
     is_personal: bool
     is_bulk: bool
-    _lane: Lane | None = field(init=False, default=None, repr=False)
+    _lane: LaneKey | None = field(init=False, default=None, repr=False)
     """The lane of the last call: the next one is often in the same."""
 
     def call(
         self,
-        reading: Reading,
+        reading: ParsedBody,
         body: bytes,
         *,
         client: bytes,
@@ -61,7 +61,7 @@ class Envelope:
         return Call(
             lane=lane,
             items=items,
-            alone=Outgoing(
+            alone=UpstreamRequest(
                 path=self.target,
                 headers=self.headers,
                 body=body,
@@ -73,8 +73,8 @@ class Envelope:
             name=name,
         )
 
-    def _lane_of(self, options: bytes) -> Lane:
-        return Lane(
+    def _lane_of(self, options: bytes) -> LaneKey:
+        return LaneKey(
             dialect=self.dialect,
             path=self.path,
             headers=self.lane_headers,
@@ -85,12 +85,14 @@ class Envelope:
 
 
 @frozen(kw_only=True)
-class Receiving:
+class CallReader:
     """How calls are made of requests."""
 
     credentials: Credentials
 
-    def open(self, request: Asked, dialect: Dialect, caller: Caller) -> Envelope | None:
+    def open(
+        self, request: RequestInfo, dialect: Dialect, caller: Caller
+    ) -> CallHead | None:
         """Understand the head of *request* of *caller*, or not."""
         if not _PLAIN_TARGET.fullmatch(request.uri):
             return None
@@ -100,7 +102,7 @@ class Receiving:
         received = end_to_end(request.requestHeaders.getAllRawHeaders())
         headers = self.credentials.on(received)
         query = request.uri.partition(b"?")[2]
-        return Envelope(
+        return CallHead(
             dialect=dialect,
             target=request.uri,
             path=dialect.path + (b"?" + query if query else b""),
@@ -116,7 +118,7 @@ class Receiving:
         return shown and self.credentials.are_the_clients
 
 
-def _without_own_origin(request: Asked, headers: HeaderList) -> HeaderList:
+def _without_own_origin(request: RequestInfo, headers: HeaderList) -> HeaderList:
     """Forget that a page asks which came through this door: it may read any answer."""
     if not request.requestHeaders.hasHeader(b"Origin"):
         return headers

@@ -19,18 +19,18 @@ from twisted.web.http import NO_BODY_CODES, PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
 
-from abproxy.batching.trouble import FIRST_PAUSE_S, LONGEST_PAUSE_S
+from abproxy.batching.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from abproxy.errors import BadRequest, CannotConnect, ProxyError
-from abproxy.foreign import as_headers, timed_out, translate
-from abproxy.headers import Credentials, end_to_end
-from abproxy.messages import HeaderList
+from abproxy.http.failures import as_headers, timed_out, translate
+from abproxy.http.headers import Credentials, end_to_end
+from abproxy.http.messages import HeaderList
 from abproxy.web.body import BodyStream
 from abproxy.web.replying import write_head
-from abproxy.web.request import DoorRequest
+from abproxy.web.request import ProxyRequest
 
 __all__ = ["Mark", "Relay", "unmarked"]
 
-Mark = Callable[[DoorRequest, HeaderList], HeaderList]
+Mark = Callable[[ProxyRequest, HeaderList], HeaderList]
 """Add something to the headers with which a request is passed on."""
 
 Attempt = Callable[[], Awaitable[IResponse]]
@@ -39,7 +39,7 @@ STRANGER = Credentials(are_for_us=True)
 """Of whom we know nothing: neither our key nor what was shown to us goes along."""
 
 
-def unmarked(_request: DoorRequest, headers: HeaderList) -> HeaderList:
+def unmarked(_request: ProxyRequest, headers: HeaderList) -> HeaderList:
     """Add nothing."""
     return headers
 
@@ -62,7 +62,7 @@ class Relay:
     connect_patience_s: float
     """How long a request waits for an upstream that cannot be reached."""
 
-    async def pass_on(self, request: DoorRequest, *, is_known: bool) -> None:
+    async def pass_on(self, request: ProxyRequest, *, is_known: bool) -> None:
         """
         Send *request* upstream and write the answer to it.
 
@@ -84,7 +84,7 @@ class Relay:
             if body is not None:
                 body.stopProducing()
 
-    async def _answer(self, request: DoorRequest, response: IResponse) -> None:
+    async def _answer(self, request: ProxyRequest, response: IResponse) -> None:
         lines = _with_length(request, response)
         write_head(request, response.code, response.phrase, lines)
         request.write(b"")
@@ -92,12 +92,12 @@ class Relay:
         response.deliverBody(onward)
         await onward.done
 
-    def _headers(self, request: DoorRequest, credentials: Credentials) -> Headers:
+    def _headers(self, request: ProxyRequest, credentials: Credentials) -> Headers:
         lines = end_to_end(request.requestHeaders.getAllRawHeaders())
         return as_headers(self.mark(request, credentials.on(lines)))
 
     async def _send(
-        self, request: DoorRequest, headers: Headers, body: BodyStream | None
+        self, request: ProxyRequest, headers: Headers, body: BodyStream | None
     ) -> IResponse:
         if not request.uri.startswith(b"/"):
             raise BadRequest("the request target must be a path")
@@ -139,7 +139,7 @@ class Relay:
             raise translate(error) from error
 
 
-def _body_of(request: DoorRequest) -> BodyStream | None:
+def _body_of(request: ProxyRequest) -> BodyStream | None:
     headers = request.requestHeaders
     if not headers.hasHeader(b"Content-Length") and not headers.hasHeader(
         b"Transfer-Encoding"
@@ -152,7 +152,7 @@ def _body_of(request: DoorRequest) -> BodyStream | None:
     return BodyStream.of(content.read())
 
 
-def _with_length(request: DoorRequest, response: IResponse) -> HeaderList:
+def _with_length(request: ProxyRequest, response: IResponse) -> HeaderList:
     lines = end_to_end(response.headers.getAllRawHeaders())
     lengths: list[bytes] = []
     if request.method == b"HEAD":
@@ -166,7 +166,7 @@ def _with_length(request: DoorRequest, response: IResponse) -> HeaderList:
 class _Onward(Protocol):
     """Write what the upstream sends to the client, as it comes."""
 
-    _request: DoorRequest
+    _request: ProxyRequest
     _clock: IReactorTime
     _silence_s: float
     done: Deferred[None] = field(init=False)

@@ -4,7 +4,7 @@ from twisted.web.http import NO_BODY_CODES, datetimeToString
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from abproxy.messages import HeaderList, Reply, reason_of
+from abproxy.http.messages import HeaderList, Response, reason_of
 
 __all__ = ["add_lines", "write_head", "write_reply"]
 
@@ -23,7 +23,7 @@ def add_lines(headers: Headers, lines: HeaderList) -> None:
         headers.addRawHeader(name, value)
 
 
-def write_reply(request: Request, reply: Reply) -> None:
+def write_reply(request: Request, reply: Response) -> None:
     """
     Write a whole reply.
 

@@ -12,11 +12,11 @@ from typing import Any, Protocol, cast
 
 from twisted.web.server import Request
 
-from abproxy.errors import ProxyError, TooLarge, TooManyConnections
+from abproxy.errors import BodyTooLarge, ProxyError, TooManyConnections
 from abproxy.web.body import BodyStream, Source
 from abproxy.web.request_id import name_of
 
-__all__ = ["Connection", "DoorRequest", "Rules", "without_origin"]
+__all__ = ["Connection", "ProxyRequest", "Rules", "without_origin"]
 
 _ORIGIN = re.compile(rb"\Ahttps?://[^/?#]*", re.IGNORECASE)
 
@@ -36,7 +36,7 @@ class Rules(Protocol):
     max_body_bytes: int
     is_batched: Callable[[bytes, bytes], bool]
 
-    def opened(self, request: "DoorRequest") -> None:
+    def opened(self, request: "ProxyRequest") -> None:
         """An answer is owed."""
 
 
@@ -71,7 +71,7 @@ class Connection(Protocol):
         """Hang up at once."""
 
 
-class DoorRequest(Request):
+class ProxyRequest(Request):
     """A request that may be processed before its body is complete."""
 
     channel: Connection  # type: ignore[assignment]
@@ -195,7 +195,7 @@ class DoorRequest(Request):
 
     def _refuse_body(self) -> None:
         most = self.channel.site.max_body_bytes
-        self._refuse(TooLarge(f"a request may have {most} bytes at most"))
+        self._refuse(BodyTooLarge(f"a request may have {most} bytes at most"))
 
     def _refuse(self, error: ProxyError) -> None:
         self._is_refused = True

@@ -10,8 +10,8 @@ import secrets
 
 from msgspec.structs import replace
 
-from abproxy.messages import Reply
-from abproxy.web.observing import Asked
+from abproxy.http.messages import Response
+from abproxy.web.observing import RequestInfo
 
 __all__ = ["REQUEST_ID", "name_of", "named", "new_name"]
 
@@ -21,7 +21,7 @@ _NAME = re.compile(rb"[!-~]{1,128}")
 """Visible ASCII: nothing that could end a line of a log, or fill it."""
 
 
-def name_of(request: Asked) -> bytes:
+def name_of(request: RequestInfo) -> bytes:
     """Take the name that the client gave *request*, or make one."""
     [shown, *_] = request.requestHeaders.getRawHeaders(REQUEST_ID, [b""])
     return shown if _NAME.fullmatch(shown) else new_name()
@@ -32,6 +32,6 @@ def new_name() -> bytes:
     return secrets.token_hex(8).encode()
 
 
-def named(reply: Reply, name: bytes) -> Reply:
+def named(reply: Response, name: bytes) -> Response:
     """Put the *name* of a request on a *reply* of our own."""
     return replace(reply, headers=(*reply.headers, (REQUEST_ID, name)))

@@ -11,15 +11,15 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from abproxy.errors import ProxyError
-from abproxy.messages import Reply
+from abproxy.http.messages import Response
 from abproxy.web.admin import Operations
-from abproxy.web.channel import LINGER_S, DoorChannel
-from abproxy.web.express import Express
-from abproxy.web.express_channel import ExpressChannel
-from abproxy.web.observing import Asked, DoorObserver, Unwatched
-from abproxy.web.request import DoorRequest
+from abproxy.web.channel import LINGER_S, ProxyChannel
+from abproxy.web.express import FastPath
+from abproxy.web.express_channel import FastChannel
+from abproxy.web.observing import RequestInfo, RequestObserver, Unwatched
+from abproxy.web.request import ProxyRequest
 
-__all__ = ["DoorLimits", "DoorSite"]
+__all__ = ["ProxySite", "ServerLimits"]
 
 MOST_SURPLUS = 50
 """Connections over the limit that are told so; more are closed without a word."""
@@ -29,7 +29,7 @@ PATROL_S = 1.0
 
 
 @frozen(kw_only=True)
-class DoorLimits:
+class ServerLimits:
     """What clients may ask of the door."""
 
     max_body_bytes: int
@@ -42,7 +42,7 @@ class DoorLimits:
     """How long a request may take to arrive; relayed bodies take their time."""
 
 
-class Owed(Asked, Protocol):
+class Owed(RequestInfo, Protocol):
     """A request that is owed an answer."""
 
     began_at: float
@@ -51,7 +51,7 @@ class Owed(Asked, Protocol):
         """Let this answer be the last on its connection."""
 
 
-class DoorSite(Site):
+class ProxySite(Site):
     """
     All connections, and what the door needs to know of a request's head.
 
@@ -64,33 +64,33 @@ class DoorSite(Site):
     """
 
     noisy = False
-    protocol = DoorChannel  # type: ignore[assignment]
+    protocol = ProxyChannel  # type: ignore[assignment]
 
     def __init__(
         self,
         resource: IResource,
         *,
         is_batched: Callable[[bytes, bytes], bool],
-        refusal: Callable[[ProxyError, bytes], Reply],
-        limits: DoorLimits,
+        refusal: Callable[[ProxyError, bytes], Response],
+        limits: ServerLimits,
         reactor: Any,
     ) -> None:
         super().__init__(
             resource,
-            requestFactory=DoorRequest,
+            requestFactory=ProxyRequest,
             parsePOSTFormSubmission=False,
             timeout=None,  # one patrol for all costs less than a timer for each
             reactor=reactor,
         )
-        self.express: Express | None = None
+        self.express: FastPath | None = None
         self.is_batched = is_batched
         self.refusal = refusal
         self.max_body_bytes = limits.max_body_bytes
         self.max_connections = limits.max_connections
-        self.observer: DoorObserver = Unwatched()
+        self.observer: RequestObserver = Unwatched()
         self.operations = Operations(pages={})
         self.patience_s = limits.request_timeout_s
-        self.channels: set[DoorChannel] = set()
+        self.channels: set[ProxyChannel] = set()
         self.requests: set[Owed] = set()
         self.is_draining = False
         self._drained: Deferred[None] | None = None
@@ -113,11 +113,11 @@ class DoorSite(Site):
         """
         return [b"http/1.1", b"http/1.0"]
 
-    def open_express(self, express: Express) -> None:
+    def open_express(self, express: FastPath) -> None:
         """Let plain calls take the express way."""
         express.largest_body = min(express.largest_body, self.max_body_bytes)
         self.express = express
-        self.protocol = ExpressChannel
+        self.protocol = FastChannel
 
     def drain(self, idle_s: float = 0.0) -> Deferred[None]:
         """
@@ -159,7 +159,7 @@ class DoorSite(Site):
         for channel in list(self.channels):
             channel.forceAbortClient()
 
-    def opened(self, request: DoorRequest) -> None:
+    def opened(self, request: ProxyRequest) -> None:
         """Owe *request* an answer until it is finished."""
         self.begin(request)
         request.notifyFinish().addBoth(self._closed, request)
@@ -180,10 +180,10 @@ class DoorSite(Site):
             # In the next turn: what a client has sent meanwhile is read first.
             self.reactor.callLater(0, self.close_if_quiet)
 
-    def _closed(self, reason: object, request: DoorRequest) -> None:
+    def _closed(self, reason: object, request: ProxyRequest) -> None:
         self.end(request, gone=isinstance(reason, Failure))
 
-    def channel_made(self, channel: DoorChannel) -> None:
+    def channel_made(self, channel: ProxyChannel) -> None:
         """Count a connection in."""
         channel.is_surplus = len(self.channels) >= self.max_connections
         if channel.is_surplus:
@@ -193,7 +193,7 @@ class DoorSite(Site):
             self.looked_at = self.reactor.seconds()
             self._patrol = self.reactor.callLater(PATROL_S, self._look_for_the_slow)
 
-    def channel_lost(self, channel: DoorChannel) -> None:
+    def channel_lost(self, channel: ProxyChannel) -> None:
         """Count a connection out."""
         self.channels.discard(channel)
         if not self.channels and self._patrol is not None:

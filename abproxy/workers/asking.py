@@ -17,10 +17,10 @@ from twisted.internet.interfaces import IReactorTime
 
 from abproxy.chosen import keys_for
 from abproxy.errors import CannotConnect
-from abproxy.messages import HeaderList, Reply, Send
+from abproxy.http.messages import HeaderList, Response, Send
 from abproxy.settings import Settings
 from abproxy.telemetry.metrics import write_figures
-from abproxy.web.request import DoorRequest
+from abproxy.web.request import ProxyRequest
 from abproxy.workers.adding import (
     Figures,
     add_figures,
@@ -28,13 +28,13 @@ from abproxy.workers.adding import (
     momentary,
     read_figures,
 )
-from abproxy.workers.child import WorkerChild
-from abproxy.workers.crew import Crew
+from abproxy.workers.child import WorkerProcess
+from abproxy.workers.crew import WorkerPool
 from abproxy.workers.documents import Batches, Document, add_totals, unite
-from abproxy.workers.ledger import Ledger
+from abproxy.workers.ledger import CumulativeTotals
 from abproxy.workers.private import question
 
-__all__ = ["Asking"]
+__all__ = ["Aggregator"]
 
 OK = 200
 
@@ -56,25 +56,28 @@ class _Written:
 
 
 @define(kw_only=True, eq=False)
-class Asking:
+class Aggregator:
     """Asks all workers."""
 
-    crew: Crew
+    crew: WorkerPool
     ways: Mapping[str, Send]
     """How to ask each, by its name."""
 
     clock: IReactorTime = field(repr=False)
     settings: Callable[[], Settings] = field(repr=False)
     _started_at: float = field(init=False)
-    _counted: Ledger[Figures] = field(init=False)
-    _totals: Ledger[Mapping[str, float]] = field(init=False)
+    _counted: CumulativeTotals[Figures] = field(init=False)
+    _totals: CumulativeTotals[Mapping[str, float]] = field(init=False)
     _batches: Batches = field(init=False, factory=Batches)
     _own: CollectorRegistry = field(init=False, factory=CollectorRegistry)
 
     def __attrs_post_init__(self) -> None:
         """Begin with nothing heard."""
         self._started_at = self.clock.seconds()
-        self._counted, self._totals = Ledger(add_figures), Ledger(add_totals)
+        self._counted, self._totals = (
+            CumulativeTotals(add_figures),
+            CumulativeTotals(add_totals),
+        )
         ProcessCollector(registry=self._own)
 
     def gone(self, name: str) -> None:
@@ -83,7 +86,7 @@ class Asking:
         self._totals.gone(name)
         self._batches.gone(name)
 
-    async def best(self, request: DoorRequest) -> Reply:
+    async def best(self, request: ProxyRequest) -> Response:
         """
         Ask all for the page that was asked for, and give the best answer.
 
@@ -143,7 +146,7 @@ class Asking:
 
     def _ask(
         self, path: Callable[[str], bytes], patience_s: float
-    ) -> Deferred[dict[str, Reply]]:
+    ) -> Deferred[dict[str, Response]]:
         """Ask all, each for a path; fires with the answers of those that gave one."""
         headers = self._key()
         asked = [
@@ -152,7 +155,7 @@ class Asking:
         ]
         return DeferredList(asked, consumeErrors=True).addCallback(self._answers)
 
-    def _answers(self, results: Any) -> dict[str, Reply]:
+    def _answers(self, results: Any) -> dict[str, Response]:
         named = zip(self.ways, results, strict=True)
         return {name: reply for name, (is_answer, reply) in named if is_answer}
 
@@ -179,7 +182,7 @@ def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, about, value=value)
 
 
-def _about_one(worker: WorkerChild, said: Mapping[str, Document]) -> Document:
+def _about_one(worker: WorkerProcess, said: Mapping[str, Document]) -> Document:
     return {
         "name": worker.name,
         "answers": worker.name in said,

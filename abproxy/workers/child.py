@@ -27,7 +27,7 @@ from abproxy.workers.orders import (
     write_settings,
 )
 
-__all__ = ["WorkerChild", "WorkerFailed"]
+__all__ = ["WorkerFailed", "WorkerProcess"]
 
 _log = Logger()
 
@@ -47,7 +47,7 @@ class Hears(Protocol):
 
 
 @define(kw_only=True, eq=False)
-class WorkerChild(ChildProcess):
+class WorkerProcess(ChildProcess):
     """One worker, running as long as it is wanted."""
 
     name: str

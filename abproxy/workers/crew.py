@@ -9,9 +9,9 @@ from twisted.internet.defer import Deferred, DeferredList, FirstError
 from twisted.logger import Logger, LogLevel
 
 from abproxy.settings import Settings
-from abproxy.workers.child import WorkerChild
+from abproxy.workers.child import WorkerProcess
 
-__all__ = ["Crew", "Log"]
+__all__ = ["Log", "WorkerPool"]
 
 _log = Logger()
 
@@ -37,10 +37,10 @@ class Log:
 
 
 @define(eq=False)
-class Crew:
+class WorkerPool:
     """All workers, by name."""
 
-    workers: list[WorkerChild]
+    workers: list[WorkerProcess]
 
     gone: list[Callable[[str], None]] = field(factory=list)
     """Called with the name of a worker whose life is over."""
@@ -50,7 +50,7 @@ class Crew:
         for worker in self.workers:
             worker.gone = self._over
 
-    def __iter__(self) -> Iterator[WorkerChild]:
+    def __iter__(self) -> Iterator[WorkerProcess]:
         return iter(self.workers)
 
     def _over(self, name: str) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from attrs import define, field
 
 from abproxy import __version__
-from abproxy.batching.observing import Obstacle
+from abproxy.batching.observing import BlockedBy
 from abproxy.settings import Settings
 from abproxy.telemetry.recent import BATCHES, ERRORS
 from abproxy.telemetry.status import LANES, list_settings, situation_of
@@ -25,7 +25,12 @@ __all__ = ["Batches", "Document", "add_totals", "unite"]
 Document = dict[str, Any]
 """What one worker says of itself, or the foreman of all."""
 
-_GRAVEST_FIRST = (Obstacle.UPSTREAM, Obstacle.BUDGET, Obstacle.SLOT, Obstacle.NOTHING)
+_GRAVEST_FIRST = (
+    BlockedBy.UPSTREAM,
+    BlockedBy.BUDGET,
+    BlockedBy.SLOT,
+    BlockedBy.NOTHING,
+)
 
 
 def add_totals(heard: Iterable[Mapping[str, float]]) -> dict[str, float]:

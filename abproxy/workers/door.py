@@ -16,10 +16,10 @@ from twisted.web.iweb import IRequest
 from abproxy.dialects.answer import error_reply
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import InternalError, ProxyError
-from abproxy.web.keys import Keys
+from abproxy.web.keys import ApiKeys
 from abproxy.web.relay import Relay
 from abproxy.web.replying import write_reply
-from abproxy.web.request import DoorRequest
+from abproxy.web.request import ProxyRequest
 
 __all__ = ["ForemanDoor"]
 
@@ -28,13 +28,13 @@ __all__ = ["ForemanDoor"]
 class ForemanDoor:
     """Everything that is asked of the foreman."""
 
-    keys: Keys
+    keys: ApiKeys
     relay: Relay = field(repr=False)
     app: ClassVar[Klein] = Klein()
     _log: ClassVar[Logger] = Logger()
 
     @app.route("/", branch=True)
-    async def answer(self, request: DoorRequest) -> None:
+    async def answer(self, request: ProxyRequest) -> None:
         """Answer what is ours, pass on what is not."""
         ours = request.site.operations
         if ours.owns(request):
@@ -48,7 +48,7 @@ class ForemanDoor:
     def failed(self, request: IRequest, failure: Failure) -> None:
         """Say what went wrong."""
         error: Any = failure.value
-        request = cast("DoorRequest", request)
+        request = cast("ProxyRequest", request)
         if not isinstance(error, ProxyError):
             self._log.failure("A request to the foreman failed", failure)
             error = InternalError("a bug in abproxy; its log says more")

@@ -17,14 +17,14 @@ from abproxy.service import shown
 from abproxy.settings import SettingsError
 from abproxy.web.listening import BoundSocket, make_listener
 
-__all__ = ["Entrance", "make_entrance"]
+__all__ = ["SharedPort", "make_entrance"]
 
 TCP6 = 4
 """How many members an address has there."""
 
 
 @define(eq=False)
-class Entrance:
+class SharedPort:
     """A TCP port that is ours, and who holds it."""
 
     _held: Any
@@ -59,7 +59,7 @@ class Entrance:
             self._held.close()
 
 
-def make_entrance(reactor: Any, ip: str, port: str) -> Entrance:
+def make_entrance(reactor: Any, ip: str, port: str) -> SharedPort:
     """
     Take the port.
 
@@ -68,11 +68,11 @@ def make_entrance(reactor: Any, ip: str, port: str) -> Entrance:
     """
     listener = make_listener(reactor, ip, port)
     if isinstance(listener, BoundSocket):
-        return Entrance(listener.socket)
+        return SharedPort(listener.socket)
     ours = listener.port
     # A file in the place of a port would go with the first worker that ends, and
     # what else stands between a socket and HTTP is not handed over with it.
     if type(ours) is Port and ours.factory is listener.doorstep:
-        return Entrance(ours)
+        return SharedPort(ours)
     listener.close()
     raise SettingsError(f"WORKERS can share a TCP port, but not {port}")

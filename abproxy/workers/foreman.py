@@ -22,27 +22,27 @@ from abproxy.reloading import CHANGEABLE, read_again
 from abproxy.service import LAST_S, where
 from abproxy.settings import Settings, SettingsError
 from abproxy.web.listening import Listener, close_port
-from abproxy.web.site import DoorSite
+from abproxy.web.site import ProxySite
 from abproxy.workers.counts import Counts
-from abproxy.workers.crew import Crew
+from abproxy.workers.crew import WorkerPool
 from abproxy.workers.door import ForemanDoor
-from abproxy.workers.entrance import Entrance
+from abproxy.workers.entrance import SharedPort
 from abproxy.workers.private import COUNTS, FOREMAN, listen_in, needs_place
 from abproxy.workers.sharing import share_of
 
-__all__ = ["Foreman"]
+__all__ = ["Supervisor"]
 
 
 @define(kw_only=True, eq=False)
-class Foreman(Lifetime):
+class Supervisor(Lifetime):
     """All workers between SIGTERM and the day they were started."""
 
     settings: Settings
     """Those of all together."""
 
     read: Callable[[], Settings] = field(repr=False)
-    crew: Crew
-    entrance: Entrance
+    crew: WorkerPool
+    entrance: SharedPort
     """Where clients come in."""
 
     folder: Path
@@ -52,7 +52,7 @@ class Foreman(Lifetime):
     """Where operators come in, if that is apart."""
 
     door: ForemanDoor
-    site: DoorSite
+    site: ProxySite
     """Where the foreman is asked."""
 
     _counts: Counts | None = field(init=False, default=None)

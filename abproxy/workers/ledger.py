@@ -10,13 +10,13 @@ from typing import Generic, TypeVar
 
 from attrs import define, field
 
-__all__ = ["Ledger"]
+__all__ = ["CumulativeTotals"]
 
 T = TypeVar("T")
 
 
 @define(eq=False)
-class Ledger(Generic[T]):
+class CumulativeTotals(Generic[T]):
     """The last word of every worker, and the sum of those who are gone."""
 
     add: Callable[[Iterable[T]], T]

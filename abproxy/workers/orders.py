@@ -25,7 +25,7 @@ __all__ = [
     "READY",
     "STDERR",
     "STDOUT",
-    "Orders",
+    "ControlChannel",
     "read_settings",
     "write_settings",
 ]
@@ -51,7 +51,7 @@ def read_settings(line: bytes) -> Settings:
 
 
 @define(eq=False, slots=False)
-class Orders(LineOnlyReceiver):
+class ControlChannel(LineOnlyReceiver):
     """What the foreman says; to the service these are signals."""
 
     settings: Settings

@@ -11,9 +11,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from abproxy.errors import ProxyError
-from abproxy.messages import Outgoing, Reply
+from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.web.admin import Operations, json_reply
-from abproxy.web.request import DoorRequest
+from abproxy.web.request import ProxyRequest
 from abproxy.workers.private import question
 
 __all__ = ["pass_on"]
@@ -27,7 +27,9 @@ UNAVAILABLE = 503
 
 
 def pass_on(
-    shown: Operations, own: Operations, ask: Callable[[Outgoing], Deferred[Reply]]
+    shown: Operations,
+    own: Operations,
+    ask: Callable[[UpstreamRequest], Deferred[Response]],
 ) -> Operations:
     """
     Make what is shown at the clients' door.
@@ -38,7 +40,7 @@ def pass_on(
         ask: carries a question to the foreman.
     """
 
-    async def passed(request: DoorRequest) -> Reply:
+    async def passed(request: ProxyRequest) -> Response:
         lines = [(name, _header(request, name)) for name in PASSED]
         headers = tuple((name, value) for name, value in lines if value)
         try:
@@ -54,6 +56,6 @@ def pass_on(
     return Operations(pages=pages | dict.fromkeys(of_all, passed))
 
 
-def _header(request: DoorRequest, name: bytes) -> Any:
+def _header(request: ProxyRequest, name: bytes) -> Any:
     [value, *_] = request.requestHeaders.getRawHeaders(name, [None])
     return value

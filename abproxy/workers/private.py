@@ -19,7 +19,7 @@ from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
-from abproxy.messages import HeaderList, Outgoing
+from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.settings import SettingsError
 from abproxy.upstream.agent import make_pool, make_treq
 from abproxy.upstream.client import TreqUpstream
@@ -127,6 +127,6 @@ def make_way(reactor: Any, agent: IAgent, name: str, timeout_s: float) -> TreqUp
     )
 
 
-def question(path: bytes, headers: HeaderList = ()) -> Outgoing:
+def question(path: bytes, headers: HeaderList = ()) -> UpstreamRequest:
     """Ask for a page."""
-    return Outgoing(method=b"GET", path=path, headers=headers, body=b"")
+    return UpstreamRequest(method=b"GET", path=path, headers=headers, body=b"")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from abproxy.chosen import keys_for
-from abproxy.headers import Credentials
+from abproxy.http.headers import Credentials
 from abproxy.model_child import ModelChild, make_child
 from abproxy.settings import Settings
 from abproxy.signals import Signals
@@ -14,13 +14,13 @@ from abproxy.web.admin import Operations, Pages, own_pages
 from abproxy.web.app import refusal
 from abproxy.web.listening import make_listener
 from abproxy.web.relay import Relay
-from abproxy.web.site import DoorLimits, DoorSite
-from abproxy.workers.asking import PROBE_S, Asking
-from abproxy.workers.child import WorkerChild
-from abproxy.workers.crew import Crew, Log
+from abproxy.web.site import ProxySite, ServerLimits
+from abproxy.workers.asking import PROBE_S, Aggregator
+from abproxy.workers.child import WorkerProcess
+from abproxy.workers.crew import Log, WorkerPool
 from abproxy.workers.door import ForemanDoor
-from abproxy.workers.entrance import Entrance, make_entrance
-from abproxy.workers.foreman import Foreman
+from abproxy.workers.entrance import SharedPort, make_entrance
+from abproxy.workers.foreman import Supervisor
 from abproxy.workers.private import agent_in, agent_to, make_folder_name, make_way
 from abproxy.workers.sharing import share_of, warn_of_too_little
 from abproxy_model.files import require
@@ -32,7 +32,7 @@ HEALTH = (b"/health", b"/ping", b"/-/healthy", b"/-/ready")
 
 def wire_foreman(
     settings: Settings, reactor: Any, read: Callable[[], Settings]
-) -> Foreman:
+) -> Supervisor:
     """
     Put foreman and workers together; none of these is started.
 
@@ -55,7 +55,7 @@ def wire_foreman(
     crew = _crew(share, reactor, folder, entrance)
     door = _door(settings, reactor, entrance)
     site = _site(settings, reactor, door)
-    foreman = Foreman(
+    foreman = Supervisor(
         reactor=reactor,
         settings=settings,
         read=read,
@@ -80,10 +80,12 @@ def _model(settings: Settings, reactor: Any) -> ModelChild:
     return make_child(reactor, http, settings.embedded_model)
 
 
-def _crew(share: Settings, reactor: Any, folder: Path, entrance: Entrance) -> Crew:
+def _crew(
+    share: Settings, reactor: Any, folder: Path, entrance: SharedPort
+) -> WorkerPool:
     log = Log()
     workers = [
-        WorkerChild(
+        WorkerProcess(
             reactor=reactor,
             name=str(number),
             folder=folder,
@@ -93,10 +95,10 @@ def _crew(share: Settings, reactor: Any, folder: Path, entrance: Entrance) -> Cr
         )
         for number in range(1, share.workers + 1)
     ]
-    return Crew(workers)
+    return WorkerPool(workers)
 
 
-def _door(settings: Settings, reactor: Any, entrance: Entrance) -> ForemanDoor:
+def _door(settings: Settings, reactor: Any, entrance: SharedPort) -> ForemanDoor:
     relay = Relay(
         agent=agent_to(reactor, lambda _: entrance.way_in(reactor)),
         base_url="http://abproxy",
@@ -108,13 +110,13 @@ def _door(settings: Settings, reactor: Any, entrance: Entrance) -> ForemanDoor:
     return ForemanDoor(keys=keys_for(settings), relay=relay)
 
 
-def _site(settings: Settings, reactor: Any, door: ForemanDoor) -> DoorSite:
-    limits = DoorLimits(
+def _site(settings: Settings, reactor: Any, door: ForemanDoor) -> ProxySite:
+    limits = ServerLimits(
         max_body_bytes=settings.max_body_bytes,
         max_connections=settings.max_connections,
         request_timeout_s=settings.request_timeout_s,
     )
-    return DoorSite(
+    return ProxySite(
         door.app.resource(),
         is_batched=lambda *_: False,
         refusal=refusal,
@@ -123,9 +125,9 @@ def _site(settings: Settings, reactor: Any, door: ForemanDoor) -> DoorSite:
     )
 
 
-def _asking(reactor: Any, foreman: Foreman) -> Asking:
+def _asking(reactor: Any, foreman: Supervisor) -> Aggregator:
     agent = agent_in(reactor, foreman.folder)
-    return Asking(
+    return Aggregator(
         crew=foreman.crew,
         ways={
             worker.name: make_way(reactor, agent, worker.name, PROBE_S).send
@@ -136,6 +138,6 @@ def _asking(reactor: Any, foreman: Foreman) -> Asking:
     )
 
 
-def _pages(asking: Asking) -> Pages:
+def _pages(asking: Aggregator) -> Pages:
     health = dict.fromkeys(HEALTH, asking.best)
     return health | own_pages(asking.figures, asking.status)

@@ -32,7 +32,7 @@ from abproxy.web.observing import Unwatched
 from abproxy.wiring import wire
 from abproxy.workers.adopted import AdoptedSocket
 from abproxy.workers.counts import Counts
-from abproxy.workers.orders import IN, OUT, PUBLIC, READY, Orders, read_settings
+from abproxy.workers.orders import IN, OUT, PUBLIC, READY, ControlChannel, read_settings
 from abproxy.workers.passing import pass_on
 from abproxy.workers.private import (
     COUNTS,
@@ -62,7 +62,7 @@ def run(reactor: Any, private: Path) -> int:
     """
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are for the foreman
-    orders = Orders(_first_settings())
+    orders = ControlChannel(_first_settings())
     pipes: Any = StandardIO  # mypy looks at the one for another system
     pipes(orders, stdin=IN, stdout=OUT)
     _log_through(orders.sendLine, orders.settings.log_level)
@@ -83,7 +83,7 @@ def run(reactor: Any, private: Path) -> int:
     return codes[-1]
 
 
-def make_worker(reactor: Any, private: Path, orders: Orders) -> Any:
+def make_worker(reactor: Any, private: Path, orders: ControlChannel) -> Any:
     """
     Put the proxy together, for the part of a worker.
 

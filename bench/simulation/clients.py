@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from abproxy.dialects.call import Call, Share
+from abproxy.dialects.call import Call, PartResult
 from abproxy.errors import Overloaded
 from bench.simulation.clock import VirtualClock
 from bench.simulation.servers import DEADLY
@@ -115,7 +115,7 @@ class _Loose:
             done.addCallback(lambda pause_s: self.clock.callLater(pause_s, then))
 
     def _ended(
-        self, outcome: list[Share] | Failure, call: Call, began_at: float
+        self, outcome: list[PartResult] | Failure, call: Call, began_at: float
     ) -> float:
         """Note what became of a call, and say how long to pause."""
         if isinstance(outcome, Failure):

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from abproxy.errors import CannotConnect, ConnectionBroken
-from abproxy.messages import Outgoing, Reply
+from abproxy.http.messages import Response, UpstreamRequest
 from bench.simulation.clock import VirtualClock
 
 __all__ = [
@@ -49,7 +49,7 @@ class Work:
     items: Sequence[int]
     """How long each of them is."""
 
-    done: Deferred[Reply] = field(init=False)
+    done: Deferred[Response] = field(init=False)
     left: int = field(init=False)
     """Items without a result."""
 
@@ -60,7 +60,7 @@ class Work:
         self.left = len(self.items)
         self.done = Deferred(self._hung_up)
 
-    def _hung_up(self, _done: Deferred[Reply]) -> None:
+    def _hung_up(self, _done: Deferred[Response]) -> None:
         self.gone = True
 
 
@@ -82,7 +82,7 @@ class Model(ABC):
         """Answer."""
         for work in works:
             if not work.gone:
-                reply = Reply(status=200, reason=b"", headers=(), body=work.body)
+                reply = Response(status=200, reason=b"", headers=(), body=work.body)
                 work.done.callback(reply)
 
 
@@ -252,7 +252,7 @@ class Server:
     _items_inside: int = field(default=0, init=False)
     _is_away: bool = field(default=False, init=False)
 
-    def send(self, outgoing: Outgoing) -> Deferred[Reply]:
+    def send(self, outgoing: UpstreamRequest) -> Deferred[Response]:
         """Take in one request, as abproxy's way upstream does."""
         if self._is_away:
             return self._later(CannotConnect("connection refused"))
@@ -261,7 +261,7 @@ class Server:
         if self.permits is not None and self._items_inside + count > self.permits:
             self.refusals += 1
             return self._later(
-                Reply(status=429, reason=b"", headers=(), body=OVERLOADED)
+                Response(status=429, reason=b"", headers=(), body=OVERLOADED)
             )
         self.requests += 1
         self.items += count
@@ -274,8 +274,8 @@ class Server:
             self.model.take(work)
         return work.done
 
-    def _later(self, outcome: Reply | Exception) -> Deferred[Reply]:
-        done: Deferred[Reply] = Deferred()
+    def _later(self, outcome: Response | Exception) -> Deferred[Response]:
+        done: Deferred[Response] = Deferred()
         self.clock.callLater(REFUSES_AFTER_S, _tell, done, outcome)
         return done
 
@@ -299,10 +299,10 @@ class Server:
         self._is_away = False
 
 
-def _tell(done: Deferred[Reply], outcome: Reply | Exception) -> None:
+def _tell(done: Deferred[Response], outcome: Response | Exception) -> None:
     if done.called:  # its caller has hung up
         return
-    if isinstance(outcome, Reply):
+    if isinstance(outcome, Response):
         done.callback(outcome)
     else:
         done.errback(Failure(outcome))

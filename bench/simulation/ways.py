@@ -14,15 +14,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
+from abproxy.batching.admission import Admission
 from abproxy.batching.budget import Budget, Limit
-from abproxy.batching.departures import Departures
-from abproxy.batching.limit import FixedLimit, FollowingLimit
+from abproxy.batching.collector import BatchCollector
+from abproxy.batching.limit import AdaptiveLimit, FixedLimit
 from abproxy.batching.part import Caps
 from abproxy.batching.slots import make_slots
-from abproxy.batching.waiting import WaitingRoom
-from abproxy.dialects.call import Call, Dialect, Items, Lane, Share, Slice
+from abproxy.dialects.call import Call, Dialect, Items, LaneKey, PartResult, Rows
 from abproxy.dialects.rows import deal
-from abproxy.messages import Outgoing, Reply
+from abproxy.http.messages import Response, UpstreamRequest
 from bench.simulation.servers import Server
 
 __all__ = ["BATCH", "Way", "call_of", "make_way", "rows_of"]
@@ -52,11 +52,11 @@ class Commas:
         body: bytes,
         lengths: Sequence[Sequence[int]],
         order: Sequence[int] | None = None,
-    ) -> list[Slice]:
+    ) -> list[Rows]:
         """Deal the rows out as for any other language."""
         return deal(body.split(b","), lengths, order)
 
-    def write(self, slices: Sequence[Slice], *, is_list: bool) -> bytes:  # noqa: ARG002
+    def write(self, slices: Sequence[Rows], *, is_list: bool) -> bytes:  # noqa: ARG002
         """Join the rows."""
         return b",".join(row for part in slices for row in part.rows)
 
@@ -68,8 +68,8 @@ class Commas:
 COMMAS: Dialect = Commas()
 
 
-def _lane(*, is_bulk: bool) -> Lane:
-    return Lane(
+def _lane(*, is_bulk: bool) -> LaneKey:
+    return LaneKey(
         dialect=COMMAS,
         path=b"/",
         headers=(),
@@ -86,11 +86,11 @@ def call_of(items: Sequence[bytes], *, is_bulk: bool = False) -> Call:
     return Call(
         lane=LANES[is_bulk],
         items=Items(spelled=items, lengths=[len(item) for item in items]),
-        alone=Outgoing(path=b"/", headers=(), body=b",".join(items)),
+        alone=UpstreamRequest(path=b"/", headers=(), body=b",".join(items)),
     )
 
 
-def rows_of(shares: Sequence[Share]) -> bytes | None:
+def rows_of(shares: Sequence[PartResult]) -> bytes | None:
     """Write a call's answer; None if it was refused."""
     if shares[0].reply.status != 200:  # noqa: PLR2004
         return None
@@ -101,7 +101,7 @@ def rows_of(shares: Sequence[Share]) -> bytes | None:
 class Way(Protocol):
     """Where clients hand in their calls."""
 
-    def submit(self, call: Call) -> Deferred[list[Share]]:
+    def submit(self, call: Call) -> Deferred[list[PartResult]]:
         """Take in *call*, as abproxy's Departures do."""
 
 
@@ -111,23 +111,23 @@ class Direct:
 
     server: Server
 
-    def submit(self, call: Call) -> Deferred[list[Share]]:
+    def submit(self, call: Call) -> Deferred[list[PartResult]]:
         """Send it."""
         return Deferred.fromCoroutine(self._send(call))
 
-    async def _send(self, call: Call) -> list[Share]:
+    async def _send(self, call: Call) -> list[PartResult]:
         items = call.items.spelled
         if len(items) <= BATCH:
-            return [Share(reply=await self.server.send(call.alone))]
+            return [PartResult(reply=await self.server.send(call.alone))]
         bodies = []
         for start in range(0, len(items), BATCH):
             request = call.lane.request(items[start : start + BATCH])
             reply = await self.server.send(request)
             if reply.status != 200:  # noqa: PLR2004
-                return [Share(reply=reply)]
+                return [PartResult(reply=reply)]
             bodies.append(reply.body)
-        whole = Reply(status=200, reason=b"", headers=(), body=b",".join(bodies))
-        return [Share(reply=whole)]
+        whole = Response(status=200, reason=b"", headers=(), body=b",".join(bodies))
+        return [PartResult(reply=whole)]
 
 
 @define(kw_only=True, eq=False)
@@ -143,16 +143,16 @@ class Timer:
     wait_s: float
     calls: int
 
-    _waiting: list[tuple[Call, Deferred[list[Share]]]] = field(factory=list)
+    _waiting: list[tuple[Call, Deferred[list[PartResult]]]] = field(factory=list)
     _items: int = 0
     _timer: IDelayedCall | None = None
 
-    def submit(self, call: Call) -> Deferred[list[Share]]:
+    def submit(self, call: Call) -> Deferred[list[PartResult]]:
         """Add it to the batch."""
         count = len(call.items.spelled)
         if self._items and self._items + count > BATCH:
             self._leave()
-        done: Deferred[list[Share]] = Deferred()
+        done: Deferred[list[PartResult]] = Deferred()
         self._waiting.append((call, done))
         self._items += count
         if len(self._waiting) >= self.calls or self._items >= BATCH:
@@ -175,17 +175,21 @@ class Timer:
         done.addCallbacks(_share_out, _fail, (batch,), {}, (batch,), {})
 
 
-def _share_out(reply: Reply, batch: list[tuple[Call, Deferred[list[Share]]]]) -> None:
+def _share_out(
+    reply: Response, batch: list[tuple[Call, Deferred[list[PartResult]]]]
+) -> None:
     if reply.status == 200:  # noqa: PLR2004
         slices = COMMAS.cut(reply.body, [call.items.lengths for call, _ in batch])
-        shares = [Share(reply=reply, slice=own) for own in slices]
+        shares = [PartResult(reply=reply, slice=own) for own in slices]
     else:
-        shares = [Share(reply=reply)] * len(batch)
+        shares = [PartResult(reply=reply)] * len(batch)
     for (_, done), share in zip(batch, shares, strict=True):
         done.callback([share])
 
 
-def _fail(failure: Failure, batch: list[tuple[Call, Deferred[list[Share]]]]) -> None:
+def _fail(
+    failure: Failure, batch: list[tuple[Call, Deferred[list[PartResult]]]]
+) -> None:
     for _, done in batch:
         done.errback(Failure(failure.value))
 
@@ -201,14 +205,14 @@ class Chosen:
     calls: int = sys.maxsize
 
 
-def _proxy(server: Server, chosen: Chosen) -> Departures:
+def _proxy(server: Server, chosen: Chosen) -> BatchCollector:
     clock = server.clock
     limit: Limit
     if chosen.budget is None:
-        limit = FollowingLimit(clock=clock, ceiling=ASSUMED_PERMITS, batch=BATCH)
+        limit = AdaptiveLimit(clock=clock, ceiling=ASSUMED_PERMITS, batch=BATCH)
     else:
         limit = FixedLimit(ceiling=chosen.budget, batch=BATCH)
-    return Departures(
+    return BatchCollector(
         clock=clock,
         send=server.send,
         caps=Caps(calls=chosen.calls, items=BATCH, size=1_900_000),
@@ -216,7 +220,7 @@ def _proxy(server: Server, chosen: Chosen) -> Departures:
             limit=limit,
             slots=make_slots(chosen.slots),
         ),
-        room=WaitingRoom(clock=clock, max_items=10_000, max_size=64 << 20),
+        room=Admission(clock=clock, max_items=10_000, max_size=64 << 20),
         max_wait_s=chosen.wait_ms / 1000,
         packs=chosen.packs,
     )

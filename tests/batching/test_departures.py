@@ -4,7 +4,7 @@ import attrs
 import pytest
 from doubles import House, call_of, house, texts
 
-from abproxy.batching.slots import FollowingSlots
+from abproxy.batching.slots import AdaptiveSlots
 from abproxy.errors import Overloaded, UpstreamTimeout
 
 
@@ -114,7 +114,7 @@ def test_items_in_flight_stay_within_the_budget() -> None:
 def test_a_call_larger_than_the_budget_still_leaves() -> None:
     """With nothing in flight there is always room for one batch."""
     proxy = house(items=32, budget=4)
-    proxy.departures.splits = False
+    proxy.collector.splits = False
 
     call = proxy.submit(*texts(20))
     proxy.upstream.sent[0].answer()
@@ -194,7 +194,7 @@ def test_lanes_are_forgotten_when_empty() -> None:
             proxy.upstream.open[0].answer()
 
     assert proxy.is_at_rest
-    lanes = proxy.departures.platform.lanes
+    lanes = proxy.collector.platform.lanes
     assert len(lanes) == 0
     assert len(lanes._due._heap) + len(lanes._full._heap) <= 1
 
@@ -205,7 +205,7 @@ def test_a_lane_that_opens_again_goes_by_the_limits_of_today() -> None:
     proxy.submit("a")
     proxy.clock.advance(1)
     proxy.upstream.open[0].answer()
-    proxy.departures.learn(attrs.evolve(proxy.departures.caps, items=2), ceiling=512)
+    proxy.collector.learn(attrs.evolve(proxy.collector.caps, items=2), ceiling=512)
 
     calls = [proxy.submit(text) for text in "bc"]
     [full] = proxy.upstream.open
@@ -223,7 +223,7 @@ def test_nothing_larger_than_a_new_limit_leaves_while_it_is_told() -> None:
     proxy.submit(*"fghijklm", lane="other")
     before = len(proxy.upstream.sent)
 
-    proxy.departures.learn(attrs.evolve(proxy.departures.caps, items=2), ceiling=64)
+    proxy.collector.learn(attrs.evolve(proxy.collector.caps, items=2), ceiling=64)
     sizes = [sent.outgoing.items for sent in proxy.upstream.sent[before:]]
     while proxy.upstream.open:
         proxy.upstream.open[0].answer()
@@ -295,7 +295,7 @@ def test_what_has_become_too_many_is_cut_anew(status: int, inputs: int) -> None:
     proxy = house(items=4)
     call = proxy.submit(*texts(inputs))
 
-    proxy.departures.learn(attrs.evolve(proxy.departures.caps, items=2), ceiling=512)
+    proxy.collector.learn(attrs.evolve(proxy.collector.caps, items=2), ceiling=512)
     for sent in proxy.upstream.open:
         sent.refuse(status, b"too many")
     while proxy.upstream.open:
@@ -358,7 +358,7 @@ def test_when_hurried_nobody_is_held_for_company() -> None:
     proxy.submit("a")
     proxy.submit("b", lane="other")
 
-    proxy.departures.hurry()
+    proxy.collector.hurry()
     for sent in list(proxy.upstream.open):
         sent.answer()
     proxy.submit("c")
@@ -370,7 +370,7 @@ def test_when_hurried_nobody_is_held_for_company() -> None:
 def test_a_call_gives_up_its_turn_though_nothing_is_answered() -> None:
     """How long it waits does not hang on how long the upstream takes for others."""
     proxy = house(slots=1)
-    proxy.departures.call_timeout_s = 2
+    proxy.collector.call_timeout_s = 2
     proxy.submit("stalls")
     late = proxy.submit("late")
 
@@ -394,7 +394,7 @@ def test_an_answer_within_the_sending_is_no_trouble() -> None:
         proxy.upstream.sent[-1].answer()
         return done
 
-    proxy.departures.send = at_once
+    proxy.collector.send = at_once
     call = proxy.submit(*texts(2000))
 
     assert call.is_right
@@ -406,7 +406,7 @@ def test_when_hurried_those_who_have_to_wait_are_held_no_longer_either() -> None
     proxy = house(calls=2, budget=2, items=2, slots=1, max_wait_s=60)
     calls = [proxy.submit(text) for text in texts(5)]
 
-    proxy.departures.hurry()
+    proxy.collector.hurry()
     while proxy.upstream.open:
         proxy.upstream.open[0].answer()
 
@@ -419,7 +419,7 @@ def test_when_hurried_the_next_part_of_a_large_call_is_not_held() -> None:
     proxy = house(items=2, budget=2, max_wait_s=60)
     call = proxy.submit(*texts(5))
 
-    proxy.departures.hurry()
+    proxy.collector.hurry()
     while proxy.upstream.open:
         proxy.upstream.open[0].answer()
 
@@ -431,7 +431,7 @@ def test_when_hurried_what_was_put_back_is_not_held() -> None:
     proxy = house(max_wait_s=60)
     call = proxy.submit("a")
 
-    proxy.departures.hurry()
+    proxy.collector.hurry()
     proxy.upstream.sent[0].refuse(429)
     proxy.clock.advance(0.1)
     proxy.upstream.sent[1].answer()
@@ -446,8 +446,8 @@ def test_a_lane_that_opens_while_limits_change_is_not_forgotten() -> None:
     proxy.submit("a0", "a1", lane="one")
     proxy.submit("x0", "x1", "x2", lane="two")
 
-    proxy.departures.learn(proxy.departures.caps, ceiling=100)
-    proxy.departures.hurry()
+    proxy.collector.learn(proxy.collector.caps, ceiling=100)
+    proxy.collector.hurry()
 
     assert proxy.upstream.batches == [["b0", "b1"], ["a0", "a1"], ["x0", "x1"], ["x2"]]
 
@@ -461,7 +461,7 @@ def test_callers_who_come_and_go_leave_no_memory_behind() -> None:
     for _ in range(100):
         proxy.submit("a").shares.cancel()
 
-    [lane] = proxy.departures.platform.lanes._open.values()
+    [lane] = proxy.collector.platform.lanes._open.values()
     assert len(lane._queue) <= 2
 
 
@@ -474,17 +474,17 @@ def test_lanes_that_come_and_go_leave_no_memory_behind() -> None:
     for number in range(1000):
         proxy.submit("a", lane=f"lane {number}").shares.cancel()
 
-    assert len(proxy.departures.platform.lanes._due._heap) <= 100
-    assert len(proxy.departures.platform.lanes._due._listed) <= 100
+    assert len(proxy.collector.platform.lanes._due._heap) <= 100
+    assert len(proxy.collector.platform.lanes._due._listed) <= 100
 
 
 def test_whoever_hurries_does_not_begin_to_wait_again() -> None:
     """Settings that are read again while the proxy stops change nothing."""
     proxy = house()
-    proxy.departures.hurry()
+    proxy.collector.hurry()
 
-    proxy.departures.max_wait_s = 60
-    proxy.departures.learn(proxy.departures.caps, ceiling=100)
+    proxy.collector.max_wait_s = 60
+    proxy.collector.learn(proxy.collector.caps, ceiling=100)
     proxy.submit("a")
 
     assert proxy.upstream.batches == [["a"]]
@@ -495,8 +495,8 @@ def test_a_shorter_wait_holds_for_those_who_wait_already() -> None:
     proxy = house(max_wait_s=60)
     proxy.submit("a")
 
-    proxy.departures.max_wait_s = 1
-    proxy.departures.learn(proxy.departures.caps, ceiling=100)
+    proxy.collector.max_wait_s = 1
+    proxy.collector.learn(proxy.collector.caps, ceiling=100)
     proxy.clock.advance(1)
 
     assert proxy.upstream.batches == [["a"]]
@@ -504,7 +504,7 @@ def test_a_shorter_wait_holds_for_those_who_wait_already() -> None:
 
 def _gathering(**options: int) -> House:
     proxy = house(**options)
-    proxy.departures.gathers = True
+    proxy.collector.gathers = True
     return proxy
 
 
@@ -541,7 +541,7 @@ def test_a_batch_that_is_full_does_not_wait_for_the_turn_to_end() -> None:
         proxy.submit(text)
 
     assert proxy.upstream.batches == [["busy"], ["t0", "t1"]]
-    proxy.departures.stop()
+    proxy.collector.stop()
 
 
 def test_stopping_in_mid_turn_leaves_no_timer() -> None:
@@ -550,7 +550,7 @@ def test_stopping_in_mid_turn_leaves_no_timer() -> None:
     proxy.submit("busy")
     proxy.submit("next")
 
-    proxy.departures.stop()
+    proxy.collector.stop()
 
     assert not proxy.clock.getDelayedCalls()
 
@@ -558,7 +558,7 @@ def test_stopping_in_mid_turn_leaves_no_timer() -> None:
 def test_whoever_is_left_over_leaves_beside_many_full_batches() -> None:
     """Though both slots are taken, nobody waits for a whole round."""
     proxy = house(items=2)
-    proxy.departures.budget.slots = FollowingSlots()
+    proxy.collector.budget.slots = AdaptiveSlots()
     for number in range(10):
         proxy.submit("two", "more", lane=f"full {number}")
 
@@ -571,10 +571,10 @@ def test_whoever_is_left_over_leaves_beside_many_full_batches() -> None:
 def test_without_splitting_a_call_has_to_fit_in_inputs_and_bytes() -> None:
     """What is left to the upstream to refuse is left to it whole."""
     proxy = house(items=4, size=100)
-    proxy.departures.splits = False
+    proxy.collector.splits = False
 
     taken = [
-        proxy.departures.takes(call_of(*inputs).items.spelled)
+        proxy.collector.takes(call_of(*inputs).items.spelled)
         for inputs in (texts(4), texts(5), ["x" * 60, "y" * 60])
     ]
 

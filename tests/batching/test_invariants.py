@@ -187,7 +187,7 @@ def test_each_item_gets_its_own_row_exactly_once(
         max_waiting_items=40,
         packs=packs,
     )
-    proxy.departures.gathers = gathers
+    proxy.collector.gathers = gathers
     game = Play(proxy)
 
     for step in play:

@@ -7,19 +7,19 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from abproxy.batching.budget import Load
-from abproxy.batching.limit import REMEMBERED_S, FixedLimit, FollowingLimit
+from abproxy.batching.limit import REMEMBERED_S, AdaptiveLimit, FixedLimit
 
 BATCH = 32
 FULL = Load(items=BATCH, slot=False)
 NOT_FULL = Load(items=3, slot=True)
 
 
-def following(clock: Clock | None = None, ceiling: int = 512) -> FollowingLimit:
+def following(clock: Clock | None = None, ceiling: int = 512) -> AdaptiveLimit:
     """Make a limit that follows."""
-    return FollowingLimit(clock=clock or Clock(), ceiling=ceiling, batch=BATCH)
+    return AdaptiveLimit(clock=clock or Clock(), ceiling=ceiling, batch=BATCH)
 
 
-def answer(limit: FollowingLimit, times: int, took_s: float) -> None:
+def answer(limit: AdaptiveLimit, times: int, took_s: float) -> None:
     """Let full batches be answered while others wait."""
     for _ in range(times):
         limit.answered(FULL, took_s, full_wait=True)
@@ -156,7 +156,7 @@ def test_a_refusal_is_forgotten_after_a_while() -> None:
     assert limit.items == 512
 
 
-def _refuse(limit: FollowingLimit, times: int) -> list[int]:
+def _refuse(limit: AdaptiveLimit, times: int) -> list[int]:
     found = []
     for _ in range(times):
         limit.refused()

@@ -7,7 +7,7 @@ import pytest
 from attrs import define, field
 from doubles import House, house, reply, texts
 
-from abproxy.batching.observing import Cause, Departure, Obstacle, Reason
+from abproxy.batching.observing import BatchSent, BlockedBy, Cause, FlushReason
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
 
 FULL = b"Model is overloaded"
@@ -17,16 +17,16 @@ FULL = b"Model is overloaded"
 class Notes:
     """Whoever watches, and writes everything down."""
 
-    left_with: list[Departure] = field(factory=list)
-    back: list[tuple[Departure, float | None]] = field(factory=list)
+    left_with: list[BatchSent] = field(factory=list)
+    back: list[tuple[BatchSent, float | None]] = field(factory=list)
     words: list[str] = field(factory=list)
     causes: list[Cause] = field(factory=list)
-    kept_by: list[Obstacle] = field(factory=list)
+    kept_by: list[BlockedBy] = field(factory=list)
 
-    def left(self, departure: Departure) -> None:
+    def left(self, departure: BatchSent) -> None:
         self.left_with.append(departure)
 
-    def came_back(self, departure: Departure, took_s: float | None) -> None:
+    def came_back(self, departure: BatchSent, took_s: float | None) -> None:
         self.back.append((departure, took_s))
 
     def isolates(self) -> None:
@@ -38,11 +38,11 @@ class Notes:
     def puts_back(self, cause: Cause) -> None:
         self.causes.append(cause)
 
-    def is_kept_by(self, obstacle: Obstacle) -> None:
+    def is_kept_by(self, obstacle: BlockedBy) -> None:
         self.kept_by.append(obstacle)
 
     @property
-    def reasons(self) -> list[Reason]:
+    def reasons(self) -> list[FlushReason]:
         """Why batches left."""
         return [departure.reason for departure in self.left_with]
 
@@ -55,7 +55,7 @@ class Notes:
 def watched(**traits: Any) -> tuple[House, Notes]:
     """Make a collector that somebody watches."""
     proxy, notes = house(**traits), Notes()
-    proxy.departures.observer = notes
+    proxy.collector.observer = notes
     return proxy, notes
 
 
@@ -76,7 +76,7 @@ def test_a_call_that_finds_a_free_slot_leaves_as_free() -> None:
     proxy.submit("a")
 
     [departure] = notes.left_with
-    assert departure.reason is Reason.FREE
+    assert departure.reason is FlushReason.FREE
     assert departure.route == "/embed"
     assert (departure.parts, departure.items) == (1, 1)
     assert departure.size == len(b'"a",')
@@ -92,7 +92,7 @@ def test_a_batch_that_reaches_a_cap_leaves_as_full(caps: dict[str, int]) -> None
     proxy.submit("b")
 
     [departure] = notes.left_with
-    assert departure.reason is Reason.FULL
+    assert departure.reason is FlushReason.FULL
     assert departure.fill == 1
     assert departure.parts == 2
 
@@ -107,7 +107,7 @@ def test_a_batch_whose_wait_is_over_leaves_by_the_timer() -> None:
     proxy.clock.advance(0.25)
 
     [departure] = notes.left_with
-    assert departure.reason is Reason.TIMER
+    assert departure.reason is FlushReason.TIMER
     assert list(departure.waits_s) == [1, 0.25]
 
 
@@ -116,20 +116,20 @@ def test_a_batch_that_leaves_before_the_end_leaves_for_the_drain() -> None:
     proxy, notes = watched(max_wait_s=1)
     proxy.submit("a")
 
-    proxy.departures.hurry()
+    proxy.collector.hurry()
     proxy.submit("b")
 
-    assert notes.reasons == [Reason.DRAIN, Reason.DRAIN]
+    assert notes.reasons == [FlushReason.DRAIN, FlushReason.DRAIN]
 
 
 def test_a_full_batch_leaves_as_full_also_before_the_end() -> None:
     """It would have left in any case."""
     proxy, notes = watched(max_wait_s=1, calls=1)
-    proxy.departures.hurry()
+    proxy.collector.hurry()
 
     proxy.submit("a")
 
-    assert notes.reasons == [Reason.FULL]
+    assert notes.reasons == [FlushReason.FULL]
 
 
 def test_a_suspect_leaves_alone() -> None:
@@ -142,7 +142,7 @@ def test_a_suspect_leaves_alone() -> None:
 
     proxy.upstream.open[0].answer()
 
-    assert notes.reasons == [Reason.FULL, Reason.SUSPECT, Reason.SUSPECT]
+    assert notes.reasons == [FlushReason.FULL, FlushReason.SUSPECT, FlushReason.SUSPECT]
     assert [departure.parts for departure in notes.left_with] == [2, 1, 1]
     assert [departure.in_flight for departure in notes.left_with] == [1, 1, 1]
 
@@ -232,7 +232,7 @@ def test_a_batch_that_is_refused_comes_back_without_a_time(status: int) -> None:
     proxy.submit("a")
 
     proxy.upstream.open[0].refuse(status)
-    proxy.departures.stop()
+    proxy.collector.stop()
 
     assert notes.times == [None]
 
@@ -244,7 +244,7 @@ def test_a_batch_that_fails_comes_back_without_a_time(error: Exception) -> None:
     proxy.submit("a")
 
     proxy.upstream.open[0].fail(error)
-    proxy.departures.stop()
+    proxy.collector.stop()
 
     assert notes.times == [None]
 
@@ -317,7 +317,7 @@ def test_a_batch_that_is_put_back_is_told_with_its_cause() -> None:
     proxy.upstream.open[0].refuse(429, FULL)
     proxy.clock.advance(0.05)
     proxy.upstream.open[0].fail(away)
-    proxy.departures.stop()
+    proxy.collector.stop()
 
     assert notes.causes == [reply(429, FULL), away]
 
@@ -364,8 +364,8 @@ def test_a_call_without_a_slot_is_kept_by_it() -> None:
     before = list(notes.kept_by)
     proxy.upstream.open[0].answer()
 
-    assert before == [Obstacle.SLOT]
-    assert notes.kept_by == [Obstacle.SLOT, Obstacle.NOTHING]
+    assert before == [BlockedBy.SLOT]
+    assert notes.kept_by == [BlockedBy.SLOT, BlockedBy.NOTHING]
 
 
 def test_a_full_batch_without_room_is_kept_by_the_budget() -> None:
@@ -377,8 +377,8 @@ def test_a_full_batch_without_room_is_kept_by_the_budget() -> None:
     before = list(notes.kept_by)
     proxy.upstream.open[0].answer()
 
-    assert before == [Obstacle.BUDGET]
-    assert notes.kept_by == [Obstacle.BUDGET, Obstacle.NOTHING]
+    assert before == [BlockedBy.BUDGET]
+    assert notes.kept_by == [BlockedBy.BUDGET, BlockedBy.NOTHING]
 
 
 def test_who_waits_for_an_upstream_without_room_is_kept_by_it() -> None:
@@ -390,8 +390,8 @@ def test_who_waits_for_an_upstream_without_room_is_kept_by_it() -> None:
     before = list(notes.kept_by)
     proxy.clock.advance(0.05)
 
-    assert before == [Obstacle.UPSTREAM]
-    assert notes.kept_by == [Obstacle.UPSTREAM, Obstacle.NOTHING]
+    assert before == [BlockedBy.UPSTREAM]
+    assert notes.kept_by == [BlockedBy.UPSTREAM, BlockedBy.NOTHING]
     proxy.upstream.open[0].answer()
 
 
@@ -402,9 +402,9 @@ def test_an_upstream_that_takes_no_work_keeps_nobody_if_nobody_waits() -> None:
     proxy.upstream.open[0].refuse(429, FULL)
 
     call.shares.cancel()
-    proxy.departures.stop()
+    proxy.collector.stop()
 
-    assert notes.kept_by == [Obstacle.UPSTREAM, Obstacle.NOTHING]
+    assert notes.kept_by == [BlockedBy.UPSTREAM, BlockedBy.NOTHING]
 
 
 def test_an_obstacle_goes_with_those_whom_it_kept() -> None:
@@ -415,7 +415,7 @@ def test_an_obstacle_goes_with_those_whom_it_kept() -> None:
 
     call.shares.cancel()
 
-    assert notes.kept_by == [Obstacle.SLOT, Obstacle.NOTHING]
+    assert notes.kept_by == [BlockedBy.SLOT, BlockedBy.NOTHING]
 
 
 def test_one_obstacle_may_follow_another() -> None:
@@ -425,6 +425,6 @@ def test_one_obstacle_may_follow_another() -> None:
     proxy.submit("b")
 
     proxy.upstream.open[0].fail(CannotConnect("away"))
-    proxy.departures.stop()
+    proxy.collector.stop()
 
-    assert notes.kept_by == [Obstacle.SLOT, Obstacle.UPSTREAM]
+    assert notes.kept_by == [BlockedBy.SLOT, BlockedBy.UPSTREAM]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from abproxy.batching.slots import LEAST, MOST, FollowingSlots, Slots, make_slots
+from abproxy.batching.slots import LEAST, MOST, AdaptiveSlots, Slots, make_slots
 
 
 def answer(slots: Slots, times: int, in_flight: int, took_s: float) -> None:
@@ -13,12 +13,12 @@ def answer(slots: Slots, times: int, in_flight: int, took_s: float) -> None:
 
 def test_it_begins_with_two() -> None:
     """One computes while the next travels."""
-    assert FollowingSlots().count == LEAST == 2
+    assert AdaptiveSlots().count == LEAST == 2
 
 
 def test_a_third_is_tried_once_in_a_while() -> None:
     """Two in flight do not tell whether the upstream works on several."""
-    slots = FollowingSlots()
+    slots = AdaptiveSlots()
 
     answer(slots, 7, in_flight=2, took_s=0.02)
     before = slots.count
@@ -30,14 +30,14 @@ def test_a_third_is_tried_once_in_a_while() -> None:
 
 def test_a_lone_call_asks_for_no_third_slot() -> None:
     """Where never more than one is in flight, two are enough."""
-    slots = FollowingSlots()
+    slots = AdaptiveSlots()
 
     answer(slots, 500, in_flight=1, took_s=0.02)
 
     assert slots.count == 2
 
 
-def serve(slots: FollowingSlots, answers: int, took_s: Callable[[int], float]) -> None:
+def serve(slots: AdaptiveSlots, answers: int, took_s: Callable[[int], float]) -> None:
     """Let an upstream answer while every slot is taken."""
     for _ in range(answers):
         slots.answered(slots.count, took_s(slots.count))
@@ -45,7 +45,7 @@ def serve(slots: FollowingSlots, answers: int, took_s: Callable[[int], float]) -
 
 def test_one_request_at_a_time_keeps_few_slots() -> None:
     """Twice as many in flight wait twice as long: nothing is gained."""
-    slots = FollowingSlots()
+    slots = AdaptiveSlots()
 
     serve(slots, 500, lambda in_flight: 0.01 * in_flight)
 
@@ -54,7 +54,7 @@ def test_one_request_at_a_time_keeps_few_slots() -> None:
 
 def test_an_upstream_that_merges_gets_more_and_more() -> None:
     """Twice as many in flight wait as long as half of them."""
-    slots = FollowingSlots()
+    slots = AdaptiveSlots()
 
     serve(slots, 1000, lambda _in_flight: 0.01)
 
@@ -63,7 +63,7 @@ def test_an_upstream_that_merges_gets_more_and_more() -> None:
 
 def test_an_upstream_that_works_on_sixteen_gets_about_as_many() -> None:
     """More than it works on would only stand in its queue."""
-    slots = FollowingSlots()
+    slots = AdaptiveSlots()
 
     serve(slots, 1000, lambda in_flight: max(1.0, in_flight / 16))
 
@@ -72,7 +72,7 @@ def test_an_upstream_that_works_on_sixteen_gets_about_as_many() -> None:
 
 def test_an_upstream_that_becomes_slower_gets_fewer() -> None:
     """What was learnt once is not believed for ever."""
-    slots = FollowingSlots()
+    slots = AdaptiveSlots()
     serve(slots, 200, lambda _in_flight: 0.01)
     before = slots.count
 
@@ -84,7 +84,7 @@ def test_an_upstream_that_becomes_slower_gets_fewer() -> None:
 
 def test_many_full_batches_make_room_for_those_that_are_left_over() -> None:
     """One request more in five costs little; waiting for a whole round costs more."""
-    slots = FollowingSlots()
+    slots = AdaptiveSlots()
 
     assert [slots.beside(full) for full in (0, 3, 4, 8, 16)] == [2, 2, 3, 4, 6]
 

@@ -7,7 +7,7 @@ from doubles import house, reply, row_of, texts
 from twisted.internet.defer import CancelledError, Deferred
 
 from abproxy.batching.part import Part
-from abproxy.dialects.route import TeiRoute
+from abproxy.dialects.route import JSONRoute
 from abproxy.errors import (
     ConnectionBroken,
     InternalError,
@@ -257,8 +257,8 @@ def test_when_all_callers_have_left_nothing_is_counted_for_them(
     async def count(_parts: Sequence[Part]) -> list[list[int]]:
         return await counting
 
-    monkeypatch.setattr(proxy.departures, "count", count)
-    monkeypatch.setattr(TeiRoute, "has_usage", True)
+    monkeypatch.setattr(proxy.collector, "count", count)
+    monkeypatch.setattr(JSONRoute, "has_usage", True)
     sent.answer()
 
     for call in calls:

@@ -51,7 +51,7 @@ def test_pauses_grow_and_patience_ends() -> None:
     assert attempts == [0, 0.05, 0.15, 0.35, 0.75, 1.55, 2.55, 3.55, 4.55, 5.55]
     assert call.reply.status == 429
     assert call.reply.body == FULL
-    proxy.departures.stop()
+    proxy.collector.stop()
     assert proxy.is_at_rest
 
 
@@ -75,7 +75,7 @@ def test_who_waits_behind_a_refusal_never_gets_its_answer(lane: str) -> None:
     assert b"yours" not in refused.reply.body
     assert isinstance(behind.error, UpstreamFull)
     assert "mine" not in str(behind.error)
-    proxy.departures.stop()
+    proxy.collector.stop()
     assert proxy.is_at_rest
 
 
@@ -88,7 +88,7 @@ def test_calls_refused_together_hear_of_it_in_our_words() -> None:
 
     assert [type(call.error) for call in calls] == [UpstreamFull, UpstreamFull]
     assert calls[0].error is not calls[1].error
-    proxy.departures.stop()
+    proxy.collector.stop()
     assert proxy.is_at_rest
 
 
@@ -148,7 +148,7 @@ def test_a_refusal_halves_the_budget_and_answers_let_it_grow() -> None:
     """The upstream's room is found by trying, carefully."""
     proxy = house(items=2, budget=16)
     proxy.submit("a", "b")
-    limit = proxy.departures.budget.limit
+    limit = proxy.collector.budget.limit
 
     _refuse(proxy.upstream.sent[0])
     halved = limit.items
@@ -206,7 +206,7 @@ def test_a_part_that_was_cut_leaves_with_its_caller() -> None:
 
     assert len(piece.inputs) == 4
     assert piece.was_cancelled
-    proxy.departures.stop()
+    proxy.collector.stop()
     assert proxy.is_at_rest
 
 
@@ -226,7 +226,7 @@ def test_a_bad_input_in_a_part_that_was_cut_is_the_answer() -> None:
 def test_what_may_not_be_cut_hears_of_the_refusal() -> None:
     """The operator leaves it to the upstream."""
     proxy = house(items=8, budget=64)
-    proxy.departures.splits = False
+    proxy.collector.splits = False
     call = proxy.submit(*texts(8))
 
     _serve_who_fits(proxy, room=3)
@@ -359,7 +359,7 @@ def test_an_upstream_that_stays_away_is_an_error_for_all() -> None:
 
     assert all(isinstance(call.error, CannotConnect) for call in calls)
     assert calls[0].error is not calls[1].error
-    proxy.departures.stop()
+    proxy.collector.stop()
     assert proxy.is_at_rest
 
 
@@ -482,7 +482,7 @@ def test_behind_a_port_that_stays_open_nobody_is_to_blame() -> None:
     """While a server restarts behind a balancer, calls wait as for any other."""
     proxy = house()
     answers = [False, False, True]
-    proxy.departures.is_alive = lambda: succeed(answers.pop(0))
+    proxy.collector.is_alive = lambda: succeed(answers.pop(0))
     call = proxy.submit("a")
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))
@@ -499,7 +499,7 @@ def test_behind_a_port_that_stays_open_nobody_is_to_blame() -> None:
 def test_a_server_that_never_comes_back_tries_nobodys_patience_for_ever() -> None:
     """A suspect waits no longer than anybody else."""
     proxy = house()
-    proxy.departures.is_alive = lambda: succeed(False)
+    proxy.collector.is_alive = lambda: succeed(False)
     call = proxy.submit("a")
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))
@@ -507,7 +507,7 @@ def test_a_server_that_never_comes_back_tries_nobodys_patience_for_ever() -> Non
     proxy.clock.pump([0.05] * 140)
 
     assert isinstance(call.error, CannotConnect)
-    proxy.departures.stop()
+    proxy.collector.stop()
     assert proxy.is_at_rest
 
 
@@ -515,7 +515,7 @@ def test_a_suspect_that_leaves_during_the_question_is_not_sent() -> None:
     """Whoever asks for it then asks for nothing."""
     proxy = house()
     asked: Deferred[bool] = Deferred()
-    proxy.departures.is_alive = lambda: asked
+    proxy.collector.is_alive = lambda: asked
     call = proxy.submit("a")
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))

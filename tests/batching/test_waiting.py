@@ -5,8 +5,8 @@ import pytest
 from doubles import call_of, texts
 from twisted.internet.task import Clock
 
+from abproxy.batching.admission import Admission
 from abproxy.batching.part import Caps, Part, chain
-from abproxy.batching.waiting import WaitingRoom
 from abproxy.errors import Overloaded
 
 CAPS = Caps(calls=100, items=4, size=1000)
@@ -17,9 +17,9 @@ def _parts(*inputs: str, client: bytes = b"") -> list[Part]:
     return chain(call, CAPS, 0.0)
 
 
-def _room(clock: Clock | None = None, **options: int) -> WaitingRoom:
+def _room(clock: Clock | None = None, **options: int) -> Admission:
     limits = {"max_items": 10, "max_size": 1000, **options}
-    return WaitingRoom(clock=clock or Clock(), **limits)
+    return Admission(clock=clock or Clock(), **limits)
 
 
 def test_items_are_bounded() -> None:
@@ -85,7 +85,7 @@ def test_clients_are_forgotten_when_nothing_of_theirs_waits() -> None:
     assert (room.items, room.size) == (0, 0)
 
 
-def _drain(room: WaitingRoom, clock: Clock, *, per_second: int) -> None:
+def _drain(room: Admission, clock: Clock, *, per_second: int) -> None:
     """Let one input leave after the other for a second, while others wait."""
     parts = [part for _ in range(per_second + 1) for part in _parts("x")]
     for part in [*parts, *_parts("stays")]:

@@ -7,21 +7,21 @@ import pytest
 from doubles import call_of
 
 from abproxy.dialects.answer import error_reply, write_answer
-from abproxy.dialects.call import Share, Slice
+from abproxy.dialects.call import PartResult, Rows
 from abproxy.dialects.openai import OPENAI
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import Overloaded, ProxyError, Unauthorized, UpstreamTimeout
-from abproxy.messages import HeaderList, Reply
+from abproxy.http.messages import HeaderList, Response
 
 
-def reply(*headers: tuple[bytes, bytes]) -> Reply:
+def reply(*headers: tuple[bytes, bytes]) -> Response:
     """Make an upstream's reply."""
-    return Reply(status=200, reason=b"Fine", headers=headers, body=b"[[1],[2]]")
+    return Response(status=200, reason=b"Fine", headers=headers, body=b"[[1],[2]]")
 
 
-def share(rows: Sequence[bytes], *headers: tuple[bytes, bytes]) -> Share:
+def share(rows: Sequence[bytes], *headers: tuple[bytes, bytes]) -> PartResult:
     """Make a part's share of a batch's answer."""
-    return Share(reply=reply(*headers), slice=Slice(rows=rows))
+    return PartResult(reply=reply(*headers), slice=Rows(rows=rows))
 
 
 def told(headers: HeaderList) -> HeaderList:
@@ -33,7 +33,7 @@ def test_a_call_that_was_alone_gets_the_reply_itself() -> None:
     """Not a byte of it is touched."""
     alone = reply((b"ETag", b"x"))
 
-    assert write_answer(call_of("a"), [Share(reply=alone)]) is alone
+    assert write_answer(call_of("a"), [PartResult(reply=alone)]) is alone
 
 
 def test_rows_of_all_parts_are_one_body() -> None:
@@ -109,9 +109,9 @@ def test_any_message_makes_a_body(message: str) -> None:
 def test_a_shared_answer_says_where_the_time_went() -> None:
     """Of a call that was cut up the slowest part counts."""
     shares = [
-        Share(
+        PartResult(
             reply=reply(),
-            slice=Slice(rows=[b"[1]"]),
+            slice=Rows(rows=[b"[1]"]),
             calls=calls,
             queue_s=queue_s,
             upstream_s=upstream_s,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abproxy.dialects.call import BadAnswer, Slice
+from abproxy.dialects.call import BadAnswer, Rows
 from abproxy.dialects.openai import OPENAI
 from abproxy.dialects.usage import share_out
 from abproxy.errors import Overloaded
@@ -26,7 +26,7 @@ def row(embedding: str, index: int) -> str:
     return f'{{"object":"embedding","embedding":{embedding},"index":{index}}}'
 
 
-def written(part: Slice, *more: Slice) -> Any:
+def written(part: Rows, *more: Rows) -> Any:
     """Write one caller's answer and read it."""
     return json.loads(OPENAI.write([part, *more], is_list=True))
 

@@ -9,7 +9,7 @@ from pytest_twisted import ensureDeferred
 from sockets import street, together
 
 from abproxy.batching.limit import FixedLimit
-from abproxy.dialects.route import TeiRoute
+from abproxy.dialects.route import JSONRoute
 from abproxy.errors import InternalError
 
 
@@ -27,7 +27,7 @@ async def test_a_bug_in_a_dialect_is_a_500_and_the_proxy_goes_on(
         one, two = await here.crowd(2)
 
         with monkeypatch.context() as bug:
-            bug.setattr(TeiRoute, verb, _explode)
+            bug.setattr(JSONRoute, verb, _explode)
             hit = await together([one.embed("a"), two.embed("b")])
         after = await together([one.embed("a"), two.embed("b")])
 
@@ -53,7 +53,7 @@ def test_a_send_that_raises_is_a_500_and_the_slot_returns(
     proxy = house(slots=1)
 
     with monkeypatch.context() as bug:
-        bug.setattr(proxy.departures, "send", _explode)
+        bug.setattr(proxy.collector, "send", _explode)
         call = proxy.submit("a")
 
     assert isinstance(call.error, InternalError)
@@ -80,14 +80,14 @@ def test_a_count_that_raises_is_a_500_and_the_slot_returns(
 ) -> None:
     """Who counts tokens may be another server, with troubles of its own."""
     proxy = house(calls=2, max_wait_s=1, slots=1)
-    monkeypatch.setattr(proxy.departures, "count", _explode)
-    monkeypatch.setattr(TeiRoute, "has_usage", True)
+    monkeypatch.setattr(proxy.collector, "count", _explode)
+    monkeypatch.setattr(JSONRoute, "has_usage", True)
     calls = [proxy.submit("a"), proxy.submit("b")]
 
     proxy.upstream.sent[0].answer()
 
     assert [type(call.error) for call in calls] == [InternalError] * 2
-    assert not proxy.departures.budget.slots_taken
+    assert not proxy.collector.budget.slots_taken
     nothing_leaked.clear()
 
 

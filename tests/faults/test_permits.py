@@ -10,7 +10,7 @@ from sockets import Answer, Caller, Street, sleep, street, together, until
 from twisted.internet.task import Clock
 
 from abproxy.batching.budget import Load
-from abproxy.batching.limit import FollowingLimit
+from abproxy.batching.limit import AdaptiveLimit
 from bench.breakable import Traits
 
 
@@ -175,7 +175,7 @@ async def test_an_upstream_that_others_use_as_well_is_shared_with_patience(
 def test_a_refusal_is_remembered_and_in_time_forgotten() -> None:
     """The limit stays below where it was refused, and tries again later."""
     clock = Clock()
-    limit = FollowingLimit(clock=clock, ceiling=512, batch=32)
+    limit = AdaptiveLimit(clock=clock, ceiling=512, batch=32)
     full = Load(items=32, slot=False)
 
     def answer_ten() -> None:
@@ -204,8 +204,8 @@ def test_what_is_refused_together_halves_the_budget_once() -> None:
     for sent in list(proxy.upstream.sent):
         sent.refuse(429, b"full")
 
-    assert proxy.departures.budget.limit.items == 8
-    proxy.departures.stop()
+    assert proxy.collector.budget.limit.items == 8
+    proxy.collector.stop()
 
 
 def test_an_attempt_that_takes_long_does_not_keep_the_others_waiting() -> None:

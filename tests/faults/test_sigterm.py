@@ -58,8 +58,8 @@ async def test_sigterm_sends_off_those_who_are_held_for_company(tmp_path: Path) 
     ):
         caller = await connect(here.port)
         asked = caller.embed("a")
-        watcher = await connect(here.port)
-        while not (await watcher.get("/-/status.json")).json["flow"]["waiting_items"]:
+        recorder = await connect(here.port)
+        while not (await recorder.get("/-/status.json")).json["flow"]["waiting_items"]:
             await sleep(0.01)
 
         here.process.send_signal(SIGTERM)

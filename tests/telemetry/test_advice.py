@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from abproxy.telemetry.advice import Advice, Situation, advise
+from abproxy.telemetry.advice import LimitsInForce, Recommendation, advise
 from abproxy.telemetry.totals import Totals
 
 HOUR = 3600.0
-BY_DEFAULT = Situation(batch_items=32, batch_bytes=1_900_000)
+BY_DEFAULT = LimitsInForce(batch_items=32, batch_bytes=1_900_000)
 
 
 def hour(**figures: Any) -> Totals:
@@ -23,7 +23,7 @@ def alone(**figures: Any) -> Totals:
     return hour(**{"batches": 1000, "requests": 1000, **figures})
 
 
-def told(lately: Totals, **situation: Any) -> Advice:
+def told(lately: Totals, **situation: Any) -> Recommendation:
     """Say what is advised."""
     advice = advise(lately, evolve(BY_DEFAULT, **situation))
     assert advice is not None
@@ -135,7 +135,7 @@ def test_batches_that_are_full_of_inputs_may_hold_more() -> None:
     advice = told(lately, max_batch_calls=1000)
 
     why = "85% of the batches are full at 32 inputs; try more"
-    assert advice == Advice("MAX_BATCH_INPUTS", why)
+    assert advice == Recommendation("MAX_BATCH_INPUTS", why)
     assert told(lately) == advice
     assert told(lately, upstream_max_items=64) == advice
 

@@ -43,7 +43,7 @@ def test_what_is_in_flight_is_seen(here: Wired) -> None:
 
 def test_the_budget_is_what_it_is_now(here: Wired) -> None:
     """It follows the upstream."""
-    limit = here.service.departures.budget.limit
+    limit = here.service.collector.budget.limit
 
     assert here.figure("budget_items") == limit.items
     limit.refused()
@@ -156,8 +156,8 @@ def test_what_keeps_batches_is_counted_in_seconds(here: Wired) -> None:
 
 def test_cpu_time_of_a_call_is_seen(here: Wired) -> None:
     """As whoever watches reckons it."""
-    used_s = here.watcher.totals().cpu_s
-    here.watcher.cpu_s = lambda: used_s + 8.0
+    used_s = here.recorder.totals().cpu_s
+    here.recorder.cpu_s = lambda: used_s + 8.0
     here.call("a")
     here.answer_all()
 

@@ -8,10 +8,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from abproxy.errors import CannotConnect, InternalError, UpstreamTimeout
-from abproxy.messages import Outgoing, Reply
+from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.telemetry.metered import Metered
 
-REQUEST = Outgoing(path=b"/embed", headers=(), body=b"")
+REQUEST = UpstreamRequest(path=b"/embed", headers=(), body=b"")
 
 
 @define(eq=False)
@@ -31,7 +31,7 @@ class Journey:
     clock: Clock = field(factory=Clock)
     upstream: RecordingUpstream = field(factory=RecordingUpstream)
     meter: Meter = field(factory=Meter)
-    results: list[Reply | Failure] = field(factory=list)
+    results: list[Response | Failure] = field(factory=list)
     under_way: Deferred[None] = field(init=False)
 
     def __attrs_post_init__(self) -> None:

@@ -1,11 +1,17 @@
 """The last batches and the last errors, for somebody who looks."""
 
-from abproxy.batching.observing import Departure, Reason
-from abproxy.telemetry.recent import BATCHES, ERRORS, RecentBatch, RecentError, Recently
+from abproxy.batching.observing import BatchSent, FlushReason
+from abproxy.telemetry.recent import (
+    BATCHES,
+    ERRORS,
+    RecentBatch,
+    RecentError,
+    RecentLog,
+)
 
-BATCH = Departure(
+BATCH = BatchSent(
     route="/embed",
-    reason=Reason.TIMER,
+    reason=FlushReason.TIMER,
     items=3,
     size=12,
     fill=0.1,
@@ -16,19 +22,19 @@ BATCH = Departure(
 )
 
 
-def _come_back(recently: Recently, count: int) -> None:
+def _come_back(recently: RecentLog, count: int) -> None:
     for _ in range(count):
         recently.batch(0.0, BATCH, 0.001)
 
 
-def _go_wrong(recently: Recently, count: int) -> None:
+def _go_wrong(recently: RecentLog, count: int) -> None:
     for number in range(count):
         recently.error(float(number), f"reason {number}", "")
 
 
 def test_batches_are_numbered_from_one() -> None:
     """So that a reader can ask for those that it has not seen."""
-    recently = Recently()
+    recently = RecentLog()
 
     _come_back(recently, 3)
 
@@ -38,7 +44,7 @@ def test_batches_are_numbered_from_one() -> None:
 
 def test_a_batch_is_written_for_people() -> None:
     """The wait is that of its oldest call, and times are in ms."""
-    recently = Recently()
+    recently = RecentLog()
 
     recently.batch(5.0, BATCH, 0.0304567)
 
@@ -58,7 +64,7 @@ def test_a_batch_is_written_for_people() -> None:
 
 def test_a_batch_that_was_not_answered_has_no_time() -> None:
     """None is not 0."""
-    recently = Recently()
+    recently = RecentLog()
 
     recently.batch(5.0, BATCH, None)
 
@@ -68,7 +74,7 @@ def test_a_batch_that_was_not_answered_has_no_time() -> None:
 
 def test_only_the_last_batches_are_kept() -> None:
     """The past belongs to whoever collects metrics."""
-    recently = Recently()
+    recently = RecentLog()
 
     _come_back(recently, BATCHES + 10)
 
@@ -78,7 +84,7 @@ def test_only_the_last_batches_are_kept() -> None:
 
 def test_only_the_last_errors_are_kept() -> None:
     """However many go wrong in different ways."""
-    recently = Recently()
+    recently = RecentLog()
 
     _go_wrong(recently, ERRORS + 10)
 
@@ -88,7 +94,7 @@ def test_only_the_last_errors_are_kept() -> None:
 
 def test_an_error_that_repeats_itself_is_one_line() -> None:
     """With how often it came, when last, and what it said then."""
-    recently = Recently()
+    recently = RecentLog()
 
     recently.error(1.0, "rate", "wait 1 second")
     recently.error(2.0, "rate", "wait 2 seconds")
@@ -100,7 +106,7 @@ def test_an_error_that_repeats_itself_is_one_line() -> None:
 
 def test_another_error_is_another_line() -> None:
     """An error that comes again after another one begins anew."""
-    recently = Recently()
+    recently = RecentLog()
 
     recently.error(1.0, "rate", "")
     recently.error(2.0, "deadline", "")

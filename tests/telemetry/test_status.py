@@ -10,11 +10,11 @@ from doubles import texts
 from wired import START, Wired, wired
 
 from abproxy import __version__
-from abproxy.batching.observing import Obstacle
+from abproxy.batching.observing import BlockedBy
 from abproxy.errors import CannotConnect, UpstreamTimeout
 from abproxy.settings import Settings
 from abproxy.telemetry.status import LANES
-from abproxy.upstream.info import Facts
+from abproxy.upstream.info import ServerInfo
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_it_is_json(here: Wired) -> None:
 
 def test_the_upstream_is_described(here: Wired) -> None:
     """How it is, why we think so, and what it says of itself."""
-    here.service.discovery.facts = Facts(max_batch_inputs=16)
+    here.service.discovery.facts = ServerInfo(max_batch_inputs=16)
     here.call("a")
     here.reactor.advance(2)
     here.upstream.open[0].fail(CannotConnect("nobody there"))
@@ -141,9 +141,9 @@ def test_batches_are_told_to_who_has_not_seen_them(here: Wired) -> None:
 
 def test_the_latest_error_comes_first(here: Wired) -> None:
     """Each once, with how often it came."""
-    here.watcher.answered_with(UpstreamTimeout("too slow"))
-    here.watcher.answered_with(CannotConnect("away"))
-    here.watcher.answered_with(CannotConnect("still away"))
+    here.recorder.answered_with(UpstreamTimeout("too slow"))
+    here.recorder.answered_with(CannotConnect("away"))
+    here.recorder.answered_with(CannotConnect("still away"))
 
     errors = here.status.document()["errors"]
 
@@ -153,8 +153,8 @@ def test_the_latest_error_comes_first(here: Wired) -> None:
 
 def test_figures_of_the_moment_and_since_the_start_are_told(here: Wired) -> None:
     """The same that Prometheus is told."""
-    used_s = here.watcher.totals().cpu_s
-    here.watcher.cpu_s = lambda: used_s + 2.0
+    used_s = here.recorder.totals().cpu_s
+    here.recorder.cpu_s = lambda: used_s + 2.0
     _call_each(here, "a", "b")
     here.call("in flight")
 
@@ -190,7 +190,7 @@ def test_of_a_secret_only_its_presence_is_told() -> None:
 
 def _an_hour(here: Wired, **figures: Any) -> None:
     here.reactor.advance(3600)
-    totals = here.watcher._totals
+    totals = here.recorder._totals
     usual = {"calls": 1000, "parts": 1000, "requests": 1000, "batches": 1000}
     for name, value in {**usual, **figures}.items():
         setattr(totals, name, value)
@@ -217,18 +217,18 @@ def test_the_verdict_is_of_the_last_hour(here: Wired) -> None:
 @pytest.mark.parametrize(
     ("settings", "obstacle", "setting"),
     [
-        ({"slots": 1}, Obstacle.SLOT, "SLOTS"),
-        ({"budget": 64}, Obstacle.BUDGET, "BUDGET"),
-        ({"max_wait_ms": 20.0}, Obstacle.NOTHING, "MAX_WAIT_TIME=0"),
-        ({"max_batch_calls": 1}, Obstacle.NOTHING, "MAX_BATCH_SIZE"),
+        ({"slots": 1}, BlockedBy.SLOT, "SLOTS"),
+        ({"budget": 64}, BlockedBy.BUDGET, "BUDGET"),
+        ({"max_wait_ms": 20.0}, BlockedBy.NOTHING, "MAX_WAIT_TIME=0"),
+        ({"max_batch_calls": 1}, BlockedBy.NOTHING, "MAX_BATCH_SIZE"),
     ],
 )
 def test_the_verdict_knows_the_settings_in_force(
-    settings: dict[str, Any], obstacle: Obstacle, setting: str
+    settings: dict[str, Any], obstacle: BlockedBy, setting: str
 ) -> None:
     """What the operator chose is what is advised to change."""
     with wired(**settings) as here:
-        here.watcher.is_kept_by(obstacle)
+        here.recorder.is_kept_by(obstacle)
         _an_hour(here, full=1000)
 
         advice = here.status.verdict().advice
@@ -261,7 +261,7 @@ def test_the_verdict_knows_what_the_upstream_takes(
     here: Wired, takes: int | None, setting: str
 ) -> None:
     """More than that would be refused."""
-    here.service.discovery.facts = Facts(max_batch_inputs=takes)
+    here.service.discovery.facts = ServerInfo(max_batch_inputs=takes)
     _an_hour(here, full=100, batches=100, requests=100)
 
     advice = here.status.verdict().advice

@@ -9,7 +9,7 @@ from attrs import define, evolve, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abproxy.telemetry.totals import Past, Totals
+from abproxy.telemetry.totals import Totals, Window
 
 MINUTE, HOUR, NIGHT = 60, 3600, 9 * 3600
 
@@ -23,10 +23,10 @@ class Book:
     """A proxy that only counts its calls."""
 
     totals: Totals = field(factory=Totals)
-    past: Past = field(init=False)
+    past: Window = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.past = Past(now=lambda: evolve(self.totals))
+        self.past = Window(now=lambda: evolve(self.totals))
 
     def call(self, at: float, times: int = 1) -> None:
         """Count a call, or many of them, at one moment."""

@@ -77,7 +77,7 @@ def followed() -> Iterator[Followed]:
     proxy = in_memory_proxy(upstream)
     proxy.site.observer = tracing
     proxy.door.relay.mark = tracing.mark
-    proxy.departures.send = tracing.following(proxy.departures.send)
+    proxy.collector.send = tracing.following(proxy.collector.send)
     yield Followed(upstream, proxy, exporter)
     provider.shutdown()
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from abproxy.telemetry.advice import Situation
+from abproxy.telemetry.advice import LimitsInForce
 from abproxy.telemetry.totals import Totals
-from abproxy.telemetry.verdict import Verdict, judge
+from abproxy.telemetry.verdict import Diagnosis, judge
 
 HOUR = 3600.0
-BY_DEFAULT = Situation(batch_items=32, batch_bytes=1_900_000)
+BY_DEFAULT = LimitsInForce(batch_items=32, batch_bytes=1_900_000)
 BOTH_SEEN = {
     "alone_batches": 20,
     "alone_items": 40,
@@ -21,14 +21,14 @@ BOTH_SEEN = {
 """An input takes 10 ms alone, and 2 ms in company."""
 
 
-def judged(**figures: Any) -> Verdict:
+def judged(**figures: Any) -> Diagnosis:
     """Judge an hour in which ten calls shared a batch, but for some *figures*."""
     usual = {"at": HOUR, "calls": 1000, "parts": 1000, "items": 2000, "batches": 100}
     lately = Totals(**{**usual, "requests": 100, **figures})
     return judge(lately, BY_DEFAULT)
 
 
-def alone(**figures: Any) -> Verdict:
+def alone(**figures: Any) -> Diagnosis:
     """Judge an hour in which each call travelled by itself."""
     return judged(**{"batches": 1000, "requests": 1000, **figures})
 

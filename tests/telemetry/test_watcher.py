@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from wired import START, Wired, wired
 
-from abproxy.batching.observing import Obstacle
+from abproxy.batching.observing import BlockedBy
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
 from abproxy.telemetry.recent import RecentBatch, RecentError
 
@@ -23,7 +23,7 @@ def test_a_call_is_counted_by_route_and_status(here: Wired) -> None:
     here.reactor.advance(0.25)
     here.answer_all()
 
-    totals = here.watcher.totals()
+    totals = here.recorder.totals()
     assert (totals.calls, totals.errors) == (1, 0)
     assert here.figure("calls_total", route="/embed", status="200") == 1
     assert here.figure("call_duration_seconds_sum", route="/embed") == 0.25
@@ -35,7 +35,7 @@ def test_a_call_that_is_refused_upstream_is_an_error(here: Wired, status: int) -
     here.call("a")
     here.upstream.open[0].refuse(status)
 
-    totals = here.watcher.totals()
+    totals = here.recorder.totals()
     assert (totals.calls, totals.errors) == (1, 1)
     assert here.figure("calls_total", route="/embed", status=str(status)) == 1
     assert here.figure("call_duration_seconds_count", route="/embed") == 1
@@ -45,7 +45,7 @@ def test_a_client_who_leaves_is_counted_as_499(here: Wired) -> None:
     """It is no error, and its time says nothing."""
     here.call("a").leave()
 
-    totals = here.watcher.totals()
+    totals = here.recorder.totals()
     assert (totals.calls, totals.errors, totals.cancelled) == (1, 0, 1)
     assert here.figure("calls_total", route="/embed", status="499") == 1
     assert here.figure("cancellations_total", route="/embed") == 1
@@ -56,8 +56,8 @@ def test_what_is_not_understood_is_counted_as_relayed(here: Wired) -> None:
     """By its route if that is a batched one."""
     here.ask("POST", "/embed", b"no JSON")
 
-    assert here.watcher.totals().relayed == 1
-    assert here.watcher.totals().calls == 0
+    assert here.recorder.totals().relayed == 1
+    assert here.recorder.totals().calls == 0
     assert here.figure("relayed_requests_total", route="/embed", status="200") == 1
 
 
@@ -73,7 +73,7 @@ def test_our_own_pages_are_no_calls(here: Wired) -> None:
     """Looking changes nothing."""
     here.page("/-/status.json")
 
-    totals = here.watcher.totals()
+    totals = here.recorder.totals()
     assert (totals.calls, totals.relayed, totals.refused) == (0, 0, 0)
 
 
@@ -82,7 +82,7 @@ def test_a_request_without_a_key_is_refused() -> None:
     with wired(api_keys=("key",)) as here:
         here.call("a", key="another")
 
-        totals = here.watcher.totals()
+        totals = here.recorder.totals()
         assert (totals.refused, totals.refused_for_room, totals.calls) == (1, 0, 0)
         assert here.figure("refusals_total", reason="key") == 1
 
@@ -95,7 +95,7 @@ def test_a_call_without_room_is_refused_for_room() -> None:
         here.call("has no room")
         here.answer_all()
 
-        totals = here.watcher.totals()
+        totals = here.recorder.totals()
         assert (totals.refused, totals.refused_for_room) == (1, 1)
         assert here.figure("refusals_total", reason="waiting_room") == 1
         assert here.figure("calls_total", route="/embed", status="429") == 1
@@ -106,7 +106,7 @@ def test_a_call_that_fails_is_a_failure(here: Wired) -> None:
     here.call("a")
     here.upstream.open[0].fail(UpstreamTimeout("too slow"))
 
-    totals = here.watcher.totals()
+    totals = here.recorder.totals()
     assert (totals.failed, totals.errors, totals.refused) == (1, 1, 0)
     assert here.figure("failures_total", reason="upstream_timeout") == 1
 
@@ -117,7 +117,7 @@ def test_a_failure_is_kept_with_what_it_said(here: Wired) -> None:
     here.reactor.advance(1)
     here.upstream.open[0].fail(UpstreamTimeout("too slow"))
 
-    [error] = here.watcher.recently.errors
+    [error] = here.recorder.recently.errors
     assert error == RecentError(
         at=START + 1, reason="upstream_timeout", message="too slow", times=1
     )
@@ -128,9 +128,9 @@ def test_a_bug_is_a_failure(here: Wired, nothing_leaked: list[object]) -> None:
     here.call("a")
     here.upstream.open[0].fail(ZeroDivisionError("a bug"))
 
-    [error] = here.watcher.recently.errors
+    [error] = here.recorder.recently.errors
     assert error.message == "a bug in abproxy; its log says more"
-    assert here.watcher.totals().failed == 1
+    assert here.recorder.totals().failed == 1
     assert here.figure("failures_total", reason="bug") == 1
     nothing_leaked.clear()
 
@@ -142,7 +142,7 @@ def test_want_of_room_is_kept_with_what_it_said() -> None:
         here.call("c")
         here.answer_all()
 
-        [error] = here.watcher.recently.errors
+        [error] = here.recorder.recently.errors
         assert error.reason == "rate"
         assert error.message
 
@@ -152,7 +152,7 @@ def test_what_is_wrong_with_a_request_is_not_kept() -> None:
     with wired(max_body_bytes=10) as here:
         here.call("much too large")
 
-        [error] = here.watcher.recently.errors
+        [error] = here.recorder.recently.errors
         assert (error.reason, error.message) == ("body_size", "")
 
 
@@ -161,7 +161,7 @@ def test_a_batch_is_counted_by_its_reason(here: Wired) -> None:
     here.call("a", "b")
     here.answer_all()
 
-    totals = here.watcher.totals()
+    totals = here.recorder.totals()
     assert (totals.batches, totals.full, totals.parts, totals.items) == (1, 0, 1, 2)
     assert totals.size == len(b'"a","b",')
     assert here.figure("batches_total", route="/embed", reason="free") == 1
@@ -180,7 +180,7 @@ def test_waits_are_added_up() -> None:
         here.call("b")
         here.answer_all()
 
-        totals = here.watcher.totals()
+        totals = here.recorder.totals()
         assert (totals.full, totals.parts, totals.wait_s) == (1, 2, 0.5)
         assert here.figure("batch_calls_sum") == 2
         assert here.figure("wait_seconds_sum") == 0.5
@@ -194,7 +194,7 @@ def test_a_call_that_leaves_alone_while_others_wait_was_crowded_out() -> None:
         here.call("another kind", truncate=True)
         here.answer_all()
 
-        totals = here.watcher.totals()
+        totals = here.recorder.totals()
         assert (totals.batches, totals.crowded_out) == (3, 1)
         assert totals.crowded_out_by_key == 0
 
@@ -207,7 +207,7 @@ def test_a_call_that_only_its_key_keeps_apart_is_counted_as_such() -> None:
         here.call("another", key="yours")
         here.answer_all()
 
-        totals = here.watcher.totals()
+        totals = here.recorder.totals()
         assert (totals.crowded_out, totals.crowded_out_by_key) == (1, 1)
 
 
@@ -219,8 +219,8 @@ def test_who_fills_a_batch_alone_is_not_crowded_out() -> None:
         here.call("full", "by itself")
         here.answer_all()
 
-        assert here.watcher.totals().full == 1
-        assert here.watcher.totals().crowded_out == 0
+        assert here.recorder.totals().full == 1
+        assert here.recorder.totals().crowded_out == 0
 
 
 def test_the_servers_time_is_charged_to_who_travelled_alone(here: Wired) -> None:
@@ -229,7 +229,7 @@ def test_the_servers_time_is_charged_to_who_travelled_alone(here: Wired) -> None
     here.reactor.advance(0.5)
     here.answer_all()
 
-    totals = here.watcher.totals()
+    totals = here.recorder.totals()
     assert (totals.alone_batches, totals.alone_items, totals.alone_s) == (1, 2, 0.5)
     assert totals.shared_batches == 0
 
@@ -242,7 +242,7 @@ def test_the_servers_time_is_charged_to_who_travelled_together() -> None:
         here.reactor.advance(0.5)
         here.answer_all()
 
-        totals = here.watcher.totals()
+        totals = here.recorder.totals()
         shared = (totals.shared_batches, totals.shared_items, totals.shared_s)
         assert shared == (1, 3, 0.5)
         assert totals.alone_batches == 0
@@ -255,7 +255,7 @@ def test_requests_at_the_same_time_share_it(here: Wired) -> None:
     here.reactor.advance(1)
     here.upstream.open[1].answer()
 
-    assert here.watcher.totals().alone_s == 0.5
+    assert here.recorder.totals().alone_s == 0.5
     here.answer_all()
 
 
@@ -265,7 +265,7 @@ def test_a_batch_that_is_back_is_kept_for_who_looks(here: Wired) -> None:
     here.reactor.advance(0.25)
     here.answer_all()
 
-    [batch] = here.watcher.recently.batches()
+    [batch] = here.recorder.recently.batches()
     assert batch == RecentBatch(
         serial=1,
         at=START + 0.25,
@@ -283,9 +283,9 @@ def test_a_batch_that_failed_is_kept_without_a_time(here: Wired) -> None:
     here.call("a")
     here.upstream.open[0].refuse(500)
 
-    [batch] = here.watcher.recently.batches()
+    [batch] = here.recorder.recently.batches()
     assert batch.upstream_ms is None
-    assert here.watcher.totals().alone_batches == 0
+    assert here.recorder.totals().alone_batches == 0
 
 
 def test_requests_are_counted_by_what_came_of_them(here: Wired) -> None:
@@ -296,7 +296,7 @@ def test_requests_are_counted_by_what_came_of_them(here: Wired) -> None:
     here.call("b")
     here.upstream.open[0].fail(UpstreamTimeout("too slow"))
 
-    assert here.watcher.totals().requests == 2
+    assert here.recorder.totals().requests == 2
     assert here.figure("upstream_requests_total", outcome="200") == 1
     assert here.figure("upstream_requests_total", outcome="upstream_timeout") == 1
     assert here.figure("upstream_request_seconds_sum") == 0.5
@@ -344,53 +344,53 @@ def test_what_keeps_batches_is_added_up_by_obstacle() -> None:
         here.answer_all()
         here.reactor.advance(5)
 
-        totals = here.watcher.totals()
+        totals = here.recorder.totals()
         assert totals.kept_by_slot_s == 2
         assert totals.kept_by_budget_s == totals.kept_by_upstream_s == 0
-        assert here.watcher.keeping.obstacle is Obstacle.NOTHING
+        assert here.recorder.keeping.obstacle is BlockedBy.NOTHING
 
 
 def test_cpu_time_is_shared_by_calls_and_what_is_relayed(here: Wired) -> None:
     """What this process has used lately, for each of them."""
-    used_s = here.watcher.totals().cpu_s
-    here.watcher.cpu_s = lambda: used_s + 1.0
+    used_s = here.recorder.totals().cpu_s
+    here.recorder.cpu_s = lambda: used_s + 1.0
     here.call("a")
     here.answer_all()
     here.ask("GET", "/elsewhere")
 
-    assert here.watcher.cpu_s_per_call() == pytest.approx(0.5, abs=0.1)
+    assert here.recorder.cpu_s_per_call() == pytest.approx(0.5, abs=0.1)
 
 
 def test_without_calls_cpu_time_is_nobodys(here: Wired) -> None:
     """Nothing is divided by nothing."""
-    here.watcher.cpu_s = lambda: 5.0
+    here.recorder.cpu_s = lambda: 5.0
 
-    assert here.watcher.cpu_s_per_call() <= 5
+    assert here.recorder.cpu_s_per_call() <= 5
 
 
 def test_totals_are_a_copy(here: Wired) -> None:
     """What happens later does not change what was said."""
-    before = here.watcher.totals()
+    before = here.recorder.totals()
 
     here.call("a")
     here.answer_all()
 
     assert (before.calls, before.batches, before.at) == (0, 0, START)
-    assert here.watcher.totals().calls == 1
+    assert here.recorder.totals().calls == 1
 
 
 def test_a_mistake_in_watching_costs_no_answer(
     here: Wired, nothing_leaked: list[object]
 ) -> None:
     """It is logged, and everybody is served."""
-    here.watcher.metrics = None
+    here.recorder.metrics = None
 
     client = here.call("a")
     here.answer_all()
 
     [answer] = client.answers()
     assert answer.status == 200
-    assert here.service.departures.budget.items_in_flight == 0
+    assert here.service.collector.budget.items_in_flight == 0
     assert nothing_leaked
     nothing_leaked.clear()
 
@@ -413,9 +413,9 @@ def test_whatever_is_told_a_mistake_stays_with_the_watcher(
     here: Wired, nothing_leaked: list[object], what: str, arguments: list[object]
 ) -> None:
     """Every room may tell it everything without a care."""
-    watcher = here.watcher
-    watcher.metrics = watcher.recently = watcher.past = watcher.keeping = None
+    recorder = here.recorder
+    recorder.metrics = recorder.recently = recorder.past = recorder.keeping = None
 
-    assert getattr(watcher, what)(*arguments) is None
+    assert getattr(recorder, what)(*arguments) is None
 
     nothing_leaked.clear()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from abproxy.errors import NoTurn, ProxyError, Unauthorized, WaitingRoomFull
+from abproxy.errors import ProxyError, QueueFull, QueueTimeout, Unauthorized
 from abproxy.telemetry.metrics import Metrics
 
 
@@ -10,9 +10,9 @@ from abproxy.telemetry.metrics import Metrics
     ("name", "label", "value"),
     [
         ("refusals", "reason", Unauthorized.reason),
-        ("refusals", "reason", WaitingRoomFull.reason),
+        ("refusals", "reason", QueueFull.reason),
         ("failures", "reason", ProxyError.reason),
-        ("failures", "reason", NoTurn.reason),
+        ("failures", "reason", QueueTimeout.reason),
         ("put_backs", "cause", "full"),
         ("put_backs", "cause", "unreachable"),
         ("isolations", None, None),

@@ -23,7 +23,7 @@ from abproxy.errors import (
     UpstreamBroken,
     UpstreamTimeout,
 )
-from abproxy.messages import Outgoing, Reply
+from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.agent import make_treq
 from abproxy.upstream.client import TreqUpstream
 
@@ -39,7 +39,7 @@ class Transport:
 
 
 @define(eq=False)
-class Response:
+class Served:
     """A response whose body the test delivers."""
 
     code: int = 200
@@ -49,7 +49,7 @@ class Response:
     body: Any = None
 
     @property
-    def original(self) -> "Response":
+    def original(self) -> "Served":
         return self
 
     def deliverBody(self, body: Any) -> None:  # noqa: N802
@@ -75,7 +75,7 @@ class FakeTreq:
 class Outcome:
     """What became of one request."""
 
-    reply: Deferred[Reply]
+    reply: Deferred[Response]
     results: list[Any] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
@@ -99,14 +99,16 @@ def upstream(http: Any, clock: Clock | None = None, size: int = 100) -> TreqUpst
     )
 
 
-def question(*headers: tuple[bytes, bytes], path: bytes = b"/embed?x=1") -> Outgoing:
+def question(
+    *headers: tuple[bytes, bytes], path: bytes = b"/embed?x=1"
+) -> UpstreamRequest:
     """Make a request."""
-    return Outgoing(path=path, headers=headers, body=b"{}")
+    return UpstreamRequest(path=path, headers=headers, body=b"{}")
 
 
-def stalled(clock: Clock | None = None, size: int = 100) -> tuple[Response, Outcome]:
+def stalled(clock: Clock | None = None, size: int = 100) -> tuple[Served, Outcome]:
     """Make an exchange of which the head has come and the body has not."""
-    http, response = FakeTreq(), Response()
+    http, response = FakeTreq(), Served()
     outcome = Outcome(upstream(http, clock, size).send(question()))
     http.asked[0].callback(response)
     return response, outcome

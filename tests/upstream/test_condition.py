@@ -13,10 +13,10 @@ from abproxy.errors import (
     ProxyError,
     UpstreamTimeout,
 )
-from abproxy.messages import Outgoing, Reply
-from abproxy.upstream.condition import Condition, State
+from abproxy.http.messages import Response, UpstreamRequest
+from abproxy.upstream.condition import Health, State
 
-QUESTION = Outgoing(path=b"/embed", headers=(), body=b"")
+QUESTION = UpstreamRequest(path=b"/embed", headers=(), body=b"")
 AWAY = CannotConnect("cannot reach the inference server")
 
 
@@ -26,18 +26,18 @@ class Attempts:
 
     clock: Clock = field(factory=Clock)
     upstream: RecordingUpstream = field(factory=RecordingUpstream)
-    condition: Condition = field(init=False)
+    condition: Health = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.condition = Condition(clock=self.clock)
+        self.condition = Health(clock=self.clock)
 
-    def send(self) -> "Deferred[Reply]":
+    def send(self) -> "Deferred[Response]":
         """Send one request."""
         return self.condition.following(self.upstream.send)(QUESTION)
 
-    def answered(self, status: int) -> Reply:
+    def answered(self, status: int) -> Response:
         """Send a request that is answered; what its sender gets."""
-        found: list[Reply] = []
+        found: list[Response] = []
         self.send().addCallback(found.append)
         self.upstream.open[0].done.callback(reply(status, b""))
         return found[0]

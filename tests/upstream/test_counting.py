@@ -12,12 +12,12 @@ from twisted.web.server import Request
 from webdoubles import in_memory_proxy
 
 from abproxy.batching.part import Part
-from abproxy.dialects.call import Call, Lane
+from abproxy.dialects.call import Call, LaneKey
 from abproxy.dialects.openai import OPENAI
 from abproxy.errors import UpstreamTimeout
-from abproxy.messages import HeaderList, Outgoing, Reply
+from abproxy.http.messages import HeaderList, Response, UpstreamRequest
 from abproxy.upstream.counting import TokenCounter
-from abproxy.upstream.info import Facts
+from abproxy.upstream.info import ServerInfo
 
 KEY: HeaderList = ((b"Authorization", b"Bearer key"),)
 
@@ -27,8 +27,10 @@ def part_of(*inputs: Any) -> Part:
     body = msgspec.json.encode({"input": list(inputs)})
     reading = OPENAI.read(body)
     assert reading is not None
-    lane = Lane(dialect=OPENAI, path=OPENAI.path, headers=KEY, options=reading.options)
-    alone = Outgoing(path=OPENAI.path, headers=KEY, body=body)
+    lane = LaneKey(
+        dialect=OPENAI, path=OPENAI.path, headers=KEY, options=reading.options
+    )
+    alone = UpstreamRequest(path=OPENAI.path, headers=KEY, body=body)
     call = Call(lane=lane, items=reading.items, alone=alone)
     items = reading.items
     return Part(call=call, items=items.spelled, lengths=items.lengths, arrived_at=0.0)
@@ -38,9 +40,9 @@ class Tokenizer:
     """Has a token for each word."""
 
     def __init__(self) -> None:
-        self.asked: list[Outgoing] = []
+        self.asked: list[UpstreamRequest] = []
 
-    def send(self, outgoing: Outgoing) -> Deferred[Reply]:
+    def send(self, outgoing: UpstreamRequest) -> Deferred[Response]:
         """Answer `POST /tokenize`."""
         self.asked.append(outgoing)
         texts = json.loads(outgoing.body)["inputs"]
@@ -48,9 +50,9 @@ class Tokenizer:
         return succeed(reply(body.encode()))
 
 
-def reply(body: bytes, status: int = 200) -> Reply:
+def reply(body: bytes, status: int = 200) -> Response:
     """Make an answer."""
-    return Reply(status=status, reason=b"", headers=(), body=body)
+    return Response(status=status, reason=b"", headers=(), body=body)
 
 
 def counts_of(counter: TokenCounter, *parts: Part) -> list[list[int]]:
@@ -62,7 +64,7 @@ def counts_of(counter: TokenCounter, *parts: Part) -> list[list[int]]:
 
 def counter_of(tokenizer: Any, most: int | None = None) -> TokenCounter:
     """Make a counter in front of *tokenizer*."""
-    facts = Facts(max_input_length=most)
+    facts = ServerInfo(max_input_length=most)
     return TokenCounter(send=tokenizer.send, facts=lambda: facts)
 
 
@@ -103,7 +105,7 @@ class Broken:
         self.outcome = outcome
         self.status = status
 
-    def send(self, _outgoing: Outgoing) -> Deferred[Reply]:
+    def send(self, _outgoing: UpstreamRequest) -> Deferred[Response]:
         """Answer wrongly, or not at all."""
         if isinstance(self.outcome, Exception):
             return fail(self.outcome)
@@ -178,8 +180,8 @@ class Counting(Resource):
 def test_callers_of_a_shared_batch_hear_their_own_counts() -> None:
     """With USAGE=exact the shares of an answer are what each call cost."""
     proxy = in_memory_proxy(Counting(), max_batch_calls=2, max_wait_s=1)
-    departures = proxy.departures
-    departures.count = TokenCounter(send=departures.send, facts=Facts).count
+    collector = proxy.collector
+    collector.count = TokenCounter(send=collector.send, facts=ServerInfo).count
     clients = [proxy.connect(), proxy.connect()]
 
     clients[0].embed(b'{"input":"a b c d e"}', path="/v1/embeddings")

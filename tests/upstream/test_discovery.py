@@ -10,26 +10,26 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from abproxy.errors import ConnectionBroken, UpstreamBroken, UpstreamTimeout
-from abproxy.headers import Credentials
-from abproxy.messages import Outgoing
+from abproxy.http.headers import Credentials
+from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.discovery import Discovery
-from abproxy.upstream.info import Facts
+from abproxy.upstream.info import ServerInfo
 
 INFO = (
     b'{"max_client_batch_size":%d,"max_concurrent_requests":512,'
     b'"model_type":{"embedding":{"pooling":"mean"}}}'
 )
 TOO_MANY = b'{"error":"batch size 33 > maximum allowed batch size 8"}'
-BATCH = Outgoing(path=b"/embed", headers=(), body=b"{}")
+BATCH = UpstreamRequest(path=b"/embed", headers=(), body=b"{}")
 
 
 @define(eq=False)
-class Asking:
+class Aggregator:
     """A discovery with its clock and upstream."""
 
     clock: Clock = field(factory=Clock)
     upstream: RecordingUpstream = field(factory=RecordingUpstream)
-    learned: list[Facts] = field(factory=list)
+    learned: list[ServerInfo] = field(factory=list)
     discovery: Discovery = field(init=False)
     key: str | None = None
 
@@ -52,16 +52,16 @@ class Asking:
 
 def test_it_asks_at_once() -> None:
     """At start nothing is known."""
-    asking = Asking()
+    asking = Aggregator()
 
     [sent] = asking.upstream.sent
     assert (sent.outgoing.method, sent.outgoing.path) == (b"GET", b"/info")
-    assert asking.discovery.facts == Facts()
+    assert asking.discovery.facts == ServerInfo()
 
 
 def test_it_asks_with_our_own_key() -> None:
     """TEI wants it for /info as well."""
-    asking = Asking(key="ours")
+    asking = Aggregator(key="ours")
 
     assert asking.upstream.sent[0].outgoing.headers == (
         (b"Authorization", b"Bearer ours"),
@@ -71,7 +71,7 @@ def test_it_asks_with_our_own_key() -> None:
 
 def test_what_is_learned_is_told() -> None:
     """And known from then on."""
-    asking = Asking()
+    asking = Aggregator()
 
     asking.tell(limit=8)
 
@@ -81,7 +81,7 @@ def test_what_is_learned_is_told() -> None:
 
 def test_it_asks_again_every_minute() -> None:
     """A server may be restarted with other limits."""
-    asking = Asking()
+    asking = Aggregator()
     asking.tell()
 
     asking.clock.advance(59)
@@ -93,7 +93,7 @@ def test_it_asks_again_every_minute() -> None:
 
 def test_the_same_answer_is_no_news() -> None:
     """Nothing is told twice."""
-    asking = Asking()
+    asking = Aggregator()
     asking.tell()
     asking.clock.advance(60)
 
@@ -107,7 +107,7 @@ def test_the_same_answer_is_no_news() -> None:
 )
 def test_a_server_that_cannot_be_asked_is_asked_again_soon(error: Exception) -> None:
     """It is perhaps just starting."""
-    asking = Asking()
+    asking = Aggregator()
     asking.upstream.sent[0].fail(error)
 
     asking.clock.advance(1)
@@ -118,7 +118,7 @@ def test_a_server_that_cannot_be_asked_is_asked_again_soon(error: Exception) -> 
 def test_trouble_is_logged_once() -> None:
     """Not every second while it lasts."""
     with capturedLogs() as logged:
-        asking = Asking()
+        asking = Aggregator()
         for _ in range(3):
             asking.upstream.open[0].fail(UpstreamBroken("connection refused"))
             asking.clock.advance(1)
@@ -129,7 +129,7 @@ def test_trouble_is_logged_once() -> None:
 def test_trouble_that_comes_back_is_logged_again() -> None:
     """It was over in between."""
     with capturedLogs() as logged:
-        asking = Asking()
+        asking = Aggregator()
         asking.upstream.open[0].fail(UpstreamBroken("refused"))
         asking.clock.advance(1)
         asking.tell()
@@ -141,7 +141,7 @@ def test_trouble_that_comes_back_is_logged_again() -> None:
 
 def test_a_server_that_does_not_answer_is_given_up_and_asked_again() -> None:
     """A question that hangs would be the last one."""
-    asking = Asking()
+    asking = Aggregator()
 
     asking.clock.advance(10)
     asking.clock.advance(1)
@@ -153,7 +153,7 @@ def test_a_server_that_does_not_answer_is_given_up_and_asked_again() -> None:
 def test_a_server_that_wants_a_key_is_asked_again_in_a_minute() -> None:
     """The log says which setting to make."""
     with capturedLogs() as logged:
-        asking = Asking()
+        asking = Aggregator()
         asking.upstream.sent[0].refuse(401, b"")
 
     assert "INFERENCE_SERVICE_KEY" in logged[0]["why"]
@@ -166,7 +166,7 @@ def test_a_server_that_wants_a_key_is_asked_again_in_a_minute() -> None:
 )
 def test_who_is_shut_out_is_told_what_to_do(key: str | None, advice: str) -> None:
     """A key that is missing is no key that is wrong; neither shows it."""
-    asking = Asking(key=key)
+    asking = Aggregator(key=key)
     with capturedLogs() as events:
         asking.upstream.sent[0].refuse(401, b"")
 
@@ -178,17 +178,17 @@ def test_who_is_shut_out_is_told_what_to_do(key: str | None, advice: str) -> Non
 def test_a_server_that_is_no_tei_is_no_trouble() -> None:
     """It is served with defaults, and the log says so."""
     with capturedLogs() as logged:
-        asking = Asking()
+        asking = Aggregator()
         asking.upstream.sent[0].refuse(404, b"<html>")
 
     assert logged[0]["why"] == "it answers /info with 404, unlike TEI"
-    assert asking.discovery.facts == Facts()
+    assert asking.discovery.facts == ServerInfo()
     assert asking.learned == []
 
 
 def test_a_refusal_that_contradicts_what_is_known_is_believed() -> None:
     """At once, and the server is asked again a second later."""
-    asking = Asking()
+    asking = Aggregator()
     asking.tell(limit=32)
     results: list[Any] = []
 
@@ -204,7 +204,7 @@ def test_a_refusal_that_contradicts_what_is_known_is_believed() -> None:
 
 def test_a_refusal_that_says_nothing_new_is_only_passed_on() -> None:
     """A client may send too many inputs at any time."""
-    asking = Asking()
+    asking = Aggregator()
     asking.tell(limit=8)
 
     asking.discovery.watched(BATCH)
@@ -217,7 +217,7 @@ def test_a_refusal_that_says_nothing_new_is_only_passed_on() -> None:
 
 def test_a_broken_connection_is_a_reason_to_ask() -> None:
     """A server that comes back may be another."""
-    asking = Asking()
+    asking = Aggregator()
     asking.tell()
     results: list[Any] = []
 
@@ -231,7 +231,7 @@ def test_a_broken_connection_is_a_reason_to_ask() -> None:
 
 def test_a_slow_answer_is_no_reason_to_ask() -> None:
     """The server is busy, not new."""
-    asking = Asking()
+    asking = Aggregator()
     asking.tell()
 
     asking.discovery.watched(BATCH).addErrback(lambda _: None)
@@ -243,7 +243,7 @@ def test_a_slow_answer_is_no_reason_to_ask() -> None:
 
 def test_doubt_after_doubt_does_not_put_the_question_off() -> None:
     """A server that breaks down all the time is asked nevertheless."""
-    asking = Asking()
+    asking = Aggregator()
     asking.tell()
 
     for _ in range(4):
@@ -257,7 +257,7 @@ def test_doubt_after_doubt_does_not_put_the_question_off() -> None:
 
 def test_doubt_while_asking_is_answered_already() -> None:
     """One question at a time."""
-    asking = Asking()
+    asking = Aggregator()
 
     asking.discovery.watched(BATCH).addErrback(lambda _: None)
     asking.upstream.open[1].fail(ConnectionBroken("gone"))
@@ -287,7 +287,7 @@ _BROKEN = ConnectionBroken("gone")
 
 def test_stopping_leaves_no_timer() -> None:
     """Nothing happens after the end."""
-    asking = Asking()
+    asking = Aggregator()
     asking.tell()
 
     asking.discovery.stop()
@@ -298,7 +298,7 @@ def test_stopping_leaves_no_timer() -> None:
 def test_stopping_takes_the_open_question_back() -> None:
     """And nobody complains that it was not answered."""
     with capturedLogs() as logged:
-        asking = Asking()
+        asking = Aggregator()
 
         asking.discovery.stop()
 
@@ -309,7 +309,7 @@ def test_stopping_takes_the_open_question_back() -> None:
 
 def test_doubt_after_stopping_is_no_reason_to_ask() -> None:
     """The last batches may break while the proxy stops."""
-    asking = Asking()
+    asking = Aggregator()
     asking.discovery.watched(BATCH).addErrback(lambda _: None)
     asking.discovery.stop()
 
@@ -323,10 +323,10 @@ def test_a_bug_in_who_learns_is_logged_and_the_asking_goes_on(
 ) -> None:
     """What is not known now may be known in a second."""
 
-    def learned(_facts: Facts) -> None:
+    def learned(_facts: ServerInfo) -> None:
         raise RuntimeError("a bug")
 
-    asking = Asking()
+    asking = Aggregator()
     asking.discovery.learned = learned
     asking.tell()
 

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 from replay import exchanges
 
-from abproxy.messages import Reply
-from abproxy.upstream.info import Facts, batch_limit_in, read_info
+from abproxy.http.messages import Response
+from abproxy.upstream.info import ServerInfo, batch_limit_in, read_info
 
 
-def answer(body: bytes, status: int = 200) -> Reply:
+def answer(body: bytes, status: int = 200) -> Response:
     """Make an upstream's answer."""
-    return Reply(status=status, reason=b"", headers=(), body=body)
+    return Response(status=status, reason=b"", headers=(), body=body)
 
 
-def info(**members: Any) -> Reply:
+def info(**members: Any) -> Response:
     """Make an answer to `GET /info` with the two limits it must have."""
     limits = {"max_client_batch_size": 32, "max_concurrent_requests": 512}
     return answer(json.dumps({**limits, **members}).encode())
@@ -34,7 +34,7 @@ def test_the_recorded_answer_is_understood() -> None:
         each for each in exchanges() if (each.server, each.path) == ("embed", "/info")
     ][:1]
 
-    assert read_info(answer(recorded.reply_body)) == Facts(
+    assert read_info(answer(recorded.reply_body)) == ServerInfo(
         max_batch_inputs=32,
         max_inputs_in_flight=512,
         max_input_length=256,

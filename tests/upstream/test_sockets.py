@@ -15,10 +15,10 @@ from twisted.logger import capturedLogs
 from twisted.web.client import HTTPConnectionPool
 
 from abproxy.errors import CannotConnect, ConnectionBroken
-from abproxy.messages import Outgoing
+from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.agent import make_agent, make_pool, make_treq
 from abproxy.upstream.client import TreqUpstream
-from abproxy.upstream.fast.idle import Idle
+from abproxy.upstream.fast.idle import ConnectionPool
 from abproxy.upstream.fast.upstream import FastUpstream, make_endpoint
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
@@ -33,7 +33,7 @@ class Way:
     server: Server
     port: Any
     pool: HTTPConnectionPool
-    idle: Idle
+    idle: ConnectionPool
 
     def send(self, body: bytes = b"{}") -> Deferred[Any]:
         url = f"http://127.0.0.1:{self.port.getHost().port}"
@@ -50,7 +50,7 @@ class Way:
         else:
             endpoint = make_endpoint(reactor, url, 5)
             upstream = FastUpstream(endpoint=endpoint, idle=self.idle, **about)
-        return upstream.send(Outgoing(path=b"/embed", headers=(), body=body))
+        return upstream.send(UpstreamRequest(path=b"/embed", headers=(), body=body))
 
 
 @pytest.fixture(params=["fast", "treq"])
@@ -64,7 +64,7 @@ async def way(client: str) -> AsyncIterator[Way]:
     """Listen on a free port of this machine."""
     server = Server()
     port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(server)
-    pool, idle = make_pool(reactor, max_connections=4), Idle(reactor, 4)
+    pool, idle = make_pool(reactor, max_connections=4), ConnectionPool(reactor, 4)
     yield Way(client, server, port, pool, idle)
     await maybeDeferred(port.stopListening)
     for peer in server.peers:

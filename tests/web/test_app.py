@@ -404,7 +404,7 @@ def test_a_draining_door_closes_connections_after_their_answers(
     drained: list[object] = []
 
     proxy.site.drain().addCallback(drained.append)
-    proxy.departures.hurry()
+    proxy.collector.hurry()
     proxy.clock.advance(0)
     proxy.flush()
     early = list(drained)

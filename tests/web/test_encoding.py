@@ -6,7 +6,7 @@ from twisted.internet.defer import succeed
 from twisted.web.resource import Resource
 from webdoubles import in_memory_proxy
 
-from abproxy.messages import HeaderList, Reply
+from abproxy.http.messages import HeaderList, Response
 
 TOKEN = st.text("abcXYZ-1", min_size=1, max_size=6).map(lambda name: "x" + name)
 NAME = st.one_of(
@@ -20,10 +20,10 @@ HEADERS = st.lists(st.tuples(NAME, VALUE), max_size=6).map(tuple)
 ROWS = b"[[0.1],[0.2]]"
 
 
-def _answer(reply: Reply, *, express: bool, calls: int) -> bytes:
+def _answer(reply: Response, *, express: bool, calls: int) -> bytes:
     """Let so many calls share a batch, and say what the last one is sent."""
     proxy = in_memory_proxy(Resource(), express=express, max_wait_s=1)
-    proxy.departures.send = lambda _: succeed(reply)
+    proxy.collector.send = lambda _: succeed(reply)
     clients = [proxy.connect() for _ in range(calls)]
     for client in clients:
         client.embed(b'{"inputs":["a"]}')
@@ -43,7 +43,7 @@ def _dated(headers: HeaderList) -> HeaderList:
 @given(headers=HEADERS)
 def test_a_shared_answer_has_the_same_bytes(headers: HeaderList) -> None:
     """Lines are in the same order, and spelled in the same way."""
-    reply = Reply(status=200, reason=b"OK", headers=_dated(headers), body=ROWS)
+    reply = Response(status=200, reason=b"OK", headers=_dated(headers), body=ROWS)
 
     expected = _answer(reply, express=False, calls=2)
 
@@ -61,7 +61,7 @@ def test_an_answer_that_is_passed_on_has_the_same_bytes(
     headers: HeaderList, status: int, reason: bytes, body: bytes
 ) -> None:
     """A status without a body has none, whatever the upstream says."""
-    reply = Reply(status=status, reason=reason, headers=_dated(headers), body=body)
+    reply = Response(status=status, reason=reason, headers=_dated(headers), body=body)
 
     expected = _answer(reply, express=False, calls=1)
 
@@ -71,6 +71,6 @@ def test_an_answer_that_is_passed_on_has_the_same_bytes(
 
 def test_an_answer_without_a_date_gets_one() -> None:
     """As RFC 9110 wants it of whoever has a clock."""
-    reply = Reply(status=200, reason=b"OK", headers=(), body=ROWS)
+    reply = Response(status=200, reason=b"OK", headers=(), body=ROWS)
 
     assert b"\r\nDate: " in _answer(reply, express=True, calls=2)

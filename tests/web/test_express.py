@@ -15,8 +15,8 @@ from abproxy.errors import ProxyError
 from abproxy.web.channel import IDLE_S
 from abproxy.web.express import LARGEST_BODY, MOST_HEADS
 from abproxy.web.express_channel import AHEAD
-from abproxy.web.express_request import ExpressRequest
-from abproxy.web.keys import Keys
+from abproxy.web.express_request import FastRequest
+from abproxy.web.keys import ApiKeys
 
 
 @define(eq=False)
@@ -28,7 +28,7 @@ class Gatekeeper:
 
     def began(self, request: Any) -> None:
         """Note which way a request takes."""
-        self.ways.append(isinstance(request, ExpressRequest))
+        self.ways.append(isinstance(request, FastRequest))
 
     def ended(self, request: Any, *, gone: bool) -> None:
         """Note its status, and whether the client had gone."""
@@ -39,7 +39,7 @@ class Gatekeeper:
 
 
 @define(eq=False)
-class Door:
+class Pair:
     """A proxy, its upstream and somebody at the gate."""
 
     upstream: Upstream = field(factory=Upstream)
@@ -93,7 +93,7 @@ def bodies(client: Client) -> list[Any]:
 
 def test_a_plain_call_takes_the_express_way() -> None:
     """It is answered and watched as any other."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
 
     client.send(call("ab"))
@@ -106,7 +106,7 @@ def test_a_plain_call_takes_the_express_way() -> None:
 
 def test_express_calls_and_others_share_a_batch() -> None:
     """Which way somebody came makes no difference afterwards."""
-    door = Door(options={"max_wait_s": 1})
+    door = Pair(options={"max_wait_s": 1})
     express, other = door.proxy.connect(), door.proxy.connect()
 
     express.send(call("a"))
@@ -135,7 +135,7 @@ def test_express_calls_and_others_share_a_batch() -> None:
 )
 def test_whatever_is_special_takes_the_other_way(raw: bytes) -> None:
     """And is answered there."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
 
     client.send(raw)
@@ -150,7 +150,7 @@ def test_whatever_is_special_takes_the_other_way(raw: bytes) -> None:
 
 def test_a_connection_changes_ways_from_request_to_request() -> None:
     """As often as it likes."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
 
     for each in ("a", "b", "c", "d"):
@@ -168,7 +168,7 @@ def test_however_bytes_arrive_the_answers_are_the_same(data: st.DataObject) -> N
     drawn = data.draw(st.lists(lines, min_size=1, max_size=5))
     raw = b"".join(call(chr(97 + at), **more) for at, more in enumerate(drawn))
     cuts = sorted(data.draw(st.sets(st.integers(1, len(raw) - 1), max_size=9)))
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
 
     for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True):
@@ -185,7 +185,7 @@ def test_however_bytes_arrive_the_answers_are_the_same(data: st.DataObject) -> N
 @pytest.mark.parametrize("at", range(1, len(call("ab"))))
 def test_a_call_may_break_at_any_byte(at: int) -> None:
     """Its answer is the same, whichever way it ends up on."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
 
     client.send(call("ab")[:at])
@@ -197,7 +197,7 @@ def test_a_call_may_break_at_any_byte(at: int) -> None:
 
 def test_pipelined_calls_are_answered_in_their_order() -> None:
     """The next one does not even leave before the one before is answered."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
 
     client.send(call("a") + call("b") + call("c"))
@@ -211,7 +211,7 @@ def test_pipelined_calls_are_answered_in_their_order() -> None:
 
 def test_who_sends_far_ahead_is_not_read_from() -> None:
     """Until the answers have caught up."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
 
     client.send(call("a"))
@@ -226,7 +226,7 @@ def test_who_sends_far_ahead_is_not_read_from() -> None:
 
 def test_who_does_not_read_answers_is_not_served_more() -> None:
     """What waits for them would have no end."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
     client.send(call("a") + call("b"))
     door.proxy.flush()
@@ -244,7 +244,7 @@ def test_who_does_not_read_answers_is_not_served_more() -> None:
 
 def test_a_client_that_leaves_takes_its_call_along() -> None:
     """Its neighbour is answered as if nobody had been there."""
-    door = Door(options={"max_wait_s": 1})
+    door = Pair(options={"max_wait_s": 1})
     leaver, neighbour = door.proxy.connect(), door.proxy.connect()
     leaver.send(call("a"))
     neighbour.send(call("b"))
@@ -260,7 +260,7 @@ def test_a_client_that_leaves_takes_its_call_along() -> None:
 
 def test_a_client_that_leaves_in_the_middle_of_a_call_leaves_nothing() -> None:
     """Neither a request nor a connection is remembered."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
     client.send(call("a")[:-3])
 
@@ -272,7 +272,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_call_leaves_nothing() -> None:
 
 def test_a_drain_answers_the_call_and_closes_the_connection() -> None:
     """The client is told that it was the last."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
     client.send(call("a"))
     door.proxy.flush()
@@ -294,7 +294,7 @@ def test_a_call_that_cannot_wait_is_refused_in_the_same_words() -> None:
     """Both doors say what is wrong, and when to come back."""
     refusals = []
     for express in (True, False):
-        door = Door(options={"max_waiting_items": 1, "slots": 1, "express": express})
+        door = Pair(options={"max_waiting_items": 1, "slots": 1, "express": express})
         clients = [door.proxy.connect() for _ in range(3)]
         for client in clients:
             client.send(call("a", X_Request_Id="mine"))
@@ -330,13 +330,13 @@ class Broken:
 
 def test_a_bug_is_answered_and_logged(nothing_leaked: list[object]) -> None:
     """The connection goes on."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
     broken: Any = Broken()
 
-    door.proxy.door.departures = broken
+    door.proxy.door.collector = broken
     client.send(call("a"))
-    door.proxy.door.departures = door.proxy.departures
+    door.proxy.door.collector = door.proxy.collector
     client.send(call("b"))
     door.answer()
 
@@ -349,7 +349,7 @@ def test_an_answer_that_cannot_be_written_is_an_error_of_ours(
     nothing_leaked: list[object],
 ) -> None:
     """Nobody waits for ever."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
     express: Any = door.proxy.site.express
     express.encoder = Broken()
@@ -364,7 +364,7 @@ def test_an_answer_that_cannot_be_written_is_an_error_of_ours(
 
 def test_a_call_that_arrives_too_slowly_is_told_so() -> None:
     """In the words of its own route, and with its own name."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
 
     client.send(call("a", X_Request_Id="mine")[:-3])
@@ -378,7 +378,7 @@ def test_a_call_that_arrives_too_slowly_is_told_so() -> None:
 
 def test_a_quiet_connection_is_closed_without_a_word() -> None:
     """After a while in which a client might have come back."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
     client.send(call("a"))
     door.answer()
@@ -396,7 +396,7 @@ def test_a_quiet_connection_is_closed_without_a_word() -> None:
 
 def test_who_comes_after_a_quiet_time_may_be_quiet_as_long_as_others() -> None:
     """With nobody there, nobody looks."""
-    door = Door()
+    door = Pair()
     door.proxy.connect().leave()
     door.proxy.clock.advance(10 * IDLE_S)
 
@@ -409,12 +409,12 @@ def test_who_comes_after_a_quiet_time_may_be_quiet_as_long_as_others() -> None:
 
 def test_new_keys_count_for_the_next_call_on_an_open_connection() -> None:
     """What a head was understood to be is forgotten with the old ones."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
     client.send(call("a"))
     door.answer()
 
-    door.proxy.door.keys = Keys(accepted=("sesame",))
+    door.proxy.door.keys = ApiKeys(accepted=("sesame",))
     client.send(call("b"))
     client.send(call("c", Authorization="Bearer sesame"))
     door.answer()
@@ -426,7 +426,7 @@ def test_new_keys_count_for_the_next_call_on_an_open_connection() -> None:
 @pytest.mark.parametrize("texts", [["a"], ["a" * 10], ["a" * 3000, "b"]])
 def test_a_head_is_known_again_with_any_length(texts: list[str]) -> None:
     """The next call of a client is seldom as long as the last."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
     client.send(call("first"))
     door.answer()
@@ -446,7 +446,7 @@ def test_a_head_is_known_again_with_any_length(texts: list[str]) -> None:
 )
 def test_a_head_is_not_known_again_by_an_odd_length(length: bytes) -> None:
     """Whatever is no plain number is left to the way that knows all of HTTP."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
     client.send(call("a"))
     door.answer()
@@ -459,7 +459,7 @@ def test_a_head_is_not_known_again_by_an_odd_length(length: bytes) -> None:
 
 def test_a_path_may_come_to_mean_something_else() -> None:
     """The model behind `/` is another after a restart."""
-    door = Door()
+    door = Pair()
     door.proxy.door.task = lambda: "embedding"
     client = door.proxy.connect()
     client.send(call("a").replace(b"/embed", b"/"))
@@ -475,7 +475,7 @@ def test_a_path_may_come_to_mean_something_else() -> None:
 
 def test_heads_that_never_repeat_leave_no_memory_behind() -> None:
     """Every request may have a name of its own."""
-    door = Door()
+    door = Pair()
     client = door.proxy.connect()
     express: Any = door.proxy.site.express
 
@@ -488,7 +488,7 @@ def test_heads_that_never_repeat_leave_no_memory_behind() -> None:
 
 def test_two_clients_with_the_same_head_are_told_apart() -> None:
     """By their addresses, where they show no key."""
-    door = Door(options={"rate_limit": 1.0})
+    door = Pair(options={"rate_limit": 1.0})
     one, other = door.proxy.connect(), door.proxy.connect()
     other.transport.peerAddr = IPv4Address("TCP", "10.0.0.9", 1)
 

@@ -6,7 +6,7 @@ from rawdoubles import answering, street
 from replay import exchanges
 from webdoubles import OpenUpstream, Upstream, in_memory_proxy
 
-from abproxy.web.keys import Keys
+from abproxy.web.keys import ApiKeys
 
 JSON = ("Content-Type", "application/json")
 PROTECTED = [
@@ -214,4 +214,4 @@ def test_callers_with_different_keys_share_a_batch() -> None:
 
 def test_keys_are_never_printed() -> None:
     """A key does not reach a log by way of a repr."""
-    assert "one" not in repr(Keys(accepted=("one",)))
+    assert "one" not in repr(ApiKeys(accepted=("one",)))

@@ -8,7 +8,7 @@ from webdoubles import Client, InMemoryProxy, OpenUpstream, Upstream, in_memory_
 
 from abproxy.errors import ProxyError
 from abproxy.web.observing import Several, Unwatched
-from abproxy.web.request import DoorRequest
+from abproxy.web.request import ProxyRequest
 
 
 @define(eq=False)
@@ -17,10 +17,10 @@ class Notes:
 
     told: list[tuple[str, Any]] = field(factory=list)
 
-    def began(self, request: DoorRequest) -> None:
+    def began(self, request: ProxyRequest) -> None:
         self.told.append(("began", request.path))
 
-    def ended(self, request: DoorRequest, *, gone: bool) -> None:
+    def ended(self, request: ProxyRequest, *, gone: bool) -> None:
         self.told.append(("gone" if gone else "ended", request.path))
 
     def answered_with(self, error: ProxyError) -> None:

@@ -17,7 +17,7 @@ from replay import Exchange, ReplayingUpstream, answer, exchanges
 from twisted.web.server import Request
 from webdoubles import in_memory_proxy
 
-from abproxy.dialects.call import Dialect, Reading
+from abproxy.dialects.call import Dialect, ParsedBody
 from abproxy.dialects.members import read_elements
 from abproxy.dialects.routes import dialect_of
 
@@ -50,7 +50,7 @@ def _dialect(exchange: Exchange) -> Dialect | None:
     return dialect_of(exchange.path.encode(), TASKS[exchange.server])
 
 
-def _reading(exchange: Exchange) -> Reading | None:
+def _reading(exchange: Exchange) -> ParsedBody | None:
     dialect = _dialect(exchange)
     return dialect.read(exchange.body) if dialect else None
 

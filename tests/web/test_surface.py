@@ -98,7 +98,7 @@ def assert_equal(got: Answer, expected: Answer) -> None:
 def assert_nothing_is_left(proxy: InMemoryProxy, server: ModelServer) -> None:
     """Every counter is back where it was."""
     assert not proxy.site.requests
-    assert House(proxy.clock, None, proxy.departures).is_at_rest
+    assert House(proxy.clock, None, proxy.collector).is_at_rest
     assert server.is_at_rest
 
 

@@ -13,7 +13,7 @@ from abproxy.workers.adding import (
     momentary,
     read_figures,
 )
-from abproxy.workers.ledger import Ledger
+from abproxy.workers.ledger import CumulativeTotals
 
 STATES = ("unknown", "up", "full", "unreachable", "failing")
 
@@ -154,7 +154,7 @@ def counted(number: int) -> Figures:
 
 def test_of_a_silent_worker_the_last_word_counts() -> None:
     """The total does not shrink because somebody is busy."""
-    ledger = Ledger(add_figures)
+    ledger = CumulativeTotals(add_figures)
     ledger.learn("1", counted(5))
     ledger.learn("2", counted(7))
 
@@ -165,7 +165,7 @@ def test_of_a_silent_worker_the_last_word_counts() -> None:
 
 def test_what_a_dead_worker_has_counted_stays_counted() -> None:
     """The one in its place begins at 0."""
-    ledger = Ledger(add_figures)
+    ledger = CumulativeTotals(add_figures)
     ledger.learn("1", counted(5))
     ledger.gone("1")
 
@@ -176,7 +176,7 @@ def test_what_a_dead_worker_has_counted_stays_counted() -> None:
 
 def test_a_worker_that_said_nothing_leaves_nothing() -> None:
     """It may have died before anybody asked."""
-    ledger = Ledger(add_figures)
+    ledger = CumulativeTotals(add_figures)
 
     ledger.gone("1")
 

@@ -13,12 +13,12 @@ from twisted.internet.task import Clock
 from wired import Wired, wired
 
 from abproxy.errors import CannotConnect
-from abproxy.messages import Outgoing, Reply
+from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.settings import Settings
 from abproxy.workers.adding import read_figures
-from abproxy.workers.asking import ANSWER_S, PROBE_S, Asking
-from abproxy.workers.child import WorkerChild
-from abproxy.workers.crew import Crew, Log
+from abproxy.workers.asking import ANSWER_S, PROBE_S, Aggregator
+from abproxy.workers.child import WorkerProcess
+from abproxy.workers.crew import Log, WorkerPool
 
 
 @define(eq=False)
@@ -28,9 +28,9 @@ class Worker:
     house: Wired
     is_silent: bool = False
     is_gone: bool = False
-    asked: list[Outgoing] = field(factory=list)
+    asked: list[UpstreamRequest] = field(factory=list)
 
-    def send(self, question: Outgoing) -> Deferred[Reply]:
+    def send(self, question: UpstreamRequest) -> Deferred[Response]:
         """Answer, unless it is silent or gone."""
         self.asked.append(question)
         if self.is_gone:
@@ -40,7 +40,7 @@ class Worker:
         lines = [(name.decode(), value.decode()) for name, value in question.headers]
         answer = self.house.ask("GET", question.path.decode(), b"", *lines)
         return succeed(
-            Reply(status=answer.status, reason=b"", headers=(), body=answer.body)
+            Response(status=answer.status, reason=b"", headers=(), body=answer.body)
         )
 
     def answers(self, calls: int) -> None:
@@ -50,20 +50,20 @@ class Worker:
         assert all(client.answers() for client in asked)
 
 
-class Foreman:
+class Supervisor:
     """Two workers, and who asks them."""
 
     def __init__(self, *houses: Wired, settings: Settings) -> None:
         self.clock = Clock()
         self.workers = [Worker(house) for house in houses]
-        self.crew = Crew([self._child(str(at)) for at in (1, 2)])
+        self.crew = WorkerPool([self._child(str(at)) for at in (1, 2)])
         ways = {str(at): each.send for at, each in enumerate(self.workers, 1)}
-        self.asking = Asking(
+        self.asking = Aggregator(
             crew=self.crew, ways=ways, clock=self.clock, settings=lambda: settings
         )
 
-    def _child(self, name: str) -> WorkerChild:
-        return WorkerChild(
+    def _child(self, name: str) -> WorkerProcess:
+        return WorkerProcess(
             reactor=self.clock,
             name=name,
             folder=Path("/private"),
@@ -103,29 +103,29 @@ KEYS = ("sesame", "open")
 
 
 @pytest.fixture(params=[(), KEYS], ids=["open", "with keys"])
-def foreman(request: pytest.FixtureRequest) -> Iterator[Foreman]:
+def foreman(request: pytest.FixtureRequest) -> Iterator[Supervisor]:
     """Put up two workers."""
     keys = request.param
     with ExitStack() as stack:
         houses = [stack.enter_context(wired(api_keys=keys)) for _ in range(2)]
-        yield Foreman(*houses, settings=Settings(workers=2, api_keys=keys))
+        yield Supervisor(*houses, settings=Settings(workers=2, api_keys=keys))
 
 
 @pytest.fixture
-def free() -> Iterator[Foreman]:
+def free() -> Iterator[Supervisor]:
     """Put up two workers for whoever calls."""
     with wired() as one, wired() as other:
-        yield Foreman(one, other, settings=Settings(workers=2))
+        yield Supervisor(one, other, settings=Settings(workers=2))
 
 
-def test_all_are_asked_with_a_key_that_opens_their_doors(foreman: Foreman) -> None:
+def test_all_are_asked_with_a_key_that_opens_their_doors(foreman: Supervisor) -> None:
     """They are proxies like any other."""
     status = foreman.status()
 
     assert [worker["answers"] for worker in status["workers"]] == [True, True]
 
 
-def test_what_was_counted_is_the_sum(free: Foreman) -> None:
+def test_what_was_counted_is_the_sum(free: Supervisor) -> None:
     """In figures and on the page."""
     one, other = free.workers
     one.answers(2)
@@ -135,7 +135,7 @@ def test_what_was_counted_is_the_sum(free: Foreman) -> None:
     assert free.status()["totals"]["calls"] == 5
 
 
-def test_only_batches_that_are_new_are_asked_for(free: Foreman) -> None:
+def test_only_batches_that_are_new_are_asked_for(free: Supervisor) -> None:
     """And given to whoever has not seen them."""
     one, other = free.workers
     one.answers(1)
@@ -148,7 +148,7 @@ def test_only_batches_that_are_new_are_asked_for(free: Foreman) -> None:
     assert one.asked[-1].path == b"/-/status.json?since=1"
 
 
-def test_a_silent_worker_is_waited_for_a_second(free: Foreman) -> None:
+def test_a_silent_worker_is_waited_for_a_second(free: Supervisor) -> None:
     """Its counts stay, what it has just now is not known."""
     one, other = free.workers
     one.answers(2)
@@ -162,7 +162,7 @@ def test_a_silent_worker_is_waited_for_a_second(free: Foreman) -> None:
     assert [each["answers"] for each in free.status()["workers"]] == [False, True]
 
 
-def test_a_worker_that_is_gone_has_still_answered_its_calls(free: Foreman) -> None:
+def test_a_worker_that_is_gone_has_still_answered_its_calls(free: Supervisor) -> None:
     """Whoever comes in its place begins at 0."""
     one, other = free.workers
     one.answers(2)
@@ -176,7 +176,7 @@ def test_a_worker_that_is_gone_has_still_answered_its_calls(free: Foreman) -> No
     assert free.status()["totals"]["calls"] == 5
 
 
-def test_with_no_worker_there_is_no_status(free: Foreman) -> None:
+def test_with_no_worker_there_is_no_status(free: Supervisor) -> None:
     """And it is said that way, not as a bug."""
     for worker in free.workers:
         worker.is_gone = True
@@ -187,7 +187,7 @@ def test_with_no_worker_there_is_no_status(free: Foreman) -> None:
     assert failure.getErrorMessage() == "no worker answers"
 
 
-def test_figures_are_there_without_any_worker(free: Foreman) -> None:
+def test_figures_are_there_without_any_worker(free: Supervisor) -> None:
     """Somebody must hear that none answers."""
     for worker in free.workers:
         worker.is_gone = True
@@ -196,7 +196,7 @@ def test_figures_are_there_without_any_worker(free: Foreman) -> None:
     assert free.figure("abproxy_workers") == 2
 
 
-def test_replaced_workers_are_counted(free: Foreman) -> None:
+def test_replaced_workers_are_counted(free: Supervisor) -> None:
     """Whoever sees that it grows should look into the log."""
     free.crew.workers[0].restarts = 3
 
@@ -204,19 +204,19 @@ def test_replaced_workers_are_counted(free: Foreman) -> None:
     assert free.status()["workers"][0]["restarts"] == 3
 
 
-def ready(free: Foreman) -> Any:
+def ready(free: Supervisor) -> Any:
     """Ask whether calls may come."""
     return free.result(free.asking.best(request(b"/-/healthy")))
 
 
-def test_one_good_answer_is_enough(free: Foreman) -> None:
+def test_one_good_answer_is_enough(free: Supervisor) -> None:
     """Calls may come as long as somebody takes them."""
     free.workers[0].is_gone = True
 
     assert ready(free).status == 200
 
 
-def test_no_answer_at_all_is_an_error(free: Foreman) -> None:
+def test_no_answer_at_all_is_an_error(free: Supervisor) -> None:
     """Of our own."""
     for worker in free.workers:
         worker.is_gone = True
@@ -224,7 +224,7 @@ def test_no_answer_at_all_is_an_error(free: Foreman) -> None:
     assert ready(free).check(CannotConnect)
 
 
-def test_workers_share_the_limits_of_one_process(free: Foreman) -> None:
+def test_workers_share_the_limits_of_one_process(free: Supervisor) -> None:
     """The sum on the page is what the operator may expect."""
     flow = free.status()["flow"]
 

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from abproxy.process import FIRST_DELAY_S, KILL_S, LONG_S
 from abproxy.settings import Settings
-from abproxy.workers.child import WorkerChild
+from abproxy.workers.child import WorkerProcess
 from abproxy.workers.orders import END, IN, OUT, PUBLIC, READY, STDERR
 
 SESAME = Settings(api_keys=("sesame",))
@@ -98,7 +98,7 @@ class Home:
         self.reactor = Processes()
         self.ears = Ears()
         self.gone: list[str] = []
-        self.worker = WorkerChild(
+        self.worker = WorkerProcess(
             reactor=self.reactor,
             name="1",
             folder=Path("/private"),

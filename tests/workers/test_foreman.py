@@ -16,7 +16,7 @@ from twisted.logger import ILogObserver, LogEvent, capturedLogs
 from twisted.python.failure import Failure
 
 from abproxy.settings import Settings, SettingsError
-from abproxy.workers.foreman import Foreman
+from abproxy.workers.foreman import Supervisor
 from abproxy.workers.wiring import wire_foreman
 from bench.breakable import Breakable, Traits
 
@@ -26,7 +26,7 @@ async def foreman(
     upstream: Breakable,
     read: Callable[[Settings], Settings] = lambda settings: settings,
     **more: Any,
-) -> AsyncIterator[Foreman]:
+) -> AsyncIterator[Supervisor]:
     """Put up a foreman with two workers."""
     settings = Settings(
         workers=2,
@@ -51,7 +51,7 @@ def said(event: LogEvent) -> str:
     return str(event.get("log_format", "")).format(**event)
 
 
-async def operator(here: Foreman) -> Caller:
+async def operator(here: Supervisor) -> Caller:
     """Connect to the operators' door."""
     [_, port] = here._ports
     return await connect(port.getHost().port)

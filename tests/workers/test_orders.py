@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from abproxy.settings import Settings
-from abproxy.workers.orders import END, Orders, read_settings, write_settings
+from abproxy.workers.orders import END, ControlChannel, read_settings, write_settings
 
 
 @pytest.fixture
@@ -15,9 +15,9 @@ def heard() -> list[str]:
 
 
 @pytest.fixture
-def orders(heard: list[str]) -> Orders:
+def orders(heard: list[str]) -> ControlChannel:
     """Make the line, with a service that listens."""
-    orders = Orders(Settings())
+    orders = ControlChannel(Settings())
     orders.on_hangup(lambda: heard.append("reload"), lambda: heard.append("gone"))
     orders.on(signal.SIGTERM, lambda: heard.append("end"))
     return orders
@@ -45,7 +45,7 @@ def test_settings_arrive_as_they_were_sent(settings: Settings) -> None:
 
 
 def test_new_settings_are_a_reason_to_read_them(
-    orders: Orders, heard: list[str]
+    orders: ControlChannel, heard: list[str]
 ) -> None:
     """As SIGHUP would be."""
     orders.lineReceived(write_settings(Settings(slots=3)))
@@ -54,7 +54,7 @@ def test_new_settings_are_a_reason_to_read_them(
     assert heard == ["reload"]
 
 
-def test_each_word_is_passed_on(orders: Orders, heard: list[str]) -> None:
+def test_each_word_is_passed_on(orders: ControlChannel, heard: list[str]) -> None:
     """What a second one means the service knows."""
     orders.lineReceived(END)
     orders.lineReceived(END)
@@ -62,7 +62,9 @@ def test_each_word_is_passed_on(orders: Orders, heard: list[str]) -> None:
     assert heard == ["end", "end"]
 
 
-def test_without_a_foreman_a_worker_ends(orders: Orders, heard: list[str]) -> None:
+def test_without_a_foreman_a_worker_ends(
+    orders: ControlChannel, heard: list[str]
+) -> None:
     """Nobody would ever tell it to."""
     orders.connectionLost()
 
@@ -71,7 +73,7 @@ def test_without_a_foreman_a_worker_ends(orders: Orders, heard: list[str]) -> No
 
 
 def test_a_foreman_that_leaves_after_its_word_is_in_no_hurry(
-    orders: Orders, heard: list[str]
+    orders: ControlChannel, heard: list[str]
 ) -> None:
     """Calls that were accepted are still answered."""
     orders.lineReceived(END)
@@ -82,7 +84,7 @@ def test_a_foreman_that_leaves_after_its_word_is_in_no_hurry(
 
 
 def test_a_worker_that_retires_is_not_in_a_hurry_when_all_end(
-    orders: Orders, heard: list[str]
+    orders: ControlChannel, heard: list[str]
 ) -> None:
     """A supervisor may tell every process of a group, and the foreman as well."""
     orders.retire()
@@ -93,7 +95,9 @@ def test_a_worker_that_retires_is_not_in_a_hurry_when_all_end(
     assert heard == ["end"]
 
 
-def test_after_that_a_second_wish_counts(orders: Orders, heard: list[str]) -> None:
+def test_after_that_a_second_wish_counts(
+    orders: ControlChannel, heard: list[str]
+) -> None:
     """Somebody is in a hurry now."""
     orders.retire()
     orders.lineReceived(END)
@@ -104,7 +108,7 @@ def test_after_that_a_second_wish_counts(orders: Orders, heard: list[str]) -> No
 
 
 def test_a_worker_that_is_told_to_end_does_not_retire(
-    orders: Orders, heard: list[str]
+    orders: ControlChannel, heard: list[str]
 ) -> None:
     """It ends already."""
     orders.lineReceived(END)
@@ -115,7 +119,7 @@ def test_a_worker_that_is_told_to_end_does_not_retire(
 
 
 def test_when_the_service_has_stopped_nobody_listens(
-    orders: Orders, heard: list[str]
+    orders: ControlChannel, heard: list[str]
 ) -> None:
     """The line itself may break later."""
     orders.restore()

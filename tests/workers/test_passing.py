@@ -7,28 +7,30 @@ from twisted.logger import LogEvent, capturedLogs
 from wired import Wired, wired
 
 from abproxy.errors import CannotConnect
-from abproxy.messages import Outgoing, Reply
+from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.web.admin import Operations
 from abproxy.workers.crew import Log
 from abproxy.workers.passing import OF_ALL, pass_on
 
-FOREMANS = Reply(status=200, reason=b"", headers=(), body=b"of all")
+FOREMANS = Response(status=200, reason=b"", headers=(), body=b"of all")
 
 
-class Foreman:
+class Supervisor:
     """Answers, as long as it is there."""
 
     def __init__(self, *, is_there: bool = True) -> None:
-        self.asked: list[Outgoing] = []
+        self.asked: list[UpstreamRequest] = []
         self.is_there = is_there
 
-    def ask(self, question: Outgoing) -> Deferred[Reply]:
+    def ask(self, question: UpstreamRequest) -> Deferred[Response]:
         """Answer a question."""
         self.asked.append(question)
         return succeed(FOREMANS) if self.is_there else fail(CannotConnect("gone"))
 
 
-def passes_on(here: Wired, foreman: Foreman, shown: Operations | None = None) -> None:
+def passes_on(
+    here: Wired, foreman: Supervisor, shown: Operations | None = None
+) -> None:
     """Let a house show what a worker does."""
     site = here.service.site
     own = site.operations
@@ -39,7 +41,7 @@ def passes_on(here: Wired, foreman: Foreman, shown: Operations | None = None) ->
 def test_figures_are_the_foremans(path: bytes) -> None:
     """A worker knows only its own."""
     with wired() as here:
-        foreman = Foreman()
+        foreman = Supervisor()
         passes_on(here, foreman)
 
         answer = here.ask("GET", path.decode())
@@ -51,7 +53,7 @@ def test_figures_are_the_foremans(path: bytes) -> None:
 def test_the_foreman_hears_what_is_wanted() -> None:
     """Batches after a serial, in a format, with a key."""
     with wired() as here:
-        foreman = Foreman()
+        foreman = Supervisor()
         passes_on(here, foreman)
         lines = (("Accept", "text/plain"), ("Authorization", "Bearer k"))
 
@@ -68,7 +70,7 @@ def test_the_foreman_hears_what_is_wanted() -> None:
 def test_who_has_no_key_does_not_reach_the_foreman() -> None:
     """Each door asks for itself."""
     with wired(api_keys=("sesame",)) as here:
-        foreman = Foreman()
+        foreman = Supervisor()
         passes_on(here, foreman)
 
         answer = here.ask("GET", "/-/status.json")
@@ -80,7 +82,7 @@ def test_who_has_no_key_does_not_reach_the_foreman() -> None:
 def test_pages_without_figures_are_the_workers_own() -> None:
     """They are the same everywhere."""
     with wired() as here:
-        foreman = Foreman()
+        foreman = Supervisor()
         passes_on(here, foreman)
 
         answer = here.ask("GET", "/-/")
@@ -92,7 +94,7 @@ def test_pages_without_figures_are_the_workers_own() -> None:
 def test_what_is_not_shown_at_the_clients_door_is_not_passed_on() -> None:
     """Where operators have a port of their own."""
     with wired() as here:
-        foreman = Foreman()
+        foreman = Supervisor()
         own = here.service.site.operations
         health = Operations(pages={b"/health": own.pages[b"/health"]})
         passes_on(here, foreman, shown=health)
@@ -106,7 +108,7 @@ def test_what_is_not_shown_at_the_clients_door_is_not_passed_on() -> None:
 def test_a_foreman_that_does_not_answer_is_said_to() -> None:
     """It is not the inference server that is away."""
     with wired() as here:
-        passes_on(here, Foreman(is_there=False))
+        passes_on(here, Supervisor(is_there=False))
 
         answer = here.ask("GET", "/-/ready")
 

@@ -10,7 +10,7 @@ from twisted.logger import capturedLogs
 from abproxy.chosen import slots_for
 from abproxy.limits import limits_for, part_of
 from abproxy.settings import Settings
-from abproxy.upstream.info import Facts
+from abproxy.upstream.info import ServerInfo
 from abproxy.workers.sharing import share_of, warn_of_too_little
 
 URL = "http://127.0.0.1:8080"
@@ -85,20 +85,24 @@ def test_the_budget_of_all_is_never_above_what_the_upstream_takes(
     permits: int, workers: int
 ) -> None:
     """Whatever it says of itself, as long as each can have one input in flight."""
-    limits = limits_for(Settings(workers=workers), Facts(max_inputs_in_flight=permits))
+    limits = limits_for(
+        Settings(workers=workers), ServerInfo(max_inputs_in_flight=permits)
+    )
 
     assert limits.budget * workers <= max(permits, workers)
 
 
 def test_a_budget_that_was_chosen_is_shared_as_well() -> None:
     """The operator means all workers."""
-    assert limits_for(Settings(workers=2, budget=100), Facts()).budget == 50
+    assert limits_for(Settings(workers=2, budget=100), ServerInfo()).budget == 50
 
 
 def test_a_chosen_budget_is_compared_as_a_whole() -> None:
     """Two halves of too much are too much."""
     with capturedLogs() as events:
-        limits_for(Settings(workers=2, budget=600), Facts(max_inputs_in_flight=512))
+        limits_for(
+            Settings(workers=2, budget=600), ServerInfo(max_inputs_in_flight=512)
+        )
 
     assert [event["chosen"] for event in events] == [600]
 

@@ -14,9 +14,9 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from abproxy.upstream.fast.exchange import Answer, Exchange
-from abproxy.upstream.fast.idle import Idle
+from abproxy.upstream.fast.idle import ConnectionPool
 from abproxy.upstream.fast.plain import begin_plain
-from abproxy.upstream.fast.unusual import UnusualAnswer
+from abproxy.upstream.fast.unusual import TwistedResponse
 from abproxy.writing import Write, has_unsent
 
 __all__ = ["Connection", "Connections"]
@@ -26,7 +26,7 @@ __all__ = ["Connection", "Connections"]
 class Connection(Protocol):
     """One connection."""
 
-    idle: Idle = field(repr=False)
+    idle: ConnectionPool = field(repr=False)
     write: Write = field(repr=False)
     max_bytes: int
 
@@ -90,7 +90,7 @@ class Connection(Protocol):
         plain = None
         if exchange.method != b"HEAD":
             plain = begin_plain(data, self.max_bytes)
-        self._answer = plain or UnusualAnswer(exchange.method, self.max_bytes)
+        self._answer = plain or TwistedResponse(exchange.method, self.max_bytes)
         return self._answer
 
     def _be_free(self, *, may_be_followed: bool) -> None:
@@ -117,7 +117,7 @@ class Connections(Factory):
     """Makes connections, which are no news for the log."""
 
     noisy = False
-    idle: Idle
+    idle: ConnectionPool
     write: Write
     max_bytes: int
 

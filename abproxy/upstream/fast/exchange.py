@@ -12,7 +12,7 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from abproxy.messages import Reply
+from abproxy.http.messages import Response
 
 __all__ = ["Answer", "Exchange"]
 
@@ -24,7 +24,7 @@ class Answer(Protocol):
     def may_be_followed(self) -> bool:
         """Whether the connection is good for one more, once this is whole."""
 
-    def receive(self, data: bytes) -> Reply | None:
+    def receive(self, data: bytes) -> Response | None:
         """
         Take in a piece; the reply if it is whole now.
 
@@ -32,7 +32,7 @@ class Answer(Protocol):
             Exception: it is none.
         """
 
-    def end(self, error: Exception) -> Reply:
+    def end(self, error: Exception) -> Response:
         """
         Take in that the connection has ended, with *error*.
 
@@ -56,9 +56,9 @@ class Exchange:
     again: "Callable[[Exchange], object] | None" = field(default=None, repr=False)
     """Sends it once more, if that is right when no byte of an answer has come."""
 
-    _done: Deferred[Reply] | None = field(init=False, default=None, repr=False)
+    _done: Deferred[Response] | None = field(init=False, default=None, repr=False)
 
-    def promise(self) -> Deferred[Reply]:
+    def promise(self) -> Deferred[Response]:
         """
         Promise the answer; whoever cancels that gives up.
 
@@ -68,7 +68,7 @@ class Exchange:
         self._done = Deferred(self._give_up)
         return self._done
 
-    def tell(self, outcome: Reply | Failure) -> None:
+    def tell(self, outcome: Response | Failure) -> None:
         """Tell what has become of it, unless nobody waits any more."""
         done, self._done = self._done, None
         if done is not None:
@@ -86,6 +86,6 @@ class Exchange:
         else:
             again(self)
 
-    def _give_up(self, _done: Deferred[Reply]) -> None:
+    def _give_up(self, _done: Deferred[Response]) -> None:
         self.fail(CancelledError())
         self.stop()

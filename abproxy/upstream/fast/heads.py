@@ -11,8 +11,8 @@ from functools import lru_cache
 
 from attrs import field, frozen
 
-from abproxy.headers import OF_ONE_HOP, group, spell
-from abproxy.messages import HeaderList
+from abproxy.http.headers import OF_ONE_HOP, group, spell
+from abproxy.http.messages import HeaderList
 
 __all__ = ["PlainHead", "read_head"]
 

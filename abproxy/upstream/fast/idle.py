@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from abproxy.upstream.agent import IDLE_S
 from abproxy.upstream.fast.exchange import Exchange
 
-__all__ = ["Idle"]
+__all__ = ["ConnectionPool"]
 
 
 class Idler(Protocol):
@@ -29,7 +29,7 @@ class Idler(Protocol):
 
 
 @define(eq=False)
-class Idle:
+class ConnectionPool:
     """The idle connections to one server."""
 
     clock: IReactorTime = field(repr=False)

@@ -7,7 +7,7 @@ These are nearly all.  Pieces are kept as they come and joined once.
 from attrs import define, field
 from twisted.web.http import _ChunkedTransferDecoder
 
-from abproxy.messages import Reply
+from abproxy.http.messages import Response
 from abproxy.upstream.body import too_long
 from abproxy.upstream.fast.heads import PlainHead, read_head
 
@@ -79,7 +79,7 @@ class PlainAnswer:
         """Whether nothing has come after it that nobody asked for."""
         return not self.body.has_surplus
 
-    def receive(self, data: bytes) -> Reply | None:
+    def receive(self, data: bytes) -> Response | None:
         """Take in a piece; the reply if it is whole now."""
         piece: bytes | memoryview = data
         if self._is_new:
@@ -89,14 +89,14 @@ class PlainAnswer:
             return None
         body = b"".join(self.body.pieces)
         self.body.pieces.clear()
-        return Reply(
+        return Response(
             status=self.head.status,
             reason=self.head.reason,
             headers=self.head.headers,
             body=body,
         )
 
-    def end(self, error: Exception) -> Reply:
+    def end(self, error: Exception) -> Response:
         """Raise the *error*: some of it is missing."""
         raise error
 

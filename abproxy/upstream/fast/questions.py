@@ -14,12 +14,12 @@ from twisted.internet.abstract import isIPv6Address
 from twisted.web._newclient import Request
 from twisted.web.client import URI
 
-from abproxy.foreign import as_headers
-from abproxy.headers import each_line, write_lines
-from abproxy.messages import HeaderList, Outgoing
+from abproxy.http.failures import as_headers
+from abproxy.http.headers import each_line, write_lines
+from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.upstream.agent import target_of
 
-__all__ = ["Questions", "uri_of"]
+__all__ = ["RequestWriter", "uri_of"]
 
 HEADS = 256
 """
@@ -53,7 +53,7 @@ def _host_line(uri: URI) -> bytes:
 
 
 @define(eq=False)
-class Questions:
+class RequestWriter:
     """Writes requests to one server."""
 
     base_url: str
@@ -65,7 +65,7 @@ class Questions:
         """Begin without any memory."""
         self._head = lru_cache(HEADS)(self._write_head)
 
-    def write(self, outgoing: Outgoing) -> bytes:
+    def write(self, outgoing: UpstreamRequest) -> bytes:
         """
         Write head and body of *outgoing*.
 

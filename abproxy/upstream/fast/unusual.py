@@ -18,12 +18,12 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
-from abproxy.messages import Reply
+from abproxy.http.messages import Response
 from abproxy.upstream.agent import without_named
 from abproxy.upstream.body import collect
 from abproxy.upstream.client import reply_of
 
-__all__ = ["UnusualAnswer"]
+__all__ = ["TwistedResponse"]
 
 HTTP_1_1 = (b"HTTP", 1, 1)
 
@@ -58,7 +58,7 @@ class _Line:
 
 
 @define(eq=False)
-class UnusualAnswer:
+class TwistedResponse:
     """One answer that Twisted reads."""
 
     method: bytes
@@ -68,7 +68,7 @@ class UnusualAnswer:
     _surplus: bytes | None = field(init=False, default=None)
     """What came after its end; None before that."""
 
-    _outcome: Reply | Failure | None = field(init=False, default=None)
+    _outcome: Response | Failure | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         """Wait for the first piece."""
@@ -89,7 +89,7 @@ class UnusualAnswer:
             and self._parser.response.version == HTTP_1_1
         )
 
-    def receive(self, data: bytes) -> Reply | None:
+    def receive(self, data: bytes) -> Response | None:
         """Take in a piece; the reply if it is whole now."""
         self._parser.dataReceived(data)
         if self._surplus is not None:
@@ -98,7 +98,7 @@ class UnusualAnswer:
             raise ConnectionDone
         return self._reply()
 
-    def end(self, error: Exception) -> Reply:
+    def end(self, error: Exception) -> Response:
         """Take in that the connection has ended: some answers end so."""
         self._parser.connectionLost(Failure(error))
         reply = self._reply()
@@ -106,21 +106,21 @@ class UnusualAnswer:
             raise error
         return reply
 
-    def _begun(self, response: IResponse) -> Deferred[Reply]:
+    def _begun(self, response: IResponse) -> Deferred[Response]:
         without_named(response, self._parser)
         return _unpacking(response).addCallback(self._collect)
 
-    def _collect(self, response: IResponse) -> Deferred[Reply]:
+    def _collect(self, response: IResponse) -> Deferred[Response]:
         body = collect(response, self.max_bytes)
         return body.addCallback(lambda whole: reply_of(response, whole))
 
     def _over(self, surplus: bytes) -> None:
         self._surplus = surplus
 
-    def _ended(self, outcome: Reply | Failure) -> None:
+    def _ended(self, outcome: Response | Failure) -> None:
         self._outcome = outcome
 
-    def _reply(self) -> Reply | None:
+    def _reply(self) -> Response | None:
         # Let go at once: parser and answer hold on to each other.
         outcome, self._outcome = self._outcome, None
         if isinstance(outcome, Failure):

@@ -13,11 +13,11 @@ from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from abproxy.messages import Outgoing, Reply
+from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.fast.connection import Connection, Connections
 from abproxy.upstream.fast.exchange import Exchange
-from abproxy.upstream.fast.idle import Idle
-from abproxy.upstream.fast.questions import Questions, uri_of
+from abproxy.upstream.fast.idle import ConnectionPool
+from abproxy.upstream.fast.questions import RequestWriter, uri_of
 from abproxy.upstream.sending import Upstream
 from abproxy.writing import Write, write_at_once
 
@@ -43,17 +43,17 @@ class FastUpstream(Upstream):
     """One inference server, spoken to directly."""
 
     endpoint: IStreamClientEndpoint = field(repr=False)
-    idle: Idle
+    idle: ConnectionPool
     write: Write = field(default=write_at_once, repr=False)
-    _questions: Questions = field(init=False, repr=False)
+    _questions: RequestWriter = field(init=False, repr=False)
     _connections: Connections = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         """Be ready to connect."""
-        self._questions = Questions(self.base_url)
+        self._questions = RequestWriter(self.base_url)
         self._connections = Connections(self.idle, self.write, self.max_answer_bytes)
 
-    def _exchange(self, outgoing: Outgoing) -> Deferred[Reply]:
+    def _exchange(self, outgoing: UpstreamRequest) -> Deferred[Response]:
         try:
             question = self._questions.write(outgoing)
         except ValueError as error:

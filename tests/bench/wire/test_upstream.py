@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from abproxy.messages import Reply
+from abproxy.http.messages import Response
 from abproxy.upstream.info import read_info
 from bench.wire import rows, upstream
 from bench.wire.contestants import Ground
@@ -180,7 +180,7 @@ def test_abproxy_learns_the_limits(connection: socket.socket) -> None:
     connection.sendall(b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n")
 
     status, body = answer(connection)
-    facts = read_info(Reply(status=status, reason=b"", headers=(), body=body))
+    facts = read_info(Response(status=status, reason=b"", headers=(), body=body))
     assert facts is not None
     assert (facts.max_batch_inputs, facts.max_inputs_in_flight) == (32, 512)
     assert facts.task == "embedding"

@@ -13,8 +13,8 @@ from replay import Exchange, exchanges
 from upstreamdoubles import ask, fast, question, treq
 
 from abproxy.errors import ConnectionBroken, UpstreamBroken
-from abproxy.messages import Outgoing, Reply
-from abproxy.upstream.fast.unusual import UnusualAnswer
+from abproxy.http.messages import Response, UpstreamRequest
+from abproxy.upstream.fast.unusual import TwistedResponse
 
 POSTED = [each for each in exchanges() if each.method == "POST"]
 BODY = b"[[1,2],[3,4]]"
@@ -111,7 +111,7 @@ def test_recorded_answers_are_the_same_replies(exchange: Exchange) -> None:
 
     ours = ask(fast(size=size), [answer], outgoing)
 
-    assert isinstance(ours, Reply)
+    assert isinstance(ours, Response)
     assert ours.body == exchange.reply_body
     assert ours == ask(treq(size=size), [answer], outgoing)
 
@@ -126,7 +126,7 @@ def test_answers_of_every_kind_are_the_same_replies(name: str, *, ends: bool) ->
 @pytest.mark.parametrize("name", ANSWERS)
 def test_a_good_answer_is_a_reply(name: str) -> None:
     """So that both clients do not agree on nothing."""
-    assert isinstance(ask(fast(), [ANSWERS[name]], ends=True), Reply)
+    assert isinstance(ask(fast(), [ANSWERS[name]], ends=True), Response)
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -312,18 +312,18 @@ def test_an_answer_that_is_too_long_is_not_waited_for() -> None:
 @pytest.mark.parametrize("method", [b"HEAD", b"GET"])
 def test_other_methods_are_answered_as_well(method: bytes) -> None:
     """An answer to HEAD has a length, but no body."""
-    outgoing: Outgoing = question(method=method, body=b"")
+    outgoing: UpstreamRequest = question(method=method, body=b"")
     answer = head(LENGTH) + (BODY if method == b"GET" else b"")
 
     ours = ask(fast(), [answer], outgoing)
 
-    assert isinstance(ours, Reply)
+    assert isinstance(ours, Response)
     assert ours == ask(treq(), [answer], outgoing)
 
 
 def test_an_answer_lets_go_of_what_it_has_given_away() -> None:
     """A body may be large, and garbage is looked for seldom."""
-    answer = UnusualAnswer(b"POST", 1000)
+    answer = TwistedResponse(b"POST", 1000)
     gc.disable()
     try:
         reply = answer.receive(head(LENGTH, b"Connection: close") + BODY)

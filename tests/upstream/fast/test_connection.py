@@ -6,7 +6,7 @@ from twisted.internet.testing import StringTransport
 from zope.interface import directlyProvides
 
 from abproxy.upstream.fast.connection import Connection
-from abproxy.upstream.fast.idle import Idle
+from abproxy.upstream.fast.idle import ConnectionPool
 from abproxy.writing import write_later
 
 
@@ -24,7 +24,7 @@ def test_nothing_is_held_back_on_a_socket() -> None:
     socket = Socket()
     directlyProvides(socket, ITCPTransport)
 
-    Connection(Idle(Clock(), 4), write_later, 1000).makeConnection(socket)
+    Connection(ConnectionPool(Clock(), 4), write_later, 1000).makeConnection(socket)
 
     assert not socket.holds_back
 
@@ -33,6 +33,6 @@ def test_what_is_no_socket_has_nothing_to_set() -> None:
     """It may be one of a test's own."""
     socket = Socket()
 
-    Connection(Idle(Clock(), 4), write_later, 1000).makeConnection(socket)
+    Connection(ConnectionPool(Clock(), 4), write_later, 1000).makeConnection(socket)
 
     assert socket.holds_back

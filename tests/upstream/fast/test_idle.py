@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from abproxy.upstream.agent import IDLE_S
-from abproxy.upstream.fast.idle import Idle
+from abproxy.upstream.fast.idle import ConnectionPool
 
 
 @define(eq=False)
@@ -25,10 +25,10 @@ class Idler:
         return self.closed
 
 
-def idle_with(count: int, most: int = 9) -> tuple[Clock, Idle, list[Idler]]:
+def idle_with(count: int, most: int = 9) -> tuple[Clock, ConnectionPool, list[Idler]]:
     """Put some away, a second after each other."""
     clock = Clock()
-    idle = Idle(clock, most)
+    idle = ConnectionPool(clock, most)
     idlers = [Idler() for _ in range(count)]
     for idler in idlers:
         idle.put(idler)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from upstreamdoubles import fast, question, treq
 
 from abproxy.errors import ConnectionBroken
-from abproxy.messages import Outgoing
-from abproxy.upstream.fast.questions import HEADS, Questions
+from abproxy.http.messages import UpstreamRequest
+from abproxy.upstream.fast.questions import HEADS, RequestWriter
 
 JSON = (b"Content-Type", b"application/json")
 BASES = [
@@ -51,7 +51,9 @@ outgoings = st.builds(
 @example(base_url=BASES[0], outgoing=question(JSON, path=b"/embed?truncate=true"))
 @example(base_url=BASES[3], outgoing=question(JSON, path=b"//a;b?c=;%zz"))
 @example(base_url=BASES[4], outgoing=question(body=b""))
-def test_the_bytes_are_those_that_treq_sends(base_url: str, outgoing: Outgoing) -> None:
+def test_the_bytes_are_those_that_treq_sends(
+    base_url: str, outgoing: UpstreamRequest
+) -> None:
     """Request line, lines in their order and spelling, length and body."""
     ours, theirs = fast(base_url), treq(base_url)
 
@@ -72,14 +74,14 @@ def test_the_bytes_are_those_that_treq_sends(base_url: str, outgoing: Outgoing) 
 )
 def test_hosts_that_treq_cannot_spell_are_spelled(base_url: str, host: bytes) -> None:
     """As Twisted's agent does for requests that are relayed."""
-    written = Questions(base_url).write(question())
+    written = RequestWriter(base_url).write(question())
 
     assert b"\r\nHost: %b\r\n\r\n" % host in written
 
 
 def test_a_target_is_sent_to_the_letter() -> None:
     """As it is when a request is relayed; treq would write some of it otherwise."""
-    written = Questions("http://upstream").write(question(path=b"//a|b?{c}"))
+    written = RequestWriter("http://upstream").write(question(path=b"//a|b?{c}"))
 
     assert written.startswith(b"POST //a|b?{c} HTTP/1.1\r\n")
 
@@ -108,7 +110,9 @@ def test_a_batch_looks_like_this() -> None:
 )
 def test_a_value_cannot_smuggle_a_line_in(line: tuple[bytes, bytes]) -> None:
     """It stays on its line."""
-    assert b"X-A: 1 X-Evil: 1\r\n" in Questions("http://upstream").write(question(line))
+    assert b"X-A: 1 X-Evil: 1\r\n" in RequestWriter("http://upstream").write(
+        question(line)
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,7 +124,7 @@ def test_a_value_cannot_smuggle_a_line_in(line: tuple[bytes, bytes]) -> None:
         question(method=b"GET /evil HTTP/1.1\r\n"),
     ],
 )
-def test_what_is_no_http_is_not_sent(outgoing: Outgoing) -> None:
+def test_what_is_no_http_is_not_sent(outgoing: UpstreamRequest) -> None:
     """The door lets none of that in; but who knows."""
     client = fast()
 
@@ -132,7 +136,7 @@ def test_what_is_no_http_is_not_sent(outgoing: Outgoing) -> None:
 
 def test_lengths_and_credentials_are_not_mixed_up() -> None:
     """What is remembered of a head is what it has in common with the next."""
-    questions = Questions("http://upstream")
+    questions = RequestWriter("http://upstream")
 
     first = questions.write(question((b"X-A", b"1"), body=b"1"))
     other = questions.write(question((b"X-A", b"2"), body=b"22"))
@@ -145,7 +149,7 @@ def test_lengths_and_credentials_are_not_mixed_up() -> None:
 
 def test_not_all_heads_are_remembered() -> None:
     """Clients may send what they like for ever."""
-    questions = Questions("http://upstream")
+    questions = RequestWriter("http://upstream")
 
     written = [
         questions.write(question((b"X-A", b"%d" % number)))

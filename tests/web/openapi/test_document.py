@@ -10,7 +10,7 @@ from webdoubles import OpenUpstream, in_memory_proxy
 
 from abproxy import __version__
 from abproxy.dialects.inputs import Inputs
-from abproxy.dialects.route import TeiRoute
+from abproxy.dialects.route import JSONRoute
 from abproxy.dialects.routes import ROUTES
 from tools.openapi.document import describe
 
@@ -93,7 +93,7 @@ def test_a_route_without_words_is_described_all_the_same() -> None:
     class Body(msgspec.Struct):
         inputs: Inputs
 
-    route = TeiRoute(path=b"/embed_new", items="inputs", body=Body)
+    route = JSONRoute(path=b"/embed_new", items="inputs", body=Body)
 
     description = describe({route.path: route})
 

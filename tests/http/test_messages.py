@@ -6,7 +6,7 @@ import pytest
 from doubles import call_of
 
 from abproxy.batching.part import Caps, chain
-from abproxy.messages import Outgoing, Reply
+from abproxy.http.messages import Response, UpstreamRequest
 
 SECRET = b"sesame"
 LINES = ((b"Authorization", b"Bearer " + SECRET),)
@@ -17,14 +17,14 @@ CAPS = Caps(calls=8, items=32, size=1000)
     ("thing", "shown"),
     [
         (
-            Outgoing(path=b"/embed", headers=LINES, body=SECRET, items=3),
-            "Outgoing(b'POST', b'/embed', items=3)",
+            UpstreamRequest(path=b"/embed", headers=LINES, body=SECRET, items=3),
+            "UpstreamRequest(b'POST', b'/embed', items=3)",
         ),
         (
-            Reply(status=200, reason=b"OK", headers=LINES, body=SECRET),
-            "Reply(200, 6 bytes)",
+            Response(status=200, reason=b"OK", headers=LINES, body=SECRET),
+            "Response(200, 6 bytes)",
         ),
-        (call_of(SECRET.decode()), "Call(Lane("),
+        (call_of(SECRET.decode()), "Call(LaneKey("),
         (chain(call_of(SECRET.decode()), CAPS, 0.0)[0], "1 items"),
     ],
     ids=lambda thing: type(thing).__name__,

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from abproxy.batching.gathering import gather
 from abproxy.batching.observing import Cause, Observer
 from abproxy.batching.part import Caps, Part, cut_up
-from abproxy.dialects.call import BadAnswer, Share
+from abproxy.dialects.call import BadAnswer, PartResult
 from abproxy.errors import (
     CannotConnect,
     ConnectionBroken,
@@ -27,9 +27,9 @@ from abproxy.errors import (
     ProxyError,
     UpstreamBroken,
 )
-from abproxy.messages import NO_ROOM, Outgoing, Reply, Send
+from abproxy.http.messages import NO_ROOM, Response, Send, UpstreamRequest
 
-__all__ = ["Count", "Road", "Trip", "by_length"]
+__all__ = ["Batch", "Count", "Road", "by_length"]
 
 Count = Callable[[Sequence[Part]], Coroutine[Any, Any, list[list[int]]]]
 """Count what each item of each part cost, to share out the usage of a batch."""
@@ -71,7 +71,7 @@ class Road(Protocol):
 
 
 @define(kw_only=True, eq=False)
-class Trip:
+class Batch:
     """The parts of one batch between leaving and answer."""
 
     parts: list[Part]
@@ -134,7 +134,7 @@ class Trip:
             self._under_way = None
             await self._arrive(reply)
 
-    def _outgoing(self) -> Outgoing:
+    def _outgoing(self) -> UpstreamRequest:
         first = self.parts[0]
         if len(self.parts) == 1 and first.is_whole_call:
             return first.call.alone
@@ -153,7 +153,7 @@ class Trip:
     def _names(self) -> str:
         return b" ".join(part.call.name() for part in self.parts).decode()
 
-    async def _arrive(self, reply: Reply) -> None:
+    async def _arrive(self, reply: Response) -> None:
         if reply.status in NO_ROOM:
             self.road.put_back(self._left, reply, shared=self._is_shared)
             return
@@ -170,7 +170,7 @@ class Trip:
         else:
             self._pass_on(reply)
 
-    async def _arrive_alone(self, part: Part, reply: Reply) -> None:
+    async def _arrive_alone(self, part: Part, reply: Response) -> None:
         caps = self.road.caps_for_cutting()
         if reply.status == OK and not part.is_whole_call:
             await self._share_out(reply)
@@ -179,11 +179,11 @@ class Trip:
         else:
             self._pass_on(reply)
 
-    async def _share_out(self, reply: Reply) -> None:
+    async def _share_out(self, reply: Response) -> None:
         lengths = await self._lengths()
         slices = self.parts[0].call.lane.dialect.cut(reply.body, lengths, self._order)
         for part, own in zip(self.parts, slices, strict=True):
-            share = Share(
+            share = PartResult(
                 reply=reply,
                 slice=own,
                 calls=len(self.parts),
@@ -198,9 +198,9 @@ class Trip:
             return list(await self._under_way)
         return [part.lengths for part in self.parts]
 
-    def _pass_on(self, reply: Reply) -> None:
+    def _pass_on(self, reply: Response) -> None:
         for part in self.parts:
-            part.fire([Share(reply=reply)])
+            part.fire([PartResult(reply=reply)])
 
     def _blames_an_item(self, status: int) -> bool:
         return BAD_REQUEST <= status < SERVER_ERROR and status not in SAME_FOR_ALL
@@ -243,7 +243,7 @@ class Trip:
         await self._all_arrived([parts[:middle], parts[middle:]])
 
     async def _all_arrived(self, batches: list[list[Part]]) -> None:
-        trips = [Trip(parts=parts, road=self.road) for parts in batches if parts]
+        trips = [Batch(parts=parts, road=self.road) for parts in batches if parts]
         await gatherResults([trip.start() for trip in trips])
 
     def _warn_and_fail(self, error: ProxyError) -> None:

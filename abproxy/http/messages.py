@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct
 from twisted.internet.defer import Deferred
 
-__all__ = ["NO_ROOM", "HeaderList", "Outgoing", "Reply", "Send", "reason_of"]
+__all__ = ["NO_ROOM", "HeaderList", "Response", "Send", "UpstreamRequest", "reason_of"]
 
 NO_ROOM = frozenset({429, 503})
 """How an upstream says that it is full."""
@@ -24,7 +24,7 @@ HeaderList = tuple[tuple[bytes, bytes], ...]
 """Header lines in order, a repeated name once for each of its values."""
 
 
-class Outgoing(Struct, frozen=True, kw_only=True):
+class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """One request for the upstream."""
 
     method: bytes = b"POST"
@@ -45,10 +45,10 @@ class Outgoing(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Say where it goes, and nothing of what is in it."""
-        return f"Outgoing({self.method!r}, {self.path!r}, items={self.items})"
+        return f"UpstreamRequest({self.method!r}, {self.path!r}, items={self.items})"
 
 
-class Reply(Struct, frozen=True, kw_only=True):
+class Response(Struct, frozen=True, kw_only=True):
     """One whole answer of the upstream, or what a client gets of it."""
 
     status: int
@@ -62,10 +62,10 @@ class Reply(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Say what came, and nothing of what is in it."""
-        return f"Reply({self.status}, {len(self.body)} bytes)"
+        return f"Response({self.status}, {len(self.body)} bytes)"
 
 
-Send = Callable[[Outgoing], Deferred[Reply]]
+Send = Callable[[UpstreamRequest], Deferred[Response]]
 """
 Carry one request to the upstream; fails with a ProxyError only.
 

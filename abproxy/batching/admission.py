@@ -13,16 +13,16 @@ from twisted.internet.interfaces import IReactorTime
 
 from abproxy.batching.part import Part
 from abproxy.batching.rate import Rate
-from abproxy.errors import ClientShareTaken, WaitingRoomFull
+from abproxy.errors import ClientQueueFull, QueueFull
 
-__all__ = ["WaitingRoom"]
+__all__ = ["Admission"]
 
 MAX_RETRY_AFTER_S = 60
 """The longest time that a caller is told to stay away, in seconds."""
 
 
 @define(kw_only=True, eq=False)
-class WaitingRoom:
+class Admission:
     """Room for so many items and bytes, and no more."""
 
     clock: IReactorTime = field(repr=False)
@@ -60,7 +60,7 @@ class WaitingRoom:
         all_items = self.items + items
         full = all_items > self.max_items or self.size + size > self.max_size
         if full and self.items:
-            raise WaitingRoomFull(
+            raise QueueFull(
                 f"{self.items} inputs are waiting already: try again later",
                 self.retry_after_s(items),
             )
@@ -73,7 +73,7 @@ class WaitingRoom:
     def _admit_client(self, client: bytes, items: int, most: int) -> None:
         waiting = self.of_clients.get(client, 0)
         if waiting and waiting + items > most:
-            raise ClientShareTaken(
+            raise ClientQueueFull(
                 f"{waiting} of your inputs are waiting already: try again later",
                 self.retry_after_s(items),
             )

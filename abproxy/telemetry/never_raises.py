@@ -10,13 +10,13 @@ from typing import ParamSpec
 
 from twisted.logger import Logger
 
-__all__ = ["harmless"]
+__all__ = ["never_raises"]
 
 _P = ParamSpec("_P")
 _log = Logger()
 
 
-def harmless(watch: Callable[_P, None]) -> Callable[_P, None]:
+def never_raises(watch: Callable[_P, None]) -> Callable[_P, None]:
     """Let a mistake in *watch* be logged, and nothing else come of it."""
 
     @wraps(watch)

@@ -12,7 +12,7 @@ from operator import itemgetter
 from attrs import field, frozen
 from twisted.web.http_headers import Headers
 
-from abproxy.messages import HeaderList
+from abproxy.http.messages import HeaderList
 
 __all__ = [
     "Credentials",

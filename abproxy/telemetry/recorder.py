@@ -5,18 +5,18 @@ from collections.abc import Callable
 from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 
-from abproxy.batching.observing import Cause, Departure, Obstacle, Reason
+from abproxy.batching.observing import BatchSent, BlockedBy, Cause, FlushReason
 from abproxy.dialects.routes import ALIASES, ROUTES
-from abproxy.errors import Overloaded, ProxyError, WaitingRoomFull
-from abproxy.messages import Reply
-from abproxy.telemetry.harmless import harmless
-from abproxy.telemetry.keeping import Keeping
+from abproxy.errors import Overloaded, ProxyError, QueueFull
+from abproxy.http.messages import Response
+from abproxy.telemetry.keeping import BlockedTime
 from abproxy.telemetry.metrics import Metrics
-from abproxy.telemetry.recent import Recently
-from abproxy.telemetry.totals import Past, Totals
-from abproxy.web.observing import Asked
+from abproxy.telemetry.never_raises import never_raises
+from abproxy.telemetry.recent import RecentLog
+from abproxy.telemetry.totals import Totals, Window
+from abproxy.web.observing import RequestInfo
 
-__all__ = ["Watcher"]
+__all__ = ["Recorder"]
 
 CLIENT_LEFT = "499"
 """What stands for a status where none was sent, as nginx has it."""
@@ -28,7 +28,7 @@ KNOWN = frozenset((*ROUTES, *ALIASES))
 
 
 @define(kw_only=True, eq=False)
-class Watcher:
+class Recorder:
     """Watches the door, the batches and the way upstream."""
 
     clock: IReactorTime = field(repr=False)
@@ -36,15 +36,15 @@ class Watcher:
     """Say how much CPU time this process has used."""
 
     metrics: Metrics = field(factory=Metrics, repr=False)
-    recently: Recently = field(factory=Recently, repr=False)
-    keeping: Keeping = field(init=False)
-    past: Past = field(init=False)
+    recently: RecentLog = field(factory=RecentLog, repr=False)
+    keeping: BlockedTime = field(init=False)
+    past: Window = field(init=False)
     _totals: Totals = field(init=False, factory=Totals)
 
     def __attrs_post_init__(self) -> None:
         """Begin with nothing seen."""
-        self.keeping = Keeping(clock=self.clock)
-        self.past = Past(now=self.totals)
+        self.keeping = BlockedTime(clock=self.clock)
+        self.past = Window(now=self.totals)
 
     def totals(self) -> Totals:
         """Say what has happened since the start."""
@@ -53,20 +53,20 @@ class Watcher:
             self._totals,
             at=self.clock.seconds(),
             cpu_s=self.cpu_s(),
-            kept_by_slot_s=kept(Obstacle.SLOT),
-            kept_by_budget_s=kept(Obstacle.BUDGET),
-            kept_by_upstream_s=kept(Obstacle.UPSTREAM),
+            kept_by_slot_s=kept(BlockedBy.SLOT),
+            kept_by_budget_s=kept(BlockedBy.BUDGET),
+            kept_by_upstream_s=kept(BlockedBy.UPSTREAM),
         )
 
     def cpu_s_per_call(self) -> float:
         """Say what a call has cost lately in CPU time, relayed ones among them."""
         return self.past.lately().cpu_s_per_call
 
-    def began(self, request: Asked) -> None:
+    def began(self, request: RequestInfo) -> None:
         """Count nothing yet."""
 
-    @harmless
-    def ended(self, request: Asked, *, gone: bool) -> None:
+    @never_raises
+    def ended(self, request: RequestInfo, *, gone: bool) -> None:
         """Count a request by what became of it."""
         now = self.clock.seconds()
         self.past.note(now)
@@ -79,7 +79,7 @@ class Watcher:
         else:
             self._answered(route, request.code, now - request.began_at)
 
-    def _relayed(self, request: Asked, status: str) -> None:
+    def _relayed(self, request: RequestInfo, status: str) -> None:
         self._totals.relayed += 1
         route = request.path.decode() if request.path in KNOWN else "other"
         self.metrics.relayed.add((route, status))
@@ -98,12 +98,12 @@ class Watcher:
         metrics.calls.add((route, str(code)))
         metrics.call_seconds.of(route).observe(took_s)
 
-    @harmless
+    @never_raises
     def answered_with(self, error: ProxyError) -> None:
         """Count an answer of our own, and keep it for somebody who looks."""
         if error.status < SERVER_ERROR:
             self._totals.refused += 1
-            self._totals.refused_for_room += isinstance(error, WaitingRoomFull)
+            self._totals.refused_for_room += isinstance(error, QueueFull)
             self.metrics.refusals.add((error.reason,))
         else:
             self._totals.failed += 1
@@ -113,8 +113,8 @@ class Watcher:
         message = str(error) if is_about_us else ""
         self.recently.error(self.clock.seconds(), error.reason, message)
 
-    @harmless
-    def left(self, departure: Departure) -> None:
+    @never_raises
+    def left(self, departure: BatchSent) -> None:
         """Count a batch that leaves."""
         self.past.note(self.clock.seconds())
         metrics, route = self.metrics, departure.route
@@ -126,9 +126,9 @@ class Watcher:
         metrics.wait_seconds.observe_all(departure.waits_s)
         self._add(departure)
 
-    def _add(self, departure: Departure) -> None:
+    def _add(self, departure: BatchSent) -> None:
         totals = self._totals
-        is_full = departure.reason is Reason.FULL
+        is_full = departure.reason is FlushReason.FULL
         totals.batches += 1
         totals.full += is_full
         totals.parts += departure.parts
@@ -139,14 +139,14 @@ class Watcher:
             totals.crowded_out += 1
             totals.crowded_out_by_key += departure.is_personal
 
-    @harmless
-    def came_back(self, departure: Departure, took_s: float | None) -> None:
+    @never_raises
+    def came_back(self, departure: BatchSent, took_s: float | None) -> None:
         """Keep a batch for somebody who looks, and what it cost the upstream."""
         self.recently.batch(self.clock.seconds(), departure, took_s)
         if took_s is not None:
             self._charge(departure, took_s / departure.in_flight)
 
-    def _charge(self, departure: Departure, share_s: float) -> None:
+    def _charge(self, departure: BatchSent, share_s: float) -> None:
         totals = self._totals
         if departure.parts == 1:
             totals.alone_batches += 1
@@ -157,28 +157,28 @@ class Watcher:
             totals.shared_items += departure.items
             totals.shared_s += share_s
 
-    @harmless
+    @never_raises
     def isolates(self) -> None:
         """Count a batch that is halved."""
         self.metrics.isolations.add()
 
-    @harmless
+    @never_raises
     def sends_again(self) -> None:
         """Count a batch that is sent again."""
         self.metrics.resends.add()
 
-    @harmless
+    @never_raises
     def puts_back(self, cause: Cause) -> None:
         """Count a batch that waits on."""
-        why = "full" if isinstance(cause, Reply) else "unreachable"
+        why = "full" if isinstance(cause, Response) else "unreachable"
         self.metrics.put_backs.add((why,))
 
-    @harmless
-    def is_kept_by(self, obstacle: Obstacle) -> None:
+    @never_raises
+    def is_kept_by(self, obstacle: BlockedBy) -> None:
         """Note what keeps batches."""
         self.keeping.by(obstacle)
 
-    @harmless
+    @never_raises
     def sent(self, outcome: str, took_s: float) -> None:
         """Count a request to the upstream."""
         self._totals.requests += 1

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abproxy.headers import Credentials, end_to_end, lane_headers
+from abproxy.http.headers import Credentials, end_to_end, lane_headers
 
 KEY = (b"Authorization", b"Bearer client")
 

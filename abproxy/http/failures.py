@@ -16,7 +16,7 @@ from twisted.internet.error import (
 from twisted.web.http_headers import Headers
 
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
-from abproxy.messages import HeaderList
+from abproxy.http.messages import HeaderList
 
 __all__ = ["as_headers", "timed_out", "translate"]
 

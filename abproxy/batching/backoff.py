@@ -12,7 +12,7 @@ from collections.abc import Callable
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-__all__ = ["Trouble"]
+__all__ = ["Backoff"]
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
@@ -22,7 +22,7 @@ LONG_S = 1.0
 
 
 @define(kw_only=True, eq=False)
-class Trouble:
+class Backoff:
     """The state of an upstream that refuses, or cannot be reached."""
 
     clock: IReactorTime = field(repr=False)

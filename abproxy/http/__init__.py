@@ -1,0 +1,1 @@
+"""What travels over HTTP: requests, responses, headers, and what can go wrong."""
