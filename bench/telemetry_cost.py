@@ -30,7 +30,7 @@ def serve(way: str, upstream: str) -> None:
     """Be a proxy, with all who watch or without them."""
     from twisted.internet import reactor as installed  # noqa: PLC0415  not to import
 
-    from abproxy.batching.observing import Unobserved  # noqa: PLC0415
+    from abproxy.events import Observer  # noqa: PLC0415
     from abproxy.settings import Settings  # noqa: PLC0415
     from abproxy.settling import settle  # noqa: PLC0415
     from abproxy.web.observing import Unwatched  # noqa: PLC0415
@@ -42,7 +42,7 @@ def serve(way: str, upstream: str) -> None:
     service.settle = partial(settle, settings, reactor)  # as under twistd
     if way == "without":
         service.site.observer = Unwatched()
-        service.collector.observer = Unobserved()
+        service.collector.observer = Observer()
         service.collector.send = service.discovery.watched
     service.startService()
     reactor.callWhenRunning(_say_where, service)

@@ -21,12 +21,12 @@ from webdoubles import Answer
 from wired import Wired, wired
 
 from abproxy import errors
-from abproxy.batching.observing import FlushReason
 from abproxy.dialects.answer import error_reply
 from abproxy.dialects.openai import OPENAI
 from abproxy.dialects.routes import ALIASES, ROUTES, TASKS
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import ProxyError
+from abproxy.events import FlushReason
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.settings import Settings, default_of, variable
 from abproxy.workers.asking import Aggregator

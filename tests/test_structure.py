@@ -18,7 +18,7 @@ from tools.structure import (
     read_modules,
 )
 
-AT_MOST = {"modules": 152, "root modules": 20, "Protocols": 24}
+AT_MOST = {"modules": 152, "root modules": 20, "Protocols": 23}
 """What the source may have: to be lowered with the figure, never raised."""
 
 AT_MOST_FOR_A_CALL = {

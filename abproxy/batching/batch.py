@@ -17,7 +17,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from abproxy.batching.gathering import gather
-from abproxy.batching.observing import Cause, Observer
 from abproxy.batching.part import Caps, Part, cut_up
 from abproxy.dialects.call import BadAnswer, PartResult
 from abproxy.errors import (
@@ -27,6 +26,7 @@ from abproxy.errors import (
     ProxyError,
     UpstreamBroken,
 )
+from abproxy.events import Cause, Observer
 from abproxy.http.messages import NO_ROOM, Response, Send, UpstreamRequest
 
 __all__ = ["Batch", "Count", "Road", "by_length"]
@@ -165,7 +165,7 @@ class Batch:
         elif reply.status == OK:
             await self._share_out(reply)
         elif self._blames_an_item(reply.status):
-            self.road.observer.isolates()
+            self.road.observer.batch_split()
             await self._halve(self._left)
         else:
             self._pass_on(reply)
@@ -235,7 +235,7 @@ class Batch:
         self.road.quarantine([part for part in self._left if part.breaks == SUSPECT])
         innocent = [part for part in self._left if part.breaks < SUSPECT]
         if innocent:
-            self.road.observer.sends_again()
+            self.road.observer.batch_resent()
             await self._halve(innocent)
 
     async def _halve(self, parts: list[Part]) -> None:

@@ -20,14 +20,6 @@ from abproxy.batching.budget import Budget, Load
 from abproxy.batching.gathering import gather, in_pieces
 from abproxy.batching.lane import Lane
 from abproxy.batching.lanes import Lanes
-from abproxy.batching.observing import (
-    BatchSent,
-    BlockedBy,
-    Cause,
-    FlushReason,
-    Observer,
-    Unobserved,
-)
 from abproxy.batching.part import Caps, Part, chain, size_of
 from abproxy.batching.platform import Platform, tell
 from abproxy.batching.quarantine import Quarantine
@@ -39,6 +31,13 @@ from abproxy.batching.refusal import (
 )
 from abproxy.dialects.call import Call, LaneKey, PartResult
 from abproxy.errors import CannotConnect, QueueTimeout
+from abproxy.events import (
+    BatchSent,
+    BlockedBy,
+    Cause,
+    FlushReason,
+    Observer,
+)
 from abproxy.http.messages import Response, Send
 
 __all__ = ["BatchCollector"]
@@ -82,7 +81,7 @@ class BatchCollector:
     count: Count = by_length
     """Count what each item of a batch cost."""
 
-    observer: Observer = field(factory=Unobserved, repr=False)
+    observer: Observer = field(factory=Observer, repr=False)
 
     platform: Platform = field(init=False, repr=False)
     _trouble: Backoff = field(init=False)
@@ -175,7 +174,7 @@ class BatchCollector:
             self._planning = False
         if obstacle is not self._obstacle:
             self._obstacle = obstacle
-            self.observer.is_kept_by(obstacle)
+            self.observer.blocked(obstacle)
         self._look_if_somebody_waits()
 
     def _lane_changed(self) -> None:
@@ -280,7 +279,7 @@ class BatchCollector:
         load = Load(items=items, slot=reason is not FlushReason.FULL)
         self.budget.take(load)
         departure = self._departure(trip, reason, load)
-        self.observer.left(departure)
+        self.observer.batch_sent(departure)
         self._trouble.tried()
         trip.start().addBoth(self._returned, trip, load, departure)
 
@@ -307,7 +306,7 @@ class BatchCollector:
         if not self.budget.items_in_flight:
             self._alone = False
         try:
-            self.observer.came_back(departure, trip.answered_after_s)
+            self.observer.batch_done(departure, trip.answered_after_s)
             self._learn(trip, load)
         finally:
             # A bug in what is learnt must not keep those who wait.
@@ -368,7 +367,7 @@ class BatchCollector:
         if asked_s > patience_s or not is_for_all(cause, lane):
             tell(parts, theirs)
             return
-        self.observer.puts_back(cause)
+        self.observer.batch_requeued(cause)
         if isinstance(cause, Response) and not self._trouble.pauses:
             # What was in flight together is refused together: that is once.
             self.budget.limit.refused()

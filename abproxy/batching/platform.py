@@ -15,11 +15,11 @@ from twisted.python.failure import Failure
 from abproxy.batching.admission import Admission
 from abproxy.batching.batch import SUSPECT
 from abproxy.batching.lanes import Lanes
-from abproxy.batching.observing import Cause
 from abproxy.batching.part import Part
 from abproxy.batching.quarantine import Quarantine
 from abproxy.dialects.call import PartResult
 from abproxy.errors import ProxyError
+from abproxy.events import Cause
 from abproxy.http.messages import Response
 
 __all__ = ["Platform", "tell"]

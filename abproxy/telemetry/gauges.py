@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from abproxy import __version__
 from abproxy.batching.collector import BatchCollector
-from abproxy.batching.observing import BlockedBy
+from abproxy.events import BlockedBy
 from abproxy.telemetry.keeping import BlockedTime
 from abproxy.upstream.condition import Health, State
 

@@ -3,7 +3,7 @@
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from abproxy.batching.observing import BlockedBy
+from abproxy.events import BlockedBy
 
 __all__ = ["BlockedTime"]
 

@@ -11,7 +11,7 @@ from itertools import count
 
 from attrs import define, field, frozen
 
-from abproxy.batching.observing import BatchSent
+from abproxy.events import BatchSent
 
 __all__ = ["RecentBatch", "RecentError", "RecentLog"]
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 
-from abproxy.batching.observing import BatchSent, BlockedBy, Cause, FlushReason
 from abproxy.dialects.routes import ALIASES, ROUTES
 from abproxy.errors import Overloaded, ProxyError, QueueFull
+from abproxy.events import BatchSent, BlockedBy, Cause, FlushReason, Observer
 from abproxy.http.messages import Response
 from abproxy.telemetry.keeping import BlockedTime
 from abproxy.telemetry.metrics import Metrics
@@ -28,7 +28,7 @@ KNOWN = frozenset((*ROUTES, *ALIASES))
 
 
 @define(kw_only=True, eq=False)
-class Recorder:
+class Recorder(Observer):
     """Watches the door, the batches and the way upstream."""
 
     clock: IReactorTime = field(repr=False)
@@ -114,69 +114,69 @@ class Recorder:
         self.recently.error(self.clock.seconds(), error.reason, message)
 
     @never_raises
-    def left(self, departure: BatchSent) -> None:
+    def batch_sent(self, batch: BatchSent) -> None:
         """Count a batch that leaves."""
         self.past.note(self.clock.seconds())
-        metrics, route = self.metrics, departure.route
-        metrics.batches.add((route, departure.reason.value))
-        metrics.items.add((route,), departure.items)
-        metrics.batch_calls.observe(departure.parts)
-        metrics.batch_items.observe(departure.items)
-        metrics.batch_fill.observe(departure.fill)
-        metrics.wait_seconds.observe_all(departure.waits_s)
-        self._add(departure)
+        metrics, route = self.metrics, batch.route
+        metrics.batches.add((route, batch.reason.value))
+        metrics.items.add((route,), batch.items)
+        metrics.batch_calls.observe(batch.parts)
+        metrics.batch_items.observe(batch.items)
+        metrics.batch_fill.observe(batch.fill)
+        metrics.wait_seconds.observe_all(batch.waits_s)
+        self._add(batch)
 
-    def _add(self, departure: BatchSent) -> None:
+    def _add(self, batch: BatchSent) -> None:
         totals = self._totals
-        is_full = departure.reason is FlushReason.FULL
+        is_full = batch.reason is FlushReason.FULL
         totals.batches += 1
         totals.full += is_full
-        totals.parts += departure.parts
-        totals.items += departure.items
-        totals.size += departure.size
-        totals.wait_s += sum(departure.waits_s)
-        if departure.parts == 1 and departure.lanes_left and not is_full:
+        totals.parts += batch.parts
+        totals.items += batch.items
+        totals.size += batch.size
+        totals.wait_s += sum(batch.waits_s)
+        if batch.parts == 1 and batch.lanes_left and not is_full:
             totals.crowded_out += 1
-            totals.crowded_out_by_key += departure.is_personal
+            totals.crowded_out_by_key += batch.is_personal
 
     @never_raises
-    def came_back(self, departure: BatchSent, took_s: float | None) -> None:
+    def batch_done(self, batch: BatchSent, took_s: float | None) -> None:
         """Keep a batch for somebody who looks, and what it cost the upstream."""
-        self.recently.batch(self.clock.seconds(), departure, took_s)
+        self.recently.batch(self.clock.seconds(), batch, took_s)
         if took_s is not None:
-            self._charge(departure, took_s / departure.in_flight)
+            self._charge(batch, took_s / batch.in_flight)
 
-    def _charge(self, departure: BatchSent, share_s: float) -> None:
+    def _charge(self, batch: BatchSent, share_s: float) -> None:
         totals = self._totals
-        if departure.parts == 1:
+        if batch.parts == 1:
             totals.alone_batches += 1
-            totals.alone_items += departure.items
+            totals.alone_items += batch.items
             totals.alone_s += share_s
         else:
             totals.shared_batches += 1
-            totals.shared_items += departure.items
+            totals.shared_items += batch.items
             totals.shared_s += share_s
 
     @never_raises
-    def isolates(self) -> None:
+    def batch_split(self) -> None:
         """Count a batch that is halved."""
         self.metrics.isolations.add()
 
     @never_raises
-    def sends_again(self) -> None:
+    def batch_resent(self) -> None:
         """Count a batch that is sent again."""
         self.metrics.resends.add()
 
     @never_raises
-    def puts_back(self, cause: Cause) -> None:
+    def batch_requeued(self, cause: Cause) -> None:
         """Count a batch that waits on."""
         why = "full" if isinstance(cause, Response) else "unreachable"
         self.metrics.put_backs.add((why,))
 
     @never_raises
-    def is_kept_by(self, obstacle: BlockedBy) -> None:
+    def blocked(self, by: BlockedBy) -> None:
         """Note what keeps batches."""
-        self.keeping.by(obstacle)
+        self.keeping.by(by)
 
     @never_raises
     def sent(self, outcome: str, took_s: float) -> None:

@@ -8,7 +8,7 @@ out.
 
 from attrs import frozen
 
-from abproxy.batching.observing import BlockedBy
+from abproxy.events import BlockedBy
 from abproxy.telemetry.advice import (
     MOSTLY,
     OFTEN,

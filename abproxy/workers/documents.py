@@ -12,7 +12,7 @@ import msgspec
 from attrs import define, field
 
 from abproxy import __version__
-from abproxy.batching.observing import BlockedBy
+from abproxy.events import BlockedBy
 from abproxy.settings import Settings
 from abproxy.telemetry.recent import BATCHES, ERRORS
 from abproxy.telemetry.status import LANES, list_settings, situation_of

@@ -7,14 +7,14 @@ import pytest
 from attrs import define, field
 from doubles import House, house, reply, texts
 
-from abproxy.batching.observing import BatchSent, BlockedBy, Cause, FlushReason
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
+from abproxy.events import BatchSent, BlockedBy, Cause, FlushReason, Observer
 
 FULL = b"Model is overloaded"
 
 
 @define(eq=False)
-class Notes:
+class Notes(Observer):
     """Whoever watches, and writes everything down."""
 
     left_with: list[BatchSent] = field(factory=list)
@@ -23,23 +23,23 @@ class Notes:
     causes: list[Cause] = field(factory=list)
     kept_by: list[BlockedBy] = field(factory=list)
 
-    def left(self, departure: BatchSent) -> None:
-        self.left_with.append(departure)
+    def batch_sent(self, batch: BatchSent) -> None:
+        self.left_with.append(batch)
 
-    def came_back(self, departure: BatchSent, took_s: float | None) -> None:
-        self.back.append((departure, took_s))
+    def batch_done(self, batch: BatchSent, took_s: float | None) -> None:
+        self.back.append((batch, took_s))
 
-    def isolates(self) -> None:
+    def batch_split(self) -> None:
         self.words.append("isolates")
 
-    def sends_again(self) -> None:
+    def batch_resent(self) -> None:
         self.words.append("sends again")
 
-    def puts_back(self, cause: Cause) -> None:
+    def batch_requeued(self, cause: Cause) -> None:
         self.causes.append(cause)
 
-    def is_kept_by(self, obstacle: BlockedBy) -> None:
-        self.kept_by.append(obstacle)
+    def blocked(self, by: BlockedBy) -> None:
+        self.kept_by.append(by)
 
     @property
     def reasons(self) -> list[FlushReason]:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from abproxy.batching.observing import BlockedBy
+from abproxy.events import BlockedBy
 from abproxy.telemetry.keeping import BlockedTime
 
 OBSTACLES = list(BlockedBy)

@@ -1,6 +1,6 @@
 """The last batches and the last errors, for somebody who looks."""
 
-from abproxy.batching.observing import BatchSent, FlushReason
+from abproxy.events import BatchSent, FlushReason
 from abproxy.telemetry.recent import (
     BATCHES,
     ERRORS,

@@ -10,8 +10,8 @@ from doubles import texts
 from wired import START, Wired, wired
 
 from abproxy import __version__
-from abproxy.batching.observing import BlockedBy
 from abproxy.errors import CannotConnect, UpstreamTimeout
+from abproxy.events import BlockedBy
 from abproxy.settings import Settings
 from abproxy.telemetry.status import LANES
 from abproxy.upstream.info import ServerInfo
@@ -228,7 +228,7 @@ def test_the_verdict_knows_the_settings_in_force(
 ) -> None:
     """What the operator chose is what is advised to change."""
     with wired(**settings) as here:
-        here.recorder.is_kept_by(obstacle)
+        here.recorder.blocked(obstacle)
         _an_hour(here, full=1000)
 
         advice = here.status.verdict().advice

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from wired import START, Wired, wired
 
-from abproxy.batching.observing import BlockedBy
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
+from abproxy.events import BlockedBy
 from abproxy.telemetry.recent import RecentBatch, RecentError
 
 
@@ -400,12 +400,12 @@ def test_a_mistake_in_watching_costs_no_answer(
     [
         ("began", [None]),
         ("answered_with", [None]),
-        ("left", [None]),
-        ("came_back", [None, 1.0]),
-        ("isolates", []),
-        ("sends_again", []),
-        ("puts_back", [None]),
-        ("is_kept_by", [None]),
+        ("batch_sent", [None]),
+        ("batch_done", [None, 1.0]),
+        ("batch_split", []),
+        ("batch_resent", []),
+        ("batch_requeued", [None]),
+        ("blocked", [None]),
         ("sent", ["200", 0.1]),
     ],
 )
