@@ -9,8 +9,7 @@ from abproxy.batching.slots import LEAST, Slots, make_slots
 from abproxy.http.headers import Credentials
 from abproxy.limits import part_of
 from abproxy.settings import Settings
-from abproxy.web.caller import Clients
-from abproxy.web.keys import ApiKeys
+from abproxy.web.auth import ApiKeys, Clients
 
 __all__ = ["callers_for", "credentials_for", "keys_for", "patience_for", "slots_for"]
 

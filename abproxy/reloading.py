@@ -25,7 +25,7 @@ from abproxy.limits import limits_for
 from abproxy.settings import Settings, SettingsError
 from abproxy.upstream.info import ServerInfo
 from abproxy.web.app import ProxyApp
-from abproxy.web.receiving import CallReader
+from abproxy.web.calls import CallReader
 
 __all__ = ["CHANGEABLE", "Reloading", "read_again"]
 

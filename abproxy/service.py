@@ -25,7 +25,7 @@ from abproxy.telemetry.never_raises import never_raises
 from abproxy.telemetry.verdict import Diagnosis
 from abproxy.upstream.discovery import Discovery
 from abproxy.watching import Telemetry
-from abproxy.web.listening import Listener, close_port
+from abproxy.web.listen import Listener, close_port
 from abproxy.web.site import ProxySite
 
 __all__ = ["LAST_S", "Listening", "ProxyService", "shown", "where"]

@@ -44,11 +44,11 @@ from abproxy.upstream.fast.upstream import FastUpstream, is_plain, make_endpoint
 from abproxy.upstream.info import ServerInfo
 from abproxy.watching import Rooms, Telemetry, make_watch, show_surface
 from abproxy.web.app import ProxyApp, refusal
+from abproxy.web.calls import CallReader
 from abproxy.web.express import FastPath
 from abproxy.web.files import room_for
-from abproxy.web.listening import Listener, make_listener
-from abproxy.web.rates import RateLimiter
-from abproxy.web.receiving import CallReader
+from abproxy.web.listen import Listener, make_listener
+from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
 from abproxy.web.site import ProxySite, ServerLimits
 from abproxy.writing import Write, write_at_once, write_later

@@ -18,7 +18,7 @@ from tools.structure import (
     read_modules,
 )
 
-AT_MOST = {"modules": 152, "root modules": 20, "Protocols": 23}
+AT_MOST = {"modules": 148, "root modules": 18, "Protocols": 23}
 """What the source may have: to be lowered with the figure, never raised."""
 
 AT_MOST_FOR_A_CALL = {
@@ -135,7 +135,7 @@ def test_an_import_against_the_order_is_found(
     [
         ("tap", "errors"),
         ("web__in__app", "batching__in__queue"),
-        ("web__in__app", "web__in__keys"),
+        ("web__in__app", "web__in__auth"),
         ("wiring", "upstream__in__client"),
         ("wiring", "chosen"),
         ("telemetry__in__status", "batching__in__queue"),

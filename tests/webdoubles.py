@@ -29,11 +29,10 @@ from abproxy.upstream.condition import Health
 from abproxy.upstream.discovery import Discovery
 from abproxy.watching import Rooms, show_surface
 from abproxy.web.app import ProxyApp, refusal
-from abproxy.web.caller import Clients
+from abproxy.web.auth import ApiKeys, Clients
+from abproxy.web.calls import CallReader
 from abproxy.web.express import FastPath
-from abproxy.web.keys import ApiKeys
-from abproxy.web.rates import RateLimiter
-from abproxy.web.receiving import CallReader
+from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
 from abproxy.web.site import ProxySite, ServerLimits
 

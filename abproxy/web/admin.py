@@ -21,7 +21,7 @@ from abproxy.dialects.answer import CORS
 from abproxy.errors import Unauthorized
 from abproxy.http.messages import HeaderList, Response
 from abproxy.upstream.probe import Answer, HealthCheck
-from abproxy.web.keys import ApiKeys
+from abproxy.web.auth import ApiKeys
 from abproxy.web.observing import RequestInfo
 from abproxy.web.request import ProxyRequest
 from abproxy.web.request_id import named

@@ -23,13 +23,12 @@ from abproxy.dialects.routes import ALIASES, ROUTES, dialect_of, may_be_batched
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import DeadlinePassed, InternalError, MethodNotAllowed, ProxyError
 from abproxy.http.messages import Response
-from abproxy.web.caller import Caller, Clients
-from abproxy.web.keys import ApiKeys
+from abproxy.web.auth import ApiKeys, Caller, Clients
+from abproxy.web.calls import CallHead, CallReader
 from abproxy.web.observing import RequestInfo, RequestObserver, Unwatched
-from abproxy.web.rates import RateLimiter
-from abproxy.web.receiving import CallHead, CallReader
+from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
-from abproxy.web.replying import write_reply
+from abproxy.web.replies import write_reply
 from abproxy.web.request import ProxyRequest
 from abproxy.web.request_id import named
 

@@ -12,8 +12,8 @@ from attrs import define, field, frozen
 
 from abproxy.dialects.call import ParsedBody
 from abproxy.web.app import ProxyApp
-from abproxy.web.caller import Caller
-from abproxy.web.encoding import Encoder
+from abproxy.web.auth import Caller
+from abproxy.web.calls import CallHead
 from abproxy.web.express_request import FastRequest, Seat
 from abproxy.web.plainhead import (
     LONGEST,
@@ -22,7 +22,7 @@ from abproxy.web.plainhead import (
     match_number,
     read_head,
 )
-from abproxy.web.receiving import CallHead
+from abproxy.web.replies import Encoder
 from abproxy.writing import Write, write_later
 
 __all__ = ["FastPath", "Found", "Head"]

@@ -10,7 +10,7 @@ answered, and who sends too far ahead is not read from.
 
 from twisted.python.failure import Failure
 
-from abproxy.web.caller import Caller
+from abproxy.web.auth import Caller
 from abproxy.web.channel import GONE, House, ProxyChannel
 from abproxy.web.express import FastPath, Found, Head
 from abproxy.web.express_request import FastRequest

@@ -10,10 +10,10 @@ from twisted.web.http_headers import Headers
 
 from abproxy.dialects.call import Call, ParsedBody, PartResult
 from abproxy.web.app import ProxyApp
-from abproxy.web.caller import Caller
-from abproxy.web.encoding import Encoder, Written, encode
+from abproxy.web.auth import Caller
+from abproxy.web.calls import CallHead
 from abproxy.web.plainhead import PlainHead
-from abproxy.web.receiving import CallHead
+from abproxy.web.replies import Encoder, Written, encode
 from abproxy.web.request_id import name_of
 
 __all__ = ["FastRequest", "Seat"]

@@ -24,9 +24,9 @@ from abproxy.errors import BadRequest, CannotConnect, ProxyError
 from abproxy.http.failures import as_headers, timed_out, translate
 from abproxy.http.headers import Credentials, end_to_end
 from abproxy.http.messages import HeaderList
-from abproxy.web.body import BodyStream
-from abproxy.web.replying import write_head
+from abproxy.web.replies import write_head
 from abproxy.web.request import ProxyRequest
+from abproxy.web.streaming import BodyStream
 
 __all__ = ["Mark", "Relay", "unmarked"]
 

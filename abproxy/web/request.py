@@ -13,8 +13,8 @@ from typing import Any, Protocol, cast
 from twisted.web.server import Request
 
 from abproxy.errors import BodyTooLarge, ProxyError, TooManyConnections
-from abproxy.web.body import BodyStream, Source
 from abproxy.web.request_id import name_of
+from abproxy.web.streaming import BodyStream, Source
 
 __all__ = ["Connection", "ProxyRequest", "Rules", "without_origin"]
 

@@ -16,9 +16,9 @@ from twisted.web.iweb import IRequest
 from abproxy.dialects.answer import error_reply
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import InternalError, ProxyError
-from abproxy.web.keys import ApiKeys
+from abproxy.web.auth import ApiKeys
 from abproxy.web.relay import Relay
-from abproxy.web.replying import write_reply
+from abproxy.web.replies import write_reply
 from abproxy.web.request import ProxyRequest
 
 __all__ = ["ForemanDoor"]

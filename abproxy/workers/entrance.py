@@ -15,7 +15,7 @@ from twisted.internet.tcp import Port
 
 from abproxy.service import shown
 from abproxy.settings import SettingsError
-from abproxy.web.listening import BoundSocket, make_listener
+from abproxy.web.listen import BoundSocket, make_listener
 
 __all__ = ["SharedPort", "make_entrance"]
 

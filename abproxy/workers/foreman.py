@@ -21,7 +21,7 @@ from abproxy.lifetime import Lifetime
 from abproxy.reloading import CHANGEABLE, read_again
 from abproxy.service import LAST_S, where
 from abproxy.settings import Settings, SettingsError
-from abproxy.web.listening import Listener, close_port
+from abproxy.web.listen import Listener, close_port
 from abproxy.web.site import ProxySite
 from abproxy.workers.counts import Counts
 from abproxy.workers.crew import WorkerPool

@@ -23,7 +23,7 @@ from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.settings import SettingsError
 from abproxy.upstream.agent import make_pool, make_treq
 from abproxy.upstream.client import TreqUpstream
-from abproxy.web.listening import Listener, make_listener
+from abproxy.web.listen import Listener, make_listener
 
 __all__ = [
     "COUNTS",

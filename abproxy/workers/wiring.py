@@ -12,7 +12,7 @@ from abproxy.signals import Signals
 from abproxy.upstream.agent import make_agent, make_pool, make_treq
 from abproxy.web.admin import Operations, Pages, own_pages
 from abproxy.web.app import refusal
-from abproxy.web.listening import make_listener
+from abproxy.web.listen import make_listener
 from abproxy.web.relay import Relay
 from abproxy.web.site import ProxySite, ServerLimits
 from abproxy.workers.asking import PROBE_S, Aggregator

@@ -12,11 +12,11 @@ from twisted.web.resource import Resource
 from webdoubles import Client, InMemoryProxy, Upstream, in_memory_proxy
 
 from abproxy.errors import ProxyError
+from abproxy.web.auth import ApiKeys
 from abproxy.web.channel import IDLE_S
 from abproxy.web.express import LARGEST_BODY, MOST_HEADS
 from abproxy.web.express_channel import AHEAD
 from abproxy.web.express_request import FastRequest
-from abproxy.web.keys import ApiKeys
 
 
 @define(eq=False)

@@ -14,7 +14,7 @@ from sockets import LOCALHOST, connect, together, until
 from twisted.internet import reactor
 from twisted.internet.protocol import Factory, Protocol
 
-from abproxy.web.listening import close_port
+from abproxy.web.listen import close_port
 from abproxy.workers.adopted import AdoptedSocket
 from abproxy.workers.counts import Counts
 

@@ -1,14 +1,17 @@
 """
-Who may come in: the door's own keys, checked as TEI checks its one.
+Who sends a request: whether it may, and what that client is to us.
 
-Health, metrics and documentation are public, everything else wants a key.  A
-path that nobody knows wants one too, where TEI says 404: what is behind the
-door is not for a stranger to find out.
+The proxy's own keys are checked as TEI checks its one.  Health, metrics and
+documentation are public, everything else needs a key.  An unknown path needs
+one too, where TEI answers 404: a stranger is not to find out which paths the
+upstream has.
 
-Whoever is let in without a key is a stranger to the upstream as well, and has
-nothing to send: a preflight, a probe and a page have no body.  So a body wants a
-key, and the answer is 401 as soon as the head is here: to throw it away would
-mean to read whatever strangers send, and 413 would say that less is welcome.
+Without a key a request is passed on without credentials, and without a body: a
+preflight, a probe and a page have none.  So a body needs a key, and the answer is
+401 as soon as the head is here: to throw the body away would mean to read
+whatever strangers send, and 413 would say that less is welcome.
+
+A client is its key, or its address where it shows none.
 """
 
 import hmac
@@ -19,7 +22,7 @@ from attrs import field, frozen
 from abproxy.errors import Unauthorized
 from abproxy.web.observing import RequestInfo
 
-__all__ = ["ApiKeys"]
+__all__ = ["ApiKeys", "Caller", "Clients"]
 
 _READS = frozenset({b"GET", b"HEAD"})
 _PUBLIC = frozenset(
@@ -96,3 +99,57 @@ class ApiKeys:
             for key in self.accepted
         ]
         return any(fits)
+
+
+# Clients
+
+_MILLISECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+_DEADLINES = (b"Request-Timeout-Ms", b"X-Envoy-Expected-Rq-Timeout-Ms")
+
+
+@frozen(kw_only=True)
+class Caller:
+    """One client, as far as it matters for a call."""
+
+    client: bytes = field(repr=False)
+    """What tells clients apart."""
+
+    is_bulk: bool
+    """Whether it is in no hurry."""
+
+    deadline_s: float | None
+    """How long it waits for the answer, if it says so."""
+
+
+@frozen(kw_only=True)
+class Clients:
+    """How callers are told apart."""
+
+    bulk_keys: frozenset[str] = field(default=frozenset(), repr=False)
+    """Keys whose calls are never in a hurry."""
+
+    def who(self, request: RequestInfo) -> Caller:
+        """Look at who sent *request*."""
+        headers = request.requestHeaders
+        shown = headers.getRawHeaders(b"Authorization", [b""])[0]
+        priority = headers.getRawHeaders(b"X-Priority", [b""])[0]
+        key = shown.removeprefix(b"Bearer ").decode("latin-1")
+        return Caller(
+            client=shown or _address(request),
+            is_bulk=priority.lower() == b"bulk" or key in self.bulk_keys,
+            deadline_s=_deadline_s(request),
+        )
+
+
+def _address(request: RequestInfo) -> bytes:
+    return str(getattr(request.getClientAddress(), "host", "")).encode()
+
+
+def _deadline_s(request: RequestInfo) -> float | None:
+    said = [
+        float(value) / 1000
+        for name in _DEADLINES
+        for value in request.requestHeaders.getRawHeaders(name, [])
+        if _MILLISECONDS.fullmatch(value)
+    ]
+    return min((seconds for seconds in said if seconds > 0), default=None)

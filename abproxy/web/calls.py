@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from abproxy.dialects.call import Call, Dialect, LaneKey, ParsedBody
 from abproxy.http.headers import Credentials, end_to_end, lane_headers
 from abproxy.http.messages import HeaderList, UpstreamRequest
-from abproxy.web.caller import Caller
+from abproxy.web.auth import Caller
 from abproxy.web.observing import RequestInfo
 
 __all__ = ["CallHead", "CallReader"]

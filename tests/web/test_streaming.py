@@ -6,7 +6,7 @@ import pytest
 from attrs import define, field
 from twisted.web.iweb import UNKNOWN_LENGTH
 
-from abproxy.web.body import MAX_BUFFERED, BodyStream
+from abproxy.web.streaming import MAX_BUFFERED, BodyStream
 
 
 @define(eq=False)

@@ -1,8 +1,9 @@
 """
-A reply as the bytes that go over the wire, the same that Twisted would write.
+How a reply is written to a client: the upstream's lines, and our framing.
 
-Calls that shared a batch share most lines of their answers: these are written
-once for the batch.
+Either by way of Twisted's request, or as the bytes that go over the wire, which
+are the same.  Calls that shared a batch share most lines of their answers: these
+are written once for the batch.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from attrs import define, field
 from twisted.web.http import NO_BODY_CODES, datetimeToString
 from twisted.web.http_headers import Headers
+from twisted.web.server import Request
 
 from abproxy.dialects.answer import (
     characters_of,
@@ -23,9 +25,8 @@ from abproxy.dialects.answer import (
 from abproxy.dialects.call import Call, PartResult
 from abproxy.http.headers import each_line, group, spell, write_lines
 from abproxy.http.messages import HeaderList, Response, reason_of
-from abproxy.web.replying import add_lines
 
-__all__ = ["Encoder", "Written", "encode"]
+__all__ = ["Encoder", "Written", "encode", "write_head", "write_reply"]
 
 Written = tuple[bytes, int]
 """The bytes of an answer, and how many of them are its body."""
@@ -33,6 +34,38 @@ Written = tuple[bytes, int]
 CLOSE = ((b"Connection", b"close"),)
 LENGTH, DATE = b"Content-Length", b"Date"
 OF_ONE = frozenset({LENGTH, b"Server-Timing", b"X-Compute-Characters"})
+
+
+# By way of Twisted's request
+
+
+def write_head(request: Request, status: int, reason: bytes, lines: HeaderList) -> None:
+    """Set status and header lines; a date is added if there is none."""
+    request.setResponseCode(status, reason or reason_of(status))
+    _add_lines(request.responseHeaders, lines)
+    if not request.responseHeaders.hasHeader(b"Date"):
+        request.responseHeaders.addRawHeader(b"Date", datetimeToString())
+
+
+def _add_lines(headers: Headers, lines: HeaderList) -> None:
+    """Put *lines* behind those that are there, equal names together."""
+    for name, value in lines:
+        headers.addRawHeader(name, value)
+
+
+def write_reply(request: Request, reply: Response) -> None:
+    """
+    Write a whole reply.
+
+    With its length: Twisted would send it in chunks otherwise.
+    """
+    write_head(request, reply.status, reply.reason, reply.headers)
+    if reply.status not in NO_BODY_CODES:
+        request.setHeader(b"Content-Length", b"%d" % len(reply.body))
+    request.write(reply.body)
+
+
+# As bytes
 
 
 def encode(reply: Response, *, closes: bool) -> Written:
@@ -95,7 +128,7 @@ def _spell_all(lines: HeaderList) -> HeaderList:
     values = b"".join([value for _, value in lines])
     if b"\r" in values or b"\n" in values:
         headers = Headers()
-        add_lines(headers, lines)
+        _add_lines(headers, lines)
         return each_line(headers.getAllRawHeaders())
     return group([(spell(name), value) for name, value in lines])
 

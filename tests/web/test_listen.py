@@ -21,7 +21,7 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from abproxy.settings import SettingsError
-from abproxy.web.listening import Listener, make_listener
+from abproxy.web.listen import Listener, make_listener
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from rawdoubles import answering, street
 from replay import exchanges
 from webdoubles import OpenUpstream, Upstream, in_memory_proxy
 
-from abproxy.web.keys import ApiKeys
+from abproxy.web.auth import ApiKeys
 
 JSON = ("Content-Type", "application/json")
 PROTECTED = [
