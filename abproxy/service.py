@@ -21,8 +21,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from abproxy.batching.collector import BatchCollector
 from abproxy.lifetime import Lifetime
+from abproxy.telemetry.diagnosis import Diagnosis
 from abproxy.telemetry.never_raises import never_raises
-from abproxy.telemetry.verdict import Diagnosis
 from abproxy.upstream.discovery import Discovery
 from abproxy.watching import Telemetry
 from abproxy.web.listen import Listener, close_port
@@ -93,8 +93,8 @@ class ProxyService(Lifetime):
 
     reload: Callable[[], None]
     watch: Telemetry
-    verdict: Callable[[], Diagnosis]
-    """Say whether batching helps."""
+    diagnosis: Callable[[], Diagnosis]
+    """Return whether batching helps."""
 
     drain_timeout_s: float
 
@@ -142,9 +142,9 @@ class ProxyService(Lifetime):
     @never_raises
     def _report(self) -> None:
         """Say in the log whether batching helps, if anybody has called."""
-        verdict = self.verdict()
-        if verdict.calls:
-            self._log.info("In the last hour: {verdict}", verdict=str(verdict))
+        found = self.diagnosis()
+        if found.calls:
+            self._log.info("In the last hour: {verdict}", verdict=str(found))
 
     async def _start(self) -> None:
         if self.private_gate is not None:

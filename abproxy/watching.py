@@ -21,7 +21,7 @@ from abproxy.batching.collector import BatchCollector
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import Send, UpstreamRequest
 from abproxy.settings import Settings, SettingsError
-from abproxy.telemetry.access import AccessLog
+from abproxy.telemetry.access_log import AccessLog
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.logs import forward_standard_logging
 from abproxy.telemetry.metered import Metered
@@ -164,7 +164,7 @@ def show_surface(rooms: Rooms) -> Status:
         collector=rooms.collector,
         condition=rooms.condition,
         entrances=rooms.sites,
-        keeping=rooms.recorder.keeping,
+        blocked_time=rooms.recorder.blocked_time,
         cpu_s_per_call=rooms.recorder.cpu_s_per_call,
         is_draining=lambda: rooms.sites[0].is_draining,
     )

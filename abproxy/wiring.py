@@ -156,7 +156,7 @@ def _furnish(
         signals=Signals(reactor),
         reload=reloading.reload,
         watch=watch,
-        verdict=status.verdict,
+        diagnosis=status.diagnosis,
         collector=collector,
         discovery=discovery,
         close_idle=way.close_idle,

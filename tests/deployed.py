@@ -16,10 +16,9 @@ from doubles import house
 from ruamel.yaml import YAML
 from twisted.internet.task import Clock
 
-from abproxy.telemetry.figures import Tally
 from abproxy.telemetry.gauges import Gauges
-from abproxy.telemetry.keeping import BlockedTime
-from abproxy.telemetry.metrics import Metrics
+from abproxy.telemetry.history import BlockedTime
+from abproxy.telemetry.metrics import Counter, Metrics
 from abproxy.upstream.condition import Health
 
 __all__ = [
@@ -113,7 +112,7 @@ def exposed() -> dict[str, Labels]:
         collector=house().collector,
         condition=Health(clock=clock),
         entrances=[],
-        keeping=BlockedTime(clock=clock),
+        blocked_time=BlockedTime(clock=clock),
         cpu_s_per_call=lambda: 0.0,
         is_draining=lambda: False,
     )
@@ -127,7 +126,7 @@ def exposed() -> dict[str, Labels]:
 
 def _figures_of(collector: Any) -> Iterator[tuple[str, Labels]]:
     for family in collector.collect():
-        names = collector.labels if isinstance(collector, Tally) else ()
+        names = collector.labels if isinstance(collector, Counter) else ()
         labels: Labels = {name: set() for name in names}
         for sample in family.samples:
             for name, value in sample.labels.items():

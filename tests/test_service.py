@@ -20,11 +20,10 @@ from twisted.logger import (
 from wired import Wired, wired
 
 from abproxy.service import IDLE_STAY_S, LAST_S, REPORT_EVERY_S, SAME_WISH_S
-from abproxy.telemetry.advice import LimitsInForce, Recommendation
-from abproxy.telemetry.totals import Totals
-from abproxy.telemetry.verdict import judge
+from abproxy.telemetry.diagnosis import LimitsInForce, Recommendation, diagnose
+from abproxy.telemetry.history import Totals
 
-SOME_CALLS = judge(
+SOME_CALLS = diagnose(
     Totals(at=3600.0, calls=5, parts=5),
     LimitsInForce(batch_items=32, batch_bytes=1_900_000),
 )
@@ -106,7 +105,7 @@ def test_the_proxy_makes_itself_at_home_when_the_work_begins() -> None:
 def test_once_an_hour_the_log_says_whether_batching_helps() -> None:
     """In the words of the page."""
     with started() as here:
-        here.service.verdict = lambda: SOME_CALLS
+        here.service.diagnosis = lambda: SOME_CALLS
 
         with capturedLogs() as events:
             here.reactor.advance(REPORT_EVERY_S - 1)
@@ -124,7 +123,7 @@ def test_the_report_names_what_would_help() -> None:
         SOME_CALLS, text="Slow.", advice=Recommendation("SLOTS", "so it is")
     )
     with started() as here:
-        here.service.verdict = lambda: verdict
+        here.service.diagnosis = lambda: verdict
 
         with capturedLogs() as events:
             here.reactor.pump([REPORT_EVERY_S] * 2)
@@ -144,9 +143,9 @@ def test_an_hour_without_calls_is_not_worth_a_line() -> None:
 def test_a_report_that_fails_is_not_the_last_one(nothing_leaked: list[object]) -> None:
     """Judging must not be the end of judging."""
     with started() as here:
-        here.service.verdict = lambda: 1 / 0
+        here.service.diagnosis = lambda: 1 / 0
         here.reactor.advance(REPORT_EVERY_S)
-        here.service.verdict = lambda: SOME_CALLS
+        here.service.diagnosis = lambda: SOME_CALLS
 
         with capturedLogs() as events:
             here.reactor.advance(REPORT_EVERY_S)

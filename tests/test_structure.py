@@ -18,11 +18,11 @@ from tools.structure import (
     read_modules,
 )
 
-AT_MOST = {"modules": 148, "root modules": 18, "Protocols": 23}
+AT_MOST = {"modules": 144, "root modules": 18, "Protocols": 23}
 """What the source may have: to be lowered with the figure, never raised."""
 
 AT_MOST_FOR_A_CALL = {
-    "files": 49,
+    "files": 48,
     "classes": 52,
     "functions": 167,
     "calls of these functions": 219,

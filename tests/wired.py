@@ -74,9 +74,9 @@ class Wired:
 
     @property
     def status(self) -> Any:
-        """Whoever knows all there is to say."""
-        verdict: Any = self.service.verdict
-        return verdict.__self__
+        """What the pages show."""
+        diagnosis: Any = self.service.diagnosis
+        return diagnosis.__self__
 
     @property
     def door(self) -> Any:

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from abproxy import __version__
 from abproxy.batching.collector import BatchCollector
 from abproxy.events import BlockedBy
-from abproxy.telemetry.keeping import BlockedTime
+from abproxy.telemetry.history import BlockedTime
 from abproxy.upstream.condition import Health, State
 
 __all__ = ["Gauges", "SharedPort"]
@@ -40,7 +40,7 @@ class Gauges(Collector):
     collector: BatchCollector
     condition: Health
     entrances: Sequence[SharedPort]
-    keeping: BlockedTime
+    blocked_time: BlockedTime
     cpu_s_per_call: Callable[[], float] = field(repr=False)
     is_draining: Callable[[], bool] = field(repr=False)
 
@@ -102,6 +102,6 @@ class Gauges(Collector):
             "For how long a batch was ready and something kept it",
             labels=["by"],
         )
-        for obstacle in (BlockedBy.SLOT, BlockedBy.BUDGET, BlockedBy.UPSTREAM):
-            kept.add_metric([obstacle.value], self.keeping.seconds(obstacle))
+        for cause in (BlockedBy.SLOT, BlockedBy.BUDGET, BlockedBy.UPSTREAM):
+            kept.add_metric([cause.value], self.blocked_time.seconds(cause))
         return kept

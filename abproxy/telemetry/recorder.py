@@ -1,4 +1,4 @@
-"""Whoever watches: every event becomes a figure."""
+"""Every event becomes a figure."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,9 @@ from abproxy.dialects.routes import ALIASES, ROUTES
 from abproxy.errors import Overloaded, ProxyError, QueueFull
 from abproxy.events import BatchSent, BlockedBy, Cause, FlushReason, Observer
 from abproxy.http.messages import Response
-from abproxy.telemetry.keeping import BlockedTime
+from abproxy.telemetry.history import BlockedTime, RecentLog, Totals, Window
 from abproxy.telemetry.metrics import Metrics
 from abproxy.telemetry.never_raises import never_raises
-from abproxy.telemetry.recent import RecentLog
-from abproxy.telemetry.totals import Totals, Window
 from abproxy.web.observing import RequestInfo
 
 __all__ = ["Recorder"]
@@ -29,26 +27,25 @@ KNOWN = frozenset((*ROUTES, *ALIASES))
 
 @define(kw_only=True, eq=False)
 class Recorder(Observer):
-    """Watches the door, the batches and the way upstream."""
+    """Counts requests, batches and what is sent upstream."""
 
     clock: IReactorTime = field(repr=False)
     cpu_s: Callable[[], float] = field(repr=False)
-    """Say how much CPU time this process has used."""
+    """Return how much CPU time this process has used."""
 
     metrics: Metrics = field(factory=Metrics, repr=False)
-    recently: RecentLog = field(factory=RecentLog, repr=False)
-    keeping: BlockedTime = field(init=False)
-    past: Window = field(init=False)
+    recent: RecentLog = field(factory=RecentLog, repr=False)
+    blocked_time: BlockedTime = field(init=False)
+    window: Window = field(init=False)
     _totals: Totals = field(init=False, factory=Totals)
 
     def __attrs_post_init__(self) -> None:
-        """Begin with nothing seen."""
-        self.keeping = BlockedTime(clock=self.clock)
-        self.past = Window(now=self.totals)
+        self.blocked_time = BlockedTime(clock=self.clock)
+        self.window = Window(now=self.totals)
 
     def totals(self) -> Totals:
-        """Say what has happened since the start."""
-        kept = self.keeping.seconds
+        """Return what has happened since the start."""
+        kept = self.blocked_time.seconds
         return evolve(
             self._totals,
             at=self.clock.seconds(),
@@ -59,8 +56,8 @@ class Recorder(Observer):
         )
 
     def cpu_s_per_call(self) -> float:
-        """Say what a call has cost lately in CPU time, relayed ones among them."""
-        return self.past.lately().cpu_s_per_call
+        """Return what a call has cost lately in CPU time, relayed ones among them."""
+        return self.window.lately().cpu_s_per_call
 
     def began(self, request: RequestInfo) -> None:
         """Count nothing yet."""
@@ -69,7 +66,7 @@ class Recorder(Observer):
     def ended(self, request: RequestInfo, *, gone: bool) -> None:
         """Count a request by what became of it."""
         now = self.clock.seconds()
-        self.past.note(now)
+        self.window.note(now)
         route = request.route
         if route is None:
             if request.is_relayed:
@@ -100,7 +97,7 @@ class Recorder(Observer):
 
     @never_raises
     def answered_with(self, error: ProxyError) -> None:
-        """Count an answer of our own, and keep it for somebody who looks."""
+        """Count an answer of our own, and keep it among the last errors."""
         if error.status < SERVER_ERROR:
             self._totals.refused += 1
             self._totals.refused_for_room += isinstance(error, QueueFull)
@@ -111,12 +108,12 @@ class Recorder(Observer):
         # What is wrong with a request may hold a piece of it.
         is_about_us = error.status >= SERVER_ERROR or isinstance(error, Overloaded)
         message = str(error) if is_about_us else ""
-        self.recently.error(self.clock.seconds(), error.reason, message)
+        self.recent.error(self.clock.seconds(), error.reason, message)
 
     @never_raises
     def batch_sent(self, batch: BatchSent) -> None:
         """Count a batch that leaves."""
-        self.past.note(self.clock.seconds())
+        self.window.note(self.clock.seconds())
         metrics, route = self.metrics, batch.route
         metrics.batches.add((route, batch.reason.value))
         metrics.items.add((route,), batch.items)
@@ -141,8 +138,8 @@ class Recorder(Observer):
 
     @never_raises
     def batch_done(self, batch: BatchSent, took_s: float | None) -> None:
-        """Keep a batch for somebody who looks, and what it cost the upstream."""
-        self.recently.batch(self.clock.seconds(), batch, took_s)
+        """Keep a batch among the last, and add up what it cost the upstream."""
+        self.recent.batch(self.clock.seconds(), batch, took_s)
         if took_s is not None:
             self._charge(batch, took_s / batch.in_flight)
 
@@ -176,7 +173,7 @@ class Recorder(Observer):
     @never_raises
     def blocked(self, by: BlockedBy) -> None:
         """Note what keeps batches."""
-        self.keeping.by(by)
+        self.blocked_time.change(by)
 
     @never_raises
     def sent(self, outcome: str, took_s: float) -> None:

@@ -16,14 +16,13 @@ from abproxy import __version__
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.lane import Lane
 from abproxy.settings import Settings, default_of, shown, variable
-from abproxy.telemetry.advice import LimitsInForce
+from abproxy.telemetry.diagnosis import Diagnosis, LimitsInForce, diagnose
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.recorder import Recorder
-from abproxy.telemetry.verdict import Diagnosis, judge
 from abproxy.upstream.condition import Health
 from abproxy.upstream.discovery import Discovery
 
-__all__ = ["Status", "list_settings", "situation_of"]
+__all__ = ["Status", "limits_in_force", "list_settings"]
 
 LANES = 20
 """Lanes that are listed, those with most inputs first."""
@@ -48,11 +47,11 @@ class Status:
         """Begin to count the time."""
         self._started_at = self.collector.clock.seconds()
 
-    def verdict(self) -> Diagnosis:
-        """Say whether batching helps."""
+    def diagnosis(self) -> Diagnosis:
+        """Return whether batching helps, and what would help more."""
         batch, most = self.collector.caps.items, self.discovery.facts.max_batch_inputs
-        situation = situation_of(self.settings(), batch, most)
-        return judge(self.recorder.past.lately(), situation)
+        limits = limits_in_force(self.settings(), batch, most)
+        return diagnose(self.recorder.window.lately(), limits)
 
     def document(self, since: int = 0) -> dict[str, Any]:
         """
@@ -62,22 +61,22 @@ class Status:
             since: the serial of the last batch that the reader has seen.
         """
         now = self.collector.clock.seconds()
-        recently = self.recorder.recently
+        recent = self.recorder.recent
         return {
             "version": __version__,
             "now": now,
             "started_at": self._started_at,
             "upstream": self._upstream(),
             "flow": {name: value for name, _, value in self.gauges.readings()},
-            "kept_by": self.recorder.keeping.obstacle.value,
+            "kept_by": self.recorder.blocked_time.blocked_by.value,
             "lanes": self._lanes(now),
             "totals": attrs.asdict(self.recorder.totals()),
             "cpu_us_per_call": self.recorder.cpu_s_per_call() * 1e6,
-            "verdict": attrs.asdict(self.verdict()),
-            "batches": list(map(attrs.asdict, recently.batches(since))),
-            "errors": list(map(attrs.asdict, reversed(recently.errors))),
+            "verdict": attrs.asdict(self.diagnosis()),
+            "batches": list(map(attrs.asdict, recent.batches(since))),
+            "errors": list(map(attrs.asdict, reversed(recent.errors))),
             "settings": list_settings(self.settings()),
-            "lately": attrs.asdict(self.recorder.past.lately()),
+            "lately": attrs.asdict(self.recorder.window.lately()),
             "workers": [],
         }
 
@@ -96,7 +95,7 @@ class Status:
         return [_lane(lane, now) for lane in lanes[:LANES]]
 
 
-def situation_of(
+def limits_in_force(
     settings: Settings, batch_items: int, upstream_max_items: int | None
 ) -> LimitsInForce:
     """Say which limits are in force, where a batch has so many inputs at most."""

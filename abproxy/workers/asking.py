@@ -19,7 +19,7 @@ from abproxy.chosen import keys_for
 from abproxy.errors import CannotConnect
 from abproxy.http.messages import HeaderList, Response, Send
 from abproxy.settings import Settings
-from abproxy.telemetry.metrics import write_figures
+from abproxy.telemetry.metrics import write_metrics
 from abproxy.web.request import ProxyRequest
 from abproxy.workers.adding import (
     Figures,
@@ -113,7 +113,7 @@ class Aggregator:
         whole = add_figures([self._counted.total(), *of_now, own])
         about = self._about(len(heard), list(said.values()))
         whole = [family for family in whole if family.name != PER_CALL]
-        return write_figures(_Written([*whole, *about]), accepted)
+        return write_metrics(_Written([*whole, *about]), accepted)
 
     async def status(self, since: int) -> Document:
         """Say everything, of batches those after a serial."""

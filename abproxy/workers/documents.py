@@ -14,10 +14,9 @@ from attrs import define, field
 from abproxy import __version__
 from abproxy.events import BlockedBy
 from abproxy.settings import Settings
-from abproxy.telemetry.recent import BATCHES, ERRORS
-from abproxy.telemetry.status import LANES, list_settings, situation_of
-from abproxy.telemetry.totals import Totals
-from abproxy.telemetry.verdict import judge
+from abproxy.telemetry.diagnosis import diagnose
+from abproxy.telemetry.history import BATCHES, ERRORS, Totals
+from abproxy.telemetry.status import LANES, limits_in_force, list_settings
 from abproxy.workers.adding import WORST_FIRST, combine
 
 __all__ = ["Batches", "Document", "add_totals", "unite"]
@@ -83,11 +82,11 @@ def unite(said: Sequence[Document], settings: Settings) -> Document:
     }
     flow["cpu_seconds_per_call"] = lately.cpu_s_per_call
     upstream = _upstream([each["upstream"] for each in said])
-    situation = situation_of(
+    limits = limits_in_force(
         settings, flow["batch_max_items"], upstream["max_batch_inputs"]
     )
     # Each of them has seen as much time: shares of it are those of the average.
-    verdict = attrs.evolve(judge(lately, situation), period_s=lately.at / len(said))
+    found = attrs.evolve(diagnose(lately, limits), period_s=lately.at / len(said))
     return {
         "version": __version__,
         "now": max(each["now"] for each in said),
@@ -96,10 +95,10 @@ def unite(said: Sequence[Document], settings: Settings) -> Document:
         "kept_by": _gravest({each["kept_by"] for each in said}),
         "lanes": _most(said, "lanes", "items")[:LANES],
         "cpu_us_per_call": lately.cpu_s_per_call * 1e6,
-        "verdict": msgspec.to_builtins(attrs.asdict(verdict)),
+        "verdict": msgspec.to_builtins(attrs.asdict(found)),
         "errors": _most(said, "errors", "at")[:ERRORS],
         "settings": list_settings(settings),
-        "lately": {**attrs.asdict(lately), "at": verdict.period_s},
+        "lately": {**attrs.asdict(lately), "at": found.period_s},
     }
 
 

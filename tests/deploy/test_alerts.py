@@ -7,7 +7,7 @@ import pytest
 from deployed import DEPLOY, ROOT, needs, read_yaml, rules, run, unknown_in
 
 from abproxy.settings import Settings
-from abproxy.telemetry.advice import COMPANY, OFTEN
+from abproxy.telemetry.diagnosis import COMPANY, OFTEN
 
 PROMETHEUS = DEPLOY / "prometheus"
 OPERATING = ROOT / "docs/operating.md"

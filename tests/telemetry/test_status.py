@@ -208,7 +208,7 @@ def test_the_verdict_is_of_the_last_hour(here: Wired) -> None:
     """It says over how long it judges."""
     _an_hour(here)
 
-    verdict = here.status.verdict()
+    verdict = here.status.diagnosis()
 
     assert verdict.calls == 1000
     assert verdict.period_s == 3600
@@ -231,7 +231,7 @@ def test_the_verdict_knows_the_settings_in_force(
         here.recorder.blocked(obstacle)
         _an_hour(here, full=1000)
 
-        advice = here.status.verdict().advice
+        advice = here.status.diagnosis().advice
 
         assert advice is not None
         assert advice.setting == setting
@@ -243,7 +243,7 @@ def test_the_verdict_knows_how_many_bytes_make_a_batch_full() -> None:
         filled = {"batches": 100, "requests": 100, "full": 100}
         _an_hour(here, **filled, items=1000, size=90_000)
 
-        advice = here.status.verdict().advice
+        advice = here.status.diagnosis().advice
 
         assert advice is not None
         assert advice.setting == "MAX_BATCH_BYTES"
@@ -264,7 +264,7 @@ def test_the_verdict_knows_what_the_upstream_takes(
     here.service.discovery.facts = ServerInfo(max_batch_inputs=takes)
     _an_hour(here, full=100, batches=100, requests=100)
 
-    advice = here.status.verdict().advice
+    advice = here.status.diagnosis().advice
 
     assert advice is not None
     assert advice.setting == setting

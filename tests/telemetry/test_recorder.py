@@ -7,7 +7,7 @@ from wired import START, Wired, wired
 
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
 from abproxy.events import BlockedBy
-from abproxy.telemetry.recent import RecentBatch, RecentError
+from abproxy.telemetry.history import RecentBatch, RecentError
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_failure_is_kept_with_what_it_said(here: Wired) -> None:
     here.reactor.advance(1)
     here.upstream.open[0].fail(UpstreamTimeout("too slow"))
 
-    [error] = here.recorder.recently.errors
+    [error] = here.recorder.recent.errors
     assert error == RecentError(
         at=START + 1, reason="upstream_timeout", message="too slow", times=1
     )
@@ -128,7 +128,7 @@ def test_a_bug_is_a_failure(here: Wired, nothing_leaked: list[object]) -> None:
     here.call("a")
     here.upstream.open[0].fail(ZeroDivisionError("a bug"))
 
-    [error] = here.recorder.recently.errors
+    [error] = here.recorder.recent.errors
     assert error.message == "a bug in abproxy; its log says more"
     assert here.recorder.totals().failed == 1
     assert here.figure("failures_total", reason="bug") == 1
@@ -142,7 +142,7 @@ def test_want_of_room_is_kept_with_what_it_said() -> None:
         here.call("c")
         here.answer_all()
 
-        [error] = here.recorder.recently.errors
+        [error] = here.recorder.recent.errors
         assert error.reason == "rate"
         assert error.message
 
@@ -152,7 +152,7 @@ def test_what_is_wrong_with_a_request_is_not_kept() -> None:
     with wired(max_body_bytes=10) as here:
         here.call("much too large")
 
-        [error] = here.recorder.recently.errors
+        [error] = here.recorder.recent.errors
         assert (error.reason, error.message) == ("body_size", "")
 
 
@@ -265,7 +265,7 @@ def test_a_batch_that_is_back_is_kept_for_who_looks(here: Wired) -> None:
     here.reactor.advance(0.25)
     here.answer_all()
 
-    [batch] = here.recorder.recently.batches()
+    [batch] = here.recorder.recent.batches()
     assert batch == RecentBatch(
         serial=1,
         at=START + 0.25,
@@ -283,7 +283,7 @@ def test_a_batch_that_failed_is_kept_without_a_time(here: Wired) -> None:
     here.call("a")
     here.upstream.open[0].refuse(500)
 
-    [batch] = here.recorder.recently.batches()
+    [batch] = here.recorder.recent.batches()
     assert batch.upstream_ms is None
     assert here.recorder.totals().alone_batches == 0
 
@@ -347,7 +347,7 @@ def test_what_keeps_batches_is_added_up_by_obstacle() -> None:
         totals = here.recorder.totals()
         assert totals.kept_by_slot_s == 2
         assert totals.kept_by_budget_s == totals.kept_by_upstream_s == 0
-        assert here.recorder.keeping.obstacle is BlockedBy.NOTHING
+        assert here.recorder.blocked_time.blocked_by is BlockedBy.NOTHING
 
 
 def test_cpu_time_is_shared_by_calls_and_what_is_relayed(here: Wired) -> None:
@@ -414,7 +414,7 @@ def test_whatever_is_told_a_mistake_stays_with_the_watcher(
 ) -> None:
     """Every room may tell it everything without a care."""
     recorder = here.recorder
-    recorder.metrics = recorder.recently = recorder.past = recorder.keeping = None
+    recorder.metrics = recorder.recent = recorder.window = recorder.blocked_time = None
 
     assert getattr(recorder, what)(*arguments) is None
 

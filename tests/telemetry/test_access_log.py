@@ -15,7 +15,7 @@ from webdoubles import Client
 from wired import Wired, wired
 
 from abproxy.errors import UpstreamTimeout
-from abproxy.telemetry.access import AccessLog
+from abproxy.telemetry.access_log import AccessLog
 
 COMBINED = re.compile(
     r'(?P<client>\S+) - - \[(?P<time>[^\]]+)\] "(?P<asked>(?:[^"\\]|\\x\w\w)*)" '

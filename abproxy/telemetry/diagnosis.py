@@ -1,0 +1,303 @@
+"""
+Is batching helping, what limits it, and what would help most?
+
+A judgement of numbers alone: the figures of the last hour and the limits in
+force go in, a few sentences and at most one recommendation come out.
+"""
+
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+
+from attrs import frozen
+
+from abproxy.events import BlockedBy
+from abproxy.telemetry.history import Totals
+
+__all__ = ["Diagnosis", "LimitsInForce", "Recommendation", "advise", "diagnose"]
+
+ENOUGH_CALLS = 100
+"""Fewer calls tell nothing."""
+
+GAIN = 1.1
+"""How much dearer an input must be alone for company to pay."""
+
+COMPANY = 1.2
+"""Calls a request from which on they travel together."""
+
+OFTEN = 0.2
+"""The share of time, or of batches, from which on something matters."""
+
+MOSTLY = 0.5
+"""The share of batches from which on the others are the exception."""
+
+REFUSED = 0.01
+"""The share of refused calls from which on there is too little of something."""
+
+
+@frozen(kw_only=True)
+class LimitsInForce:
+    """The limits in force; what the operator did not say is None."""
+
+    slots: int | None = None
+    budget: int | None = None
+    max_batch_calls: int | None = None
+    max_wait_ms: float = 0.0
+    batch_items: int
+    """Inputs that make a batch full."""
+
+    batch_bytes: int
+    """Bytes of JSON that do."""
+
+    upstream_max_items: int | None = None
+    """Inputs that the upstream takes in one request, if that is known."""
+
+
+@frozen
+class Recommendation:
+    """What to change."""
+
+    setting: str
+    """Its name in the environment, or what it is if it is none of ours."""
+
+    why: str
+
+
+@frozen(kw_only=True)
+class Diagnosis:
+    """What the numbers say."""
+
+    helps: bool | None
+    """Whether batching helps; None if that cannot be told."""
+
+    text: str
+    advice: Recommendation | None
+    calls: int
+    calls_per_request: float | None
+    """Calls, or parts of large ones, for each request to the upstream."""
+
+    alone_ms_per_item: float | None
+    """The upstream's time for an input in a request of one call."""
+
+    shared_ms_per_item: float | None
+    """The same in a request of several calls."""
+
+    slot_limited: float
+    """The share of the time in which a batch was ready and no slot free."""
+
+    budget_limited: float
+    """The same for full batches and the budget."""
+
+    upstream_limited: float
+    """The share of the time in which the upstream took no work."""
+
+    limited_by: BlockedBy
+    """Which of the three mattered most, if any did."""
+
+    period_s: float
+    """Over how many seconds."""
+
+    def __str__(self) -> str:
+        if self.advice is None:
+            return self.text
+        return (
+            f"{self.text} What would help is {self.advice.setting}: {self.advice.why}."
+        )
+
+
+def diagnose(lately: Totals, limits: LimitsInForce) -> Diagnosis:
+    """Judge what happened *lately*, in the *limits* that it happened in."""
+    is_telling = lately.parts >= ENOUGH_CALLS
+    limited_by = _limited_by(lately)
+    helps, text = _company(lately) if is_telling else (None, _too_few(lately))
+    limit = _limit(lately, limited_by) if is_telling else ""
+    return Diagnosis(
+        helps=helps,
+        text=" ".join(filter(None, (text, limit))),
+        advice=advise(lately, limits) if is_telling else None,
+        calls=lately.calls,
+        calls_per_request=lately.calls_per_request if lately.requests else None,
+        alone_ms_per_item=lately.alone_ms_per_item,
+        shared_ms_per_item=lately.shared_ms_per_item,
+        slot_limited=lately.share_of_time(lately.kept_by_slot_s),
+        budget_limited=lately.share_of_time(lately.kept_by_budget_s),
+        upstream_limited=lately.share_of_time(lately.kept_by_upstream_s),
+        limited_by=limited_by,
+        period_s=lately.at,
+    )
+
+
+def _limited_by(lately: Totals) -> BlockedBy:
+    shares = {
+        BlockedBy.UPSTREAM: lately.share_of_time(lately.kept_by_upstream_s),
+        BlockedBy.BUDGET: lately.share_of_time(lately.kept_by_budget_s),
+        BlockedBy.SLOT: lately.share_of_time(lately.kept_by_slot_s),
+    }
+    often = (obstacle for obstacle, share in shares.items() if share > OFTEN)
+    return next(often, BlockedBy.NOTHING)
+
+
+def _too_few(lately: Totals) -> str:
+    if not lately.calls and not lately.parts:
+        return "Nobody has asked lately."
+    return f"Too few calls to tell: {lately.parts} were sent to the server lately."
+
+
+def _company(lately: Totals) -> tuple[bool | None, str]:
+    together = f"A request carries {lately.calls_per_request:.1f} calls"
+    if not has_company(lately):
+        return False, f"{together}: {_why_alone(lately)}."
+    alone, shared = lately.alone_ms_per_item, lately.shared_ms_per_item
+    if alone is None or shared is None:
+        way = "alone" if alone is None else "together"
+        return True, f"{together}; too few went {way} to tell what that saves."
+    costs = f"an input takes the server {_ms(shared)} in company, {_ms(alone)} alone"
+    if alone < GAIN * shared:
+        return False, f"{together}, but that saves no time: {costs}."
+    return True, f"Batching helps. {together}; {costs}."
+
+
+def _ms(value: float) -> str:
+    """Write two digits that count, and never an exponent."""
+    return f"{float(f'{value:.2g}'):g} ms"
+
+
+def _why_alone(lately: Totals) -> str:
+    if lately.crowded_out > OFTEN * lately.batches:
+        return "those that wait together differ in route, options or key"
+    if lately.full > MOSTLY * lately.batches:
+        return "most fill it by themselves"
+    if lately.requests > lately.batches * (1 + OFTEN):
+        return "many are sent again, after a bad input or a broken connection"
+    return "most come when no other waits, so there is nothing to gain"
+
+
+def _limit(lately: Totals, limited_by: BlockedBy) -> str:
+    match limited_by:
+        case BlockedBy.UPSTREAM:
+            share = lately.share_of_time(lately.kept_by_upstream_s)
+            return f"The server took no work {share:.0%} of the time."
+        case BlockedBy.BUDGET:
+            share = lately.share_of_time(lately.kept_by_budget_s)
+            return f"Full batches waited {share:.0%} of the time: the server is busy."
+        case BlockedBy.SLOT:
+            share = lately.share_of_time(lately.kept_by_slot_s)
+            gathered = ", and gathered" if has_company(lately) else ""
+            return f"Calls waited for a slot {share:.0%} of the time{gathered}."
+        case _:
+            return ""
+
+
+def has_company(lately: Totals) -> bool:
+    """Whether calls travel together."""
+    return lately.calls_per_request >= COMPANY
+
+
+def advise(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
+    """Say what would help most, given what happened *lately*."""
+    found = (rule(lately, limits) for rule in _RULES)
+    return next(filter(None, found), None)
+
+
+def _away(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
+    kept = lately.share_of_time(lately.kept_by_upstream_s)
+    if kept < OFTEN:
+        return None
+    why = f"it was away or had no room {kept:.0%} of the time; its own log says why"
+    return Recommendation("the inference server", why)
+
+
+def _refused(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
+    if lately.refused_for_room <= REFUSED * lately.calls:
+        return None
+    refused = f"{lately.refused_for_room} calls were refused"
+    return Recommendation(
+        "a second or faster inference server",
+        f"{refused}, as too many waited for this one",
+    )
+
+
+def _held_in_vain(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
+    if not limits.max_wait_ms or has_company(lately):
+        return None
+    held = f"calls are held for {limits.max_wait_ms:g} ms and find no company"
+    return Recommendation("MAX_WAIT_TIME=0", f"{held}; with 0 they leave at once")
+
+
+def _budget(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
+    kept = lately.share_of_time(lately.kept_by_budget_s)
+    if limits.budget is None or kept < OFTEN:
+        return None
+    allowed = f"as you allow {limits.budget} inputs in flight"
+    why = f"full batches waited {kept:.0%} of the time, {allowed}"
+    return Recommendation("BUDGET", f"{why}; unset, it follows the server")
+
+
+def _slots(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
+    kept = lately.share_of_time(lately.kept_by_slot_s)
+    if limits.slots is None or kept < OFTEN or has_company(lately):
+        return None
+    allowed = f"as you allow {limits.slots} in flight that are not full"
+    why = f"batches waited {kept:.0%} of the time, {allowed}"
+    return Recommendation("SLOTS", f"{why}; unset, it follows the server")
+
+
+def _full(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
+    share = lately.full / max(1, lately.batches)
+    are_alone = not has_company(lately) and limits.max_batch_calls != 1
+    if share < MOSTLY or are_alone:
+        return None
+    rule = max(_larger(lately, limits), key=itemgetter(0))[1]
+    return rule(f"{share:.0%} of the batches are full", limits)
+
+
+def _larger(lately: Totals, limits: LimitsInForce) -> Iterator[tuple[float, "_Larger"]]:
+    """Say how close batches come to each cap, and what is to be said of it."""
+    if limits.max_batch_calls is not None:
+        yield lately.parts / limits.max_batch_calls, _more_calls
+    yield lately.items / limits.batch_items, _more_items
+    yield lately.size / limits.batch_bytes, _more_bytes
+
+
+def _more_calls(full: str, limits: LimitsInForce) -> Recommendation:
+    why = f"{full}, as you limit the calls in one to {limits.max_batch_calls}"
+    return Recommendation("MAX_BATCH_SIZE", f"{why}; unset, as many share one as fit")
+
+
+def _more_items(full: str, limits: LimitsInForce) -> Recommendation:
+    why = f"{full} at {limits.batch_items} inputs"
+    most = limits.upstream_max_items
+    if most is None or limits.batch_items < most:
+        return Recommendation("MAX_BATCH_INPUTS", f"{why}; try more")
+    return Recommendation(
+        "a higher limit of the inference server (--max-client-batch-size)",
+        f"{why}, which is all that it takes",
+    )
+
+
+def _more_bytes(full: str, limits: LimitsInForce) -> Recommendation:
+    why = f"{full} at {limits.batch_bytes:,} bytes"
+    takes = "if the inference server takes larger bodies (--payload-limit)"
+    return Recommendation("MAX_BATCH_BYTES", f"{why}; try more, {takes}")
+
+
+def _apart(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
+    if lately.crowded_out_by_key <= OFTEN * lately.batches:
+        return None
+    return Recommendation(
+        "INFERENCE_SERVICE_KEY",
+        "clients with different keys share no batch; with one key for the inference "
+        "server, and theirs in API_KEY, they do",
+    )
+
+
+_Larger = Callable[[str, LimitsInForce], Recommendation]
+_Rule = Callable[[Totals, LimitsInForce], Recommendation | None]
+_RULES: tuple[_Rule, ...] = (
+    _away,
+    _refused,
+    _held_in_vain,
+    _budget,
+    _slots,
+    _full,
+    _apart,
+)
