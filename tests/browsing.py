@@ -10,7 +10,7 @@ from typing import Any
 from attrs import frozen
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.keys import ApiKeys
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 CHROMIUM, DRIVER = "chromium", "chromedriver"
@@ -179,7 +179,7 @@ class LivePage:
 
     def tab(self) -> str:
         """Go on with the keyboard; says what has the focus then."""
-        self.type(ApiKeys.TAB)
+        self.type(Keys.TAB)
         return str(self.script("return document.activeElement.innerText"))
 
     def picture(self, file: Path, last: str, **screen: Any) -> None:

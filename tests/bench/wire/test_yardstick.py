@@ -14,7 +14,7 @@ from bench.wire.workloads import Workload
 
 pytest.importorskip("aiohttp")
 
-from bench.wire.yardstick import MOST_INPUTS, SLOTS, LaneKey
+from bench.wire.yardstick import MOST_INPUTS, SLOTS, Lane
 
 
 def _asked(server: Child, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
@@ -69,7 +69,7 @@ class Upstream:
 
 async def _sent(calls: list[list[str]]) -> tuple[list[list[str]], list[Any]]:
     upstream = Upstream()
-    lane = LaneKey(upstream)
+    lane = Lane(upstream)
     answers = asyncio.gather(*(lane.rows_of(call) for call in calls))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
