@@ -7,7 +7,7 @@ from twisted.logger import Logger
 
 from abproxy.batching.part import Caps
 from abproxy.settings import Settings
-from abproxy.upstream.info import ServerInfo
+from abproxy.upstream.discovery import ServerInfo
 
 __all__ = ["Limits", "limits_for", "part_of"]
 

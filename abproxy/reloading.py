@@ -23,7 +23,7 @@ from abproxy.chosen import (
 )
 from abproxy.limits import limits_for
 from abproxy.settings import Settings, SettingsError
-from abproxy.upstream.info import ServerInfo
+from abproxy.upstream.discovery import ServerInfo
 from abproxy.web.app import ProxyApp
 from abproxy.web.calls import CallReader
 

@@ -27,9 +27,8 @@ from abproxy.telemetry.logs import forward_standard_logging
 from abproxy.telemetry.metered import Metered
 from abproxy.telemetry.recorder import Recorder
 from abproxy.telemetry.status import Status
-from abproxy.upstream.condition import Health
 from abproxy.upstream.discovery import Discovery
-from abproxy.upstream.probe import HealthCheck
+from abproxy.upstream.health import Health, HealthCheck
 from abproxy.web.admin import HealthPages, Operations, own_pages
 from abproxy.web.observing import RequestObserver, Several
 from abproxy.web.relay import Mark, unmarked

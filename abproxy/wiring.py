@@ -36,12 +36,11 @@ from abproxy.settings import Settings
 from abproxy.signals import Signals
 from abproxy.upstream.agent import make_agent, make_pool, make_treq
 from abproxy.upstream.client import TreqUpstream
-from abproxy.upstream.condition import Health
-from abproxy.upstream.counting import TokenCounter
-from abproxy.upstream.discovery import Discovery
-from abproxy.upstream.fast.idle import ConnectionPool
-from abproxy.upstream.fast.upstream import FastUpstream, is_plain, make_endpoint
-from abproxy.upstream.info import ServerInfo
+from abproxy.upstream.discovery import Discovery, ServerInfo
+from abproxy.upstream.fast.client import FastUpstream, is_plain, make_endpoint
+from abproxy.upstream.fast.connection import ConnectionPool
+from abproxy.upstream.health import Health
+from abproxy.upstream.tokens import TokenCounter
 from abproxy.watching import Rooms, Telemetry, make_watch, show_surface
 from abproxy.web.app import ProxyApp, refusal
 from abproxy.web.calls import CallReader

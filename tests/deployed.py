@@ -19,7 +19,7 @@ from twisted.internet.task import Clock
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.history import BlockedTime
 from abproxy.telemetry.metrics import Counter, Metrics
-from abproxy.upstream.condition import Health
+from abproxy.upstream.health import Health
 
 __all__ = [
     "BIN",

@@ -7,7 +7,7 @@ from twisted.logger import capturedLogs
 
 from abproxy.limits import limits_for
 from abproxy.settings import Settings
-from abproxy.upstream.info import ServerInfo
+from abproxy.upstream.discovery import ServerInfo
 
 TEI = ServerInfo(max_batch_inputs=8, max_inputs_in_flight=64)
 

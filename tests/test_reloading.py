@@ -13,7 +13,7 @@ from webdoubles import InMemoryProxy, OpenUpstream, in_memory_proxy
 from abproxy.batching.limit import AdaptiveLimit, FixedLimit
 from abproxy.reloading import CHANGEABLE, Reloading
 from abproxy.settings import Settings, read_env_file, settings_from
-from abproxy.upstream.info import ServerInfo
+from abproxy.upstream.discovery import ServerInfo
 
 FACTS = ServerInfo(max_batch_inputs=16, max_inputs_in_flight=128)
 

@@ -22,8 +22,8 @@ from zope.interface import implementer
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.agent import ExactPathAgent, make_pool, make_treq
 from abproxy.upstream.client import TreqUpstream
-from abproxy.upstream.fast.idle import ConnectionPool
-from abproxy.upstream.fast.upstream import FastUpstream
+from abproxy.upstream.fast.client import FastUpstream
+from abproxy.upstream.fast.connection import ConnectionPool
 
 __all__ = [
     "CLIENTS",

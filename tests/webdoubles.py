@@ -25,8 +25,8 @@ from abproxy.http.headers import Credentials
 from abproxy.settings import Settings
 from abproxy.telemetry.recorder import Recorder
 from abproxy.upstream.client import TreqUpstream
-from abproxy.upstream.condition import Health
 from abproxy.upstream.discovery import Discovery
+from abproxy.upstream.health import Health
 from abproxy.watching import Rooms, show_surface
 from abproxy.web.app import ProxyApp, refusal
 from abproxy.web.auth import ApiKeys, Clients

@@ -16,7 +16,7 @@ from abproxy import __version__
 from abproxy.batching.collector import BatchCollector
 from abproxy.events import BlockedBy
 from abproxy.telemetry.history import BlockedTime
-from abproxy.upstream.condition import Health, State
+from abproxy.upstream.health import Health, State
 
 __all__ = ["Gauges", "SharedPort"]
 

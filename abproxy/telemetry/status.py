@@ -19,8 +19,8 @@ from abproxy.settings import Settings, default_of, shown, variable
 from abproxy.telemetry.diagnosis import Diagnosis, LimitsInForce, diagnose
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.recorder import Recorder
-from abproxy.upstream.condition import Health
 from abproxy.upstream.discovery import Discovery
+from abproxy.upstream.health import Health
 
 __all__ = ["Status", "limits_in_force", "list_settings"]
 

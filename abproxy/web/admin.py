@@ -20,7 +20,7 @@ from abproxy.batching.admission import Admission
 from abproxy.dialects.answer import CORS
 from abproxy.errors import Unauthorized
 from abproxy.http.messages import HeaderList, Response
-from abproxy.upstream.probe import Answer, HealthCheck
+from abproxy.upstream.health import Answer, HealthCheck
 from abproxy.web.auth import ApiKeys
 from abproxy.web.observing import RequestInfo
 from abproxy.web.request import ProxyRequest

@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from abproxy.upstream.condition import State
+from abproxy.upstream.health import State
 
 __all__ = [
     "WORST_FIRST",

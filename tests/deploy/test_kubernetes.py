@@ -6,7 +6,7 @@ from deployed import BIN, read_yaml, run
 
 from abproxy.service import LAST_S
 from abproxy.settings import Settings, variable
-from abproxy.upstream.probe import TIMEOUT_S
+from abproxy.upstream.health import TIMEOUT_S
 from abproxy.watching import LAST_SPANS_S
 
 CONFIG, DEPLOYMENT, SERVICE = read_yaml("deploy/kubernetes/abproxy.yaml")

@@ -14,7 +14,7 @@ from abproxy.errors import CannotConnect, UpstreamTimeout
 from abproxy.events import BlockedBy
 from abproxy.settings import Settings
 from abproxy.telemetry.status import LANES
-from abproxy.upstream.info import ServerInfo
+from abproxy.upstream.discovery import ServerInfo
 
 
 @pytest.fixture

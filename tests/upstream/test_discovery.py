@@ -12,8 +12,7 @@ from twisted.logger import capturedLogs
 from abproxy.errors import ConnectionBroken, UpstreamBroken, UpstreamTimeout
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import UpstreamRequest
-from abproxy.upstream.discovery import Discovery
-from abproxy.upstream.info import ServerInfo
+from abproxy.upstream.discovery import Discovery, ServerInfo
 
 INFO = (
     b'{"max_client_batch_size":%d,"max_concurrent_requests":512,'

@@ -18,8 +18,8 @@ from abproxy.errors import CannotConnect, ConnectionBroken
 from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.agent import make_agent, make_pool, make_treq
 from abproxy.upstream.client import TreqUpstream
-from abproxy.upstream.fast.idle import ConnectionPool
-from abproxy.upstream.fast.upstream import FastUpstream, make_endpoint
+from abproxy.upstream.fast.client import FastUpstream, make_endpoint
+from abproxy.upstream.fast.connection import ConnectionPool
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
 WHOLE = HEAD + b"\r\n[[1]]"

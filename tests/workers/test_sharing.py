@@ -10,7 +10,7 @@ from twisted.logger import capturedLogs
 from abproxy.chosen import slots_for
 from abproxy.limits import limits_for, part_of
 from abproxy.settings import Settings
-from abproxy.upstream.info import ServerInfo
+from abproxy.upstream.discovery import ServerInfo
 from abproxy.workers.sharing import share_of, warn_of_too_little
 
 URL = "http://127.0.0.1:8080"

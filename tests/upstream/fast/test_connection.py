@@ -5,8 +5,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from zope.interface import directlyProvides
 
-from abproxy.upstream.fast.connection import Connection
-from abproxy.upstream.fast.idle import ConnectionPool
+from abproxy.upstream.fast.connection import Connection, ConnectionPool
 from abproxy.writing import write_later
 
 

@@ -14,11 +14,15 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.fast.connection import Connection, Connections
-from abproxy.upstream.fast.exchange import Exchange
-from abproxy.upstream.fast.idle import ConnectionPool
-from abproxy.upstream.fast.questions import RequestWriter, uri_of
-from abproxy.upstream.sending import Upstream
+from abproxy.upstream.client import Upstream
+from abproxy.upstream.fast.connection import (
+    Connection,
+    ConnectionPool,
+    Connections,
+    Exchange,
+    RequestWriter,
+    uri_of,
+)
 from abproxy.writing import Write, write_at_once
 
 __all__ = ["FastUpstream", "is_plain", "make_endpoint"]

@@ -16,7 +16,7 @@ from twisted.internet.error import ConnectionRefusedError as Refused
 from upstreamdoubles import CLIENTS, Client, fast, question
 
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
-from abproxy.upstream.fast.exchange import Exchange
+from abproxy.upstream.fast.connection import Exchange
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
 WHOLE = HEAD + b"\r\n[[1]]"

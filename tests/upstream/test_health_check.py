@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from abproxy.errors import CannotConnect, InternalError, UpstreamTimeout
 from abproxy.http.messages import UpstreamRequest
-from abproxy.upstream.probe import Answer, HealthCheck
+from abproxy.upstream.health import Answer, HealthCheck
 
 QUESTION = UpstreamRequest(method=b"GET", path=b"/health", headers=(), body=b"")
 FINE = reply(200, b"fine")

@@ -16,8 +16,8 @@ from abproxy.dialects.call import Call, LaneKey
 from abproxy.dialects.openai import OPENAI
 from abproxy.errors import UpstreamTimeout
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
-from abproxy.upstream.counting import TokenCounter
-from abproxy.upstream.info import ServerInfo
+from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.tokens import TokenCounter
 
 KEY: HeaderList = ((b"Authorization", b"Bearer key"),)
 

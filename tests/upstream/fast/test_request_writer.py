@@ -7,7 +7,7 @@ from upstreamdoubles import fast, question, treq
 
 from abproxy.errors import ConnectionBroken
 from abproxy.http.messages import UpstreamRequest
-from abproxy.upstream.fast.questions import HEADS, RequestWriter
+from abproxy.upstream.fast.connection import HEADS, RequestWriter
 
 JSON = (b"Content-Type", b"application/json")
 BASES = [

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from abproxy.upstream.agent import IDLE_S
-from abproxy.upstream.fast.idle import ConnectionPool
+from abproxy.upstream.fast.connection import ConnectionPool
 
 
 @define(eq=False)

@@ -14,7 +14,7 @@ from upstreamdoubles import ask, fast, question, treq
 
 from abproxy.errors import ConnectionBroken, UpstreamBroken
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.fast.unusual import TwistedResponse
+from abproxy.upstream.fast.response import TwistedResponse
 
 POSTED = [each for each in exchanges() if each.method == "POST"]
 BODY = b"[[1,2],[3,4]]"

@@ -7,7 +7,7 @@ import pytest
 from replay import exchanges
 
 from abproxy.http.messages import Response
-from abproxy.upstream.info import ServerInfo, batch_limit_in, read_info
+from abproxy.upstream.discovery import ServerInfo, batch_limit_in, read_info
 
 
 def answer(body: bytes, status: int = 200) -> Response:

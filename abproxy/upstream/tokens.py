@@ -17,7 +17,7 @@ from abproxy.batching.part import Part
 from abproxy.dialects.tei import TOKENIZE
 from abproxy.errors import ProxyError
 from abproxy.http.messages import HeaderList, Send, UpstreamRequest
-from abproxy.upstream.info import ServerInfo
+from abproxy.upstream.discovery import ServerInfo
 
 __all__ = ["TokenCounter"]
 

@@ -14,7 +14,7 @@ from abproxy.errors import (
     UpstreamTimeout,
 )
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.condition import Health, State
+from abproxy.upstream.health import Health, State
 
 QUESTION = UpstreamRequest(path=b"/embed", headers=(), body=b"")
 AWAY = CannotConnect("cannot reach the inference server")
