@@ -18,11 +18,11 @@ from tools.structure import (
     read_modules,
 )
 
-AT_MOST = {"modules": 144, "root modules": 18, "Protocols": 23}
+AT_MOST = {"modules": 135, "root modules": 18, "Protocols": 21}
 """What the source may have: to be lowered with the figure, never raised."""
 
 AT_MOST_FOR_A_CALL = {
-    "files": 48,
+    "files": 43,
     "classes": 52,
     "functions": 167,
     "calls of these functions": 219,
