@@ -4,8 +4,8 @@ What the operator chose, in the shapes that the rooms take.
 The same for the first day and for every change of settings after it.
 """
 
+from abproxy.batching.concurrency import LEAST_SLOTS, Slots, make_slots
 from abproxy.batching.refusal import RetryTimeouts
-from abproxy.batching.slots import LEAST, Slots, make_slots
 from abproxy.http.headers import Credentials
 from abproxy.limits import part_of
 from abproxy.settings import Settings
@@ -40,4 +40,4 @@ def patience_for(settings: Settings) -> RetryTimeouts:
 
 def slots_for(settings: Settings) -> Slots:
     """Say how many batches may be in flight that are not full."""
-    return make_slots(settings.slots, part_of(LEAST, settings.workers))
+    return make_slots(settings.slots, part_of(LEAST_SLOTS, settings.workers))

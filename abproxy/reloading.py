@@ -12,8 +12,8 @@ import attrs
 from attrs import define, field
 from twisted.logger import Logger
 
-from abproxy.batching.budget import Limit
 from abproxy.batching.collector import BatchCollector
+from abproxy.batching.concurrency import Limit
 from abproxy.chosen import (
     callers_for,
     credentials_for,

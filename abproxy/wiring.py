@@ -16,9 +16,8 @@ from twisted.web.iweb import IAgent
 
 from abproxy.batching.admission import Admission
 from abproxy.batching.batch import by_length
-from abproxy.batching.budget import Budget, Limit
 from abproxy.batching.collector import BatchCollector
-from abproxy.batching.limit import AdaptiveLimit, FixedLimit
+from abproxy.batching.concurrency import AdaptiveLimit, Budget, FixedLimit, Limit
 from abproxy.chosen import (
     callers_for,
     credentials_for,

@@ -16,11 +16,9 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from abproxy.batching.admission import Admission
-from abproxy.batching.budget import Budget
 from abproxy.batching.collector import BatchCollector
-from abproxy.batching.limit import FixedLimit
+from abproxy.batching.concurrency import Budget, FixedLimit, make_slots
 from abproxy.batching.part import Caps
-from abproxy.batching.slots import make_slots
 from abproxy.dialects.answer import write_answer
 from abproxy.dialects.call import Call, LaneKey
 from abproxy.dialects.tei import EMBED

@@ -10,7 +10,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.web.resource import Resource
 from webdoubles import InMemoryProxy, OpenUpstream, in_memory_proxy
 
-from abproxy.batching.limit import AdaptiveLimit, FixedLimit
+from abproxy.batching.concurrency import AdaptiveLimit, FixedLimit
 from abproxy.reloading import CHANGEABLE, Reloading
 from abproxy.settings import Settings, read_env_file, settings_from
 from abproxy.upstream.discovery import ServerInfo

@@ -18,14 +18,14 @@ from tools.structure import (
     read_modules,
 )
 
-AT_MOST = {"modules": 135, "root modules": 18, "Protocols": 21}
+AT_MOST = {"modules": 132, "root modules": 18, "Protocols": 19}
 """What the source may have: to be lowered with the figure, never raised."""
 
 AT_MOST_FOR_A_CALL = {
-    "files": 43,
+    "files": 40,
     "classes": 52,
-    "functions": 167,
-    "calls of these functions": 219,
+    "functions": 164,
+    "calls of these functions": 213,
 }
 """What a warm lone call may enter: to be lowered with the figure, never raised."""
 

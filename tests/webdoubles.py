@@ -15,11 +15,9 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from abproxy.batching.admission import Admission
-from abproxy.batching.budget import Budget
 from abproxy.batching.collector import BatchCollector
-from abproxy.batching.limit import FixedLimit
+from abproxy.batching.concurrency import Budget, FixedLimit, make_slots
 from abproxy.batching.part import Caps
-from abproxy.batching.slots import make_slots
 from abproxy.dialects.routes import may_be_batched
 from abproxy.http.headers import Credentials
 from abproxy.settings import Settings

@@ -11,8 +11,8 @@ from math import ceil
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
+from abproxy.batching.concurrency import Rate
 from abproxy.batching.part import Part
-from abproxy.batching.rate import Rate
 from abproxy.errors import ClientQueueFull, QueueFull
 
 __all__ = ["Admission"]

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from abproxy.batching.admission import Admission
 from abproxy.batching.backoff import Backoff
 from abproxy.batching.batch import Batch, Count, by_length
-from abproxy.batching.budget import Budget, Load
+from abproxy.batching.concurrency import Budget, Load
 from abproxy.batching.gathering import gather, in_pieces
 from abproxy.batching.lane import Lane
 from abproxy.batching.lanes import Lanes

@@ -15,11 +15,15 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from abproxy.batching.admission import Admission
-from abproxy.batching.budget import Budget, Limit
 from abproxy.batching.collector import BatchCollector
-from abproxy.batching.limit import AdaptiveLimit, FixedLimit
+from abproxy.batching.concurrency import (
+    AdaptiveLimit,
+    Budget,
+    FixedLimit,
+    Limit,
+    make_slots,
+)
 from abproxy.batching.part import Caps
-from abproxy.batching.slots import make_slots
 from abproxy.dialects.call import Call, Dialect, Items, LaneKey, PartResult, Rows
 from abproxy.dialects.rows import deal
 from abproxy.http.messages import Response, UpstreamRequest

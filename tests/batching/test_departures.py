@@ -4,7 +4,7 @@ import attrs
 import pytest
 from doubles import House, call_of, house, texts
 
-from abproxy.batching.slots import AdaptiveSlots
+from abproxy.batching.concurrency import AdaptiveSlots
 from abproxy.errors import Overloaded, UpstreamTimeout
 
 

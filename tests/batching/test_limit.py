@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from abproxy.batching.budget import Load
-from abproxy.batching.limit import REMEMBERED_S, AdaptiveLimit, FixedLimit
+from abproxy.batching.concurrency import REMEMBERED_S, AdaptiveLimit, FixedLimit, Load
 
 BATCH = 32
 FULL = Load(items=BATCH, slot=False)

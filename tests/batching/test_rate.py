@@ -2,7 +2,7 @@
 
 from twisted.internet.task import Clock
 
-from abproxy.batching.rate import PERIOD_S, Rate
+from abproxy.batching.concurrency import PERIOD_S, Rate
 
 
 def test_there_is_no_figure_before_the_first_period_is_over() -> None:

@@ -2,7 +2,13 @@
 
 from collections.abc import Callable
 
-from abproxy.batching.slots import LEAST, MOST, AdaptiveSlots, Slots, make_slots
+from abproxy.batching.concurrency import (
+    LEAST_SLOTS,
+    MOST_SLOTS,
+    AdaptiveSlots,
+    Slots,
+    make_slots,
+)
 
 
 def answer(slots: Slots, times: int, in_flight: int, took_s: float) -> None:
@@ -13,7 +19,7 @@ def answer(slots: Slots, times: int, in_flight: int, took_s: float) -> None:
 
 def test_it_begins_with_two() -> None:
     """One computes while the next travels."""
-    assert AdaptiveSlots().count == LEAST == 2
+    assert AdaptiveSlots().count == LEAST_SLOTS == 2
 
 
 def test_a_third_is_tried_once_in_a_while() -> None:
@@ -58,7 +64,7 @@ def test_an_upstream_that_merges_gets_more_and_more() -> None:
 
     serve(slots, 1000, lambda _in_flight: 0.01)
 
-    assert slots.count == MOST
+    assert slots.count == MOST_SLOTS
 
 
 def test_an_upstream_that_works_on_sixteen_gets_about_as_many() -> None:

@@ -8,7 +8,7 @@ from doubles import House, house
 from pytest_twisted import ensureDeferred
 from sockets import street, together
 
-from abproxy.batching.limit import FixedLimit
+from abproxy.batching.concurrency import FixedLimit
 from abproxy.dialects.route import JSONRoute
 from abproxy.errors import InternalError
 

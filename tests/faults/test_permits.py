@@ -9,8 +9,7 @@ from pytest_twisted import ensureDeferred
 from sockets import Answer, Caller, Street, sleep, street, together, until
 from twisted.internet.task import Clock
 
-from abproxy.batching.budget import Load
-from abproxy.batching.limit import AdaptiveLimit
+from abproxy.batching.concurrency import AdaptiveLimit, Load
 from bench.breakable import Traits
 
 

@@ -1,0 +1,359 @@
+"""
+How much may be in flight at one upstream.
+
+The budget counts items, as TEI counts its permits.  A slot is the right to
+have one batch in flight that was not full when it left.  Both are taken and
+given back in `Budget` and nowhere else: a leak would freeze the proxy.
+
+How large the budget is, and how many slots there are, the operator says, or
+the upstream's answers teach.
+"""
+
+from attrs import define, field, frozen
+from twisted.internet.interfaces import IReactorTime
+
+__all__ = [
+    "LEAST_SLOTS",
+    "AdaptiveLimit",
+    "AdaptiveSlots",
+    "Budget",
+    "FixedLimit",
+    "FixedSlots",
+    "Limit",
+    "Load",
+    "Rate",
+    "Slots",
+    "make_slots",
+]
+
+PERIOD_S = 0.5
+"""How long is counted before there is a new rate, in seconds."""
+
+
+@define(eq=False)
+class Rate:
+    """
+    A count by the second, over the last period that is complete.
+
+    A period ends with the first count after its time: what is rare is
+    measured over as long as it takes.
+    """
+
+    _clock: IReactorTime
+    _since: float = field(init=False)
+    _counted: int = field(init=False)
+    _rate: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was counted, and begin now."""
+        self._since = self._clock.seconds()
+        self._counted = 0
+        self._rate = 0.0
+
+    def count(self, number: int) -> None:
+        """Add *number* to what happened; with nothing added, no period ends."""
+        if not number:
+            return
+        self._counted += number
+        passed = self._clock.seconds() - self._since
+        if passed >= PERIOD_S:
+            self._rate = self._counted / passed
+            self._since += passed
+            self._counted = 0
+
+    def per_second(self) -> float:
+        """Return the latest rate; 0 if there is none yet."""
+        return self._rate
+
+
+@define(kw_only=True, eq=False)
+class Load:
+    """What one batch takes of the budget."""
+
+    items: int
+
+    slot: bool
+    """Whether it was not full when it left."""
+
+    in_flight: int = field(default=1, init=False)
+    """How many batches were in flight when it had left, itself among them."""
+
+
+# Items in flight
+#
+# Too little in flight starves an upstream that merges all that waits; too much
+# only moves the queue to where it cannot be reordered.  So the limit is what the
+# upstream answers in about 100 ms, or what it takes in without slowing down,
+# whichever is more; never under two full batches, never over its permits.
+#
+# A refusal halves it, below two batches and one as well: others may hold most of
+# the permits, and what they leave is found by trying with less each time.  From
+# there it doubles with every answer.
+
+HORIZON_S = 0.1
+"""For how long the work in flight should last, in seconds."""
+
+FASTER, SLOWER = 1.5, 2.2
+"""
+Times the best answer to a full batch: below the first the upstream takes in
+more without slowing down, above the second it has too much.
+"""
+
+REMEMBERED_S = 10.0
+"""
+For how long the limit stays below where it was refused, in seconds.
+
+The way up is short: without a memory every few answers would be paid for with
+one more refusal, for as long as the upstream has less room than it says.
+"""
+
+
+@define(kw_only=True, eq=False)
+class FixedLimit:
+    """What the operator said; a refusal halves it until the next answer."""
+
+    ceiling: int
+    batch: int
+    """Items in a full batch."""
+
+    _now: int | None = field(default=None, init=False)
+
+    @property
+    def items(self) -> int:
+        """How many items may be in flight now."""
+        return self.ceiling if self._now is None else min(self._now, self.ceiling)
+
+    def answered(self, load: Load, took_s: float, *, full_wait: bool) -> None:  # noqa: ARG002
+        """Grow back by one batch for each answer, or to twice as much."""
+        if self._now is not None:
+            self._now += min(self._now, self.batch)
+            if self._now >= self.ceiling:
+                self._now = None
+
+    def refused(self) -> None:
+        """Halve; one item always remains."""
+        self._now = max(self.items // 2, 1)
+
+
+@define(kw_only=True, eq=False)
+class AdaptiveLimit:
+    """What experience with the upstream teaches."""
+
+    clock: IReactorTime = field(repr=False)
+
+    ceiling: int
+    """Items that the upstream works on at once: its permits."""
+
+    batch: int
+    """Items in a full batch."""
+
+    _grown: float = field(init=False)
+    _best_s: float = field(default=float("inf"), init=False)
+    _too_many: float = field(default=float("inf"), init=False)
+    """The limit that was refused last."""
+
+    _remembers_until: float = field(default=0.0, init=False)
+    _is_refused: bool = field(default=False, init=False)
+    """Whether nothing was answered since."""
+
+    _left: float = field(default=float("inf"), init=False)
+    """What refusals have left, until answers have made it grow again."""
+
+    _rate: Rate = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._grown = 2 * self.batch
+        self._rate = Rate(self.clock)
+
+    @property
+    def items(self) -> int:
+        """How many items may be in flight now."""
+        wanted = max(self._grown, self._rate.per_second() * HORIZON_S, 2 * self.batch)
+        return max(int(min(wanted, self._most, self._left)), 1)
+
+    @property
+    def _most(self) -> float:
+        if self.clock.seconds() >= self._remembers_until:
+            return self.ceiling
+        less = max(self._too_many - self.batch, self._too_many / 2)
+        return min(less, self.ceiling)
+
+    def answered(self, load: Load, took_s: float, *, full_wait: bool) -> None:
+        """
+        Learn from an answer, given while a full batch waited or not.
+
+        The answer to a full batch is compared with the best one.
+        """
+        self._rate.count(load.items)
+        self._is_refused = False
+        self._left = 2 * self._left if self._left < self.batch else float("inf")
+        if load.slot or not full_wait:
+            return
+        self._best_s = min(self._best_s, took_s)
+        if took_s < FASTER * self._best_s:
+            self._grown = min(self._grown + self.batch, self._most)
+        elif took_s > SLOWER * self._best_s:
+            self._grown = max(self._grown - self.batch, 2 * self.batch)
+
+    def refused(self) -> None:
+        """Halve what was learnt, and forget how fast it was before."""
+        refused = self.items
+        if not self._is_refused:
+            self._too_many = refused
+            self._remembers_until = self.clock.seconds() + REMEMBERED_S
+        self._is_refused = True
+        self._left = refused / 2
+        self._grown = max(self._left, 2 * self.batch)
+        self._best_s = float("inf")
+        self._rate = Rate(self.clock)
+
+
+Limit = FixedLimit | AdaptiveLimit
+"""How many items may be in flight."""
+
+
+# Batches in flight that were not full
+#
+# An upstream that has enough to do makes every batch wait for all those before
+# it: with twice as many in flight an answer takes twice as long.  If it takes
+# clearly less, the upstream works on several at a time, and one more may be in
+# flight; if not, small batches only stand in each other's way, and there are
+# fewer.  A few tell nothing, as one may be computed while the others travel, so
+# one more is tried once in a while.
+#
+# Beside many full batches one more that is not full hardly stands in the way,
+# and a call that is left over would wait for a whole round: so these make room
+# for it.
+
+LEAST_SLOTS, MOST_SLOTS = 2, 512
+
+FULL_FOR_ONE = 4
+"""Full batches in flight that make room for one more that is not full."""
+
+PARALLEL, SERIAL = 0.75, 0.8
+"""Times the share with half as many in flight: below the first, above the second."""
+
+TELLING = 4
+"""Fewer in flight tell nothing: one may be computed while the others travel."""
+
+CURIOSITY, LEAST_CURIOSITY = 1 / 8, 1 / 128
+"""How much of a slot an answer adds that tells nothing, and after bad experience."""
+
+MEMORY = 8
+"""Over how many answers a figure is made."""
+
+
+@frozen
+class FixedSlots:
+    """As many as the operator said."""
+
+    count: int
+
+    def beside(self, full: int) -> int:  # noqa: ARG002
+        """How many there are, whatever else is in flight."""
+        return self.count
+
+    def answered(self, in_flight: int, took_s: float) -> None:
+        """Learn nothing."""
+
+
+@define(eq=False)
+class AdaptiveSlots:
+    """What the answers to batches that were not full teach."""
+
+    least: int = LEAST_SLOTS
+    _now: float = field(init=False)
+    _shares_s: dict[int, float] = field(factory=dict, init=False)
+    """The time of an answer over the batches in flight, by the size of their number."""
+
+    _curiosity: float = field(default=CURIOSITY, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._now = self.least
+
+    @property
+    def count(self) -> int:
+        """How many slots there are now."""
+        return int(self._now)
+
+    def beside(self, full: int) -> int:
+        """How many there are while so many *full* batches are in flight."""
+        return int(self._now) + full // FULL_FOR_ONE
+
+    def answered(self, in_flight: int, took_s: float) -> None:
+        """Learn from a batch that left as the last of so many *in_flight*."""
+        # Two sizes down, a number is about half as large.
+        size = (in_flight * in_flight).bit_length()
+        share_s = took_s / in_flight
+        known_s = self._shares_s.get(size, share_s)
+        self._shares_s[size] = share_s = known_s + (share_s - known_s) / MEMORY
+        half_s = self._shares_s.get(size - 2)
+        if in_flight < TELLING or half_s is None:
+            self._now = max(self._now, min(self._now + self._curiosity, in_flight + 1))
+        elif share_s < PARALLEL * half_s:
+            self._now = min(self._now + 1, MOST_SLOTS)
+            self._curiosity = CURIOSITY
+        elif share_s > SERIAL * half_s:
+            self._now = max(self._now - 2, self.least)
+            self._curiosity = max(self._curiosity / 2, LEAST_CURIOSITY)
+
+
+Slots = FixedSlots | AdaptiveSlots
+"""How many batches may be in flight that were not full when they left."""
+
+
+def make_slots(count: int | None, least: int = LEAST_SLOTS) -> Slots:
+    """Make so many slots, or as many as the upstream can use, but some at *least*."""
+    return AdaptiveSlots(least) if count is None else FixedSlots(count)
+
+
+@define(kw_only=True, eq=False)
+class Budget:
+    """Items and slots in flight."""
+
+    limit: Limit
+    slots: Slots
+
+    batches_in_flight: int = field(default=0, init=False)
+    items_in_flight: int = field(default=0, init=False)
+    slots_taken: int = field(default=0, init=False)
+
+    @property
+    def slot_free(self) -> bool:
+        """Whether a batch that is not full may leave."""
+        full = self.batches_in_flight - self.slots_taken
+        return self.slots_taken < self.slots.beside(full)
+
+    def admits(self, items: int) -> bool:
+        """
+        Whether *items* more may be in flight, or as many of them as ever may.
+
+        With nothing in flight there is always room: a batch larger than the
+        whole budget would wait for ever otherwise.
+        """
+        if not self.items_in_flight:
+            return True
+        most = self.limit.items
+        return min(items, most) <= most - self.items_in_flight
+
+    def take(self, load: Load) -> None:
+        """Account for a batch that leaves."""
+        self.items_in_flight += load.items
+        self.batches_in_flight += 1
+        load.in_flight = self.batches_in_flight
+        self.slots_taken += load.slot
+
+    def give_back(self, load: Load) -> None:
+        """Account for a batch that is over."""
+        self.items_in_flight -= load.items
+        self.batches_in_flight -= 1
+        self.slots_taken -= load.slot
+
+    def answered(self, load: Load, took_s: float, *, full_wait: bool) -> None:
+        """Learn from a batch that was answered while a full one waited, or not."""
+        self.limit.answered(load, took_s, full_wait=full_wait)
+        if load.slot:
+            self.slots.answered(load.in_flight, took_s)
