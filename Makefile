@@ -27,6 +27,13 @@ TOOLS := chromium chromium-driver prometheus wrk
 PROGRAMS := chromium chromedriver prometheus promtool wrk
 for := the tests
 
+# A process for each core takes the next tests whenever it is through with its own.
+PARALLEL := --numprocesses=auto --dist=worksteal
+# What real processes, browsers and published clients take part in.
+SLOW := bench browser clients deploy faults model operations packaging workers \
+	test_end_to_end.py test_lifetime.py test_tap.py dialects/test_adding_a_route.py \
+	web/test_operations_port.py web/test_tls.py web/openapi
+
 # `make test args='-k budget'`, `make bench args='speed --rounds 9'`
 args :=
 # `make embed inputs='["a", "b"]'` or `make embed inputs='some text'`
@@ -39,7 +46,7 @@ seconds := 15
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run run/model run/proxy test .test/tools bench bench/quick bench/write .bench/tools screenshots test/clients .test/clients test/clients/node check fmt embed load load/noproxy \
+.PHONY: help run run/model run/proxy test test/quick test/coverage .test/tools bench bench/quick bench/write .bench/tools screenshots test/clients .test/clients test/clients/node check fmt embed load load/noproxy \
 	compose/up compose/watch dotenv settings public openapi structure clean
 
 help: ## list what can be made
@@ -57,8 +64,14 @@ run/model: $(VENV)/run.stamp ## start only the small model, as an inference serv
 run/proxy: $(VENV)/run.stamp ## start only the proxy, in front of INFERENCE_SERVICE_URL
 	@exec $(BIN)/twistd --nodaemon --pidfile= abproxy
 
-test: $(VENV)/test.stamp .test/tools ## run all tests, with branch coverage
-	$(BIN)/python -m pytest --cov=abproxy --cov=abproxy_model --cov-branch --cov-report=term-missing:skip-covered $(args)
+test: $(VENV)/test.stamp .test/tools ## run all tests, on all cores
+	$(BIN)/python -m pytest $(PARALLEL) $(args)
+
+test/quick: $(VENV)/test.stamp ## run the tests that start no process and no browser
+	$(BIN)/python -m pytest $(PARALLEL) $(addprefix --ignore=tests/,$(SLOW)) $(args)
+
+test/coverage: $(VENV)/test.stamp .test/tools ## run all tests, and say which lines and branches they leave out
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-branch --cov-report=term-missing:skip-covered $(args)
 
 .bench/tools: TOOLS := wrk gcc libc6-dev strace
 .bench/tools: PROGRAMS := wrk cc strace

@@ -41,6 +41,7 @@ TESTS = [
     "pytest-cov>=5",
     "pytest-timeout>=2.3",
     "pytest-twisted>=1.14.3",
+    "pytest-xdist>=3.6",
     "ruff>=0.17",
     "schemathesis>=4.0",
     "selenium>=4.25",
