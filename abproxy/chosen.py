@@ -9,9 +9,12 @@ from abproxy.batching.refusal import RetryTimeouts
 from abproxy.http.headers import Credentials
 from abproxy.limits import part_of
 from abproxy.settings import Settings
+from abproxy.upstream.discovery import ServerInfo
+from abproxy.web.app import Policy
 from abproxy.web.auth import ApiKeys, Clients
+from abproxy.web.calls import CallReader
 
-__all__ = ["callers_for", "credentials_for", "keys_for", "patience_for", "slots_for"]
+__all__ = ["credentials_for", "keys_for", "patience_for", "policy_for", "slots_for"]
 
 
 def keys_for(settings: Settings) -> ApiKeys:
@@ -19,9 +22,14 @@ def keys_for(settings: Settings) -> ApiKeys:
     return ApiKeys(accepted=settings.api_keys + settings.bulk_api_keys)
 
 
-def callers_for(settings: Settings) -> Clients:
-    """Say who is in no hurry."""
-    return Clients(bulk_keys=frozenset(settings.bulk_api_keys))
+def policy_for(settings: Settings, facts: ServerInfo) -> Policy:
+    """Return which requests are accepted, and how they are understood."""
+    return Policy(
+        keys=keys_for(settings),
+        clients=Clients(bulk_keys=frozenset(settings.bulk_api_keys)),
+        reader=CallReader(credentials=credentials_for(settings), task=facts.task),
+        inputs_per_s=settings.rate_limit,
+    )
 
 
 def credentials_for(settings: Settings) -> Credentials:

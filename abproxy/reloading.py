@@ -15,17 +15,15 @@ from twisted.logger import Logger
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.concurrency import Limit
 from abproxy.chosen import (
-    callers_for,
-    credentials_for,
     keys_for,
     patience_for,
+    policy_for,
     slots_for,
 )
 from abproxy.limits import limits_for
 from abproxy.settings import Settings, SettingsError
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.web.app import ProxyApp
-from abproxy.web.calls import CallReader
 
 __all__ = ["CHANGEABLE", "Reloading", "read_again"]
 
@@ -78,7 +76,7 @@ class Reloading:
     read: Callable[[], Settings] = field(repr=False)
     """Read all settings anew; raises SettingsError."""
 
-    door: ProxyApp
+    app: ProxyApp
     collector: BatchCollector
     facts: Callable[[], ServerInfo] = field(repr=False)
     make_limit: Callable[[Settings], Limit] = field(repr=False)
@@ -106,7 +104,7 @@ class Reloading:
     def learn(self, facts: ServerInfo) -> None:
         """Settle the limits anew: the upstream says something else of itself."""
         limits = limits_for(self.settings, facts)
-        self.door.renew()  # the model's task may be another
+        self.app.policy = policy_for(self.settings, facts)
         self.collector.learn(limits.caps, limits.budget)
 
     def _say(self, message: str, names: set[str] | frozenset[str]) -> None:
@@ -124,14 +122,9 @@ class Reloading:
         self.learn(self.facts())
 
     def _go_by(self, settings: Settings) -> None:
-        door, collector = self.door, self.collector
-        credentials = credentials_for(settings)
-        door.keys = keys_for(settings)
-        door.receiving = CallReader(credentials=credentials)
-        door.relay.credentials = credentials
-        door.relay.connect_patience_s = settings.connect_patience_s
-        door.callers = callers_for(settings)
-        door.rates.inputs_per_s = settings.rate_limit
+        app, collector = self.app, self.collector
+        app.policy = policy_for(settings, self.facts())
+        app.relay.connect_patience_s = settings.connect_patience_s
         collector.max_wait_s = settings.max_wait_ms / 1000
         collector.splits = settings.oversize == "split"
         collector.packs = settings.packing

@@ -31,7 +31,7 @@ from abproxy.upstream.discovery import Discovery
 from abproxy.upstream.health import Health, HealthCheck
 from abproxy.web.admin import HealthPages, Operations, own_pages
 from abproxy.web.observing import RequestObserver, Several
-from abproxy.web.relay import Mark, unmarked
+from abproxy.web.relay import AddHeaders
 from abproxy.web.site import ProxySite
 
 __all__ = ["Rooms", "Telemetry", "make_watch", "show_surface"]
@@ -58,9 +58,9 @@ class Telemetry:
         return Several(found) if len(found) > 1 else self.recorder
 
     @property
-    def mark(self) -> Mark:
-        """What is put on a relayed request."""
-        return self.tracing.mark if self.tracing else unmarked
+    def relay_headers(self) -> AddHeaders | None:
+        """What is added to the headers of relayed requests."""
+        return self.tracing.mark if self.tracing else None
 
     def following(self, send: Send) -> Send:
         """Make a way to *send* that is watched."""

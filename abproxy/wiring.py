@@ -19,10 +19,9 @@ from abproxy.batching.batch import by_length
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.concurrency import AdaptiveLimit, Budget, FixedLimit, Limit
 from abproxy.chosen import (
-    callers_for,
     credentials_for,
-    keys_for,
     patience_for,
+    policy_for,
     slots_for,
 )
 from abproxy.dialects.routes import may_be_batched
@@ -42,7 +41,6 @@ from abproxy.upstream.health import Health
 from abproxy.upstream.tokens import TokenCounter
 from abproxy.watching import Rooms, Telemetry, make_watch, show_surface
 from abproxy.web.app import ProxyApp, refusal
-from abproxy.web.calls import CallReader
 from abproxy.web.express import FastPath
 from abproxy.web.files import room_for
 from abproxy.web.listen import Listener, make_listener
@@ -120,16 +118,15 @@ def _furnish(
     way = _way_upstream(settings, reactor)
     discovery = _discovery(settings, reactor, way)
     collector = _batching(settings, reactor, discovery, watch)
-    door = _door(settings, reactor, way, collector, discovery)
-    door.observer, door.relay.mark = watch.observer, watch.mark
+    app = _app(settings, reactor, way, collector, watch)
     gates = [
-        Listening(listener=listener, site=_site(settings, reactor, door))
+        Listening(listener=listener, site=_site(settings, reactor, app))
         for listener in listeners
     ]
     reloading = Reloading(
         settings=settings,
         read=read or (lambda: settings),
-        door=door,
+        app=app,
         collector=collector,
         facts=lambda: discovery.facts,
         make_limit=lambda chosen: _limit(chosen, reactor, discovery.facts),
@@ -253,46 +250,44 @@ def _limit(settings: Settings, reactor: Any, facts: ServerInfo) -> Limit:
     return AdaptiveLimit(clock=reactor, ceiling=limits.budget, batch=batch)
 
 
-def _door(
+def _app(
     settings: Settings,
     reactor: Any,
     way: _Way,
     collector: BatchCollector,
-    discovery: Discovery,
+    watch: Telemetry,
 ) -> ProxyApp:
     relay = Relay(
         agent=way.agent,
         base_url=way.base_url,
-        credentials=credentials_for(settings),
         clock=reactor,
+        add_headers=watch.relay_headers,
         timeout_s=settings.upstream_timeout_s,
         connect_patience_s=settings.connect_patience_s,
     )
     return ProxyApp(
-        keys=keys_for(settings),
-        callers=callers_for(settings),
-        rates=RateLimiter(clock=reactor, inputs_per_s=settings.rate_limit),
-        receiving=CallReader(credentials=credentials_for(settings)),
+        policy=policy_for(settings, ServerInfo()),
+        rate_limiter=RateLimiter(clock=reactor),
         collector=collector,
         relay=relay,
-        task=lambda: discovery.facts.task,
+        observer=watch.observer,
     )
 
 
-def _site(settings: Settings, reactor: Any, door: ProxyApp) -> ProxySite:
+def _site(settings: Settings, reactor: Any, app: ProxyApp) -> ProxySite:
     limits = ServerLimits(
         max_body_bytes=settings.max_body_bytes,
         max_connections=room_for(settings.max_connections),
         request_timeout_s=settings.request_timeout_s,
     )
     site = ProxySite(
-        door.app.resource(),
+        app.klein.resource(),
         is_batched=may_be_batched,
         refusal=refusal,
         limits=limits,
         reactor=reactor,
     )
-    site.observer = door.observer
+    site.observer = app.observer
     if settings.express:
-        site.open_express(FastPath(door=door, write=_write(settings)))
+        site.open_express(FastPath(door=app, write=_write(settings)))
     return site

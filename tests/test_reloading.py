@@ -44,7 +44,7 @@ def _reloading(proxy: InMemoryProxy, file: Path) -> Reloading:
     return Reloading(
         settings=read(),
         read=read,
-        door=proxy.door,
+        app=proxy.app,
         collector=proxy.collector,
         facts=lambda: FACTS,
         make_limit=make_limit,
@@ -106,10 +106,10 @@ def test_limits_change_without_a_restart(file: Path) -> None:
     assert collector.budget.slots.count == 5
     assert collector.budget.limit.items == 64
     assert collector.room.max_items == 7
-    assert proxy.door.rates.inputs_per_s == 9
+    assert proxy.app.policy.inputs_per_s == 9
     assert not collector.splits
     assert collector.patience.connect_s == 2
-    assert proxy.door.relay.connect_patience_s == 2
+    assert proxy.app.relay.connect_patience_s == 2
 
 
 def test_a_budget_that_is_taken_away_follows_again(file: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_reload_does_not_open_a_closed_door(
     reloading.reload()
 
     assert proxy.ask("GET", "/info").status == 401
-    assert (proxy.door.rates.inputs_per_s, proxy.collector.budget.slots.count) == (
+    assert (proxy.app.policy.inputs_per_s, proxy.collector.budget.slots.count) == (
         9,
         2,
     )

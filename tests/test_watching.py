@@ -21,7 +21,6 @@ from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.settings import Settings, SettingsError
 from abproxy.watching import LAST_SPANS_S, Telemetry, make_watch
 from abproxy.web.observing import Several
-from abproxy.web.relay import unmarked
 
 REQUEST = UpstreamRequest(path=b"/embed", headers=(), body=b"")
 CALL = msgspec.json.encode({"input": "a"})
@@ -70,7 +69,7 @@ def test_by_default_only_figures_are_kept() -> None:
     assert watch.observer is watch.recorder
     assert watch.access is None
     assert watch.tracing is None
-    assert watch.mark is unmarked
+    assert watch.relay_headers is None
 
 
 def test_what_is_sent_is_metered() -> None:
@@ -93,7 +92,7 @@ def test_traces_are_followed_on_all_ways() -> None:
     upstream.open[0].refuse(200)
 
     assert watch.observer == Several([watch.recorder, traces])
-    assert watch.mark == traces.mark
+    assert watch.relay_headers == traces.mark
     assert heard == ["followed"]
     assert watch.recorder.totals().requests == 1
 

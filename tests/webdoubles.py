@@ -26,7 +26,7 @@ from abproxy.upstream.client import TreqUpstream
 from abproxy.upstream.discovery import Discovery
 from abproxy.upstream.health import Health
 from abproxy.watching import Rooms, show_surface
-from abproxy.web.app import ProxyApp, refusal
+from abproxy.web.app import Policy, ProxyApp, refusal
 from abproxy.web.auth import ApiKeys, Clients
 from abproxy.web.calls import CallReader
 from abproxy.web.express import FastPath
@@ -115,7 +115,7 @@ class InMemoryProxy:
 
     clock: Clock
     site: ProxySite
-    door: ProxyApp
+    app: ProxyApp
     collector: BatchCollector
     upstream: StubTreq
     agent: RequestTraversalAgent
@@ -208,39 +208,40 @@ def in_memory_proxy(
         max_wait_s=max_wait_s,
         splits=splits,
     )
-    door = ProxyApp(
-        keys=ApiKeys(accepted=api_keys + bulk_keys),
-        callers=Clients(bulk_keys=frozenset(bulk_keys)),
-        rates=RateLimiter(clock=clock, inputs_per_s=rate_limit),
-        receiving=CallReader(credentials=credentials),
+    app = ProxyApp(
+        policy=Policy(
+            keys=ApiKeys(accepted=api_keys + bulk_keys),
+            clients=Clients(bulk_keys=frozenset(bulk_keys)),
+            reader=CallReader(credentials=credentials, task=task),
+            inputs_per_s=rate_limit,
+        ),
+        rate_limiter=RateLimiter(clock=clock),
         collector=collector,
         relay=Relay(
             agent=agent,
             base_url="http://upstream",
-            credentials=credentials,
             clock=clock,
             timeout_s=timeout_s,
             connect_patience_s=5.0,
         ),
-        task=lambda: task,
     )
     limits = ServerLimits(
         max_body_bytes=max_body_bytes, max_connections=max_connections
     )
-    site = _site(door, limits, clock)
+    site = _site(app, limits, clock)
     if express:
-        site.open_express(FastPath(door=door))
-    proxy = InMemoryProxy(clock, site, door, collector, stub, agent)
+        site.open_express(FastPath(door=app))
+    proxy = InMemoryProxy(clock, site, app, collector, stub, agent)
     if has_private_door:
-        proxy.private = evolve(proxy, site=_site(door, limits, clock), channels=[])
+        proxy.private = evolve(proxy, site=_site(app, limits, clock), channels=[])
     if shows or has_private_door:
         _show(proxy, upstream, credentials)
     return proxy
 
 
-def _site(door: ProxyApp, limits: ServerLimits, clock: Clock) -> ProxySite:
+def _site(app: ProxyApp, limits: ServerLimits, clock: Clock) -> ProxySite:
     return ProxySite(
-        door.app.resource(),
+        app.klein.resource(),
         is_batched=may_be_batched,
         refusal=refusal,
         limits=limits,
@@ -259,7 +260,7 @@ def _show(
     )
     doors = [door for door in (proxy, proxy.private) if door is not None]
     collector.send, collector.observer = discovery.watched, recorder
-    proxy.door.observer = recorder
+    proxy.app.observer = recorder
     for door in doors:
         door.site.observer = recorder
     show_surface(

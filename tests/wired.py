@@ -79,10 +79,10 @@ class Wired:
         return diagnosis.__self__
 
     @property
-    def door(self) -> Any:
-        """The clients' door."""
+    def app(self) -> Any:
+        """The app that answers clients."""
         reloading: Any = self.service.reload
-        return reloading.__self__.door
+        return reloading.__self__.app
 
     def connect(self, site: ProxySite | None = None, address: Any = None) -> Client:
         """Open a connection to the clients' door, or to another, from an *address*."""
@@ -159,7 +159,7 @@ def wired(elsewhere: Resource | None = None, **settings: Any) -> Iterator[Wired]
     upstream = RecordingUpstream()
     agent = RequestTraversalAgent(elsewhere or OpenUpstream())
     house = Wired(reactor=reactor, service=service, upstream=upstream, relayed=agent)
-    house.door.relay.agent = agent
+    house.app.relay.agent = agent
     service.discovery.send = house.status.condition.following(upstream.send)
     try:
         yield house

@@ -63,7 +63,7 @@ class Operations:
         if request.path == OURS[:-1] and OURS in self.pages:
             return _moved(OURS)
         page = self.pages.get(request.path)
-        if not keys.fit(request):
+        if not keys.allows(request):
             return await self._ask_for_key(request, page)
         if page is None:
             return named(_no_such_page(self.pages), request.name())

@@ -1,5 +1,5 @@
 """
-The door: which request takes which road.
+The proxy as a Klein app: what becomes of a request.
 
 Batched routes return a Deferred that fires with the call's own part of a
 batch.  Everything else, and whatever a batched route does not understand, is
@@ -9,7 +9,7 @@ relayed.
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
-from attrs import define, field
+from attrs import define, field, frozen
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -19,7 +19,7 @@ from twisted.web.iweb import IRequest
 from abproxy.batching.collector import BatchCollector
 from abproxy.dialects.answer import error_reply, write_answer
 from abproxy.dialects.call import Call, Dialect, ParsedBody, PartResult
-from abproxy.dialects.routes import ALIASES, ROUTES, dialect_of, may_be_batched
+from abproxy.dialects.routes import ALIASES, ROUTES, dialect_of
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import DeadlinePassed, InternalError, MethodNotAllowed, ProxyError
 from abproxy.http.messages import Response
@@ -32,7 +32,7 @@ from abproxy.web.replies import write_reply
 from abproxy.web.request import ProxyRequest
 from abproxy.web.request_id import named
 
-__all__ = ["ProxyApp", "refusal"]
+__all__ = ["Policy", "ProxyApp", "refusal"]
 
 READS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """Methods that ask for no work: a probe is never told to slow down."""
@@ -40,139 +40,135 @@ READS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 _Route = TypeVar("_Route", bound=Callable[..., Any])
 
 
-def on_batched_routes(app: Klein) -> Callable[[_Route], _Route]:
+def on_batched_routes(klein: Klein) -> Callable[[_Route], _Route]:
     """Decorate the one function that answers all batched routes."""
 
     def decorate(route: _Route) -> _Route:
         for path in (*ROUTES, *ALIASES):
-            route = app.route(path.decode(), methods=["POST"])(route)
+            route = klein.route(path.decode(), methods=["POST"])(route)
         return route
 
     return decorate
 
 
-def _anew(door: "ProxyApp", _attribute: object, value: Any) -> Any:
-    door.renew()
-    return value
+@frozen(kw_only=True, eq=False)
+class Policy:
+    """
+    Which requests are accepted, and how their heads are understood.
+
+    It is replaced as a whole, by a reload or when the upstream has another model:
+    what was concluded from the one in force holds as long as it is the same object.
+    """
+
+    keys: ApiKeys
+    clients: Clients
+    reader: CallReader
+
+    inputs_per_s: float | None = None
+    """The rate limit of each client; None for no limit at all."""
 
 
 @define(kw_only=True, eq=False)
 class ProxyApp:
-    """All routes, as a Klein app."""
+    """All routes."""
 
-    keys: ApiKeys = field(on_setattr=_anew)
-    callers: Clients = field(on_setattr=_anew)
-    rates: RateLimiter
-    receiving: CallReader = field(on_setattr=_anew)
+    policy: Policy
+    rate_limiter: RateLimiter
     collector: BatchCollector
     relay: Relay
-    task: Callable[[], str | None] = field(on_setattr=_anew)
-    """What the upstream's model does, if that is known."""
-
     observer: RequestObserver = field(factory=Unwatched, repr=False)
-
-    rules: object = field(init=False, factory=object, repr=False)
-    """Another one as soon as the same head may be understood in another way."""
-
-    app: ClassVar[Klein] = Klein()
+    klein: ClassVar[Klein] = Klein()
     _log: ClassVar[Logger] = Logger()
 
-    @on_batched_routes(app)
+    @on_batched_routes(klein)
     async def batched(self, request: ProxyRequest) -> None:
         """Answer with the call's own part of a batch."""
-        self.keys.check(request)
-        caller = self.callers.who(request)
-        call = self._understand(request, caller)
+        self.policy.keys.require(request)
+        caller = self.policy.clients.identify(request)
+        call = self._read_call(request, caller)
         if call is None:
             await self._relay(request, caller)
             return
         request.route = call.lane.dialect.path.decode()
         write_reply(request, write_answer(call, await self.submit(call, caller)))
 
-    def renew(self) -> None:
-        """Something has changed by which heads are understood."""
-        self.rules = object()
-
-    def open(self, request: RequestInfo, caller: Caller) -> CallHead | None:
-        """Understand the head of *request* of *caller* as that of a call, or not."""
-        # Klein takes `//embed` for `/embed` and `post` for `POST`; the request
-        # itself says better.
-        if not may_be_batched(request.method, request.uri):
-            return None
-        dialect = dialect_of(request.uri, self.task())
-        if dialect is None:
-            return None
-        return self.receiving.open(request, dialect, caller)
-
-    def read(self, envelope: CallHead, body: bytes) -> ParsedBody | None:
-        """Understand the *body* of a call, or not; then it is to be relayed."""
-        reading = envelope.dialect.read(body)
-        takes = self.collector.takes
-        return reading if reading and takes(reading.items.spelled) else None
+    def read(self, head: CallHead, body: bytes) -> ParsedBody | None:
+        """Parse the *body* of a call; None if the request is to be relayed."""
+        parsed = head.dialect.read(body)
+        return parsed if parsed and self.collector.takes(parsed.items.spelled) else None
 
     def submit(self, call: Call, caller: Caller) -> Deferred[list[PartResult]]:
         """
-        Let *call* of *caller* travel; fires with the shares of its parts.
+        Put *call* of *caller* into a batch; fires with the results of its parts.
 
         Raises:
+            RateExceeded: the caller has sent too much lately.
             Overloaded: too much is waiting, or came from this caller.
         """
-        self.rates.check(caller.client)
-        shares = self.collector.submit(call)
-        self.rates.take(caller.client, len(call.items.spelled))
+        rate = self.policy.inputs_per_s
+        if rate is not None:
+            self.rate_limiter.check(caller.client, rate)
+        results = self.collector.submit(call)
+        if rate is not None:
+            self.rate_limiter.take(caller.client, len(call.items.spelled), rate)
         if caller.deadline_s is not None:
-            shares.addTimeout(caller.deadline_s, self.collector.clock, _too_late)
-        return shares
+            results.addTimeout(caller.deadline_s, self.collector.clock, _too_late)
+        return results
 
     def explain(self, failure: Failure, request: RequestInfo) -> Response:
-        """Say what went wrong, in the words of the route."""
+        """Return the reply that says what went wrong, as errors of its route look."""
         error = failure.value
         if not isinstance(error, ProxyError):
-            name = request.name().decode()
-            self._log.failure("Request {request_id} failed", failure, request_id=name)
+            request_id = request.name().decode()
+            self._log.failure(
+                "Request {request_id} failed", failure, request_id=request_id
+            )
             error = InternalError("a bug in abproxy; its log says more")
         self.observer.answered_with(error)
-        reply = error_reply(error, _language(request.uri))
-        return named(reply, request.name())
+        return named(refusal(error, request.uri), request.name())
 
-    def _understand(self, request: ProxyRequest, caller: Caller) -> Call | None:
-        envelope = self.open(request, caller)
-        if envelope is None:
+    def _read_call(self, request: ProxyRequest, caller: Caller) -> Call | None:
+        head = self.policy.reader.open(request, caller)
+        if head is None:
             return None
         body = request.content.read()
-        reading = self.read(envelope, body)
-        if reading is None:
+        parsed = self.read(head, body)
+        if parsed is None:
             return None
-        return envelope.call(
-            reading,
+        return head.call(
+            parsed,
             body,
             client=caller.client,
             trace=request.trace,
             name=request.name,
         )
 
-    @app.route("/", branch=True)
+    @klein.route("/", branch=True)
     async def relayed(self, request: ProxyRequest) -> None:
-        """Pass the request on alone and unchanged, unless it is for us."""
+        """Relay the request, alone and unchanged, unless it is for a page of ours."""
         ours = request.site.operations
         if ours.owns(request):
-            write_reply(request, await ours.answer(request, self.keys))
+            write_reply(request, await ours.answer(request, self.policy.keys))
             return
-        self.keys.check(request)
-        await self._relay(request, self.callers.who(request))
+        self.policy.keys.require(request)
+        await self._relay(request, self.policy.clients.identify(request))
 
     async def _relay(self, request: ProxyRequest, caller: Caller) -> None:
         if request.method.upper() == b"TRACE":
             raise MethodNotAllowed("TRACE is not passed on")
-        if request.method not in READS:
-            self.rates.check(caller.client)
-            self.rates.take(caller.client, 1)
+        policy = self.policy
+        if policy.inputs_per_s is not None and request.method not in READS:
+            self.rate_limiter.check(caller.client, policy.inputs_per_s)
+            self.rate_limiter.take(caller.client, 1, policy.inputs_per_s)
         request.is_relayed = True
-        await self.relay.pass_on(request, is_known=self.keys.know(request))
+        shows_key = policy.keys.recognize(request)
+        await self.relay.forward(
+            request, policy.reader.credentials if shows_key else None
+        )
 
-    @app.handle_errors(Exception)
+    @klein.handle_errors(Exception)
     def failed(self, request: IRequest, failure: Failure) -> None:
-        """Say what went wrong, unless part of another answer is out."""
+        """Reply with what went wrong, unless part of another answer is sent already."""
         request = cast("ProxyRequest", request)
         reply = self.explain(failure, request)
         if request.startedWriting:
@@ -182,13 +178,10 @@ class ProxyApp:
 
 
 def refusal(error: ProxyError, target: bytes) -> Response:
-    """Write *error* for a *target*, before there is a request to answer."""
-    return error_reply(error, _language(target))
+    """Return the reply for *error*, as errors of the route of *target* look."""
+    dialect: Dialect = dialect_of(target, None) or EMBED
+    return error_reply(error, dialect)
 
 
 def _too_late(_result: object, deadline_s: float) -> NoReturn:
     raise DeadlinePassed(f"your deadline of {deadline_s * 1000:g} ms has passed")
-
-
-def _language(target: bytes) -> Dialect:
-    return dialect_of(target, None) or EMBED

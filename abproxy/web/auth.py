@@ -60,36 +60,36 @@ def _has_body(request: RequestInfo) -> bool:
 
 @frozen(kw_only=True)
 class ApiKeys:
-    """The keys that open the door; none at all leaves it open."""
+    """The keys that clients must show; without any, no key is asked for."""
 
     accepted: tuple[str, ...] = field(repr=False)
 
-    def check(self, request: RequestInfo) -> None:
+    def require(self, request: RequestInfo) -> None:
         """
-        Let *request* go on to the upstream or not.
+        Raise if *request* may not be sent on to the upstream.
 
         Raises:
             Unauthorized: it needs a key and has not the right one.
         """
-        if self.know(request):
+        if self.recognize(request):
             return
         if not _is_public(request) or _has_body(request):
             raise Unauthorized
 
-    def fit(self, request: RequestInfo) -> bool:
+    def allows(self, request: RequestInfo) -> bool:
         """
-        Whether *request* may see a page of ours.
+        Return whether *request* may see a page of ours.
 
-        A body is no matter there: it is not looked at.
+        It may have a body, which is not looked at.
         """
-        return _is_public(request) or self.know(request)
+        return _is_public(request) or self.recognize(request)
 
-    def know(self, request: RequestInfo) -> bool:
+    def recognize(self, request: RequestInfo) -> bool:
         """
-        Whether *request* shows one of the keys, or none is asked for.
+        Return whether *request* shows one of the keys, or none is asked for.
 
-        Every key is compared, each in constant time, so that the time it
-        takes tells nothing of the keys.
+        Every key is compared, each in constant time, so that nothing can be
+        learned of the keys from the time it takes.
         """
         if not self.accepted:
             return True
@@ -109,13 +109,13 @@ _DEADLINES = (b"Request-Timeout-Ms", b"X-Envoy-Expected-Rq-Timeout-Ms")
 
 @frozen(kw_only=True)
 class Caller:
-    """One client, as far as it matters for a call."""
+    """Which client sent a request, in what hurry, and for how long it waits."""
 
     client: bytes = field(repr=False)
     """What tells clients apart."""
 
     is_bulk: bool
-    """Whether it is in no hurry."""
+    """Whether it may wait behind calls that are more urgent."""
 
     deadline_s: float | None
     """How long it waits for the answer, if it says so."""
@@ -123,13 +123,13 @@ class Caller:
 
 @frozen(kw_only=True)
 class Clients:
-    """How callers are told apart."""
+    """Tells clients apart."""
 
     bulk_keys: frozenset[str] = field(default=frozenset(), repr=False)
-    """Keys whose calls are never in a hurry."""
+    """Keys whose calls may all wait behind more urgent ones."""
 
-    def who(self, request: RequestInfo) -> Caller:
-        """Look at who sent *request*."""
+    def identify(self, request: RequestInfo) -> Caller:
+        """Return who sent *request*."""
         headers = request.requestHeaders
         shown = headers.getRawHeaders(b"Authorization", [b""])[0]
         priority = headers.getRawHeaders(b"X-Priority", [b""])[0]
@@ -146,10 +146,10 @@ def _address(request: RequestInfo) -> bytes:
 
 
 def _deadline_s(request: RequestInfo) -> float | None:
-    said = [
+    deadlines = [
         float(value) / 1000
         for name in _DEADLINES
         for value in request.requestHeaders.getRawHeaders(name, [])
         if _MILLISECONDS.fullmatch(value)
     ]
-    return min((seconds for seconds in said if seconds > 0), default=None)
+    return min((seconds for seconds in deadlines if seconds > 0), default=None)

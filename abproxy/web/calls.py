@@ -1,9 +1,9 @@
 """
 From a client's request to a call, or to the decision that it is none.
 
-First the head is looked at, which is the same for many requests of a client,
-and then the body.  What is not plainly understood is not refused: it is
-relayed, and the upstream says what it thinks of it.
+First the head is read, which is the same for many requests of a client, and then
+the body.  What is not plainly understood is not refused: it is relayed, and the
+upstream decides what to answer.
 """
 
 import re
@@ -13,6 +13,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from abproxy.dialects.call import Call, Dialect, LaneKey, ParsedBody
+from abproxy.dialects.routes import dialect_of, may_be_batched
 from abproxy.http.headers import Credentials, end_to_end, lane_headers
 from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.web.auth import Caller
@@ -26,14 +27,14 @@ _JSON = re.compile(
 )
 
 _PLAIN_TARGET = re.compile(rb"[/\w.-]+(?:\?[\w.~=&%+-]+)?")
-"""A target that nobody on the way would spell in another way."""
+"""A target that no client or server on the way would spell in another way."""
 
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 
 
 @define(kw_only=True, eq=False)
 class CallHead:
-    """What a request for a batched route says before its body."""
+    """The head of a request for a batched route."""
 
     dialect: Dialect
     target: bytes
@@ -47,17 +48,17 @@ class CallHead:
 
     def call(
         self,
-        reading: ParsedBody,
+        parsed: ParsedBody,
         body: bytes,
         *,
         client: bytes,
         trace: Any,
         name: Callable[[], bytes],
     ) -> Call:
-        """Make a call of the *body* as it was read."""
-        items, lane = reading.items, self._lane
-        if lane is None or lane.options != reading.options:
-            lane = self._lane = self._lane_of(reading.options)
+        """Return the call of this head and *body*, which is parsed already."""
+        items, lane = parsed.items, self._lane
+        if lane is None or lane.options != parsed.options:
+            lane = self._lane = self._lane_of(parsed.options)
         return Call(
             lane=lane,
             items=items,
@@ -86,15 +87,21 @@ class CallHead:
 
 @frozen(kw_only=True)
 class CallReader:
-    """How calls are made of requests."""
+    """Reads the heads of calls."""
 
     credentials: Credentials
 
-    def open(
-        self, request: RequestInfo, dialect: Dialect, caller: Caller
-    ) -> CallHead | None:
-        """Understand the head of *request* of *caller*, or not."""
-        if not _PLAIN_TARGET.fullmatch(request.uri):
+    task: str | None = None
+    """What the upstream's model does, if that is known."""
+
+    def open(self, request: RequestInfo, caller: Caller) -> CallHead | None:
+        """Read the head of *request* of *caller*; None if it is to be relayed."""
+        # Klein takes `//embed` for `/embed` and `post` for `POST`, so what the
+        # request itself says counts.
+        if not may_be_batched(request.method, request.uri):
+            return None
+        dialect = dialect_of(request.uri, self.task)
+        if dialect is None or not _PLAIN_TARGET.fullmatch(request.uri):
             return None
         types = request.requestHeaders.getRawHeaders(b"Content-Type", [])
         if len(types) != 1 or not _JSON.match(types[0]):
@@ -113,13 +120,13 @@ class CallReader:
         )
 
     def _are_personal(self, headers: HeaderList) -> bool:
-        """Whether the upstream sees credentials that are the client's own."""
+        """Whether the upstream sees the client's own credentials."""
         shown = any(name.lower() in CREDENTIALS for name, _ in headers)
         return shown and self.credentials.are_the_clients
 
 
 def _without_own_origin(request: RequestInfo, headers: HeaderList) -> HeaderList:
-    """Forget that a page asks which came through this door: it may read any answer."""
+    """Drop the origin of a page that the proxy itself has served: it may read all."""
     if not request.requestHeaders.hasHeader(b"Origin"):
         return headers
     host = request.requestHeaders.getRawHeaders(b"Host", [b""])[0]

@@ -11,7 +11,7 @@ door to say, as of any other request.
 from attrs import define, field, frozen
 
 from abproxy.dialects.call import ParsedBody
-from abproxy.web.app import ProxyApp
+from abproxy.web.app import Policy, ProxyApp
 from abproxy.web.auth import Caller
 from abproxy.web.calls import CallHead
 from abproxy.web.express_request import FastRequest, Seat
@@ -42,7 +42,7 @@ class Head:
     envelope: CallHead
     route: str
 
-    rules: object
+    policy: Policy
     """By which it was understood."""
 
     before: bytes
@@ -65,7 +65,7 @@ class FastPath:
     largest_body: int = LARGEST_BODY
     encoder: Encoder = field(init=False, factory=Encoder)
     _heads: dict[bytes, Head | None] = field(init=False, factory=dict, repr=False)
-    _rules: object = field(init=False, default=None, repr=False)
+    _policy: Policy | None = field(init=False, default=None, repr=False)
 
     def find(self, seat: Seat, data: bytes, last: Head | None = None) -> Found | None:
         """
@@ -77,7 +77,7 @@ class FastPath:
             last: the head that came before on this connection.
         """
         found = None
-        if last is not None and last.rules is self.door.rules:
+        if last is not None and last.policy is self.door.policy:
             found = _again(last, data)
         if found is None:
             found = self._look_up(seat, data)
@@ -98,7 +98,7 @@ class FastPath:
 
     def who(self, seat: Seat, head: Head) -> Caller:
         """Say who calls with this *head* from a *seat*."""
-        return self.door.callers.who(self._request(seat, head.plain))
+        return self.door.policy.clients.identify(self._request(seat, head.plain))
 
     def begin(self, seat: Seat, head: Head) -> FastRequest:
         """Begin to owe an answer to a call with this *head*."""
@@ -118,9 +118,9 @@ class FastPath:
         return (head, starts, ends) if head is not None else None
 
     def _head(self, seat: Seat, before: bytes, after: bytes) -> Head | None:
-        if self._rules is not self.door.rules or len(self._heads) >= MOST_HEADS:
+        if self._policy is not self.door.policy or len(self._heads) >= MOST_HEADS:
             self._heads.clear()
-            self._rules = self.door.rules
+            self._policy = self.door.policy
         # Heads are compared as if every body were one byte long.
         written = before + b"1" + after
         if written not in self._heads:
@@ -132,14 +132,15 @@ class FastPath:
         if plain is None:
             return None
         request = self._request(seat, plain)
-        envelope = self.door.open(request, self.door.callers.who(request))
-        if envelope is None or not self.door.keys.know(request):
+        policy = self.door.policy
+        envelope = policy.reader.open(request, policy.clients.identify(request))
+        if envelope is None or not policy.keys.recognize(request):
             return None
         return Head(
             plain=plain,
             envelope=envelope,
             route=envelope.dialect.path.decode(),
-            rules=self.door.rules,
+            policy=policy,
             before=before,
             after=after,
         )

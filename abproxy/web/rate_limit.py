@@ -1,9 +1,9 @@
 """
 How many inputs one client may send in a second: a token bucket for each.
 
-A bucket may go into debt, so that a call larger than the bucket gets in when
+A bucket may go into debt, so that a call larger than the bucket is accepted when
 the bucket is full; its client then waits until the debt is paid.  A bucket
-that has filled up again is forgotten.
+that is full again is forgotten.
 """
 
 from math import ceil
@@ -21,43 +21,36 @@ SWEEP_S = 10.0
 
 @define(kw_only=True, eq=False)
 class RateLimiter:
-    """The bucket of every client."""
+    """The bucket of every client; the rate at which they fill may change."""
 
     clock: IReactorTime = field(repr=False)
-
-    inputs_per_s: float | None
-    """What flows into each bucket; None for no limit at all."""
 
     _full_at: dict[bytes, float] = field(init=False, factory=dict, repr=False)
     """When the bucket of each client is full again; it holds one second's worth."""
 
     _swept_at: float = field(init=False, default=0.0)
 
-    def check(self, client: bytes) -> None:
+    def check(self, client: bytes, inputs_per_s: float) -> None:
         """
-        Look into the bucket of *client*.
+        Raise if *client* has sent too much.
 
         Raises:
-            RateExceeded: the bucket is in debt.
+            RateExceeded: its bucket is in debt.
         """
-        if self.inputs_per_s is None:
-            return
         now = self.clock.seconds()
         empty_for_s = self._full_at.get(client, now) - now - 1.0
         if empty_for_s > 0:
             raise RateExceeded(
-                f"more than {self.inputs_per_s:g} inputs in a second: slow down",
+                f"more than {inputs_per_s:g} inputs in a second: slow down",
                 ceil(empty_for_s),
             )
 
-    def take(self, client: bytes, inputs: int) -> None:
-        """Take *inputs* that got in out of the bucket of *client*."""
-        if self.inputs_per_s is None:
-            return
+    def take(self, client: bytes, inputs: int, inputs_per_s: float) -> None:
+        """Take *inputs* that were accepted out of the bucket of *client*."""
         now = self.clock.seconds()
         self._sweep(now)
         full_at = max(self._full_at.get(client, now), now)
-        self._full_at[client] = full_at + inputs / self.inputs_per_s
+        self._full_at[client] = full_at + inputs / inputs_per_s
 
     def _sweep(self, now: float) -> None:
         if now - self._swept_at < SWEEP_S:

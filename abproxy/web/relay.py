@@ -1,8 +1,8 @@
 """
-Pass a request on alone and unchanged, and its answer back.
+Forward a request alone and unchanged, and send its answer back.
 
-Both bodies stream; whoever is slower slows the other.  A body that breaks off
-upstream breaks off here as well: a shortened answer must not look complete.
+Both bodies stream, and the slower side slows the other down.  A body that breaks
+off upstream breaks off here as well: a shortened answer must not look complete.
 """
 
 from collections.abc import Awaitable, Callable
@@ -28,33 +28,24 @@ from abproxy.web.replies import write_head
 from abproxy.web.request import ProxyRequest
 from abproxy.web.streaming import BodyStream
 
-__all__ = ["Mark", "Relay", "unmarked"]
+__all__ = ["AddHeaders", "Relay"]
 
-Mark = Callable[[ProxyRequest, HeaderList], HeaderList]
-"""Add something to the headers with which a request is passed on."""
+AddHeaders = Callable[[ProxyRequest, HeaderList], HeaderList]
+"""Returns the headers with which a request is forwarded, and some more."""
 
 Attempt = Callable[[], Awaitable[IResponse]]
 
 STRANGER = Credentials(are_for_us=True)
-"""Of whom we know nothing: neither our key nor what was shown to us goes along."""
-
-
-def unmarked(_request: ProxyRequest, headers: HeaderList) -> HeaderList:
-    """Add nothing."""
-    return headers
+"""For a client without a key: neither ours nor what it has shown is sent."""
 
 
 @define(kw_only=True, eq=False)
 class Relay:
-    """The road for everything that is not batched."""
+    """Forwards everything that is not batched."""
 
     agent: IAgent = field(repr=False)
     base_url: str
-    credentials: Credentials
     clock: IReactorTime = field(repr=False)
-
-    mark: Mark = field(default=unmarked, repr=False)
-    """Put on the headers what whoever follows requests wants to find upstream."""
 
     timeout_s: float
     """How long the upstream may take to begin its answer, or fall silent."""
@@ -62,22 +53,27 @@ class Relay:
     connect_patience_s: float
     """How long a request waits for an upstream that cannot be reached."""
 
-    async def pass_on(self, request: ProxyRequest, *, is_known: bool) -> None:
+    add_headers: AddHeaders | None = field(default=None, repr=False)
+    """Adds the headers by which traces are followed upstream."""
+
+    async def forward(
+        self, request: ProxyRequest, credentials: Credentials | None
+    ) -> None:
         """
         Send *request* upstream and write the answer to it.
 
         Args:
-            request: what is passed on.
-            is_known: whether it was let in because of who sent it; otherwise
-                neither credentials nor a body go along.
+            request: what is forwarded.
+            credentials: what is sent of ours and the client's; None for a client
+                without a key, of which the body is not sent either.
 
         Raises:
             BadRequest: the request cannot be sent on as HTTP.
             UpstreamTimeout: no answer begins in time.
             UpstreamBroken: no connection, or it broke before an answer.
         """
-        body = _body_of(request) if is_known else None
-        headers = self._headers(request, self.credentials if is_known else STRANGER)
+        body = None if credentials is None else _body_of(request)
+        headers = self._headers(request, credentials or STRANGER)
         try:
             await self._answer(request, await self._send(request, headers, body))
         finally:
@@ -88,13 +84,15 @@ class Relay:
         lines = _with_length(request, response)
         write_head(request, response.code, response.phrase, lines)
         request.write(b"")
-        onward = _Onward(request, self.clock, self.timeout_s)
-        response.deliverBody(onward)
-        await onward.done
+        downstream = _Downstream(request, self.clock, self.timeout_s)
+        response.deliverBody(downstream)
+        await downstream.done
 
     def _headers(self, request: ProxyRequest, credentials: Credentials) -> Headers:
-        lines = end_to_end(request.requestHeaders.getAllRawHeaders())
-        return as_headers(self.mark(request, credentials.on(lines)))
+        lines = credentials.on(end_to_end(request.requestHeaders.getAllRawHeaders()))
+        if self.add_headers is not None:
+            lines = self.add_headers(request, lines)
+        return as_headers(lines)
 
     async def _send(
         self, request: ProxyRequest, headers: Headers, body: BodyStream | None
@@ -102,11 +100,11 @@ class Relay:
         if not request.uri.startswith(b"/"):
             raise BadRequest("the request target must be a path")
         url = self.base_url.encode() + request.uri
-        return await self._patiently(
+        return await self._retry_connecting(
             lambda: self._try(request.method, url, headers, body)
         )
 
-    async def _patiently(self, attempt: Attempt) -> IResponse:
+    async def _retry_connecting(self, attempt: Attempt) -> IResponse:
         """
         Try again, as long as the upstream cannot be reached.
 
@@ -163,7 +161,7 @@ def _with_length(request: ProxyRequest, response: IResponse) -> HeaderList:
 
 
 @define(eq=False)
-class _Onward(Protocol):
+class _Downstream(Protocol):
     """Write what the upstream sends to the client, as it comes."""
 
     _request: ProxyRequest

@@ -16,6 +16,7 @@ from twisted.web.iweb import IRequest
 from abproxy.dialects.answer import error_reply
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import InternalError, ProxyError
+from abproxy.http.headers import Credentials
 from abproxy.web.auth import ApiKeys
 from abproxy.web.relay import Relay
 from abproxy.web.replies import write_reply
@@ -40,9 +41,9 @@ class ForemanDoor:
         if ours.owns(request):
             write_reply(request, await ours.answer(request, self.keys))
             return
-        self.keys.check(request)
+        self.keys.require(request)
         # With what was shown here: a worker looks at it again.
-        await self.relay.pass_on(request, is_known=True)
+        await self.relay.forward(request, Credentials())
 
     @app.handle_errors(Exception)
     def failed(self, request: IRequest, failure: Failure) -> None:

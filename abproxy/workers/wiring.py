@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from abproxy.chosen import keys_for
-from abproxy.http.headers import Credentials
 from abproxy.model_child import ModelChild, make_child
 from abproxy.settings import Settings
 from abproxy.signals import Signals
@@ -102,7 +101,6 @@ def _door(settings: Settings, reactor: Any, entrance: SharedPort) -> ForemanDoor
     relay = Relay(
         agent=agent_to(reactor, lambda _: entrance.way_in(reactor)),
         base_url="http://abproxy",
-        credentials=Credentials(),
         clock=reactor,
         timeout_s=settings.upstream_timeout_s,
         connect_patience_s=settings.connect_patience_s,

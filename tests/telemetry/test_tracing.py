@@ -76,7 +76,7 @@ def followed() -> Iterator[Followed]:
     upstream = Upstream()
     proxy = in_memory_proxy(upstream)
     proxy.site.observer = tracing
-    proxy.door.relay.mark = tracing.mark
+    proxy.app.relay.add_headers = tracing.mark
     proxy.collector.send = tracing.following(proxy.collector.send)
     yield Followed(upstream, proxy, exporter)
     provider.shutdown()

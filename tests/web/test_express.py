@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
@@ -12,7 +12,9 @@ from twisted.web.resource import Resource
 from webdoubles import Client, InMemoryProxy, Upstream, in_memory_proxy
 
 from abproxy.errors import ProxyError
+from abproxy.http.headers import Credentials
 from abproxy.web.auth import ApiKeys
+from abproxy.web.calls import CallReader
 from abproxy.web.channel import IDLE_S
 from abproxy.web.express import LARGEST_BODY, MOST_HEADS
 from abproxy.web.express_channel import AHEAD
@@ -334,9 +336,9 @@ def test_a_bug_is_answered_and_logged(nothing_leaked: list[object]) -> None:
     client = door.proxy.connect()
     broken: Any = Broken()
 
-    door.proxy.door.collector = broken
+    door.proxy.app.collector = broken
     client.send(call("a"))
-    door.proxy.door.collector = door.proxy.collector
+    door.proxy.app.collector = door.proxy.collector
     client.send(call("b"))
     door.answer()
 
@@ -414,7 +416,8 @@ def test_new_keys_count_for_the_next_call_on_an_open_connection() -> None:
     client.send(call("a"))
     door.answer()
 
-    door.proxy.door.keys = ApiKeys(accepted=("sesame",))
+    app = door.proxy.app
+    app.policy = evolve(app.policy, keys=ApiKeys(accepted=("sesame",)))
     client.send(call("b"))
     client.send(call("c", Authorization="Bearer sesame"))
     door.answer()
@@ -460,12 +463,15 @@ def test_a_head_is_not_known_again_by_an_odd_length(length: bytes) -> None:
 def test_a_path_may_come_to_mean_something_else() -> None:
     """The model behind `/` is another after a restart."""
     door = Pair()
-    door.proxy.door.task = lambda: "embedding"
+    app, credentials = door.proxy.app, Credentials()
+    known = CallReader(credentials=credentials, task="embedding")
+    app.policy = evolve(app.policy, reader=known)
     client = door.proxy.connect()
     client.send(call("a").replace(b"/embed", b"/"))
     door.answer()
 
-    door.proxy.door.task = lambda: "reranker"
+    known = CallReader(credentials=credentials, task="reranker")
+    app.policy = evolve(app.policy, reader=known)
     client.send(call("b").replace(b"/embed", b"/"))
     door.answer()
 

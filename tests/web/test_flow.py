@@ -126,14 +126,14 @@ def test_buckets_are_forgotten() -> None:
     """A million clients leave no memory behind."""
     upstream = Slow()
     proxy = in_memory_proxy(upstream, rate_limit=2, slots=9)
-    rates = proxy.door.rates
+    limiter = proxy.app.rate_limiter
 
     for number in range(50):
-        rates.take(b"%d" % number, 1)
+        limiter.take(b"%d" % number, 1, 2)
     proxy.clock.advance(11)
-    rates.take(b"last", 1)
+    limiter.take(b"last", 1, 2)
 
-    assert list(rates._full_at) == [b"last"]
+    assert list(limiter._full_at) == [b"last"]
 
 
 @pytest.mark.parametrize(
@@ -201,5 +201,5 @@ def test_a_call_that_finds_no_room_costs_no_rate() -> None:
 
     _embed(proxy, *"abcdef", Authorization="Bearer c")
 
-    assert b"Bearer c" not in proxy.door.rates._full_at
+    assert b"Bearer c" not in proxy.app.rate_limiter._full_at
     _answer_all(proxy, upstream)

@@ -28,7 +28,7 @@ class Notes:
 
 
 def _watched(proxy: InMemoryProxy, observer: Any) -> InMemoryProxy:
-    proxy.site.observer = proxy.door.observer = observer
+    proxy.site.observer = proxy.app.observer = observer
     return proxy
 
 

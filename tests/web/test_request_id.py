@@ -261,8 +261,8 @@ def test_a_bug_can_be_found_in_the_log_by_the_name(
     nothing_leaked: list[object],
 ) -> None:
     """The traceback stands beside it."""
-    proxy = in_memory_proxy(OpenUpstream())
-    proxy.door.rates = None
+    proxy = in_memory_proxy(OpenUpstream(), rate_limit=9)
+    proxy.app.rate_limiter = None
 
     with capturedLogs() as logged:
         answer = proxy.ask(

@@ -209,8 +209,8 @@ def test_a_bug_is_answered_as_described(
     path: str, nothing_leaked: list[object]
 ) -> None:
     """It is not told what it was."""
-    proxy = in_memory_proxy(OpenUpstream())
-    proxy.door.rates = None
+    proxy = in_memory_proxy(OpenUpstream(), rate_limit=9)
+    proxy.app.rate_limiter = None
     client = proxy.connect()
 
     client.embed(ROUTES[path], path=path)
