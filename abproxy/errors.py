@@ -47,7 +47,7 @@ class ProxyError(Exception):
     allow: ClassVar[bytes] = b""
     """Methods for an `Allow` header, if another one may help."""
 
-    def again(self) -> "ProxyError":
+    def copy(self) -> "ProxyError":
         """
         Make a new error that says the same, for one more waiter.
 

@@ -33,18 +33,18 @@ def row_of(item: Any) -> list[int]:
 def call_of(*texts: str, lane: str = "") -> Call:
     """Make a call for /embed; *lane* tells calls apart that may not share."""
     body = msgspec.json.encode({"inputs": list(texts)})
-    reading = EMBED.read(body)
-    assert reading is not None
+    parsed = EMBED.read(body)
+    assert parsed is not None
     headers = ((b"Authorization", lane.encode()),) if lane else ()
     return Call(
         lane=LaneKey(
             dialect=EMBED,
             path=b"/embed",
             headers=headers,
-            options=reading.options,
+            options=parsed.options,
             is_personal=lane.startswith("personal"),
         ),
-        items=reading.items,
+        items=parsed.items,
         alone=UpstreamRequest(path=b"/embed", headers=headers, body=body),
     )
 
@@ -58,14 +58,14 @@ def reply(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> Response:
 class Sent:
     """One request that has reached the upstream."""
 
-    outgoing: UpstreamRequest
+    request: UpstreamRequest
     done: Deferred[Response]
     was_cancelled: bool = False
 
     @property
     def inputs(self) -> list[Any]:
         """The items in the request."""
-        found = msgspec.json.decode(self.outgoing.body)["inputs"]
+        found = msgspec.json.decode(self.request.body)["inputs"]
         return found if isinstance(found, list) else [found]
 
     def answer(self) -> None:
@@ -88,9 +88,9 @@ class RecordingUpstream:
 
     sent: list[Sent] = field(factory=list)
 
-    def send(self, outgoing: UpstreamRequest) -> Deferred[Response]:
+    def send(self, request: UpstreamRequest) -> Deferred[Response]:
         """Take in one request."""
-        sent = Sent(outgoing, Deferred(lambda _: self._cancelled(sent)))
+        sent = Sent(request, Deferred(lambda _: self._cancelled(sent)))
         self.sent.append(sent)
         return sent.done
 
@@ -140,12 +140,12 @@ class Outcome:
     """What became of one call."""
 
     call: Call
-    shares: Deferred[Any]
+    done: Deferred[Any]
     results: list[Any] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
-        self.shares.addCallback(lambda shares: write_answer(self.call, shares))
-        self.shares.addBoth(self.results.append)
+        self.done.addCallback(lambda results: write_answer(self.call, results))
+        self.done.addBoth(self.results.append)
 
     @property
     def is_open(self) -> bool:

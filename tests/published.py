@@ -204,7 +204,7 @@ def _on_requests() -> dict[str, list[str]]:
             house.call(text)
         house.answer_all()
         alone, shared = [
-            {name.decode() for name, _ in sent.outgoing.headers}
+            {name.decode() for name, _ in sent.request.headers}
             for sent in house.upstream.sent
         ]
     return {

@@ -11,7 +11,7 @@ from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 from abproxy import errors
 from abproxy.errors import CannotConnect, ConnectionBroken, Overloaded, ProxyError
-from abproxy.http.failures import translate
+from abproxy.http.failures import to_proxy_error
 
 KINDS = [
     kind
@@ -25,7 +25,7 @@ def test_each_waiter_gets_an_error_of_its_own(kind: type[ProxyError]) -> None:
     """One object for all would gather everybody's tracebacks."""
     error = kind("why")
 
-    twin = error.again()
+    twin = error.copy()
 
     assert twin is not error
     assert type(twin) is kind
@@ -42,7 +42,7 @@ def test_no_error_is_a_503(kind: type[ProxyError]) -> None:
 def test_only_overload_says_when_to_come_back() -> None:
     """And its twin says the same."""
     assert ProxyError("why").retry_after_s is None
-    assert Overloaded("full", 7).again().retry_after_s == 7
+    assert Overloaded("full", 7).copy().retry_after_s == 7
 
 
 def wrapped(reason: Exception) -> Exception:
@@ -52,8 +52,8 @@ def wrapped(reason: Exception) -> Exception:
 
 def test_what_lies_at_the_bottom_is_what_is_said() -> None:
     """Twisted wraps errors in errors."""
-    lost = translate(wrapped(ConnectionLost()))
-    refused = translate(wrapped(Refused("no")))
+    lost = to_proxy_error(wrapped(ConnectionLost()))
+    refused = to_proxy_error(wrapped(Refused("no")))
 
     assert type(lost) is ConnectionBroken
     assert "Connection to the other side was lost" in str(lost)
@@ -64,4 +64,4 @@ def test_what_lies_at_the_bottom_is_what_is_said() -> None:
 @pytest.mark.parametrize("error", [CancelledError(), ConnectingCancelledError(None)])
 def test_a_request_that_was_cancelled_is_nobodys_fault(error: Exception) -> None:
     """Whoever cancelled it knows, also if there was no connection yet."""
-    assert isinstance(translate(wrapped(error)), CancelledError)
+    assert isinstance(to_proxy_error(wrapped(error)), CancelledError)

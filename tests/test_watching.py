@@ -42,7 +42,7 @@ class Traces:
 
     def following(self, send: Any) -> Any:
         """Follow what is sent."""
-        return lambda outgoing: send(outgoing).addCallback(lambda _: "followed")
+        return lambda request: send(request).addCallback(lambda _: "followed")
 
     def mark(self, _request: Any, headers: HeaderList) -> HeaderList:
         """Put on a mark."""
@@ -270,7 +270,7 @@ def test_a_question_about_tokens_is_no_request_for_a_batch() -> None:
         [asked] = here.upstream.open
         asked.done.callback(reply(200, b"[[1],[1]]"))
 
-        assert asked.outgoing.path == b"/tokenize"
+        assert asked.request.path == b"/tokenize"
         assert here.recorder.totals().calls_per_request == 2
         assert here.figure("upstream_requests_total", outcome="200") == 1
 

@@ -132,9 +132,9 @@ class Client:
     upstream: Any
     close: Callable[[], Deferred[Any]]
 
-    def send(self, outgoing: UpstreamRequest | None = None) -> "Asked":
+    def send(self, request: UpstreamRequest | None = None) -> "Asked":
         """Send something."""
-        return Asked(self.upstream.send(outgoing or question()))
+        return Asked(self.upstream.send(request or question()))
 
 
 @define(eq=False)
@@ -217,12 +217,12 @@ CLIENTS = {"fast": fast, "treq": treq}
 def ask(
     client: Client,
     pieces: Sequence[bytes],
-    outgoing: UpstreamRequest | None = None,
+    request: UpstreamRequest | None = None,
     *,
     ends: bool = False,
 ) -> Any:
     """Ask, answer in *pieces*, end the connection if it *ends*, and tell."""
-    asked = client.send(outgoing)
+    asked = client.send(request)
     end = client.ends.last
     end.answer(*pieces)
     if ends or end.is_given_up:

@@ -129,7 +129,7 @@ class Wired:
         """Let the upstream answer whatever is open, and what follows."""
         while self.upstream.open:
             sent = self.upstream.open[0]
-            if sent.outgoing.body:
+            if sent.request.body:
                 sent.answer()
             else:
                 sent.refuse(404)

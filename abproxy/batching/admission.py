@@ -56,7 +56,7 @@ class Admission:
         call, size = first.call, first.size
         for part in rest:
             size += part.size
-        items = len(call.items.spelled)
+        items = len(call.items.raw)
         all_items = self.items + items
         full = all_items > self.max_items or self.size + size > self.max_size
         if full and self.items:

@@ -124,7 +124,7 @@ class Batch:
     async def _try(self) -> None:
         try:
             self._left_at = self.road.clock.seconds()
-            self._under_way = self.road.send(self._outgoing())
+            self._under_way = self.road.send(self._request())
             reply = await self._under_way
         except CannotConnect as error:
             self.road.put_back(self._left, error, shared=self._is_shared)
@@ -134,7 +134,7 @@ class Batch:
             self._under_way = None
             await self._arrive(reply)
 
-    def _outgoing(self) -> UpstreamRequest:
+    def _request(self) -> UpstreamRequest:
         first = self.parts[0]
         if len(self.parts) == 1 and first.is_whole_call:
             return first.call.alone
@@ -183,14 +183,14 @@ class Batch:
         lengths = await self._lengths()
         slices = self.parts[0].call.lane.dialect.cut(reply.body, lengths, self._order)
         for part, own in zip(self.parts, slices, strict=True):
-            share = PartResult(
-                reply=reply,
-                slice=own,
+            result = PartResult(
+                response=reply,
+                rows=own,
                 calls=len(self.parts),
                 queue_s=self._left_at - part.arrived_at,
                 upstream_s=self.answered_after_s or 0.0,
             )
-            part.fire([share])
+            part.fire([result])
 
     async def _lengths(self) -> list[Sequence[int]]:
         if len(self.parts) > 1 and self.parts[0].call.lane.dialect.has_usage:
@@ -200,7 +200,7 @@ class Batch:
 
     def _pass_on(self, reply: Response) -> None:
         for part in self.parts:
-            part.fire([PartResult(reply=reply)])
+            part.fire([PartResult(response=reply)])
 
     def _blames_an_item(self, status: int) -> bool:
         return BAD_REQUEST <= status < SERVER_ERROR and status not in SAME_FOR_ALL
@@ -231,7 +231,7 @@ class Batch:
         self._under_way = None
         for part in self._left:
             if part.breaks > SUSPECT:
-                part.fire(Failure(error.again()))
+                part.fire(Failure(error.copy()))
         self.road.quarantine([part for part in self._left if part.breaks == SUSPECT])
         innocent = [part for part in self._left if part.breaks < SUSPECT]
         if innocent:
@@ -256,7 +256,7 @@ class Batch:
 
     def _fail(self, error: ProxyError) -> None:
         for part in self.parts:
-            part.fire(Failure(error.again()))
+            part.fire(Failure(error.copy()))
 
 
 async def by_length(parts: Sequence[Part]) -> list[list[int]]:

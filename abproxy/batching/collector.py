@@ -112,9 +112,9 @@ class BatchCollector:
 
     def submit(self, call: Call) -> Deferred[list[PartResult]]:
         """
-        Take in *call*; fires with a share for each of its parts, in order.
+        Take in *call*; fires with a result for each of its parts, in order.
 
-        If the upstream refuses one part, its reply is the only share.
+        If the upstream refuses one part, its response is the only result.
         Cancelling takes the call's work along and harms nobody else.
 
         Raises:
@@ -122,12 +122,12 @@ class BatchCollector:
         """
         parts = chain(call, self.caps, self.clock.seconds())
         self.room.admit(parts)
-        shares = gather(parts)
+        results = gather(parts)
         self._arriving = True
         is_full = self.platform.enqueue(parts[0])
         self._arriving = False
         self._arrived(is_full=is_full)
-        return shares
+        return results
 
     def takes(self, items: Sequence[bytes]) -> bool:
         """Whether *items* fit into one batch, or may be cut so that they do."""

@@ -20,10 +20,10 @@ class _PassedOn(Exception):
     """A part of a large call got a reply instead of rows."""
 
 
-def _rows_or_stop(shares: list[PartResult]) -> list[PartResult]:
-    if shares[0].slice is None:
-        raise _PassedOn(shares[0])
-    return shares
+def _rows_or_stop(results: list[PartResult]) -> list[PartResult]:
+    if results[0].rows is None:
+        raise _PassedOn(results[0])
+    return results
 
 
 async def _all_rows(parts: list[Part]) -> list[PartResult]:
@@ -32,7 +32,7 @@ async def _all_rows(parts: list[Part]) -> list[PartResult]:
     waiters = [part.waiter.addCallback(_rows_or_stop) for part in reversed(parts)]
     try:
         found = await gatherResults(waiters, consumeErrors=True)
-        return [share for shares in reversed(found) for share in shares]
+        return [result for results in reversed(found) for result in results]
     except FirstError as first:
         for waiter in waiters:
             waiter.cancel()
@@ -43,9 +43,9 @@ async def _all_rows(parts: list[Part]) -> list[PartResult]:
 
 def gather(parts: list[Part]) -> Deferred[list[PartResult]]:
     """
-    Wait for all *parts* of one call; fires with their shares in order.
+    Wait for all *parts* of one call; fires with their results in order.
 
-    A reply that is no rows is the only share then.
+    A reply that is no rows is the only result then.
     """
     if len(parts) == 1:
         return parts[0].waiter

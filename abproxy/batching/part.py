@@ -104,7 +104,7 @@ class Part(Struct, kw_only=True, eq=False):
     @property
     def is_whole_call(self) -> bool:
         """Whether this is all that its call asked for."""
-        return len(self.items) == len(self.call.items.spelled)
+        return len(self.items) == len(self.call.items.raw)
 
     @property
     def mean_size(self) -> float:
@@ -162,7 +162,7 @@ def chain(call: Call, caps: Caps, now: float) -> list[Part]:
     """Make the parts of *call*, each linked to the next."""
     whole = Part(
         call=call,
-        items=call.items.spelled,
+        items=call.items.raw,
         lengths=call.items.lengths,
         arrived_at=now,
     )

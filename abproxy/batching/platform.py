@@ -89,6 +89,6 @@ def tell(parts: Sequence[Part], cause: Cause) -> None:
     """Let each of *parts* hear why nothing came of it."""
     for part in parts:
         if isinstance(cause, Response):
-            part.fire([PartResult(reply=cause)])
+            part.fire([PartResult(response=cause)])
         else:
-            part.fire(Failure(cause.again()))
+            part.fire(Failure(cause.copy()))

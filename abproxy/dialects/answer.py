@@ -1,5 +1,5 @@
 """
-From shares to the one reply that a caller gets.
+From results to the one reply that a caller gets.
 
 A call that was alone gets the upstream's reply untouched.  Where a batch was
 shared, the reply's headers speak of the batch: what TEI counted for all is
@@ -41,27 +41,27 @@ CORS = (
 """What TEI says with every answer: a page may read our errors as well."""
 
 
-def write_answer(call: Call, shares: Sequence[PartResult]) -> Response:
-    """Write the reply for *call* from the *shares* of its parts, in order."""
-    reply = shares[0].reply
-    if not is_shared(shares):
+def write_answer(call: Call, results: Sequence[PartResult]) -> Response:
+    """Write the reply for *call* from the *results* of its parts, in order."""
+    reply = results[0].response
+    if not is_shared(results):
         return reply
     return Response(
         status=reply.status,
         reason=reply.reason,
-        headers=(*lines_of_all(reply), *_lines_of_one(call, shares)),
-        body=write_body(call, shares),
+        headers=(*lines_of_all(reply), *_lines_of_one(call, results)),
+        body=write_body(call, results),
     )
 
 
-def is_shared(shares: Sequence[PartResult]) -> bool:
+def is_shared(results: Sequence[PartResult]) -> bool:
     """Whether the upstream's reply was cut, and is not passed on as it is."""
-    return shares[0].slice is not None
+    return results[0].rows is not None
 
 
-def write_body(call: Call, shares: Sequence[PartResult]) -> bytes:
+def write_body(call: Call, results: Sequence[PartResult]) -> bytes:
     """Put the rows of *call* together, as the upstream would have."""
-    slices: list[Any] = [share.slice for share in shares]
+    slices: list[Any] = [result.rows for result in results]
     return call.lane.dialect.write(slices, is_list=call.items.is_list)
 
 
@@ -80,24 +80,24 @@ def characters_of(call: Call) -> tuple[bytes, bytes]:
     return CHARACTERS, b"%d" % sum(call.items.lengths)
 
 
-def _lines_of_one(call: Call, shares: Sequence[PartResult]) -> HeaderList:
-    if not counts_characters(shares[0].reply):
-        return (timing_of(shares),)
-    return characters_of(call), timing_of(shares)
+def _lines_of_one(call: Call, results: Sequence[PartResult]) -> HeaderList:
+    if not counts_characters(results[0].response):
+        return (timing_of(results),)
+    return characters_of(call), timing_of(results)
 
 
-def timing_of(shares: Sequence[PartResult]) -> tuple[bytes, bytes]:
+def timing_of(results: Sequence[PartResult]) -> tuple[bytes, bytes]:
     """
     Say where the time went, and in how much company.
 
     Source: `Server-Timing` of the W3C, with durations in milliseconds.
     """
-    share = shares[0]
-    queue_s, upstream_s, calls = share.queue_s, share.upstream_s, share.calls
-    if len(shares) > 1:
-        queue_s = max(share.queue_s for share in shares)
-        upstream_s = max(share.upstream_s for share in shares)
-        calls = max(share.calls for share in shares)
+    result = results[0]
+    queue_s, upstream_s, calls = result.queue_s, result.upstream_s, result.calls
+    if len(results) > 1:
+        queue_s = max(result.queue_s for result in results)
+        upstream_s = max(result.upstream_s for result in results)
+        calls = max(result.calls for result in results)
     value = b'queue;dur=%.1f, upstream;dur=%.1f, batch;desc="%d calls"'
     return b"Server-Timing", value % (queue_s * 1000, upstream_s * 1000, calls)
 

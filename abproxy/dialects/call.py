@@ -34,7 +34,7 @@ class BadAnswer(ValueError):
 class Items(Struct, frozen=True, kw_only=True):
     """The inputs of a call, and how its answer presents their rows."""
 
-    spelled: Sequence[bytes]
+    raw: Sequence[bytes]
     """Each item as the client's own JSON text."""
 
     lengths: Sequence[int]
@@ -56,7 +56,7 @@ class ParsedBody(Struct, frozen=True, kw_only=True):
 class Rows(Struct, frozen=True, kw_only=True):
     """What one part gets of a batch's answer."""
 
-    rows: Sequence[bytes]
+    raw: Sequence[bytes]
     """The rows of its items, cut from the answer; one piece may hold several."""
 
     frame: Any = None
@@ -66,11 +66,11 @@ class Rows(Struct, frozen=True, kw_only=True):
 class PartResult(Struct, frozen=True, kw_only=True):
     """What a waiter fires with."""
 
-    reply: Response
+    response: Response
     """The upstream's answer to the whole batch."""
 
-    slice: Rows | None = None
-    """This part's rows; None where the reply is to be passed on as it is."""
+    rows: Rows | None = None
+    """This part's rows; None where the response is to be passed on as it is."""
 
     calls: int = 1
     """How many parts were in the batch."""

@@ -38,10 +38,10 @@ def read_inputs(value: Any, spelled: bytes) -> Items | None:
     of inputs, integers have no place and no list may be empty.
     """
     if isinstance(value, str):
-        return Items(spelled=[spelled], lengths=[len(value)])
+        return Items(raw=[spelled], lengths=[len(value)])
     kinds = set(map(type, value))
     if kinds <= _TOKENS:
-        return Items(spelled=[spelled], lengths=[len(value)])
+        return Items(raw=[spelled], lengths=[len(value)])
     if int in kinds or not all(value):
         return None
-    return Items(spelled=read_elements(spelled), lengths=list(map(len, value)))
+    return Items(raw=read_elements(spelled), lengths=list(map(len, value)))

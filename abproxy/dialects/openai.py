@@ -70,13 +70,13 @@ class OpenAIRoute(JSONRoute):
         spelled = bytes(members.get("usage", _NONE))
         usages = divide(usage, list(map(sum, lengths)))
         return [
-            Rows(rows=part.rows, frame=_Frame(mould, own, spelled))
+            Rows(raw=part.raw, frame=_Frame(mould, own, spelled))
             for part, own in zip(deal(rows, lengths, order), usages, strict=True)
         ]
 
     def write(self, slices: Sequence[Rows], *, is_list: bool) -> bytes:  # noqa: ARG002
         """Write the first part's frame around all rows."""
-        rows = [row for part in slices for row in part.rows]
+        rows = [row for part in slices for row in part.raw]
         data = b",".join([_numbered(row, at) for at, row in enumerate(rows)])
         frame: _Frame = slices[0].frame
         usage = add_up([part.frame.usage for part in slices])

@@ -102,7 +102,7 @@ class JSONRoute:
 
     def write(self, slices: Sequence[Rows], *, is_list: bool) -> bytes:
         """Write all rows as a list, or the only row by itself."""
-        return join(slices) if is_list else slices[0].rows[0]
+        return join(slices) if is_list else slices[0].raw[0]
 
     def error_body(self, error: ProxyError) -> bytes:
         """Write `{"error","error_type"}`."""

@@ -46,7 +46,7 @@ def deal_arrays(body: bytes, lengths: Lengths, order: Order = None) -> list[Rows
     slices, start, at = [], 1, -1
     for of_part in lengths:
         at += len(of_part)
-        slices.append(Rows(rows=(body[start : ends[at]],)))
+        slices.append(Rows(raw=(body[start : ends[at]],)))
         start = ends[at] + 1
     return slices
 
@@ -122,11 +122,11 @@ def deal(rows: Sequence[bytes], lengths: Lengths, order: Order = None) -> list[R
     slices, start = [], 0
     for of_part in lengths:
         end = start + len(of_part)
-        slices.append(Rows(rows=rows[start:end]))
+        slices.append(Rows(raw=rows[start:end]))
         start = end
     return slices
 
 
 def join(slices: Sequence[Rows]) -> bytes:
     """Put the rows of all *slices* together as one JSON array."""
-    return b"[%b]" % b",".join([row for part in slices for row in part.rows])
+    return b"[%b]" % b",".join([row for part in slices for row in part.raw])

@@ -61,12 +61,12 @@ def read_sequences(value: Any, spelled: bytes) -> Items | None:
     one bare row; only a list of lists is a batch, answered by a list of rows.
     """
     if isinstance(value, str):
-        return Items(spelled=[b"[%b]" % spelled], lengths=[len(value)], is_list=False)
+        return Items(raw=[b"[%b]" % spelled], lengths=[len(value)], is_list=False)
     if _is_sequence(value):
-        return Items(spelled=[spelled], lengths=[_length(value)], is_list=False)
+        return Items(raw=[spelled], lengths=[_length(value)], is_list=False)
     if not value or not all(map(_is_sequence, value)):
         return None
-    return Items(spelled=read_elements(spelled), lengths=list(map(_length, value)))
+    return Items(raw=read_elements(spelled), lengths=list(map(_length, value)))
 
 
 def _is_sequence(value: Any) -> bool:

@@ -18,7 +18,7 @@ from twisted.web.http_headers import Headers
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
 from abproxy.http.messages import HeaderList
 
-__all__ = ["as_headers", "timed_out", "translate"]
+__all__ = ["as_headers", "timed_out", "to_proxy_error"]
 
 
 def as_headers(lines: HeaderList) -> Headers:
@@ -36,7 +36,7 @@ def timed_out(_result: object, timeout_s: float) -> NoReturn:
     )
 
 
-def translate(error: Exception) -> Exception:
+def to_proxy_error(error: Exception) -> Exception:
     """
     Say what *error* means to a caller.
 

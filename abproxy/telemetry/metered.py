@@ -28,15 +28,15 @@ class Metered:
     meter: Meter
     clock: IReactorTime = field(repr=False)
 
-    def send(self, outgoing: UpstreamRequest) -> Deferred[Response]:
-        """Send *outgoing*; status or reason, and the time it took, are metered."""
+    def send(self, request: UpstreamRequest) -> Deferred[Response]:
+        """Send *request*; status or reason, and the time it took, are metered."""
         began_at = self.clock.seconds()
 
         def over(result: Response | Failure) -> Response | Failure:
             self.meter.sent(_outcome(result), self.clock.seconds() - began_at)
             return result
 
-        return self.send_on(outgoing).addBoth(over)
+        return self.send_on(request).addBoth(over)
 
 
 def _outcome(result: Response | Failure) -> str:

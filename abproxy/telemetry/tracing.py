@@ -104,17 +104,17 @@ class Tracing:
     def following(self, send: Send) -> Send:
         """Make a way to *send* on which each request has a span of its own."""
 
-        def send_on(outgoing: UpstreamRequest) -> Deferred[Response]:
-            span = self._span(outgoing)
-            marked = replace(outgoing, headers=_marked(outgoing.headers, span))
+        def send_on(request: UpstreamRequest) -> Deferred[Response]:
+            span = self._span(request)
+            marked = replace(request, headers=_marked(request.headers, span))
             return send(marked).addBoth(_arrived, span)
 
         return send_on
 
-    def _span(self, outgoing: UpstreamRequest) -> Span:
-        calls: tuple[Span, ...] = outgoing.traces
-        method = outgoing.method.decode()
-        path = outgoing.path.partition(b"?")[0].decode()
+    def _span(self, request: UpstreamRequest) -> Span:
+        calls: tuple[Span, ...] = request.traces
+        method = request.method.decode()
+        path = request.path.partition(b"?")[0].decode()
         span = self.tracer.start_span(
             f"{method} {path}",
             context=_parent_among(calls),
@@ -123,9 +123,9 @@ class Tracing:
             attributes={
                 "http.request.method": method,
                 "url.path": path,
-                "http.request.body.size": len(outgoing.body),
+                "http.request.body.size": len(request.body),
                 "abproxy.batch.calls": len(calls),
-                "abproxy.batch.items": outgoing.items,
+                "abproxy.batch.items": request.items,
             },
         )
         for call in calls:

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
 from abproxy.errors import ConnectionBroken, ProxyError
-from abproxy.http.failures import as_headers, timed_out, translate
+from abproxy.http.failures import as_headers, timed_out, to_proxy_error
 from abproxy.http.headers import end_to_end
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.agent import collect
@@ -40,9 +40,9 @@ class Upstream:
     would use up its tries on one after the other.
     """
 
-    def send(self, outgoing: UpstreamRequest) -> Deferred[Response]:
+    def send(self, request: UpstreamRequest) -> Deferred[Response]:
         """
-        Carry *outgoing* to the upstream and bring back the whole reply.
+        Carry *request* to the upstream and bring back the whole reply.
 
         Cancelling closes the connection: TEI then forgets what it has not
         begun to compute.
@@ -51,10 +51,10 @@ class Upstream:
             UpstreamTimeout: no whole reply within the deadline.
             UpstreamBroken: no connection, or no usable reply.
         """
-        exchange = self._exchange(outgoing).addErrback(self._told)
+        exchange = self._exchange(request).addErrback(self._told)
         return exchange.addTimeout(self.timeout_s, self.clock, timed_out)
 
-    def _exchange(self, outgoing: UpstreamRequest) -> Deferred[Response]:
+    def _exchange(self, request: UpstreamRequest) -> Deferred[Response]:
         """Send and receive; cancelled, it fails with that and nothing else."""
         raise NotImplementedError
 
@@ -62,7 +62,7 @@ class Upstream:
         if failure.check(CancelledError, ProxyError):
             return failure
         error: Any = failure.value
-        told = translate(error)
+        told = to_proxy_error(error)
         if isinstance(told, ConnectionBroken):
             self.forget_idle()
         told.__cause__ = error
@@ -105,15 +105,15 @@ class TreqUpstream(Upstream):
 
     http: HTTPRequester = field(repr=False)
 
-    def _exchange(self, outgoing: UpstreamRequest) -> Deferred[Response]:
-        return _given_up_at_will(Deferred.fromCoroutine(self._request(outgoing)))
+    def _exchange(self, request: UpstreamRequest) -> Deferred[Response]:
+        return _given_up_at_will(Deferred.fromCoroutine(self._request(request)))
 
-    async def _request(self, outgoing: UpstreamRequest) -> Response:
+    async def _request(self, request: UpstreamRequest) -> Response:
         response = await self.http.request(
-            outgoing.method.decode("ascii"),
-            self.base_url + outgoing.path.decode("ascii"),
-            headers=as_headers(outgoing.headers),
-            data=outgoing.body or None,
+            request.method.decode("ascii"),
+            self.base_url + request.path.decode("ascii"),
+            headers=as_headers(request.headers),
+            data=request.body or None,
             allow_redirects=False,
             unbuffered=True,
         )

@@ -145,9 +145,9 @@ class Discovery:
         if self._asking is not None:
             self._asking.cancel()
 
-    def watched(self, outgoing: UpstreamRequest) -> Deferred[Response]:
-        """Send *outgoing*, and learn from what comes of it."""
-        return self.send(outgoing).addCallbacks(self._heard, self._failed)
+    def watched(self, request: UpstreamRequest) -> Deferred[Response]:
+        """Send *request*, and learn from what comes of it."""
+        return self.send(request).addCallbacks(self._heard, self._failed)
 
     def is_alive(self) -> Deferred[bool]:
         """Ask whether the server answers, whatever it says; never fails."""

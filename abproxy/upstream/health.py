@@ -58,7 +58,7 @@ class Health:
 
     def following(self, send: Send) -> Send:
         """Make a way to *send* from which something is learnt each time."""
-        return lambda outgoing: send(outgoing).addCallbacks(self._heard, self._failed)
+        return lambda request: send(request).addCallbacks(self._heard, self._failed)
 
     def _heard(self, reply: Response) -> Response:
         if reply.status in NO_ROOM:

@@ -95,7 +95,7 @@ class ProxyApp:
     def read(self, head: CallHead, body: bytes) -> ParsedBody | None:
         """Parse the *body* of a call; None if the request is to be relayed."""
         parsed = head.dialect.read(body)
-        return parsed if parsed and self.collector.takes(parsed.items.spelled) else None
+        return parsed if parsed and self.collector.takes(parsed.items.raw) else None
 
     def submit(self, call: Call, caller: Caller) -> Deferred[list[PartResult]]:
         """
@@ -110,7 +110,7 @@ class ProxyApp:
             self.rate_limiter.check(caller.client, rate)
         results = self.collector.submit(call)
         if rate is not None:
-            self.rate_limiter.take(caller.client, len(call.items.spelled), rate)
+            self.rate_limiter.take(caller.client, len(call.items.raw), rate)
         if caller.deadline_s is not None:
             results.addTimeout(caller.deadline_s, self.collector.clock, _too_late)
         return results

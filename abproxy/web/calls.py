@@ -66,7 +66,7 @@ class CallHead:
                 path=self.target,
                 headers=self.headers,
                 body=body,
-                items=len(items.spelled),
+                items=len(items.raw),
                 traces=() if trace is None else (trace,),
             ),
             client=client,

@@ -133,8 +133,8 @@ class FastChannel(ProxyChannel):
     def _submit(self, found: Found, data: bytes) -> None:
         head, starts, ends = found
         body, express = data[starts:ends], self.site.express
-        reading = express.read(head, body)
-        if reading is None:
+        parsed = express.read(head, body)
+        if parsed is None:
             self._leave_to_twisted(data)
             return
         if head is not self._last:
@@ -142,7 +142,7 @@ class FastChannel(ProxyChannel):
         self.waits_since = self.quiet_since = None
         self._is_starting = True
         request = self._owed = express.begin(self, head)
-        request.submit(head.envelope, reading, body, self._caller)
+        request.submit(head.envelope, parsed, body, self._caller)
         self._is_starting = False
         if len(data) > ends:
             self._waiting = bytearray(data[ends:])

@@ -50,7 +50,7 @@ class FastRequest(Struct, kw_only=True, eq=False):
     """Whether the connection ends after the answer."""
 
     _name: bytes | None = None
-    _shares: Deferred[Any] | None = None
+    _results: Deferred[Any] | None = None
     _gone: bool = False
 
     @property
@@ -88,27 +88,27 @@ class FastRequest(Struct, kw_only=True, eq=False):
         self.closes = True
 
     def submit(
-        self, envelope: CallHead, reading: ParsedBody, body: bytes, caller: Caller
+        self, envelope: CallHead, parsed: ParsedBody, body: bytes, caller: Caller
     ) -> None:
         """Let a call of *caller* travel; its answer goes to the seat."""
         call = envelope.call(
-            reading, body, client=caller.client, trace=self.trace, name=self.name
+            parsed, body, client=caller.client, trace=self.trace, name=self.name
         )
         try:
-            shares: Deferred[Any] = self.door.submit(call, caller)
+            results: Deferred[Any] = self.door.submit(call, caller)
         except Exception:  # noqa: BLE001  whatever it is, the client hears of it
             self._over(Failure(), call)
             return
-        self._shares = shares
+        self._results = results
         # One callback instead of several: this is done for each call.
-        shares.addBoth(self._over, call)
+        results.addBoth(self._over, call)
 
     def leave(self) -> None:
         """Take the call's work along: the client has gone."""
         self._gone = True
         self.site.end(self, gone=True)
-        if self._shares is not None:
-            self._shares.cancel()
+        if self._results is not None:
+            self._results.cancel()
 
     def _over(self, outcome: Sequence[PartResult] | Failure, call: Call) -> None:
         if self._gone:
@@ -121,7 +121,7 @@ class FastRequest(Struct, kw_only=True, eq=False):
         if isinstance(outcome, Failure):
             return self._explained(outcome)
         try:
-            self.code = outcome[0].reply.status
+            self.code = outcome[0].response.status
             return self.encoder.answer(call, outcome, closes=self.closes)
         except Exception:  # noqa: BLE001  whatever it is, the client hears of it
             return self._explained(Failure())

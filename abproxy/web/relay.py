@@ -21,7 +21,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
 
 from abproxy.batching.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from abproxy.errors import BadRequest, CannotConnect, ProxyError
-from abproxy.http.failures import as_headers, timed_out, translate
+from abproxy.http.failures import as_headers, timed_out, to_proxy_error
 from abproxy.http.headers import Credentials, end_to_end
 from abproxy.http.messages import HeaderList
 from abproxy.web.replies import write_head
@@ -134,7 +134,7 @@ class Relay:
         except ValueError as error:
             raise BadRequest(f"the request cannot be sent on: {error}") from error
         except Exception as error:
-            raise translate(error) from error
+            raise to_proxy_error(error) from error
 
 
 def _body_of(request: ProxyRequest) -> BodyStream | None:

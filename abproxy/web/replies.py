@@ -94,16 +94,16 @@ class Encoder:
     """Whether it counts characters."""
 
     def answer(
-        self, call: Call, shares: Sequence[PartResult], *, closes: bool
+        self, call: Call, results: Sequence[PartResult], *, closes: bool
     ) -> Written:
-        """Write the answer of *call*, which is made of *shares*."""
-        reply = shares[0].reply
-        head = self._common_head(reply) if is_shared(shares) and not closes else None
+        """Write the answer of *call*, which is made of *results*."""
+        reply = results[0].response
+        head = self._common_head(reply) if is_shared(results) and not closes else None
         if head is None:
-            return encode(write_answer(call, shares), closes=closes)
-        body = write_body(call, shares)
+            return encode(write_answer(call, results), closes=closes)
+        body = write_body(call, results)
         characters = b"%b: %b\r\n" % characters_of(call) if self._counts else b""
-        timing, size = timing_of(shares)[1], len(body)
+        timing, size = timing_of(results)[1], len(body)
         lines = b"Server-Timing: %b\r\nContent-Length: %d\r\n\r\n" % (timing, size)
         return b"".join((head, characters, lines, body)), size
 

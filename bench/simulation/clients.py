@@ -128,7 +128,7 @@ class _Loose:
             raise AssertionError("a caller got rows that are not its own")
         if self.clock.seconds() >= self.warm_s:
             self.seen.latencies_s.append(self.clock.seconds() - began_at)
-            self.seen.items += len(call.items.spelled)
+            self.seen.items += len(call.items.raw)
         return self._pause(TURNAROUND_S)
 
     def _turned_away(self, *, is_refusal: bool) -> float:

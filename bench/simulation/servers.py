@@ -252,11 +252,11 @@ class Server:
     _items_inside: int = field(default=0, init=False)
     _is_away: bool = field(default=False, init=False)
 
-    def send(self, outgoing: UpstreamRequest) -> Deferred[Response]:
+    def send(self, request: UpstreamRequest) -> Deferred[Response]:
         """Take in one request, as abproxy's way upstream does."""
         if self._is_away:
             return self._later(CannotConnect("connection refused"))
-        work = Work(outgoing.body, [len(item) for item in outgoing.body.split(b",")])
+        work = Work(request.body, [len(item) for item in request.body.split(b",")])
         count = len(work.items)
         if self.permits is not None and self._items_inside + count > self.permits:
             self.refusals += 1
@@ -268,7 +268,7 @@ class Server:
         self._items_inside += count
         self._inside[work] = None
         work.done.addBoth(self._leaves, work)
-        if self.restart_s is not None and DEADLY in outgoing.body:
+        if self.restart_s is not None and DEADLY in request.body:
             self.clock.callLater(DIES_AFTER_S, self._die)
         else:
             self.model.take(work)

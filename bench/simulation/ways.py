@@ -62,7 +62,7 @@ class Commas:
 
     def write(self, slices: Sequence[Rows], *, is_list: bool) -> bytes:  # noqa: ARG002
         """Join the rows."""
-        return b",".join(row for part in slices for row in part.rows)
+        return b",".join(row for part in slices for row in part.raw)
 
     def error_body(self, error: Exception) -> bytes:
         """Say what went wrong."""
@@ -89,17 +89,17 @@ def call_of(items: Sequence[bytes], *, is_bulk: bool = False) -> Call:
     """Make a call."""
     return Call(
         lane=LANES[is_bulk],
-        items=Items(spelled=items, lengths=[len(item) for item in items]),
+        items=Items(raw=items, lengths=[len(item) for item in items]),
         alone=UpstreamRequest(path=b"/", headers=(), body=b",".join(items)),
     )
 
 
-def rows_of(shares: Sequence[PartResult]) -> bytes | None:
+def rows_of(results: Sequence[PartResult]) -> bytes | None:
     """Write a call's answer; None if it was refused."""
-    if shares[0].reply.status != 200:  # noqa: PLR2004
+    if results[0].response.status != 200:  # noqa: PLR2004
         return None
-    slices = [share.slice for share in shares if share.slice is not None]
-    return COMMAS.write(slices, is_list=True) if slices else shares[0].reply.body
+    slices = [result.rows for result in results if result.rows is not None]
+    return COMMAS.write(slices, is_list=True) if slices else results[0].response.body
 
 
 class Way(Protocol):
@@ -120,18 +120,18 @@ class Direct:
         return Deferred.fromCoroutine(self._send(call))
 
     async def _send(self, call: Call) -> list[PartResult]:
-        items = call.items.spelled
+        items = call.items.raw
         if len(items) <= BATCH:
-            return [PartResult(reply=await self.server.send(call.alone))]
+            return [PartResult(response=await self.server.send(call.alone))]
         bodies = []
         for start in range(0, len(items), BATCH):
             request = call.lane.request(items[start : start + BATCH])
             reply = await self.server.send(request)
             if reply.status != 200:  # noqa: PLR2004
-                return [PartResult(reply=reply)]
+                return [PartResult(response=reply)]
             bodies.append(reply.body)
         whole = Response(status=200, reason=b"", headers=(), body=b",".join(bodies))
-        return [PartResult(reply=whole)]
+        return [PartResult(response=whole)]
 
 
 @define(kw_only=True, eq=False)
@@ -153,7 +153,7 @@ class Timer:
 
     def submit(self, call: Call) -> Deferred[list[PartResult]]:
         """Add it to the batch."""
-        count = len(call.items.spelled)
+        count = len(call.items.raw)
         if self._items and self._items + count > BATCH:
             self._leave()
         done: Deferred[list[PartResult]] = Deferred()
@@ -174,7 +174,7 @@ class Timer:
             self._timer.cancel()
             self._timer = None
         batch, self._waiting, self._items = self._waiting, [], 0
-        items = [item for call, _ in batch for item in call.items.spelled]
+        items = [item for call, _ in batch for item in call.items.raw]
         done = self.server.send(batch[0][0].lane.request(items))
         done.addCallbacks(_share_out, _fail, (batch,), {}, (batch,), {})
 
@@ -184,11 +184,11 @@ def _share_out(
 ) -> None:
     if reply.status == 200:  # noqa: PLR2004
         slices = COMMAS.cut(reply.body, [call.items.lengths for call, _ in batch])
-        shares = [PartResult(reply=reply, slice=own) for own in slices]
+        results = [PartResult(response=reply, rows=own) for own in slices]
     else:
-        shares = [PartResult(reply=reply)] * len(batch)
-    for (_, done), share in zip(batch, shares, strict=True):
-        done.callback([share])
+        results = [PartResult(response=reply)] * len(batch)
+    for (_, done), result in zip(batch, results, strict=True):
+        done.callback([result])
 
 
 def _fail(

@@ -211,7 +211,7 @@ def test_a_lane_that_opens_again_goes_by_the_limits_of_today() -> None:
     [full] = proxy.upstream.open
     full.answer()
 
-    assert full.outgoing.items == 2
+    assert full.request.items == 2
     assert all(call.is_right for call in calls)
 
 
@@ -224,7 +224,7 @@ def test_nothing_larger_than_a_new_limit_leaves_while_it_is_told() -> None:
     before = len(proxy.upstream.sent)
 
     proxy.collector.learn(attrs.evolve(proxy.collector.caps, items=2), ceiling=64)
-    sizes = [sent.outgoing.items for sent in proxy.upstream.sent[before:]]
+    sizes = [sent.request.items for sent in proxy.upstream.sent[before:]]
     while proxy.upstream.open:
         proxy.upstream.open[0].answer()
 
@@ -389,8 +389,8 @@ def test_an_answer_within_the_sending_is_no_trouble() -> None:
     proxy = house(slots=1, items=1)
     send = proxy.upstream.send
 
-    def at_once(outgoing):  # noqa: ANN001, ANN202
-        done = send(outgoing)
+    def at_once(request):  # noqa: ANN001, ANN202
+        done = send(request)
         proxy.upstream.sent[-1].answer()
         return done
 
@@ -459,7 +459,7 @@ def test_callers_who_come_and_go_leave_no_memory_behind() -> None:
     proxy.submit("waits")
 
     for _ in range(100):
-        proxy.submit("a").shares.cancel()
+        proxy.submit("a").done.cancel()
 
     [lane] = proxy.collector.platform.lanes._open.values()
     assert len(lane._queue) <= 2
@@ -472,7 +472,7 @@ def test_lanes_that_come_and_go_leave_no_memory_behind() -> None:
     proxy.submit("waits")
 
     for number in range(1000):
-        proxy.submit("a", lane=f"lane {number}").shares.cancel()
+        proxy.submit("a", lane=f"lane {number}").done.cancel()
 
     assert len(proxy.collector.platform.lanes._due._heap) <= 100
     assert len(proxy.collector.platform.lanes._due._listed) <= 100
@@ -574,7 +574,7 @@ def test_without_splitting_a_call_has_to_fit_in_inputs_and_bytes() -> None:
     proxy.collector.splits = False
 
     taken = [
-        proxy.collector.takes(call_of(*inputs).items.spelled)
+        proxy.collector.takes(call_of(*inputs).items.raw)
         for inputs in (texts(4), texts(5), ["x" * 60, "y" * 60])
     ]
 

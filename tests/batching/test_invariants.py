@@ -81,7 +81,7 @@ class Play:
             which %= len(self.calls)
             if self.calls[which].is_open:
                 self.cancelled.add(which)
-                self.calls[which].shares.cancel()
+                self.calls[which].done.cancel()
 
     def _open(self, which: int) -> Any:
         waiting = self.proxy.upstream.open
@@ -110,7 +110,7 @@ class Play:
         sent = self._open(which)
         if sent is not None:
             # As some do, it quotes the request that it has no room for.
-            sent.refuse(503, FULL + sent.outgoing.body)
+            sent.refuse(503, FULL + sent.request.body)
 
     def have_no_room(self, seconds: int) -> None:
         for _ in range(2 * seconds):

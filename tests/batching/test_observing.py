@@ -254,7 +254,7 @@ def test_a_batch_that_nobody_waits_for_comes_back_without_a_time() -> None:
     proxy, notes = watched()
     call = proxy.submit("a")
 
-    call.shares.cancel()
+    call.done.cancel()
 
     assert notes.times == [None]
 
@@ -401,7 +401,7 @@ def test_an_upstream_that_takes_no_work_keeps_nobody_if_nobody_waits() -> None:
     call = proxy.submit("a")
     proxy.upstream.open[0].refuse(429, FULL)
 
-    call.shares.cancel()
+    call.done.cancel()
     proxy.collector.stop()
 
     assert notes.kept_by == [BlockedBy.UPSTREAM, BlockedBy.NOTHING]
@@ -413,7 +413,7 @@ def test_an_obstacle_goes_with_those_whom_it_kept() -> None:
     proxy.submit("a")
     call = proxy.submit("b")
 
-    call.shares.cancel()
+    call.done.cancel()
 
     assert notes.kept_by == [BlockedBy.SLOT, BlockedBy.NOTHING]
 

@@ -32,7 +32,7 @@ def test_a_lone_call_is_sent_and_answered_untouched() -> None:
 
     sent.done.callback(reply(200, b" [[ 1.50 ]]\n", (b"X-Compute-Tokens", b"3")))
 
-    assert sent.outgoing is call.call.alone
+    assert sent.request is call.call.alone
     assert call.reply.body == b" [[ 1.50 ]]\n"
     assert call.reply.headers == ((b"X-Compute-Tokens", b"3"),)
 
@@ -94,7 +94,7 @@ def test_the_refused_call_is_sent_as_its_client_sent_it() -> None:
     sent.refuse()
     proxy.upstream.open[0].answer()
 
-    assert [each.outgoing for each in proxy.upstream.sent[1:]] == [
+    assert [each.request for each in proxy.upstream.sent[1:]] == [
         call.call.alone for call in calls
     ]
 
@@ -186,7 +186,7 @@ def test_a_caller_who_left_while_waiting_is_not_sent() -> None:
     proxy = house(calls=3, max_wait_s=1)
     gone, stays = proxy.submit("gone"), proxy.submit("stays")
 
-    gone.shares.cancel()
+    gone.done.cancel()
     proxy.clock.advance(1)
     proxy.upstream.sent[0].answer()
 
@@ -202,7 +202,7 @@ def test_a_batch_without_callers_is_no_batch() -> None:
     calls = [proxy.submit("a"), proxy.submit("b")]
 
     for call in calls:
-        call.shares.cancel()
+        call.done.cancel()
 
     assert proxy.is_at_rest
     assert proxy.upstream.sent == []
@@ -215,7 +215,7 @@ def test_the_wait_of_those_who_stay_is_their_own() -> None:
     proxy.clock.advance(0.5)
     proxy.submit("second")
 
-    first.shares.cancel()
+    first.done.cancel()
     proxy.clock.advance(0.5)
     early = list(proxy.upstream.batches)
     proxy.clock.advance(0.5)
@@ -228,7 +228,7 @@ def test_a_caller_who_left_in_flight_harms_no_neighbour() -> None:
     """The answer for nobody is thrown away, the others get theirs."""
     proxy, [gone, stays], sent = _together(2)
 
-    gone.shares.cancel()
+    gone.done.cancel()
     sent.answer()
 
     assert stays.is_right
@@ -241,7 +241,7 @@ def test_when_all_callers_have_left_the_request_is_cancelled() -> None:
     proxy, calls, sent = _together(2)
 
     for call in calls:
-        call.shares.cancel()
+        call.done.cancel()
 
     assert sent.was_cancelled
     assert proxy.is_at_rest
@@ -262,7 +262,7 @@ def test_when_all_callers_have_left_nothing_is_counted_for_them(
     sent.answer()
 
     for call in calls:
-        call.shares.cancel()
+        call.done.cancel()
 
     assert counting.called
     assert proxy.is_at_rest
@@ -273,7 +273,7 @@ def test_a_large_call_takes_all_its_parts_along() -> None:
     proxy = house(items=4, budget=8)
     call = proxy.submit(*texts(40))
 
-    call.shares.cancel()
+    call.done.cancel()
 
     assert all(sent.was_cancelled for sent in proxy.upstream.sent)
     assert len(proxy.upstream.sent) == 2
@@ -285,7 +285,7 @@ def test_leaving_during_isolation_cancels_that_half_only() -> None:
     proxy, [one, two], sent = _together(2)
     sent.refuse()
 
-    one.shares.cancel()
+    one.done.cancel()
     proxy.upstream.open[0].answer()
 
     assert two.rows == [row_of("t1")]

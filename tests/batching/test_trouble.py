@@ -59,7 +59,7 @@ def _refuse_until_patience_ends(proxy: House, *others: Outcome) -> None:
     """Refuse whatever is sent, quoting it, until all *others* have heard."""
     while any(call.is_open for call in others):
         for sent in list(proxy.upstream.open):
-            sent.refuse(503, b"no room for " + sent.outgoing.body)
+            sent.refuse(503, b"no room for " + sent.request.body)
         proxy.clock.advance(0.5)
 
 
@@ -96,7 +96,7 @@ def test_a_call_whose_company_has_left_does_not_get_an_answer_that_quotes_it() -
     """What was in the request counts, not who still waits for its answer."""
     proxy = house(calls=2, max_wait_s=1)
     leaving, staying = proxy.submit("mine"), proxy.submit("yours")
-    leaving.shares.cancel()
+    leaving.done.cancel()
 
     proxy.upstream.sent[0].done.callback(
         reply(503, b"no room for mine", (b"Retry-After", b"60"))
@@ -202,7 +202,7 @@ def test_a_part_that_was_cut_leaves_with_its_caller() -> None:
     proxy.clock.advance(0.05)
 
     [piece] = proxy.upstream.open
-    call.shares.cancel()
+    call.done.cancel()
 
     assert len(piece.inputs) == 4
     assert piece.was_cancelled
@@ -369,7 +369,7 @@ def test_leaving_while_the_upstream_is_away_is_leaving() -> None:
     call = proxy.submit("a")
     proxy.upstream.sent[0].fail(CannotConnect("refused"))
 
-    call.shares.cancel()
+    call.done.cancel()
     proxy.clock.advance(1)
 
     assert len(proxy.upstream.sent) == 1
@@ -452,7 +452,7 @@ def test_a_suspect_that_leaves_is_forgotten() -> None:
     proxy.upstream.open[0].fail(ConnectionBroken("1"))
     proxy.upstream.open[1].fail(ConnectionBroken("2"))
 
-    suspect.shares.cancel()
+    suspect.done.cancel()
     _serve(proxy)
 
     assert proxy.is_at_rest
@@ -521,7 +521,7 @@ def test_a_suspect_that_leaves_during_the_question_is_not_sent() -> None:
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))
     later = proxy.submit("b")
 
-    call.shares.cancel()
+    call.done.cancel()
     asked.callback(True)
     _serve(proxy)
 

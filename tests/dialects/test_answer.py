@@ -1,4 +1,4 @@
-"""From shares to the one reply that a caller gets."""
+"""From results to the one reply that a caller gets."""
 
 import json
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ def reply(*headers: tuple[bytes, bytes]) -> Response:
     return Response(status=200, reason=b"Fine", headers=headers, body=b"[[1],[2]]")
 
 
-def share(rows: Sequence[bytes], *headers: tuple[bytes, bytes]) -> PartResult:
-    """Make a part's share of a batch's answer."""
-    return PartResult(reply=reply(*headers), slice=Rows(rows=rows))
+def result(rows: Sequence[bytes], *headers: tuple[bytes, bytes]) -> PartResult:
+    """Make a part's rows of a batch's answer."""
+    return PartResult(response=reply(*headers), rows=Rows(raw=rows))
 
 
 def told(headers: HeaderList) -> HeaderList:
@@ -33,14 +33,14 @@ def test_a_call_that_was_alone_gets_the_reply_itself() -> None:
     """Not a byte of it is touched."""
     alone = reply((b"ETag", b"x"))
 
-    assert write_answer(call_of("a"), [PartResult(reply=alone)]) is alone
+    assert write_answer(call_of("a"), [PartResult(response=alone)]) is alone
 
 
 def test_rows_of_all_parts_are_one_body() -> None:
     """A call that was cut hears nothing of it."""
-    shares = [share([b"[1]", b"[2]"]), share([b"[3]"])]
+    results = [result([b"[1]", b"[2]"]), result([b"[3]"])]
 
-    written = write_answer(call_of("a", "b", "c"), shares)
+    written = write_answer(call_of("a", "b", "c"), results)
 
     assert written.body == b"[[1],[2],[3]]"
     assert (written.status, written.reason) == (200, b"Fine")
@@ -50,7 +50,7 @@ def test_characters_are_counted_for_the_call() -> None:
     """As TEI counts them: code points of texts, ids of token lists."""
     line = (b"X-Compute-Characters", b"999")
 
-    written = write_answer(call_of("é😀", "b"), [share([b"[1]", b"[2]"], line)])
+    written = write_answer(call_of("é😀", "b"), [result([b"[1]", b"[2]"], line)])
 
     assert told(written.headers) == ((b"X-Compute-Characters", b"3"),)
 
@@ -62,7 +62,7 @@ def test_what_is_true_of_the_batch_only_is_left_out(name: bytes) -> None:
     """Nobody's session, and nothing that nobody can know."""
     lines = ((name, b"x"), (b"Vary", b"origin"))
 
-    written = write_answer(call_of("a"), [share([b"[1]"], *lines)])
+    written = write_answer(call_of("a"), [result([b"[1]"], *lines)])
 
     assert told(written.headers) == ((b"Vary", b"origin"),)
 
@@ -108,10 +108,10 @@ def test_any_message_makes_a_body(message: str) -> None:
 
 def test_a_shared_answer_says_where_the_time_went() -> None:
     """Of a call that was cut up the slowest part counts."""
-    shares = [
+    results = [
         PartResult(
-            reply=reply(),
-            slice=Rows(rows=[b"[1]"]),
+            response=reply(),
+            rows=Rows(raw=[b"[1]"]),
             calls=calls,
             queue_s=queue_s,
             upstream_s=upstream_s,
@@ -119,7 +119,7 @@ def test_a_shared_answer_says_where_the_time_went() -> None:
         for calls, queue_s, upstream_s in [(1, 0.25, 0.5), (3, 0.125, 0.75)]
     ]
 
-    answer = write_answer(call_of("a", "b"), shares)
+    answer = write_answer(call_of("a", "b"), results)
 
     [timing] = [value for name, value in answer.headers if name == b"Server-Timing"]
     assert timing == b'queue;dur=250.0, upstream;dur=750.0, batch;desc="3 calls"'

@@ -56,7 +56,7 @@ def test_sorted_items_get_their_rows_back_in_order() -> None:
     """A batch may be sent in another order than its calls came in."""
     slices = EMBED.cut(b"[[3],[1],[2]]", [[1], [1, 1]], order=[2, 0, 1])
 
-    assert [part.rows for part in slices] == [[b"[1]"], [b"[2]", b"[3]"]]
+    assert [part.raw for part in slices] == [[b"[1]"], [b"[2]", b"[3]"]]
 
 
 def test_one_bare_row_is_written_by_itself() -> None:

@@ -15,9 +15,9 @@ def options(dialect: Dialect, *members: bytes) -> bytes:
     """Read a body with one item and some other members."""
     items = {b"/decode": b'"ids":[1]', b"/v1/embeddings": b'"input":"a"'}
     first = items.get(dialect.path, b'"inputs":"a"')
-    reading = dialect.read(b"{%b}" % b",".join((first, *members)))
-    assert reading is not None
-    return reading.options
+    parsed = dialect.read(b"{%b}" % b",".join((first, *members)))
+    assert parsed is not None
+    return parsed.options
 
 
 @pytest.mark.parametrize(
@@ -102,11 +102,11 @@ def test_a_batch_says_what_the_call_said(
 ) -> None:
     """What is sent for a call has the members of its body, value by value."""
     body = {"truncate": True, **more, "inputs": texts}
-    reading = EMBED.read(json.dumps(body, ensure_ascii=False).encode())
+    parsed = EMBED.read(json.dumps(body, ensure_ascii=False).encode())
 
-    if reading is not None:
-        sent = EMBED.batch_body(reading.items.spelled, reading.options)
+    if parsed is not None:
+        sent = EMBED.batch_body(parsed.items.raw, parsed.options)
         for name, default in (("normalize", True), ("prompt_name", None)):
             body.setdefault(name, default)
         assert {**body, **json.loads(sent)} == body
-        assert EMBED.read(sent) == reading
+        assert EMBED.read(sent) == parsed

@@ -46,12 +46,12 @@ def test_items_are_found_as_they_are_spelled(
     dialect: Dialect, body: bytes, spelled: list[bytes], lengths: list[int]
 ) -> None:
     """An item is the client's own bytes, with its length as TEI counts it."""
-    reading = dialect.read(body)
+    parsed = dialect.read(body)
 
-    assert reading is not None
-    assert list(reading.items.spelled) == spelled
-    assert list(reading.items.lengths) == lengths
-    assert reading.items.is_list
+    assert parsed is not None
+    assert list(parsed.items.raw) == spelled
+    assert list(parsed.items.lengths) == lengths
+    assert parsed.items.is_list
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,12 @@ def test_one_sequence_to_predict_is_answered_by_one_bare_row(
     body: bytes, spelled: bytes, length: int
 ) -> None:
     """`["a","b"]` is one pair to TEI, and its answer is no list of rows."""
-    reading = PREDICT.read(body)
+    parsed = PREDICT.read(body)
 
-    assert reading is not None
-    assert reading.items.spelled == [spelled]
-    assert reading.items.lengths == [length]
-    assert not reading.items.is_list
+    assert parsed is not None
+    assert parsed.items.raw == [spelled]
+    assert parsed.items.lengths == [length]
+    assert not parsed.items.is_list
 
 
 @pytest.mark.parametrize(

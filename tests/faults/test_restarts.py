@@ -165,9 +165,9 @@ async def test_idle_connections_that_have_all_closed_are_an_error_for_nobody() -
 
         call = call_of("a")
         call = replace(call, alone=replace(call.alone, headers=(JSON,)))
-        shares = await here.service.collector.submit(call)
+        results = await here.service.collector.submit(call)
 
-        assert msgspec.json.decode(write_answer(call, shares).body) == [row_of("a")]
+        assert msgspec.json.decode(write_answer(call, results).body) == [row_of("a")]
         await here.comes_to_rest()
 
 

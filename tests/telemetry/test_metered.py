@@ -92,4 +92,4 @@ def test_a_request_under_way_is_not_metered_yet() -> None:
     journey = Journey()
 
     assert journey.meter.told == []
-    assert journey.upstream.sent[0].outgoing is REQUEST
+    assert journey.upstream.sent[0].request is REQUEST

@@ -117,8 +117,8 @@ def test_the_secrets_were_really_there(tmp_path: Path) -> None:
         _call(here)
 
         [sent] = here.upstream.sent
-        outgoing = sent.outgoing
-        assert TEXT.encode() in outgoing.body
-        assert QUERY.encode() in outgoing.path
-        assert (b"Authorization", f"Bearer {SERVERS_KEY}".encode()) in outgoing.headers
+        request = sent.request
+        assert TEXT.encode() in request.body
+        assert QUERY.encode() in request.path
+        assert (b"Authorization", f"Bearer {SERVERS_KEY}".encode()) in request.headers
         here.answer_all()

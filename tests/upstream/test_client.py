@@ -340,7 +340,7 @@ def test_no_compression_is_asked_for() -> None:
 @pytest.mark.parametrize("say", [repr, str])
 def test_a_request_does_not_tell_its_secrets(say: Any) -> None:
     """It may end up in a log or a traceback."""
-    outgoing = question((b"Authorization", b"Bearer secret"))
+    request = question((b"Authorization", b"Bearer secret"))
 
-    assert "secret" not in say(outgoing)
+    assert "secret" not in say(request)
     assert "secret" not in say(upstream(FakeTreq()))

@@ -54,7 +54,7 @@ def test_it_asks_at_once() -> None:
     asking = Aggregator()
 
     [sent] = asking.upstream.sent
-    assert (sent.outgoing.method, sent.outgoing.path) == (b"GET", b"/info")
+    assert (sent.request.method, sent.request.path) == (b"GET", b"/info")
     assert asking.discovery.facts == ServerInfo()
 
 
@@ -62,7 +62,7 @@ def test_it_asks_with_our_own_key() -> None:
     """TEI wants it for /info as well."""
     asking = Aggregator(key="ours")
 
-    assert asking.upstream.sent[0].outgoing.headers == (
+    assert asking.upstream.sent[0].request.headers == (
         (b"Authorization", b"Bearer ours"),
     )
     assert "ours" not in repr(asking.discovery)
@@ -198,7 +198,7 @@ def test_a_refusal_that_contradicts_what_is_known_is_believed() -> None:
     assert [facts.max_batch_inputs for facts in asking.learned] == [32, 8]
     assert asking.discovery.facts.task == "embedding"
     assert results[0].body == TOO_MANY
-    assert asking.upstream.sent[-1].outgoing.path == b"/info"
+    assert asking.upstream.sent[-1].request.path == b"/info"
 
 
 def test_a_refusal_that_says_nothing_new_is_only_passed_on() -> None:
@@ -225,7 +225,7 @@ def test_a_broken_connection_is_a_reason_to_ask() -> None:
     asking.clock.advance(1)
 
     assert results[0].check(ConnectionBroken)
-    assert asking.upstream.sent[-1].outgoing.path == b"/info"
+    assert asking.upstream.sent[-1].request.path == b"/info"
 
 
 def test_a_slow_answer_is_no_reason_to_ask() -> None:
@@ -250,7 +250,7 @@ def test_doubt_after_doubt_does_not_put_the_question_off() -> None:
         asking.upstream.open[-1].fail(ConnectionBroken("gone"))
         asking.clock.advance(0.5)
 
-    paths = [sent.outgoing.path for sent in asking.upstream.sent]
+    paths = [sent.request.path for sent in asking.upstream.sent]
     assert paths[1:].count(b"/info") == 1
 
 

@@ -67,7 +67,7 @@ def test_the_upstreams_own_answer_is_given(asking: Aggregator) -> None:
     asking.answer()
 
     assert asking.heard == [FINE]
-    assert asking.upstream.sent[0].outgoing is QUESTION
+    assert asking.upstream.sent[0].request is QUESTION
 
 
 def test_those_who_ask_together_share_a_question(asking: Aggregator) -> None:

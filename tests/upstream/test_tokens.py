@@ -25,15 +25,15 @@ KEY: HeaderList = ((b"Authorization", b"Bearer key"),)
 def part_of(*inputs: Any) -> Part:
     """Make the only part of a call for /v1/embeddings."""
     body = msgspec.json.encode({"input": list(inputs)})
-    reading = OPENAI.read(body)
-    assert reading is not None
+    parsed = OPENAI.read(body)
+    assert parsed is not None
     lane = LaneKey(
-        dialect=OPENAI, path=OPENAI.path, headers=KEY, options=reading.options
+        dialect=OPENAI, path=OPENAI.path, headers=KEY, options=parsed.options
     )
     alone = UpstreamRequest(path=OPENAI.path, headers=KEY, body=body)
-    call = Call(lane=lane, items=reading.items, alone=alone)
-    items = reading.items
-    return Part(call=call, items=items.spelled, lengths=items.lengths, arrived_at=0.0)
+    call = Call(lane=lane, items=parsed.items, alone=alone)
+    items = parsed.items
+    return Part(call=call, items=items.raw, lengths=items.lengths, arrived_at=0.0)
 
 
 class Tokenizer:
@@ -42,10 +42,10 @@ class Tokenizer:
     def __init__(self) -> None:
         self.asked: list[UpstreamRequest] = []
 
-    def send(self, outgoing: UpstreamRequest) -> Deferred[Response]:
+    def send(self, request: UpstreamRequest) -> Deferred[Response]:
         """Answer `POST /tokenize`."""
-        self.asked.append(outgoing)
-        texts = json.loads(outgoing.body)["inputs"]
+        self.asked.append(request)
+        texts = json.loads(request.body)["inputs"]
         body = json.dumps([[{"id": 1}] * len(text.split()) for text in texts])
         return succeed(reply(body.encode()))
 
@@ -105,7 +105,7 @@ class Broken:
         self.outcome = outcome
         self.status = status
 
-    def send(self, _outgoing: UpstreamRequest) -> Deferred[Response]:
+    def send(self, _request: UpstreamRequest) -> Deferred[Response]:
         """Answer wrongly, or not at all."""
         if isinstance(self.outcome, Exception):
             return fail(self.outcome)

@@ -50,7 +50,7 @@ def _dialect(exchange: Exchange) -> Dialect | None:
     return dialect_of(exchange.path.encode(), TASKS[exchange.server])
 
 
-def _reading(exchange: Exchange) -> ParsedBody | None:
+def _parsed(exchange: Exchange) -> ParsedBody | None:
     dialect = _dialect(exchange)
     return dialect.read(exchange.body) if dialect else None
 
@@ -59,16 +59,16 @@ def _lanes() -> list[list[Exchange]]:
     """Gather the exchanges that may share a batch."""
     lanes: dict[Any, list[Exchange]] = defaultdict(list)
     for exchange in exchanges():
-        reading = _reading(exchange)
-        if reading is None or exchange.status == TOO_BUSY:
+        parsed = _parsed(exchange)
+        if parsed is None or exchange.status == TOO_BUSY:
             continue
-        if len(reading.items.spelled) > 32:
+        if len(parsed.items.raw) > 32:
             continue
         told = {name.lower(): value for name, value in exchange.headers}
         if "json" not in told.get("content-type", "").lower():
             continue
         dialect = _dialect(exchange)
-        lane = (exchange.server, dialect, reading.options, told.get("authorization"))
+        lane = (exchange.server, dialect, parsed.options, told.get("authorization"))
         lanes[lane].append(exchange)
     return [lane for lane in lanes.values() if len(lane) > 1]
 
@@ -97,19 +97,19 @@ class BatchingTEI(ReplayingUpstream):
             self._learn(exchange)
 
     def _learn(self, exchange: Exchange) -> None:
-        dialect, reading = _dialect(exchange), _reading(exchange)
+        dialect, parsed = _dialect(exchange), _parsed(exchange)
         assert dialect is not None
-        assert reading is not None
-        items = reading.items
+        assert parsed is not None
+        items = parsed.items
         if exchange.status != 200:
-            self.bad.update(items.spelled)
+            self.bad.update(items.raw)
         elif items.is_list:
             [cut] = dialect.cut(exchange.reply_body, [items.lengths])
             rows = _rows_in(dialect.write([cut], is_list=True))
-            self.rows.update(zip(items.spelled, rows, strict=True))
+            self.rows.update(zip(items.raw, rows, strict=True))
             self.frame = cut.frame
         else:
-            self.rows[items.spelled[0]] = exchange.reply_body
+            self.rows[items.raw[0]] = exchange.reply_body
 
     def render(self, request: Request) -> bytes:
         """Answer as recorded if it was, else from what is known."""
@@ -119,9 +119,9 @@ class BatchingTEI(ReplayingUpstream):
             return super().render(request)
         dialect = _dialect(self.lane[0])
         assert dialect is not None
-        reading = dialect.read(body)
-        assert reading is not None
-        items = reading.items.spelled
+        parsed = dialect.read(body)
+        assert parsed is not None
+        items = parsed.items.raw
         self.sizes.append(len(items))
         if self.bad.intersection(items):
             bad = next(exchange for exchange in self.lane if exchange.status != 200)
@@ -134,7 +134,7 @@ class BatchingTEI(ReplayingUpstream):
         members = msgspec.json.decode(good.reply_body, type=dict[str, msgspec.Raw])
         spelled = [_respell(self.rows[item], at) for at, item in enumerate(items)]
         members["data"] = msgspec.Raw(b"[%b]" % b",".join(spelled))
-        total = sum(reading.items.lengths)
+        total = sum(parsed.items.lengths)
         usage = {"prompt_tokens": total, "total_tokens": total}
         members["usage"] = msgspec.Raw(msgspec.json.encode(usage))
         return msgspec.json.encode(members)

@@ -57,18 +57,18 @@ class FastUpstream(Upstream):
         self._questions = RequestWriter(self.base_url)
         self._connections = Connections(self.idle, self.write, self.max_answer_bytes)
 
-    def _exchange(self, outgoing: UpstreamRequest) -> Deferred[Response]:
+    def _exchange(self, request: UpstreamRequest) -> Deferred[Response]:
         try:
-            question = self._questions.write(outgoing)
+            question = self._questions.write(request)
         except ValueError as error:
             return fail(error)
-        exchange = Exchange(outgoing.method, question)
+        exchange = Exchange(request.method, question)
         done = exchange.promise()
         connection = self.idle.take()
         if connection is None:
             self._connect(exchange)
         else:
-            if not outgoing.body:
+            if not request.body:
                 # As Twisted does: the connection was perhaps just closing.
                 exchange.again = self._connect
             connection.ask(exchange)

@@ -129,15 +129,15 @@ class RequestWriter:
         """Begin without any memory."""
         self._head = lru_cache(HEADS)(self._write_head)
 
-    def write(self, outgoing: UpstreamRequest) -> bytes:
+    def write(self, request: UpstreamRequest) -> bytes:
         """
-        Write head and body of *outgoing*.
+        Write head and body of *request*.
 
         Raises:
             ValueError: it cannot be written as HTTP.
         """
-        body, method = outgoing.body, outgoing.method
-        start, end = self._head(method, outgoing.path, outgoing.headers)
+        body, method = request.body, request.method
+        start, end = self._head(method, request.path, request.headers)
         if body or method in ANNOUNCING:
             return b"%bContent-Length: %d\r\n%b%b" % (start, len(body), end, body)
         return start + end

@@ -36,7 +36,7 @@ names = st.sampled_from(
     ]
 )
 values = st.sampled_from([b"", b"1", b" 1 2 ", b"Bearer k", b"a=1; b=2", b"\xff\t"])
-outgoings = st.builds(
+requests = st.builds(
     question,
     st.tuples(names, values),
     st.tuples(names, values),
@@ -47,17 +47,17 @@ outgoings = st.builds(
 )
 
 
-@given(base_url=st.sampled_from(BASES), outgoing=outgoings)
-@example(base_url=BASES[0], outgoing=question(JSON, path=b"/embed?truncate=true"))
-@example(base_url=BASES[3], outgoing=question(JSON, path=b"//a;b?c=;%zz"))
-@example(base_url=BASES[4], outgoing=question(body=b""))
+@given(base_url=st.sampled_from(BASES), request=requests)
+@example(base_url=BASES[0], request=question(JSON, path=b"/embed?truncate=true"))
+@example(base_url=BASES[3], request=question(JSON, path=b"//a;b?c=;%zz"))
+@example(base_url=BASES[4], request=question(body=b""))
 def test_the_bytes_are_those_that_treq_sends(
-    base_url: str, outgoing: UpstreamRequest
+    base_url: str, request: UpstreamRequest
 ) -> None:
     """Request line, lines in their order and spelling, length and body."""
     ours, theirs = fast(base_url), treq(base_url)
 
-    asked = ours.send(outgoing), theirs.send(outgoing)
+    asked = ours.send(request), theirs.send(request)
 
     assert ours.ends.last.asked() == theirs.ends.last.asked()
     [one.reply.cancel() for one in asked]
@@ -116,7 +116,7 @@ def test_a_value_cannot_smuggle_a_line_in(line: tuple[bytes, bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    "outgoing",
+    "bad",
     [
         question((b"X A", b"1")),
         question((b"X-A: 1\r\nX-Evil", b"1")),
@@ -124,11 +124,11 @@ def test_a_value_cannot_smuggle_a_line_in(line: tuple[bytes, bytes]) -> None:
         question(method=b"GET /evil HTTP/1.1\r\n"),
     ],
 )
-def test_what_is_no_http_is_not_sent(outgoing: UpstreamRequest) -> None:
+def test_what_is_no_http_is_not_sent(bad: UpstreamRequest) -> None:
     """The door lets none of that in; but who knows."""
     client = fast()
 
-    asked = client.send(outgoing)
+    asked = client.send(bad)
 
     assert type(asked.error) is ConnectionBroken
     assert client.ends.all == []

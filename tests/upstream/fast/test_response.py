@@ -107,13 +107,13 @@ def test_recorded_answers_are_the_same_replies(exchange: Exchange) -> None:
     answer = _bytes(exchange)
     size = len(answer)
     lines = [(name.encode(), value.encode()) for name, value in exchange.headers]
-    outgoing = question(*lines, path=exchange.path.encode(), body=exchange.body)
+    request = question(*lines, path=exchange.path.encode(), body=exchange.body)
 
-    ours = ask(fast(size=size), [answer], outgoing)
+    ours = ask(fast(size=size), [answer], request)
 
     assert isinstance(ours, Response)
     assert ours.body == exchange.reply_body
-    assert ours == ask(treq(size=size), [answer], outgoing)
+    assert ours == ask(treq(size=size), [answer], request)
 
 
 @pytest.mark.parametrize("ends", [False, True])
@@ -312,13 +312,13 @@ def test_an_answer_that_is_too_long_is_not_waited_for() -> None:
 @pytest.mark.parametrize("method", [b"HEAD", b"GET"])
 def test_other_methods_are_answered_as_well(method: bytes) -> None:
     """An answer to HEAD has a length, but no body."""
-    outgoing: UpstreamRequest = question(method=method, body=b"")
+    request: UpstreamRequest = question(method=method, body=b"")
     answer = head(LENGTH) + (BODY if method == b"GET" else b"")
 
-    ours = ask(fast(), [answer], outgoing)
+    ours = ask(fast(), [answer], request)
 
     assert isinstance(ours, Response)
-    assert ours == ask(treq(), [answer], outgoing)
+    assert ours == ask(treq(), [answer], request)
 
 
 def test_an_answer_lets_go_of_what_it_has_given_away() -> None:
