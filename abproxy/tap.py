@@ -90,9 +90,9 @@ def _end_with(code: int) -> None:
 def _wiring(settings: Settings) -> Callable[..., Any]:
     """Choose who does the work: this process, or others."""
     if settings.workers > 1:
-        from abproxy.workers.wiring import wire_foreman
+        from abproxy.workers.wiring import wire_supervisor
 
-        return wire_foreman
+        return wire_supervisor
     from abproxy.wiring import wire
 
     return wire

@@ -29,9 +29,8 @@ from abproxy.errors import ProxyError
 from abproxy.events import FlushReason
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.settings import Settings, default_of, variable
-from abproxy.workers.asking import Aggregator
-from abproxy.workers.child import WorkerProcess
-from abproxy.workers.crew import Log, WorkerPool
+from abproxy.workers.aggregate import Aggregator
+from abproxy.workers.process import WorkerPool, WorkerProcess
 from twisted.plugins import abproxy_plugin
 
 __all__ = ["FILE", "SUBJECTS", "read_file"]
@@ -112,7 +111,7 @@ def metrics() -> dict[str, Any]:
     with wired() as house:
         begins = dict(_families(house.ask("GET", "/metrics").body))
     with _busy() as house:
-        _, body = _result(_speaker(house).figures(b""))
+        _, body = _result(_aggregator(house).metrics(b""))
     return {
         name: {
             "type": family.type,
@@ -152,7 +151,7 @@ def reasons() -> list[str]:
 def status() -> dict[str, Any]:
     """Name what status.json holds, two levels deep."""
     with _busy() as house:
-        document = msgspec.to_builtins(_result(_speaker(house).status(0)))
+        document = msgspec.to_builtins(_result(_aggregator(house).status(0)))
         of_one_process = house.page("/-/status.json")
     assert document.keys() == of_one_process.keys()
     return {name: _names(value) for name, value in sorted(document.items())}
@@ -234,7 +233,7 @@ def _busy() -> Iterator[Wired]:
         house.answer_all()
 
 
-def _speaker(house: Wired) -> Aggregator:
+def _aggregator(house: Wired) -> Aggregator:
     """Give the one who speaks for all workers: this *house* is the only one."""
 
     def send(question: UpstreamRequest) -> Deferred[Response]:
@@ -245,15 +244,14 @@ def _speaker(house: Wired) -> Aggregator:
         reactor=house.reactor,
         name="1",
         folder=Path("/private"),
-        port=0,
+        port_fd=0,
         settings=Settings(),
-        hears=Log(),
     )
     return Aggregator(
-        crew=WorkerPool([only]),
-        ways={"1": send},
+        pool=WorkerPool([only]),
+        send_to={"1": send},
         clock=house.reactor,
-        settings=Settings,
+        settings=Settings(),
     )
 
 

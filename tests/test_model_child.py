@@ -2,61 +2,17 @@
 
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
+from childdoubles import SpawningClock
 from twisted.internet.defer import Deferred
-from twisted.internet.error import (
-    ProcessDone,
-    ProcessExitedAlready,
-    ProcessTerminated,
-)
-from twisted.internet.task import Clock
+from twisted.internet.error import ProcessTerminated
 from twisted.logger import capturedLogs
-from twisted.python.failure import Failure
 
 from abproxy.model_child import RESTART_S, ModelChild
 from abproxy.process import KILL_S
 
-
-class Process:
-    """A child that does what the test says."""
-
-    def __init__(self, watch: Any, arguments: list[str], files: Any) -> None:
-        self.watch = watch
-        self.arguments = arguments
-        self.files = files
-        self.signals: list[str] = []
-        self.is_over = False
-
-    def signalProcess(self, name: str) -> None:  # noqa: N802
-        """Hear a signal."""
-        if self.is_over:
-            raise ProcessExitedAlready
-        self.signals.append(name)
-
-    def end(self, how: Exception | None = None) -> None:
-        """End."""
-        self.is_over = True
-        self.watch.processEnded(Failure(how or ProcessDone(0)))
-
-
-class Processes(Clock):
-    """A reactor that starts such children."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.started: list[Process] = []
-        self.error: OSError | None = None
-
-    def spawnProcess(  # noqa: N802
-        self, watch: Any, _path: str, arguments: list[str], **how: Any
-    ) -> Process:
-        """Start one, unless that is an error."""
-        if self.error is not None:
-            raise self.error
-        self.started.append(Process(watch, arguments, how["childFDs"]))
-        return self.started[-1]
+STDOUT = 1
 
 
 @pytest.fixture
@@ -70,7 +26,7 @@ class Home:
     """A child, its reactor and its readiness."""
 
     def __init__(self, listening: socket.socket) -> None:
-        self.reactor = Processes()
+        self.reactor = SpawningClock()
         self.ready: Deferred[object] = Deferred()
         self.child = ModelChild(
             reactor=self.reactor,
@@ -124,7 +80,7 @@ def test_a_child_that_ends_is_started_again(home: Home) -> None:
     home.ready.callback(None)
 
     with capturedLogs() as captured:
-        home.reactor.started[0].end(ProcessTerminated(signal=9))
+        home.reactor.started[0].ends(ProcessTerminated(signal=9))
     home.reactor.advance(RESTART_S)
 
     assert len(home.reactor.started) == 2
@@ -135,7 +91,7 @@ def test_a_child_that_ends_before_it_is_ready_is_not_started_again(home: Home) -
     """It would end again and again, and callers would wait for ever."""
     home.start()
 
-    home.reactor.started[0].end(ProcessTerminated(exitCode=1))
+    home.reactor.started[0].ends(ProcessTerminated(exitCode=1))
     home.reactor.advance(10)
 
     assert home.done == ["the embedded model ended with exit code 1"]
@@ -158,7 +114,7 @@ def test_a_restart_that_cannot_begin_is_tried_again(home: Home) -> None:
     """A machine that is full now may have room soon."""
     home.start()
     home.ready.callback(None)
-    home.reactor.started[0].end()
+    home.reactor.started[0].ends()
     home.reactor.error = OSError("no room")
     home.reactor.advance(RESTART_S)
     home.reactor.error = None
@@ -176,7 +132,7 @@ def test_stopping_waits_for_its_end(home: Home) -> None:
 
     home.stop()
     before = list(home.done)
-    process.end()
+    process.ends()
 
     assert before == ["started"]
     assert home.done == ["started", "stopped"]
@@ -191,7 +147,7 @@ def test_a_child_that_does_not_end_is_killed(home: Home) -> None:
 
     home.stop()
     home.reactor.advance(KILL_S)
-    process.end()
+    process.ends()
 
     assert process.signals == ["TERM", "KILL"]
     assert home.done == ["stopped"]
@@ -201,10 +157,10 @@ def test_a_child_that_has_just_ended_by_itself_is_no_trouble(home: Home) -> None
     """Its end may be known to the kernel before it is to us."""
     home.start()
     [process] = home.reactor.started
-    process.is_over = True
+    process.has_ended = True
 
     home.stop()
-    process.end()
+    process.ends()
 
     assert home.done == ["stopped"]
 
@@ -213,7 +169,7 @@ def test_stopping_between_two_runs_starts_no_other(home: Home) -> None:
     """A restart that was planned is called off."""
     home.start()
     home.ready.callback(None)
-    home.reactor.started[0].end()
+    home.reactor.started[0].ends()
 
     home.stop()
     home.reactor.advance(10)
@@ -229,7 +185,7 @@ def test_what_it_says_is_passed_on_by_lines(home: Home) -> None:
     [process] = home.reactor.started
 
     with capturedLogs() as captured:
-        process.watch.childDataReceived(1, b"one\ntw")
-        process.watch.childDataReceived(1, b"o\n")
+        process.writes(b"one\ntw", STDOUT)
+        process.writes(b"o\n", STDOUT)
 
     assert [event["line"] for event in captured] == ["one", "two"]

@@ -1,7 +1,7 @@
 """
 Several processes on one port, for machines where one core is not enough.
 
-The process that was started becomes the foreman: it holds the port, starts the
-workers, passes on what signals say, and adds up their figures.  Each worker is
-a whole proxy with its share of the limits.
+The process that was started becomes the supervisor: it holds the port, starts
+the workers, passes signals on and adds up metrics.  Each worker is a whole
+proxy with its share of the limits.
 """

@@ -1,4 +1,4 @@
-"""A worker, as its foreman starts it."""
+"""A worker, as its supervisor starts it."""
 
 import sys
 from pathlib import Path

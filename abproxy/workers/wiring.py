@@ -1,4 +1,4 @@
-"""How the foreman is put together: read it from top to bottom."""
+"""How the supervisor is put together: read it from top to bottom."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,31 +9,35 @@ from abproxy.model_child import ModelChild, make_child
 from abproxy.settings import Settings
 from abproxy.signals import Signals
 from abproxy.upstream.agent import make_agent, make_pool, make_treq
-from abproxy.web.admin import Operations, Pages, own_pages
+from abproxy.web.admin import Operations, own_pages
 from abproxy.web.app import refusal
 from abproxy.web.listen import make_listener
 from abproxy.web.relay import Relay
 from abproxy.web.site import ProxySite, ServerLimits
-from abproxy.workers.asking import PROBE_S, Aggregator
-from abproxy.workers.child import WorkerProcess
-from abproxy.workers.crew import Log, WorkerPool
-from abproxy.workers.door import ForemanDoor
-from abproxy.workers.entrance import SharedPort, make_entrance
-from abproxy.workers.foreman import Supervisor
-from abproxy.workers.private import agent_in, agent_to, make_folder_name, make_way
-from abproxy.workers.sharing import share_of, warn_of_too_little
+from abproxy.workers.admin import SupervisorApp
+from abproxy.workers.aggregate import PROBE_S, Aggregator
+from abproxy.workers.ipc import (
+    agent_by_name,
+    agent_in_folder,
+    make_client,
+    new_folder_name,
+)
+from abproxy.workers.process import WorkerPool, WorkerProcess
+from abproxy.workers.shares import share_of, warn_of_too_little
+from abproxy.workers.sockets import SharedPort, open_shared_port
+from abproxy.workers.supervisor import Supervisor
 from abproxy_model.files import require
 
-__all__ = ["wire_foreman"]
+__all__ = ["wire_supervisor"]
 
 HEALTH = (b"/health", b"/ping", b"/-/healthy", b"/-/ready")
 
 
-def wire_foreman(
+def wire_supervisor(
     settings: Settings, reactor: Any, read: Callable[[], Settings]
 ) -> Supervisor:
     """
-    Put foreman and workers together; none of these is started.
+    Put supervisor and workers together; none of these is started.
 
     Raises:
         SettingsError: a port cannot be had, or cannot be shared, or there is no place
@@ -43,35 +47,31 @@ def wire_foreman(
     if settings.embedded:
         require(settings.embedded_model)
     warn_of_too_little(settings)
-    folder = make_folder_name()
-    entrance = make_entrance(reactor, settings.ip, settings.port)
+    folder = new_folder_name()
+    shared_port = open_shared_port(reactor, settings.ip, settings.port)
     operations = None
     if settings.operations_port:
         operations = make_listener(reactor, settings.ip, settings.operations_port)
     model = _model(settings, reactor) if settings.embedded else None
     upstream_url = model.url if model else settings.upstream_url
-    share = share_of(settings, upstream_url)
-    crew = _crew(share, reactor, folder, entrance)
-    door = _door(settings, reactor, entrance)
-    site = _site(settings, reactor, door)
-    foreman = Supervisor(
+    pool = _pool(share_of(settings, upstream_url), reactor, folder, shared_port)
+    aggregator = _aggregator(settings, reactor, folder, pool)
+    app = _app(settings, reactor, shared_port)
+    return Supervisor(
         reactor=reactor,
         settings=settings,
         read=read,
-        crew=crew,
-        entrance=entrance,
+        pool=pool,
+        aggregator=aggregator,
+        shared_port=shared_port,
         folder=folder,
         operations=operations,
-        door=door,
-        site=site,
+        app=app,
+        site=_site(settings, reactor, app, aggregator),
         signals=Signals(reactor),
         model=model,
         upstream_url=upstream_url,
     )
-    asking = _asking(reactor, foreman)
-    crew.gone = [asking.gone, foreman.gone]
-    site.operations = Operations(pages=_pages(asking))
-    return foreman
 
 
 def _model(settings: Settings, reactor: Any) -> ModelChild:
@@ -79,63 +79,64 @@ def _model(settings: Settings, reactor: Any) -> ModelChild:
     return make_child(reactor, http, settings.embedded_model)
 
 
-def _crew(
-    share: Settings, reactor: Any, folder: Path, entrance: SharedPort
+def _pool(
+    share: Settings, reactor: Any, folder: Path, shared_port: SharedPort
 ) -> WorkerPool:
-    log = Log()
     workers = [
         WorkerProcess(
             reactor=reactor,
             name=str(number),
             folder=folder,
-            port=entrance.number,
+            port_fd=shared_port.fd,
             settings=share,
-            hears=log,
         )
         for number in range(1, share.workers + 1)
     ]
     return WorkerPool(workers)
 
 
-def _door(settings: Settings, reactor: Any, entrance: SharedPort) -> ForemanDoor:
+def _aggregator(
+    settings: Settings, reactor: Any, folder: Path, pool: WorkerPool
+) -> Aggregator:
+    agent = agent_in_folder(reactor, folder)
+    return Aggregator(
+        pool=pool,
+        send_to={
+            worker.name: make_client(reactor, agent, worker.name, PROBE_S).send
+            for worker in pool
+        },
+        clock=reactor,
+        settings=settings,
+    )
+
+
+def _app(settings: Settings, reactor: Any, shared_port: SharedPort) -> SupervisorApp:
     relay = Relay(
-        agent=agent_to(reactor, lambda _: entrance.way_in(reactor)),
+        agent=agent_by_name(reactor, lambda _: shared_port.endpoint(reactor)),
         base_url="http://abproxy",
         clock=reactor,
         timeout_s=settings.upstream_timeout_s,
         connect_patience_s=settings.connect_patience_s,
     )
-    return ForemanDoor(keys=keys_for(settings), relay=relay)
+    return SupervisorApp(keys=keys_for(settings), relay=relay)
 
 
-def _site(settings: Settings, reactor: Any, door: ForemanDoor) -> ProxySite:
+def _site(
+    settings: Settings, reactor: Any, app: SupervisorApp, aggregator: Aggregator
+) -> ProxySite:
     limits = ServerLimits(
         max_body_bytes=settings.max_body_bytes,
         max_connections=settings.max_connections,
         request_timeout_s=settings.request_timeout_s,
     )
-    return ProxySite(
-        door.app.resource(),
+    site = ProxySite(
+        app.app.resource(),
         is_batched=lambda *_: False,
         refusal=refusal,
         limits=limits,
         reactor=reactor,
     )
-
-
-def _asking(reactor: Any, foreman: Supervisor) -> Aggregator:
-    agent = agent_in(reactor, foreman.folder)
-    return Aggregator(
-        crew=foreman.crew,
-        ways={
-            worker.name: make_way(reactor, agent, worker.name, PROBE_S).send
-            for worker in foreman.crew
-        },
-        clock=reactor,
-        settings=lambda: foreman.settings,
-    )
-
-
-def _pages(asking: Aggregator) -> Pages:
-    health = dict.fromkeys(HEALTH, asking.best)
-    return health | own_pages(asking.figures, asking.status)
+    health = dict.fromkeys(HEALTH, aggregator.best_answer)
+    own = own_pages(aggregator.metrics, aggregator.status)
+    site.operations = Operations(pages=health | own)
+    return site

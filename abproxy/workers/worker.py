@@ -1,9 +1,9 @@
 """
-The life of a worker: a whole proxy, with its foreman's sockets and orders.
+A worker: a whole proxy that its supervisor starts, configures and ends.
 
-Standard input and one more pipe lead to the foreman, standard output is the
-foreman's own, for an access log there.  Whatever Python writes to standard
-error the foreman hears.
+Standard input and one more pipe lead to the supervisor, standard output is the
+supervisor's own, for an access log there.  Whatever Python writes to standard
+error the supervisor logs.
 """
 
 import signal
@@ -30,93 +30,99 @@ from abproxy.signals import Signals
 from abproxy.telemetry.logs import json_line
 from abproxy.web.observing import Unwatched
 from abproxy.wiring import wire
-from abproxy.workers.adopted import AdoptedSocket
-from abproxy.workers.counts import Counts
-from abproxy.workers.orders import IN, OUT, PUBLIC, READY, ControlChannel, read_settings
-from abproxy.workers.passing import pass_on
-from abproxy.workers.private import (
-    COUNTS,
-    FOREMAN,
-    abandon,
-    agent_in,
-    listen_in,
-    make_way,
+from abproxy.workers.admin import ask_supervisor
+from abproxy.workers.control import (
+    CONTROL_IN,
+    CONTROL_OUT,
+    PORT,
+    READY,
+    ControlChannel,
+    read_settings,
 )
+from abproxy.workers.ipc import (
+    COUNTS,
+    SUPERVISOR,
+    agent_in_folder,
+    listen_in_folder,
+    make_client,
+    remove_folder,
+)
+from abproxy.workers.sockets import ConnectionCounts, WorkerSocket
 
 __all__ = ["make_worker", "run"]
 
-FOREMAN_TIMEOUT_S = 10.0
-"""How long the foreman may take, in seconds; it asks all workers."""
+SUPERVISOR_TIMEOUT_S = 10.0
+"""How long the supervisor may take, in seconds; it asks all workers."""
 
 
-def run(reactor: Any, private: Path) -> int:
+def run(reactor: Any, own_socket: Path) -> int:
     """
-    Work until the foreman says that it is enough.
+    Work until the supervisor asks for the end.
 
     Args:
         reactor: clock and network.
-        private: the socket on which the foreman asks.
+        own_socket: where the supervisor asks this worker; its name is the worker's.
 
     Returns:
         The exit code.
     """
     for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they are for the foreman
-    orders = ControlChannel(_first_settings())
+        signal.signal(number, signal.SIG_IGN)  # they are for the supervisor
+    control = ControlChannel(_first_settings())
     pipes: Any = StandardIO  # mypy looks at the one for another system
-    pipes(orders, stdin=IN, stdout=OUT)
-    _log_through(orders.sendLine, orders.settings.log_level)
+    pipes(control, stdin=CONTROL_IN, stdout=CONTROL_OUT)
+    _log_through(control.sendLine, control.settings.log_level)
     try:
-        service = make_worker(reactor, private, orders)
+        service = make_worker(reactor, own_socket, control)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     codes = [0]
     service.end_with = codes.append
-    service.settle = partial(settle, orders.settings, reactor)
-    Signals(reactor).on(signal.SIGTERM, orders.retire)
+    service.settle = partial(settle, control.settings, reactor)
+    Signals(reactor).on(signal.SIGTERM, control.retire)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     service.startService()
     reactor.run(installSignalHandlers=False)
-    if orders.is_alone:
-        abandon(private.parent)
+    if control.supervisor_died:
+        remove_folder(own_socket.parent)
     return codes[-1]
 
 
-def make_worker(reactor: Any, private: Path, orders: ControlChannel) -> Any:
+def make_worker(reactor: Any, own_socket: Path, control: ControlChannel) -> Any:
     """
-    Put the proxy together, for the part of a worker.
+    Put the proxy of a worker together.
 
     Raises:
         SettingsError: there is no way to write the access log, or to trace.
     """
-    settings = orders.settings
+    settings, folder, name = control.settings, own_socket.parent, own_socket.name
     listeners = (
-        AdoptedSocket(
+        WorkerSocket(
             reactor=reactor,
-            number=PUBLIC,
-            name=private.name,
-            counts=Counts.at(private.with_name(COUNTS), settings.workers),
-            opened=lambda: orders.sendLine(READY),
+            fd=PORT,
+            name=name,
+            counts=ConnectionCounts.at(folder / COUNTS, settings.workers),
+            on_listening=lambda: control.sendLine(READY),
         ),
-        listen_in(reactor, private.parent, private.name),
+        listen_in_folder(reactor, folder, name),
     )
-    service: Any = wire(settings, reactor, lambda: orders.settings, listeners)
-    service.signals = orders
-    public, asked = service.gate.site, service.private_gate.site
-    # Only the foreman comes in there: no client, and nothing for an access log.
-    asked.observer = Unwatched()
-    agent = agent_in(reactor, private.parent)
-    to_foreman = make_way(reactor, agent, FOREMAN, FOREMAN_TIMEOUT_S)
-    own = asked.operations
+    service: Any = wire(settings, reactor, lambda: control.settings, listeners)
+    service.signals = control
+    public, private = service.gate.site, service.private_gate.site
+    # Only the supervisor asks there: no client, and nothing for an access log.
+    private.observer = Unwatched()
+    agent = agent_in_folder(reactor, folder)
+    supervisor = make_client(reactor, agent, SUPERVISOR, SUPERVISOR_TIMEOUT_S)
+    own = private.operations
     shown = public.operations if settings.operations_port else own
-    public.operations = pass_on(shown, own, to_foreman.send)
+    public.operations = ask_supervisor(shown, own, supervisor.send)
     return service
 
 
 def _first_settings() -> Settings:
     # Byte by byte, as what comes after it is for the reactor.
-    with open(IN, "rb", buffering=0, closefd=False) as pipe:
+    with open(CONTROL_IN, "rb", buffering=0, closefd=False) as pipe:
         return read_settings(pipe.readline())
 
 

@@ -1,125 +1,57 @@
-"""A worker as its foreman sees it."""
+"""A worker as its supervisor sees it."""
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from attrs import define, field
+from childdoubles import FakeProcess, SpawningClock
 from twisted.internet.defer import Deferred
-from twisted.internet.error import (
-    ProcessDone,
-    ProcessExitedAlready,
-    ProcessTerminated,
-)
-from twisted.internet.task import Clock
-from twisted.logger import capturedLogs
-from twisted.python.failure import Failure
+from twisted.internet.error import ProcessTerminated
+from twisted.logger import LogEvent, capturedLogs
 
 from abproxy.process import FIRST_DELAY_S, KILL_S, LONG_S
 from abproxy.settings import Settings
-from abproxy.workers.child import WorkerProcess
-from abproxy.workers.orders import END, IN, OUT, PUBLIC, READY, STDERR
+from abproxy.workers.control import (
+    CONTROL_IN,
+    CONTROL_OUT,
+    END,
+    PORT,
+    READY,
+    STDERR,
+)
+from abproxy.workers.process import WorkerProcess
 
 SESAME = Settings(api_keys=("sesame",))
 KILLED = ProcessTerminated(signal=9)
-
-
-class Process:
-    """A worker that does what the test says."""
-
-    def __init__(self, pipes: Any, arguments: list[str], files: Any) -> None:
-        self.pipes = pipes
-        self.arguments = arguments
-        self.files = files
-        self.heard: list[bytes] = []
-        self.signals: list[str] = []
-        self.is_over = False
-
-    def writeToChild(self, _file: int, data: bytes) -> None:  # noqa: N802
-        """Hear the foreman."""
-        if self.is_over:
-            raise KeyError(IN)
-        self.heard += data.splitlines()
-
-    def signalProcess(self, name: str) -> None:  # noqa: N802
-        """Hear a signal."""
-        if self.is_over:
-            raise ProcessExitedAlready
-        self.signals.append(name)
-
-    def says(self, data: bytes, file: int = OUT) -> None:
-        """Say something."""
-        self.pipes.childDataReceived(file, data)
-
-    def ends(self, how: Exception | None = None) -> None:
-        """End."""
-        self.is_over = True
-        self.pipes.processEnded(Failure(how or ProcessDone(0)))
-
-
-class Processes(Clock):
-    """A reactor that starts such workers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.started: list[Process] = []
-        self.error: OSError | None = None
-
-    def spawnProcess(  # noqa: N802
-        self, pipes: Any, _path: str, arguments: list[str], **how: Any
-    ) -> Process:
-        """Start one, unless that is an error."""
-        if self.error is not None:
-            raise self.error
-        self.started.append(Process(pipes, arguments, how["childFDs"]))
-        return self.started[-1]
-
-
-@define
-class Ears:
-    """Whoever takes in what a worker says."""
-
-    said: list[tuple[str, str, bytes]] = field(factory=list)
-
-    def logged(self, name: str, line: bytes) -> None:
-        """Hear a line for the log."""
-        self.said.append(("log", name, line))
-
-    def wrote(self, name: str, line: bytes) -> None:
-        """Hear a line on standard error."""
-        self.said.append(("error", name, line))
 
 
 class Home:
     """A worker, its reactor, and what becomes of it."""
 
     def __init__(self) -> None:
-        self.reactor = Processes()
-        self.ears = Ears()
-        self.gone: list[str] = []
+        self.reactor = SpawningClock()
+        self.ended: list[str] = []
         self.worker = WorkerProcess(
             reactor=self.reactor,
             name="1",
             folder=Path("/private"),
-            port=42,
+            port_fd=42,
             settings=SESAME,
-            hears=self.ears,
-            gone=self.gone.append,
+            on_end=self.ended.append,
         )
         self.done: list[str] = []
 
-    def start(self) -> Process:
+    def start(self) -> FakeProcess:
         """Start it."""
         starting = Deferred.fromCoroutine(self.worker.start())
         starting.addCallback(lambda _: self.done.append("started"))
         starting.addErrback(lambda failed: self.done.append(failed.getErrorMessage()))
         return self.reactor.started[-1]
 
-    def start_well(self) -> Process:
+    def start_well(self) -> FakeProcess:
         """Start it, and let it let clients in."""
         process = self.start()
-        process.says(READY + b"\n")
+        process.writes(READY + b"\n", CONTROL_OUT)
         return process
 
     def stop(self) -> None:
@@ -139,17 +71,23 @@ def test_it_has_started_when_it_lets_clients_in(home: Home) -> None:
     """It says so itself."""
     process = home.start()
     before = list(home.done)
-    process.says(READY + b"\n")
+    process.writes(READY + b"\n", CONTROL_OUT)
 
     assert before == []
     assert home.done == ["started"]
 
 
 def test_it_inherits_the_port_and_its_output(home: Home) -> None:
-    """And three pipes to its foreman."""
+    """And three pipes to its supervisor."""
     process = home.start()
 
-    assert process.files == {IN: "w", 1: 1, STDERR: "r", OUT: "r", PUBLIC: 42}
+    assert process.files == {
+        CONTROL_IN: "w",
+        1: 1,
+        STDERR: "r",
+        CONTROL_OUT: "r",
+        PORT: 42,
+    }
 
 
 def test_its_settings_are_written_to_it_and_stand_on_no_command_line(
@@ -158,7 +96,7 @@ def test_its_settings_are_written_to_it_and_stand_on_no_command_line(
     """Everybody on the machine can read that."""
     process = home.start()
 
-    [line] = process.heard
+    [line] = process.received
     assert msgspec.json.decode(line)["api_keys"] == ["sesame"]
     assert process.arguments[1:] == ["-m", "abproxy.workers", "/private/1"]
 
@@ -166,7 +104,7 @@ def test_its_settings_are_written_to_it_and_stand_on_no_command_line(
 def test_a_first_life_that_begins_badly_is_the_last(home: Home) -> None:
     """Another would begin no better; what it said tells why."""
     process = home.start()
-    process.says(b"cannot write to /log\n", STDERR)
+    process.writes(b"cannot write to /log\n", STDERR)
 
     process.ends(ProcessTerminated(exitCode=1))
     home.reactor.advance(60)
@@ -213,7 +151,7 @@ def test_who_had_lived_for_a_while_is_replaced_at_once(home: Home) -> None:
     assert [(e["worker"], e["how"], e["pause_s"]) for e in events] == [
         ("1", "signal 9", 0)
     ]
-    assert home.gone == ["1"]
+    assert home.ended == ["1"]
     assert home.worker.restarts == 1
 
 
@@ -246,8 +184,8 @@ def test_new_settings_are_for_this_life_and_the_next(home: Home) -> None:
     first.ends(KILLED)
     home.reactor.advance(FIRST_DELAY_S)
 
-    heard = [first.heard[1], *home.reactor.started[1].heard]
-    keys = [msgspec.json.decode(line)["api_keys"] for line in heard]
+    received = [first.received[1], *home.reactor.started[1].received]
+    keys = [msgspec.json.decode(line)["api_keys"] for line in received]
     assert keys == [["open"], ["open"]]
 
 
@@ -260,7 +198,7 @@ def test_it_is_told_to_end_and_waited_for(home: Home) -> None:
     process.ends()
     home.reactor.advance(60)
 
-    assert process.heard[1:] == [END]
+    assert process.received[1:] == [END]
     assert before == ["started"]
     assert home.done == ["started", "stopped"]
     assert len(home.reactor.started) == 1
@@ -293,7 +231,7 @@ def test_one_that_is_being_replaced_is_not_waited_for(home: Home) -> None:
 def test_one_that_dies_while_it_is_told_something_is_no_trouble(home: Home) -> None:
     """Its end may be known to the kernel before it is to us."""
     process = home.start_well()
-    process.is_over = True
+    process.has_ended = True
 
     home.stop()
     process.ends(KILLED)
@@ -314,13 +252,68 @@ def test_one_that_ends_between_the_wish_and_the_wait_is_not_replaced(
     assert len(home.reactor.started) == 1
 
 
-def test_what_it_says_is_passed_on_by_lines(home: Home) -> None:
+def shown(event: LogEvent) -> str:
+    """Return an event as the log shows it."""
+    return str(event["log_format"]).format(**event)
+
+
+def test_what_it_writes_is_logged_by_lines(home: Home) -> None:
     """Half a line waits for its other half, on each pipe by itself."""
     process = home.start_well()
 
-    process.says(b'{"a')
-    process.says(b"Trace", STDERR)
-    process.says(b'": 1}\n')
-    process.says(b"back\n", STDERR)
+    with capturedLogs() as events:
+        process.writes(b'{"level":"info","logger":"a","mess', CONTROL_OUT)
+        process.writes(b"Trace", STDERR)
+        process.writes(b'age":"so"}\n', CONTROL_OUT)
+        process.writes(b"back\n", STDERR)
 
-    assert home.ears.said == [("log", "1", b'{"a": 1}'), ("error", "1", b"Traceback")]
+    assert list(map(shown, events)) == ["worker 1: so", "worker 1: Traceback"]
+
+
+def logged(home: Home, line: bytes) -> LogEvent:
+    """Return what the supervisor logs when worker 1 logs *line*."""
+    process = home.start_well()
+    with capturedLogs() as events:
+        process.writes(line + b"\n", CONTROL_OUT)
+    [event] = events
+    return event
+
+
+def test_what_a_worker_logs_is_logged_with_its_name(home: Home) -> None:
+    """As important as it was, from where it was, with what it was about."""
+    line = b'{"time":"t","level":"warn","logger":"a.b","message":"so","n":3}'
+
+    event = logged(home, line)
+
+    assert shown(event) == "worker 1: so"
+    assert (event["log_level"].name, event["log_namespace"]) == ("warn", "a.b")
+    assert (event["worker"], event["n"]) == ("1", 3)
+
+
+def test_a_traceback_of_a_worker_is_not_lost(home: Home) -> None:
+    """Nor is it a failure of the supervisor's."""
+    line = b'{"level":"critical","logger":"a","message":"oh","traceback":"Traceback"}'
+
+    assert shown(logged(home, line)) == "worker 1: oh\nTraceback"
+
+
+@pytest.mark.parametrize("member", ["said", "worker", "text"])
+def test_a_member_of_any_name_is_no_trouble(home: Home, member: str) -> None:
+    """Modules call the fields of their events as they like."""
+    line = msgspec.json.encode(
+        {"level": "info", "logger": "a", "message": "so", member: "x"}
+    )
+
+    assert shown(logged(home, line)) == "worker 1: so"
+
+
+def test_what_python_itself_writes_is_a_warning(home: Home) -> None:
+    """It is never written on purpose."""
+    process = home.start_well()
+
+    with capturedLogs() as events:
+        process.writes(b"Segmentation f\xffault\n", STDERR)
+
+    [event] = events
+    assert shown(event) == "worker 1: Segmentation f\N{REPLACEMENT CHARACTER}ault"
+    assert event["log_level"].name == "warn"

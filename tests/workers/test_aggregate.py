@@ -1,4 +1,4 @@
-"""What the foreman says of its workers, each of them a whole house."""
+"""What the supervisor answers for its workers, each of them a whole proxy."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,15 +15,18 @@ from wired import Wired, wired
 from abproxy.errors import CannotConnect
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.settings import Settings
-from abproxy.workers.adding import read_figures
-from abproxy.workers.asking import ANSWER_S, PROBE_S, Aggregator
-from abproxy.workers.child import WorkerProcess
-from abproxy.workers.crew import Log, WorkerPool
+from abproxy.workers.aggregate import (
+    ANSWER_S,
+    PROBE_S,
+    Aggregator,
+    parse_scrape,
+)
+from abproxy.workers.process import WorkerPool, WorkerProcess
 
 
 @define(eq=False)
 class Worker:
-    """A house that is asked by the foreman."""
+    """A proxy that is asked by the supervisor."""
 
     house: Wired
     is_silent: bool = False
@@ -50,16 +53,16 @@ class Worker:
         assert all(client.answers() for client in asked)
 
 
-class Supervisor:
-    """Two workers, and who asks them."""
+class TwoWorkers:
+    """Two workers, and the aggregator that asks them."""
 
     def __init__(self, *houses: Wired, settings: Settings) -> None:
         self.clock = Clock()
         self.workers = [Worker(house) for house in houses]
-        self.crew = WorkerPool([self._child(str(at)) for at in (1, 2)])
-        ways = {str(at): each.send for at, each in enumerate(self.workers, 1)}
-        self.asking = Aggregator(
-            crew=self.crew, ways=ways, clock=self.clock, settings=lambda: settings
+        self.pool = WorkerPool([self._child(str(at)) for at in (1, 2)])
+        send_to = {str(at): each.send for at, each in enumerate(self.workers, 1)}
+        self.aggregator = Aggregator(
+            pool=self.pool, send_to=send_to, clock=self.clock, settings=settings
         )
 
     def _child(self, name: str) -> WorkerProcess:
@@ -67,9 +70,8 @@ class Supervisor:
             reactor=self.clock,
             name=name,
             folder=Path("/private"),
-            port=0,
+            port_fd=0,
             settings=Settings(),
-            hears=Log(),
         )
 
     def result(self, asked: Any) -> Any:
@@ -81,17 +83,17 @@ class Supervisor:
 
     def figure(self, name: str) -> float:
         """Read a figure, all its labels added up."""
-        _, body = self.result(self.asking.figures(b""))
+        _, body = self.result(self.aggregator.metrics(b""))
         samples = [
             sample
-            for family in read_figures(body.decode())
+            for family in parse_scrape(body.decode())
             for sample in family.samples
         ]
         return sum(each.value for each in samples if each.name == name)
 
     def status(self, since: int = 0) -> Any:
         """Read what the page shows, as JSON has it."""
-        return msgspec.to_builtins(self.result(self.asking.status(since)))
+        return msgspec.to_builtins(self.result(self.aggregator.status(since)))
 
 
 def request(path: bytes) -> Any:
@@ -103,29 +105,29 @@ KEYS = ("sesame", "open")
 
 
 @pytest.fixture(params=[(), KEYS], ids=["open", "with keys"])
-def foreman(request: pytest.FixtureRequest) -> Iterator[Supervisor]:
+def supervisor(request: pytest.FixtureRequest) -> Iterator[TwoWorkers]:
     """Put up two workers."""
     keys = request.param
     with ExitStack() as stack:
         houses = [stack.enter_context(wired(api_keys=keys)) for _ in range(2)]
-        yield Supervisor(*houses, settings=Settings(workers=2, api_keys=keys))
+        yield TwoWorkers(*houses, settings=Settings(workers=2, api_keys=keys))
 
 
 @pytest.fixture
-def free() -> Iterator[Supervisor]:
-    """Put up two workers for whoever calls."""
+def free() -> Iterator[TwoWorkers]:
+    """Put up two workers without keys."""
     with wired() as one, wired() as other:
-        yield Supervisor(one, other, settings=Settings(workers=2))
+        yield TwoWorkers(one, other, settings=Settings(workers=2))
 
 
-def test_all_are_asked_with_a_key_that_opens_their_doors(foreman: Supervisor) -> None:
+def test_all_are_asked_with_a_key_that_they_accept(supervisor: TwoWorkers) -> None:
     """They are proxies like any other."""
-    status = foreman.status()
+    status = supervisor.status()
 
     assert [worker["answers"] for worker in status["workers"]] == [True, True]
 
 
-def test_what_was_counted_is_the_sum(free: Supervisor) -> None:
+def test_what_was_counted_is_the_sum(free: TwoWorkers) -> None:
     """In figures and on the page."""
     one, other = free.workers
     one.answers(2)
@@ -135,8 +137,8 @@ def test_what_was_counted_is_the_sum(free: Supervisor) -> None:
     assert free.status()["totals"]["calls"] == 5
 
 
-def test_only_batches_that_are_new_are_asked_for(free: Supervisor) -> None:
-    """And given to whoever has not seen them."""
+def test_only_batches_that_are_new_are_asked_for(free: TwoWorkers) -> None:
+    """And shown to a page that has not seen them."""
     one, other = free.workers
     one.answers(1)
     free.status()
@@ -148,7 +150,7 @@ def test_only_batches_that_are_new_are_asked_for(free: Supervisor) -> None:
     assert one.asked[-1].path == b"/-/status.json?since=1"
 
 
-def test_a_silent_worker_is_waited_for_a_second(free: Supervisor) -> None:
+def test_a_silent_worker_is_waited_for_a_second(free: TwoWorkers) -> None:
     """Its counts stay, what it has just now is not known."""
     one, other = free.workers
     one.answers(2)
@@ -162,33 +164,33 @@ def test_a_silent_worker_is_waited_for_a_second(free: Supervisor) -> None:
     assert [each["answers"] for each in free.status()["workers"]] == [False, True]
 
 
-def test_a_worker_that_is_gone_has_still_answered_its_calls(free: Supervisor) -> None:
-    """Whoever comes in its place begins at 0."""
+def test_a_worker_that_is_gone_has_still_answered_its_calls(free: TwoWorkers) -> None:
+    """The one in its place begins at 0."""
     one, other = free.workers
     one.answers(2)
     other.answers(3)
     free.figure("abproxy_calls_total")
     one.is_gone = True
 
-    free.asking.gone("1")
+    free.aggregator.worker_ended("1")
 
     assert free.figure("abproxy_calls_total") == 5
     assert free.status()["totals"]["calls"] == 5
 
 
-def test_with_no_worker_there_is_no_status(free: Supervisor) -> None:
+def test_with_no_worker_there_is_no_status(free: TwoWorkers) -> None:
     """And it is said that way, not as a bug."""
     for worker in free.workers:
         worker.is_gone = True
 
-    failure = free.result(free.asking.status(0))
+    failure = free.result(free.aggregator.status(0))
 
     assert failure.check(CannotConnect)
     assert failure.getErrorMessage() == "no worker answers"
 
 
-def test_figures_are_there_without_any_worker(free: Supervisor) -> None:
-    """Somebody must hear that none answers."""
+def test_figures_are_there_without_any_worker(free: TwoWorkers) -> None:
+    """That none answers must be seen somewhere."""
     for worker in free.workers:
         worker.is_gone = True
 
@@ -196,27 +198,27 @@ def test_figures_are_there_without_any_worker(free: Supervisor) -> None:
     assert free.figure("abproxy_workers") == 2
 
 
-def test_replaced_workers_are_counted(free: Supervisor) -> None:
-    """Whoever sees that it grows should look into the log."""
-    free.crew.workers[0].restarts = 3
+def test_replaced_workers_are_counted(free: TwoWorkers) -> None:
+    """An operator who sees it grow should look into the log."""
+    free.pool.workers[0].restarts = 3
 
     assert free.figure("abproxy_worker_restarts_total") == 3
     assert free.status()["workers"][0]["restarts"] == 3
 
 
-def ready(free: Supervisor) -> Any:
+def ready(free: TwoWorkers) -> Any:
     """Ask whether calls may come."""
-    return free.result(free.asking.best(request(b"/-/healthy")))
+    return free.result(free.aggregator.best_answer(request(b"/-/healthy")))
 
 
-def test_one_good_answer_is_enough(free: Supervisor) -> None:
-    """Calls may come as long as somebody takes them."""
+def test_one_good_answer_is_enough(free: TwoWorkers) -> None:
+    """Calls may come as long as one worker accepts them."""
     free.workers[0].is_gone = True
 
     assert ready(free).status == 200
 
 
-def test_no_answer_at_all_is_an_error(free: Supervisor) -> None:
+def test_no_answer_at_all_is_an_error(free: TwoWorkers) -> None:
     """Of our own."""
     for worker in free.workers:
         worker.is_gone = True
@@ -224,7 +226,7 @@ def test_no_answer_at_all_is_an_error(free: Supervisor) -> None:
     assert ready(free).check(CannotConnect)
 
 
-def test_workers_share_the_limits_of_one_process(free: Supervisor) -> None:
+def test_workers_share_the_limits_of_one_process(free: TwoWorkers) -> None:
     """The sum on the page is what the operator may expect."""
     flow = free.status()["flow"]
 

@@ -1,4 +1,4 @@
-"""Workers that accept on one socket, for real."""
+"""The clients' port: held by a supervisor, accepted on by workers, for real."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -9,14 +9,21 @@ from typing import Any
 
 import pytest
 from attrs import define, field
+from certificates import endpoint, make_certificate
 from pytest_twisted import ensureDeferred
 from sockets import LOCALHOST, connect, together, until
 from twisted.internet import reactor
+from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 
+from abproxy.settings import SettingsError
 from abproxy.web.listen import close_port
-from abproxy.workers.adopted import AdoptedSocket
-from abproxy.workers.counts import Counts
+from abproxy.workers.sockets import (
+    ConnectionCounts,
+    WorkerSocket,
+    open_shared_port,
+)
 
 
 class Guest(Protocol):
@@ -61,11 +68,11 @@ class House:
     async def open(self, name: str, reactor: Any = reactor) -> Room:
         """Let a worker listen."""
         room = Room()
-        adopted = AdoptedSocket(
+        adopted = WorkerSocket(
             reactor=reactor,
-            number=self.socket.dup().detach(),
+            fd=self.socket.dup().detach(),
             name=name,
-            counts=Counts.at(self.file, self.workers),
+            counts=ConnectionCounts.at(self.file, self.workers),
         )
         self.ports.append(await adopted.listen(room))
         self.rooms.append(room)
@@ -128,8 +135,8 @@ async def test_a_crowd_is_spread_evenly(tmp_path: Path) -> None:
 async def test_who_has_fewer_is_given_more(tmp_path: Path, machine: Any) -> None:
     """A worker that begins anew catches up."""
     async with house(tmp_path, 2) as here:
-        counts = Counts.at(here.file, 2)
-        counts.forget("2")
+        counts = ConnectionCounts.at(here.file, 2)
+        counts.remove("2")
         one = await here.open("1", machine)
         await crowd(here, 20)
 
@@ -146,7 +153,7 @@ async def test_who_has_fewer_is_given_each_that_comes(
 ) -> None:
     """That it was left one does not mean that the next is not for it."""
     async with house(tmp_path, 2) as here:
-        Counts.at(here.file, 2).forget("2")
+        ConnectionCounts.at(here.file, 2).remove("2")
         one = await here.open("1", machine)
         await crowd(here, 10)
 
@@ -187,7 +194,10 @@ async def test_those_who_wait_when_the_door_closes_are_let_in(tmp_path: Path) ->
 
 def test_workers_see_each_others_numbers(tmp_path: Path) -> None:
     """Each through its own eyes."""
-    ours, theirs = Counts.at(tmp_path / "c", 2), Counts.at(tmp_path / "c", 2)
+    ours, theirs = (
+        ConnectionCounts.at(tmp_path / "c", 2),
+        ConnectionCounts.at(tmp_path / "c", 2),
+    )
 
     ours.set("1", 5)
     ours.set("2", 3)
@@ -197,9 +207,60 @@ def test_workers_see_each_others_numbers(tmp_path: Path) -> None:
 
 def test_a_worker_that_is_not_there_has_not_the_fewest(tmp_path: Path) -> None:
     """Nothing is left to it."""
-    counts = Counts.at(tmp_path / "c", 2)
+    counts = ConnectionCounts.at(tmp_path / "c", 2)
     counts.set("1", 5)
 
-    counts.forget("2")
+    counts.remove("2")
 
     assert counts.fewer(6) == [5]
+
+
+# The port, before there are workers
+
+
+@pytest.mark.parametrize("port", ["0", "tcp:0:interface=127.0.0.1"])
+@ensureDeferred
+async def test_a_port_is_held_but_no_client_is_accepted(port: str) -> None:
+    """Clients wait until a worker accepts them; then it is closed."""
+    shared = open_shared_port(reactor, LOCALHOST, port)
+
+    caller = await connect(shared.port)
+    shared.close()
+    await deferLater(reactor, 0.01)
+
+    assert shared.address == f"http://127.0.0.1:{shared.port}"
+    with pytest.raises(ConnectError):
+        await connect(shared.port)
+    caller.hang_up()
+
+
+def test_an_address_of_ipv6_is_shown_as_one_types_it() -> None:
+    """In brackets."""
+    shared = open_shared_port(reactor, "::1", "0")
+
+    assert shared.address == f"http://[::1]:{shared.port}"
+    shared.close()
+
+
+def test_a_port_in_use_is_said_to_be() -> None:
+    """As without workers."""
+    with socket.create_server((LOCALHOST, 0)) as taken:
+        port = str(taken.getsockname()[1])
+
+        with pytest.raises(SettingsError, match="Address already in use"):
+            open_shared_port(reactor, LOCALHOST, port)
+
+
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["haproxy", "ssl"])
+@ensureDeferred
+async def test_what_stands_between_socket_and_http_cannot_be_shared(
+    kind: str, tmp_path: Path
+) -> None:
+    """Workers are handed the socket alone."""
+    proxied = "haproxy:tcp:0:interface=127.0.0.1"
+    port = proxied if kind == "haproxy" else endpoint(make_certificate(tmp_path))
+
+    with pytest.raises(SettingsError, match="WORKERS can share a TCP port, but not"):
+        open_shared_port(reactor, LOCALHOST, port)
+    await deferLater(reactor, 0.01)

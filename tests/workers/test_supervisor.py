@@ -1,4 +1,4 @@
-"""The foreman by itself, with real workers."""
+"""The supervisor by itself, with real workers."""
 
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -16,18 +16,18 @@ from twisted.logger import ILogObserver, LogEvent, capturedLogs
 from twisted.python.failure import Failure
 
 from abproxy.settings import Settings, SettingsError
-from abproxy.workers.foreman import Supervisor
-from abproxy.workers.wiring import wire_foreman
+from abproxy.workers.supervisor import Supervisor
+from abproxy.workers.wiring import wire_supervisor
 from bench.breakable import Breakable, Traits
 
 
 @asynccontextmanager
-async def foreman(
+async def supervisor(
     upstream: Breakable,
     read: Callable[[Settings], Settings] = lambda settings: settings,
     **more: Any,
 ) -> AsyncIterator[Supervisor]:
-    """Put up a foreman with two workers."""
+    """Put up a supervisor with two workers."""
     settings = Settings(
         workers=2,
         port="0",
@@ -36,7 +36,7 @@ async def foreman(
         drain_timeout_s=2.0,
         **more,
     )
-    here = wire_foreman(settings, reactor, lambda: read(settings))
+    here = wire_supervisor(settings, reactor, lambda: read(settings))
     with capturedLogs() as events:
         here.startService()
         await until(lambda: any("workers;" in said(event) for event in events))
@@ -58,9 +58,9 @@ async def operator(here: Supervisor) -> Caller:
 
 
 @ensureDeferred
-async def test_the_foreman_answers_for_its_workers() -> None:
+async def test_the_supervisor_answers_for_its_workers() -> None:
     """Pages at its own door; what is not its own a worker answers."""
-    async with breakable(Traits()) as upstream, foreman(upstream) as here:
+    async with breakable(Traits()) as upstream, supervisor(upstream) as here:
         caller = await operator(here)
 
         answer = await caller.embed("a")
@@ -75,7 +75,7 @@ async def test_the_foreman_answers_for_its_workers() -> None:
 @ensureDeferred
 async def test_nobody_else_may_enter_its_folder() -> None:
     """And nothing of it is left behind."""
-    async with breakable(Traits()) as upstream, foreman(upstream) as here:
+    async with breakable(Traits()) as upstream, supervisor(upstream) as here:
         folder = here.folder
         mode = stat.S_IMODE(folder.stat().st_mode)
 
@@ -86,8 +86,8 @@ async def test_nobody_else_may_enter_its_folder() -> None:
 @ensureDeferred
 async def test_after_the_end_the_port_is_free() -> None:
     """For whoever comes next."""
-    async with breakable(Traits()) as upstream, foreman(upstream) as here:
-        port = here.entrance.port
+    async with breakable(Traits()) as upstream, supervisor(upstream) as here:
+        port = here.shared_port.port
         caller = await connect(port)
         assert (await caller.embed("a")).is_for(["a"])
         caller.hang_up()
@@ -103,7 +103,7 @@ async def test_settings_that_cannot_be_read_change_nothing() -> None:
     def mistaken(_settings: Settings) -> Settings:
         raise SettingsError("--slots: expected a whole number")
 
-    async with breakable(Traits()) as upstream, foreman(upstream, mistaken) as here:
+    async with breakable(Traits()) as upstream, supervisor(upstream, mistaken) as here:
         with capturedLogs() as events:
             here._reload()
 
@@ -122,11 +122,11 @@ async def test_a_reload_does_not_open_a_closed_door() -> None:
     sesame = {"api_keys": ("sesame",), "rate_limit": 9.0}
     async with (
         breakable(Traits()) as upstream,
-        foreman(upstream, lost, **sesame) as here,
+        supervisor(upstream, lost, **sesame) as here,
     ):
         with capturedLogs() as events:
             here._reload()
-        callers = await operator(here), await connect(here.entrance.port)
+        callers = await operator(here), await connect(here.shared_port.port)
         statuses = [(await caller.embed("a")).status for caller in callers]
         for caller in callers:
             caller.hang_up()
@@ -144,7 +144,7 @@ async def test_a_new_key_counts_at_the_operators_door_as_well() -> None:
     def changed(settings: Settings) -> Settings:
         return attrs.evolve(settings, api_keys=("sesame",), workers=3)
 
-    async with breakable(Traits()) as upstream, foreman(upstream, changed) as here:
+    async with breakable(Traits()) as upstream, supervisor(upstream, changed) as here:
         with capturedLogs() as events:
             here._reload()
             caller = await operator(here)
@@ -162,7 +162,7 @@ async def test_a_bug_behind_a_page_is_logged_and_said_to_be_one(
     nothing_leaked: list[object],
 ) -> None:
     """The operator sees 500, the log says why."""
-    async with breakable(Traits()) as upstream, foreman(upstream) as here:
+    async with breakable(Traits()) as upstream, supervisor(upstream) as here:
         here.site.operations.pages[b"/metrics"] = lambda _: 1 / 0
         caller = await operator(here)
 
@@ -179,7 +179,7 @@ async def test_a_bug_behind_a_page_is_logged_and_said_to_be_one(
 @ensureDeferred
 async def test_whoever_still_reads_at_the_end_is_cut_off_after_a_moment() -> None:
     """All calls are answered by then."""
-    async with breakable(Traits()) as upstream, foreman(upstream) as here:
+    async with breakable(Traits()) as upstream, supervisor(upstream) as here:
         caller = await operator(here)
         caller.transport.write(b"POST /-/ HTTP/1.1\r\nContent-Length: 5\r\n\r\n")
         await until(lambda: here.site.channels)
@@ -189,7 +189,7 @@ async def test_whoever_still_reads_at_the_end_is_cut_off_after_a_moment() -> Non
 
 def test_twistd_is_told_who_writes_the_log() -> None:
     """As without workers."""
-    here = wire_foreman(Settings(workers=2, port="0"), reactor, Settings)
+    here = wire_supervisor(Settings(workers=2, port="0"), reactor, Settings)
     application = Application("abproxy")
 
     def observer(_event: LogEvent) -> None:
@@ -199,4 +199,4 @@ def test_twistd_is_told_who_writes_the_log() -> None:
     here.setServiceParent(application)  # type: ignore[arg-type]
 
     assert application.getComponent(ILogObserver) is observer  # type: ignore[attr-defined]
-    here.entrance.close()
+    here.shared_port.close()

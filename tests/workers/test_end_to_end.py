@@ -1,4 +1,4 @@
-"""Foreman and workers as an operator starts them."""
+"""Supervisor and workers as an operator starts them."""
 
 import json
 import os
@@ -34,7 +34,7 @@ from bench.breakable import Breakable, Traits
 
 
 def workers_of(pid: int) -> list[int]:
-    """List the processes that a foreman has."""
+    """List the processes that a supervisor has."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in children.read_text().split()]
 
@@ -52,7 +52,7 @@ def is_running(pid: int) -> bool:
 async def two_workers(
     folder: Path, upstream: Breakable, *options: str
 ) -> AsyncIterator[Daemon]:
-    """Run a foreman with two workers, both of which let clients in."""
+    """Run a supervisor with two workers, both of which let clients in."""
     async with daemon(folder, upstream, "--workers=2", *options) as here:
         await until(lambda: " with 2 workers" in here.log.read_text())
         yield here
@@ -117,7 +117,7 @@ async def test_figures_are_those_of_all_workers(tmp_path: Path) -> None:
 
 @ensureDeferred
 async def test_operators_may_come_in_with_tls(tmp_path: Path) -> None:
-    """The foreman answers them, and passes on what is for the workers."""
+    """The supervisor answers them, and passes on what is for the workers."""
     with_tls = f"--operations-port={endpoint(make_certificate(tmp_path))}"
     call = (
         b"POST /embed HTTP/1.0\r\nContent-Type: application/json\r\n"
@@ -191,7 +191,7 @@ async def test_sigterm_under_load_loses_no_call(tmp_path: Path) -> None:
 async def test_a_signal_to_the_whole_group_loses_no_call(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    """A terminal, or a supervisor, tells every process by itself."""
+    """A terminal, or an init system, tells every process by itself."""
     async with (
         breakable(Traits(workers=0)) as upstream,
         two_workers(tmp_path, upstream) as here,
@@ -259,7 +259,7 @@ async def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
 
 
 @ensureDeferred
-async def test_without_a_foreman_workers_end(tmp_path: Path) -> None:
+async def test_without_a_supervisor_workers_end(tmp_path: Path) -> None:
     """After they have answered what they have accepted; nothing is left behind."""
     async with (
         breakable(Traits(ms=300)) as upstream,

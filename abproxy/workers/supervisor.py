@@ -1,9 +1,4 @@
-"""
-The foreman: it holds the ports, and the workers do the work.
-
-It closes its own hold of the clients' port before the workers do: a connection
-that nobody is going to accept is refused, not left waiting.
-"""
+"""The supervisor: it holds the ports, and the workers do the work."""
 
 import shutil
 import signal
@@ -23,47 +18,58 @@ from abproxy.service import LAST_S, where
 from abproxy.settings import Settings, SettingsError
 from abproxy.web.listen import Listener, close_port
 from abproxy.web.site import ProxySite
-from abproxy.workers.counts import Counts
-from abproxy.workers.crew import WorkerPool
-from abproxy.workers.door import ForemanDoor
-from abproxy.workers.entrance import SharedPort
-from abproxy.workers.private import COUNTS, FOREMAN, listen_in, needs_place
-from abproxy.workers.sharing import share_of
+from abproxy.workers.admin import SupervisorApp
+from abproxy.workers.aggregate import Aggregator
+from abproxy.workers.ipc import (
+    COUNTS,
+    SUPERVISOR,
+    explain_folder_errors,
+    listen_in_folder,
+)
+from abproxy.workers.process import WorkerPool
+from abproxy.workers.shares import share_of
+from abproxy.workers.sockets import ConnectionCounts, SharedPort
 
 __all__ = ["Supervisor"]
 
 
 @define(kw_only=True, eq=False)
 class Supervisor(Lifetime):
-    """All workers between SIGTERM and the day they were started."""
+    """Start, drain and stop of all workers."""
 
     settings: Settings
-    """Those of all together."""
+    """Those of all workers together."""
 
     read: Callable[[], Settings] = field(repr=False)
-    crew: WorkerPool
-    entrance: SharedPort
-    """Where clients come in."""
+    pool: WorkerPool
+    aggregator: Aggregator
+    shared_port: SharedPort
+    """The port of the clients."""
 
     folder: Path
     """Where the private sockets are."""
 
     operations: Listener | None
-    """Where operators come in, if that is apart."""
+    """The port of the operators, if they have one of their own."""
 
-    door: ForemanDoor
+    app: SupervisorApp
     site: ProxySite
-    """Where the foreman is asked."""
+    """What the supervisor itself answers."""
 
-    _counts: Counts | None = field(init=False, default=None)
+    _counts: ConnectionCounts | None = field(init=False, default=None)
     _ports: list[Any] = field(init=False, factory=list)
-    _is_told: bool = field(init=False, default=False)
+    _is_ending: bool = field(init=False, default=False)
     _log: ClassVar[Logger] = Logger()
 
-    def gone(self, name: str) -> None:
-        """Leave no connection to a worker that has ended."""
+    def __attrs_post_init__(self) -> None:
+        """Be told when a worker ends."""
+        for worker in self.pool:
+            worker.on_end = self._worker_ended
+
+    def _worker_ended(self, name: str) -> None:
+        self.aggregator.worker_ended(name)
         if self._counts is not None:
-            self._counts.forget(name)
+            self._counts.remove(name)
 
     def _listen_to_signals(self) -> None:
         self.signals.on_hangup(self._reload, self._end)
@@ -72,13 +78,13 @@ class Supervisor(Lifetime):
 
     def _end(self) -> None:
         super()._end()
-        self._tell_all()
+        self._end_workers()
 
-    def _tell_all(self) -> None:
-        """Pass on that the end is wanted; what a second time means workers know."""
-        self._is_told = True
-        self.entrance.close()
-        self.crew.end()
+    def _end_workers(self) -> None:
+        """Pass on that the end is wanted; workers know what a second time means."""
+        self._is_ending = True
+        self.shared_port.close()
+        self.pool.end()
 
     def _reload(self) -> None:
         try:
@@ -92,26 +98,29 @@ class Supervisor(Lifetime):
         if rest:
             names = ", ".join(sorted(name for name, _ in rest))
             self._log.warn("Settings need a restart: {names}", names=names)
-        self.door.keys = keys_for(self.settings)
-        self.crew.send(share_of(self.settings, self.upstream_url))
+        self.app.keys = keys_for(self.settings)
+        self.aggregator.settings = self.settings
+        self.pool.send(share_of(self.settings, self.upstream_url))
 
     async def _start(self) -> None:
-        with needs_place():
+        with explain_folder_errors():
             self.folder.mkdir(mode=0o700)
-            self._counts = Counts.at(self.folder / COUNTS, self.settings.workers)
-            private = listen_in(self.reactor, self.folder, FOREMAN)
-        for worker in self.crew:
-            self._counts.forget(worker.name)
+            self._counts = ConnectionCounts.at(
+                self.folder / COUNTS, self.settings.workers
+            )
+            private = listen_in_folder(self.reactor, self.folder, SUPERVISOR)
+        for worker in self.pool:
+            self._counts.remove(worker.name)
         self._ports.append(await private.listen(self.site))
         if self.operations is not None:
             port = await self.operations.listen(self.site)
             self._ports.append(port)
             self._log.info("Operations are on {at}/-/", at=where(port))
         await self._start_model()
-        await self.crew.start()
+        await self.pool.start()
         self._log.info(
             "abproxy answers on {address} with {n} workers; inference server: {url}",
-            address=self.entrance.address,
+            address=self.shared_port.address,
             n=self.settings.workers,
             url=self.upstream_url,
         )
@@ -119,9 +128,9 @@ class Supervisor(Lifetime):
     async def _stop(self) -> None:
         if self._starting is not None:
             self._starting.cancel()
-        if not self._is_told:
-            self._tell_all()
-        await self.crew.stop(self.settings.drain_timeout_s)
+        if not self._is_ending:
+            self._end_workers()
+        await self.pool.stop(self.settings.drain_timeout_s)
         if self.model is not None:
             await self.model.stop()
         for port in self._ports:

@@ -1,4 +1,4 @@
-"""Figures of several processes become those of the whole."""
+"""Metrics of several processes become those of the whole."""
 
 import pytest
 from hypothesis import given, settings
@@ -6,19 +6,19 @@ from hypothesis import strategies as st
 from prometheus_client.core import Metric
 
 from abproxy.telemetry.metrics import Metrics
-from abproxy.workers.adding import (
-    Figures,
-    add_figures,
-    lasting,
+from abproxy.workers.aggregate import (
+    CumulativeTotals,
+    Scrape,
+    add_scrapes,
+    cumulative,
     momentary,
-    read_figures,
+    parse_scrape,
 )
-from abproxy.workers.ledger import CumulativeTotals
 
 STATES = ("unknown", "up", "full", "unreachable", "failing")
 
 
-def value(figures: Figures, name: str, **labels: str) -> float:
+def value(figures: Scrape, name: str, **labels: str) -> float:
     """Find one value."""
     [found] = [
         sample.value
@@ -29,28 +29,28 @@ def value(figures: Figures, name: str, **labels: str) -> float:
     return float(found)
 
 
-def scrape(*calls: tuple[str, str], waits_s: tuple[float, ...] = ()) -> Figures:
+def scrape(*calls: tuple[str, str], waits_s: tuple[float, ...] = ()) -> Scrape:
     """Make what a process says that has answered such calls."""
     metrics = Metrics()
     [metrics.calls.add(call) for call in calls]
     [metrics.wait_seconds.observe(wait_s) for wait_s in waits_s]
     _, body = metrics.write(b"")
-    return read_figures(body.decode())
+    return parse_scrape(body.decode())
 
 
-def gauge(name: str, value: float) -> Figures:
+def gauge(name: str, value: float) -> Scrape:
     """Make what a process says of one moment."""
-    return read_figures(f"# TYPE {name} gauge\n{name} {value}\n")
+    return parse_scrape(f"# TYPE {name} gauge\n{name} {value}\n")
 
 
-def upstream_is(now: str) -> Figures:
+def upstream_is(now: str) -> Scrape:
     """Make what a process says whose upstream is so."""
     lines = [
         f'abproxy_upstream_state{{state="{state}"}} {int(state == now)}'
         for state in STATES
     ]
     kind = "# TYPE abproxy_upstream_state gauge"
-    return read_figures("\n".join([kind, *lines, ""]))
+    return parse_scrape("\n".join([kind, *lines, ""]))
 
 
 def test_calls_are_added_up_by_route_and_status() -> None:
@@ -58,7 +58,7 @@ def test_calls_are_added_up_by_route_and_status() -> None:
     one = scrape(("/embed", "200"), ("/embed", "200"))
     other = scrape(("/embed", "200"), ("/rerank", "413"))
 
-    whole = add_figures([one, other])
+    whole = add_scrapes([one, other])
 
     name = "abproxy_calls_total"
     assert value(whole, name, route="/embed", status="200") == 3
@@ -67,7 +67,7 @@ def test_calls_are_added_up_by_route_and_status() -> None:
 
 def test_histograms_are_added_up_bucket_by_bucket() -> None:
     """Their sums and counts too."""
-    whole = add_figures([scrape(waits_s=(0.001, 3.0)), scrape(waits_s=(0.002,))])
+    whole = add_scrapes([scrape(waits_s=(0.001, 3.0)), scrape(waits_s=(0.002,))])
 
     name = "abproxy_wait_seconds"
     assert value(whole, f"{name}_bucket", le="0.001") == 1
@@ -82,7 +82,7 @@ def test_nothing_is_lost_or_counted_twice(statuses: list[list[str]]) -> None:
     """However many processes have answered however many calls."""
     said = [scrape(*(("/embed", status) for status in each)) for each in statuses]
 
-    whole = add_figures(said)
+    whole = add_scrapes(said)
 
     [calls] = [family for family in whole if family.name == "abproxy_calls"]
     counted = sum(sample.value for sample in calls.samples)
@@ -107,7 +107,7 @@ def test_what_is_true_for_a_moment_is_a_sum_where_that_means_something(
     name: str, whole: float
 ) -> None:
     """Where it does not, the worst, or the first, counts."""
-    assert value(add_figures([gauge(name, 3), gauge(name, 5)]), name) == whole
+    assert value(add_scrapes([gauge(name, 3), gauge(name, 5)]), name) == whole
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_what_is_true_for_a_moment_is_a_sum_where_that_means_something(
     ],
 )
 def test_one_upstream_has_one_state(one: str, other: str, whole: str) -> None:
-    """The worst that somebody knows of."""
-    figures = add_figures([upstream_is(one), upstream_is(other)])
+    """The worst that a worker knows of."""
+    figures = add_scrapes([upstream_is(one), upstream_is(other)])
 
     [states] = figures
     assert [s.labels["state"] for s in states.samples if s.value] == [whole]
@@ -132,7 +132,7 @@ def test_what_lasts_and_what_does_not_are_all() -> None:
     """No figure is lost between them."""
     figures = [*scrape(), *gauge("abproxy_slots", 2)]
 
-    kept, passing = lasting(figures), momentary(figures)
+    kept, passing = cumulative(figures), momentary(figures)
 
     assert [family.name for family in passing] == [
         "process_virtual_memory_bytes",
@@ -145,7 +145,7 @@ def test_what_lasts_and_what_does_not_are_all() -> None:
     assert len(kept) + len(passing) == len(figures)
 
 
-def counted(number: int) -> Figures:
+def counted(number: int) -> Scrape:
     """Make what a process says that has counted so far."""
     family = Metric("c", "", "counter")
     family.add_sample("c_total", {}, number)
@@ -153,31 +153,31 @@ def counted(number: int) -> Figures:
 
 
 def test_of_a_silent_worker_the_last_word_counts() -> None:
-    """The total does not shrink because somebody is busy."""
-    ledger = CumulativeTotals(add_figures)
-    ledger.learn("1", counted(5))
-    ledger.learn("2", counted(7))
+    """The total does not shrink because a worker is busy."""
+    totals = CumulativeTotals(add_scrapes)
+    totals.update("1", counted(5))
+    totals.update("2", counted(7))
 
-    ledger.learn("1", counted(6))
+    totals.update("1", counted(6))
 
-    assert value(ledger.total(), "c_total") == 13
+    assert value(totals.total(), "c_total") == 13
 
 
 def test_what_a_dead_worker_has_counted_stays_counted() -> None:
     """The one in its place begins at 0."""
-    ledger = CumulativeTotals(add_figures)
-    ledger.learn("1", counted(5))
-    ledger.gone("1")
+    totals = CumulativeTotals(add_scrapes)
+    totals.update("1", counted(5))
+    totals.worker_ended("1")
 
-    ledger.learn("1", counted(2))
+    totals.update("1", counted(2))
 
-    assert value(ledger.total(), "c_total") == 7
+    assert value(totals.total(), "c_total") == 7
 
 
 def test_a_worker_that_said_nothing_leaves_nothing() -> None:
-    """It may have died before anybody asked."""
-    ledger = CumulativeTotals(add_figures)
+    """It may have died before it was asked."""
+    totals = CumulativeTotals(add_scrapes)
 
-    ledger.gone("1")
+    totals.worker_ended("1")
 
-    assert ledger.total() == []
+    assert totals.total() == []

@@ -1,9 +1,9 @@
 """
-What is limited is limited for all workers together: each gets an equal part.
+The limits of one worker: each gets an equal part of what is limited.
 
-Parts are rounded down, so that their sum is never above the whole; but nobody
-can do with nothing, so each has at least 1.  The budget is divided where it is
-settled, as the upstream may have the word there.
+Parts are rounded down, so that their sum is never above the whole; but a
+worker cannot do with nothing, so each has at least 1.  The budget is divided
+where it is settled, as the upstream may decide it.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ _log = Logger()
 
 def share_of(settings: Settings, upstream_url: str) -> Settings:
     """
-    Make the settings of one worker, for the inference server that all share.
+    Return the settings of one worker, for the inference server that all share.
 
     A worker whose rate is limited counts what one client sends to it; a client
     with one connection is always with the same worker.
@@ -50,7 +50,7 @@ def share_of(settings: Settings, upstream_url: str) -> Settings:
 
 
 def warn_of_too_little(settings: Settings) -> None:
-    """Warn of what is too little for all workers."""
+    """Log a warning for each limit that is smaller than the number of workers."""
     for name, whole in [*_wholes(settings), ("budget", settings.budget)]:
         if whole and whole < settings.workers:
             option = getattr(attrs.fields(Settings), name).metadata["option"]

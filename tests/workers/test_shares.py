@@ -11,7 +11,7 @@ from abproxy.chosen import slots_for
 from abproxy.limits import limits_for, part_of
 from abproxy.settings import Settings
 from abproxy.upstream.discovery import ServerInfo
-from abproxy.workers.sharing import share_of, warn_of_too_little
+from abproxy.workers.shares import share_of, warn_of_too_little
 
 URL = "http://127.0.0.1:8080"
 DIVIDED = (

@@ -1,8 +1,8 @@
 """
-How foreman and workers speak of their pages: HTTP on sockets of their own.
+How supervisor and workers ask each other for pages: HTTP on private sockets.
 
-The sockets are in a folder that nobody else may enter.  An address is the name
-of a socket: `http://foreman/metrics`.
+The sockets are in a folder that no other user may enter.  An address is the
+name of a socket: `http://supervisor/metrics`.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,46 +27,45 @@ from abproxy.web.listen import Listener, make_listener
 
 __all__ = [
     "COUNTS",
-    "FOREMAN",
-    "abandon",
-    "agent_in",
-    "agent_to",
-    "listen_in",
-    "make_folder_name",
-    "make_way",
-    "needs_place",
-    "question",
+    "SUPERVISOR",
+    "agent_by_name",
+    "agent_in_folder",
+    "explain_folder_errors",
+    "get_page",
+    "listen_in_folder",
+    "make_client",
+    "new_folder_name",
+    "remove_folder",
 ]
 
-FOREMAN, COUNTS = "foreman", "connections"
+SUPERVISOR, COUNTS = "supervisor", "connections"
+"""Files in the folder, besides a socket for each worker, which has its name."""
 
 MOST_BYTES = 64 << 20
 """The largest page."""
 
 
-@implementer(IAgentEndpointFactory)
-@frozen
-class _ByName:
-    endpoint_for: Callable[[str], IStreamClientEndpoint]
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
-        return self.endpoint_for(uri.host.decode())
-
-
-def make_folder_name() -> Path:
+def new_folder_name() -> Path:
     """
-    Name a folder that is not there yet: who we are when we start is not settled.
+    Return the path of a folder that is not there yet.
+
+    It is made later, as the user may change when the process is started.
 
     Raises:
         SettingsError: there is no place for it.
     """
-    with needs_place():
+    with explain_folder_errors():
         return Path(gettempdir()) / f"abproxy-{token_hex(8)}"
 
 
 @contextmanager
-def needs_place() -> Iterator[None]:
-    """Say what to do if the folder, or a socket in it, cannot be had."""
+def explain_folder_errors() -> Iterator[None]:
+    """
+    Add what to do if the folder, or a socket in it, cannot be had.
+
+    Raises:
+        SettingsError: instead of an OSError.
+    """
     try:
         yield
     except (OSError, SettingsError) as error:
@@ -76,15 +75,15 @@ def needs_place() -> Iterator[None]:
         ) from error
 
 
-def abandon(folder: Path) -> None:
-    """Leave a *folder* whose foreman has died; the last one out takes it away."""
-    for name in (FOREMAN, COUNTS):
+def remove_folder(folder: Path) -> None:
+    """Leave a *folder* whose supervisor has died; the last worker removes it."""
+    for name in (SUPERVISOR, COUNTS):
         (folder / name).unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
 
 
-def listen_in(reactor: Any, folder: Path, name: str) -> Listener:
+def listen_in_folder(reactor: Any, folder: Path, name: str) -> Listener:
     """
     Listen under a *name* in *folder*.
 
@@ -98,26 +97,37 @@ def listen_in(reactor: Any, folder: Path, name: str) -> Listener:
     return make_listener(reactor, "", f"unix:{path}:mode=600:lockfile=0")
 
 
-def agent_in(reactor: Any, folder: Path) -> IAgent:
-    """Make an agent that reaches the sockets in *folder*, and nothing else."""
-    return agent_to(
-        reactor, lambda name: UNIXClientEndpoint(reactor, str(folder / name))
-    )
+@implementer(IAgentEndpointFactory)
+@frozen
+class _ByName:
+    endpoint_for: Callable[[str], IStreamClientEndpoint]
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
+        return self.endpoint_for(uri.host.decode())
 
 
-def agent_to(
+def agent_by_name(
     reactor: Any, endpoint_for: Callable[[str], IStreamClientEndpoint]
 ) -> IAgent:
-    """Make an agent that goes where a host's name leads, and keeps no connection."""
+    """Return an agent that connects by host name, and keeps no connection."""
     pool = make_pool(reactor, 0)
-    # One that is kept would keep whoever drains.
+    # An open connection would hold up a process that drains.
     pool.persistent = False
     agent: IAgent = Agent.usingEndpointFactory(reactor, _ByName(endpoint_for), pool)
     return agent
 
 
-def make_way(reactor: Any, agent: IAgent, name: str, timeout_s: float) -> TreqUpstream:
-    """Make the way to whoever has this *name*."""
+def agent_in_folder(reactor: Any, folder: Path) -> IAgent:
+    """Return an agent that reaches the sockets in *folder*, and nothing else."""
+    return agent_by_name(
+        reactor, lambda name: UNIXClientEndpoint(reactor, str(folder / name))
+    )
+
+
+def make_client(
+    reactor: Any, agent: IAgent, name: str, timeout_s: float
+) -> TreqUpstream:
+    """Return a client of the process with this *name*."""
     return TreqUpstream(
         http=make_treq(agent),
         base_url=f"http://{name}",
@@ -127,6 +137,6 @@ def make_way(reactor: Any, agent: IAgent, name: str, timeout_s: float) -> TreqUp
     )
 
 
-def question(path: bytes, headers: HeaderList = ()) -> UpstreamRequest:
-    """Ask for a page."""
+def get_page(path: bytes, headers: HeaderList = ()) -> UpstreamRequest:
+    """Return a request for a page."""
     return UpstreamRequest(method=b"GET", path=path, headers=headers, body=b"")

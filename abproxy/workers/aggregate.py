@@ -1,0 +1,434 @@
+"""
+Metrics and status of all workers: each is asked, and their answers are added up.
+
+A worker that does not answer within a second is left out of what is true for a
+moment, and the figures say so.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import attrs
+import msgspec
+from attrs import define, field, frozen
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+
+from abproxy import __version__
+from abproxy.chosen import keys_for
+from abproxy.errors import CannotConnect
+from abproxy.events import BlockedBy
+from abproxy.http.messages import HeaderList, Response, Send
+from abproxy.settings import Settings
+from abproxy.telemetry.diagnosis import diagnose
+from abproxy.telemetry.history import BATCHES, ERRORS, Totals
+from abproxy.telemetry.metrics import write_metrics
+from abproxy.telemetry.status import LANES, limits_in_force, list_settings
+from abproxy.upstream.health import State
+from abproxy.web.request import ProxyRequest
+from abproxy.workers.ipc import get_page
+from abproxy.workers.process import WorkerPool, WorkerProcess
+
+__all__ = [
+    "Aggregator",
+    "CumulativeTotals",
+    "RecentBatches",
+    "Scrape",
+    "add_scrapes",
+    "add_totals",
+    "cumulative",
+    "merge_status",
+    "momentary",
+    "parse_scrape",
+]
+
+OK = 200
+
+ANSWER_S = 1.0
+"""How long a worker may take to answer, in seconds."""
+
+PROBE_S = 6.0
+"""How long it may take if it asks the inference server first, in seconds."""
+
+Scrape = list[Metric]
+"""The metric families of one scrape."""
+
+StatusDocument = dict[str, Any]
+"""`/-/status.json` of one worker, or of all."""
+
+T = TypeVar("T")
+
+
+@define(kw_only=True, eq=False)
+class Aggregator:
+    """Asks all workers, and adds up what they answer."""
+
+    pool: WorkerPool
+    send_to: Mapping[str, Send]
+    """How to send a request to each worker, by its name."""
+
+    clock: IReactorTime = field(repr=False)
+    settings: Settings = field(repr=False)
+    """Those of all workers together."""
+
+    _started_at: float = field(init=False)
+    _scrapes: "CumulativeTotals[Scrape]" = field(init=False)
+    _totals: "CumulativeTotals[Mapping[str, float]]" = field(init=False)
+    _batches: "RecentBatches" = field(init=False)
+    _own: CollectorRegistry = field(init=False, factory=CollectorRegistry)
+    """Metrics of the supervisor's own process."""
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with nothing counted."""
+        self._started_at = self.clock.seconds()
+        self._scrapes = CumulativeTotals(add_scrapes)
+        self._totals = CumulativeTotals(add_totals)
+        self._batches = RecentBatches()
+        ProcessCollector(registry=self._own)
+
+    def worker_ended(self, name: str) -> None:
+        """Keep what a worker has counted; the next of this name begins at 0."""
+        self._scrapes.worker_ended(name)
+        self._totals.worker_ended(name)
+        self._batches.worker_ended(name)
+
+    async def best_answer(self, request: ProxyRequest) -> Response:
+        """
+        Ask all for the page that was asked for, and return the best answer.
+
+        Calls may come as long as one worker accepts them.
+        """
+        replies = await self._ask(lambda _: request.path, PROBE_S)
+        if not replies:
+            raise CannotConnect("no worker answers")
+        return min(replies.values(), key=lambda reply: reply.status)
+
+    async def metrics(self, accepted: bytes) -> tuple[bytes, bytes]:
+        """Return content type and body of all metrics for an `Accept` line."""
+        asked = self._ask(lambda _: b"/metrics", ANSWER_S)
+        documents = await self._ask_for_status()
+        scrapes = {
+            name: parse_scrape(reply.body.decode())
+            for name, reply in (await asked).items()
+            if reply.status == OK
+        }
+        for name, scrape in scrapes.items():
+            self._scrapes.update(name, cumulative(scrape))
+        now = [momentary(scrape) for scrape in scrapes.values()]
+        own = list(self._own.collect())
+        whole = add_scrapes([self._scrapes.total(), *now, own])
+        about = self._about(len(scrapes), list(documents.values()))
+        whole = [family for family in whole if family.name != PER_CALL]
+        return write_metrics(_Collected([*whole, *about]), accepted)
+
+    async def status(self, since: int) -> StatusDocument:
+        """Return the status document, with the batches after a serial."""
+        documents = await self._ask_for_status()
+        if not documents:
+            raise CannotConnect("no worker answers")
+        return {
+            **merge_status(list(documents.values()), self.settings),
+            "started_at": self._started_at,
+            "totals": self._totals.total(),
+            "batches": self._batches.after(since),
+            "workers": [_about_one(worker, documents) for worker in self.pool],
+        }
+
+    async def _ask_for_status(self) -> dict[str, StatusDocument]:
+        seen = dict(self._batches.seen)
+        replies = await self._ask(
+            lambda name: b"/-/status.json?since=%d" % seen.get(name, 0), ANSWER_S
+        )
+        documents = {
+            name: msgspec.json.decode(reply.body)
+            for name, reply in replies.items()
+            if reply.status == OK
+        }
+        for name, document in documents.items():
+            self._totals.update(name, document["totals"])
+        self._batches.add({n: each["batches"] for n, each in documents.items()})
+        return documents
+
+    def _ask(
+        self, path: Callable[[str], bytes], timeout_s: float
+    ) -> Deferred[dict[str, Response]]:
+        """Ask all, each for a path; fires with the answers, by name."""
+        headers = self._key()
+        asked = [
+            send(get_page(path(name), headers)).addTimeout(timeout_s, self.clock)
+            for name, send in self.send_to.items()
+        ]
+        return DeferredList(asked, consumeErrors=True).addCallback(self._answers)
+
+    def _answers(self, results: Any) -> dict[str, Response]:
+        named = zip(self.send_to, results, strict=True)
+        return {name: reply for name, (is_answer, reply) in named if is_answer}
+
+    def _key(self) -> HeaderList:
+        keys = keys_for(self.settings).accepted
+        return tuple((b"Authorization", b"Bearer " + key.encode()) for key in keys[:1])
+
+    def _about(self, answering: int, documents: Sequence[StatusDocument]) -> Scrape:
+        restarts = sum(worker.restarts for worker in self.pool)
+        silent = "Workers that answer; of others only what they had counted is here"
+        cpu_s = 0.0
+        if documents:
+            cpu_s = merge_status(documents, self.settings)["cpu_us_per_call"] / 1e6
+        return [
+            _gauge("abproxy_workers", "Workers wanted", len(self.pool.workers)),
+            _gauge("abproxy_workers_answering", silent, answering),
+            _gauge(PER_CALL, "CPU time of a call in the last hour", cpu_s),
+            CounterMetricFamily(
+                "abproxy_worker_restarts", "Workers replaced", value=restarts
+            ),
+        ]
+
+
+def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, about, value=value)
+
+
+def _about_one(
+    worker: WorkerProcess, documents: Mapping[str, StatusDocument]
+) -> StatusDocument:
+    return {
+        "name": worker.name,
+        "answers": worker.name in documents,
+        "restarts": worker.restarts,
+        "started_at": worker.started_at,
+    }
+
+
+# Counts that outlive their worker
+
+
+@define(eq=False)
+class CumulativeTotals(Generic[T]):
+    """
+    The last counts of each worker, and the sum of those that have ended.
+
+    Of a worker that is silent, or dead, the last counts stay in: a total that
+    shrinks would be taken for a new beginning, and all of it be counted again.
+    """
+
+    add: Callable[[Iterable[T]], T]
+    _last: dict[str, T] = field(init=False, factory=dict)
+    _ended: list[T] = field(init=False, factory=list)
+
+    def update(self, name: str, counts: T) -> None:
+        """Replace the counts of a worker by newer ones."""
+        self._last[name] = counts
+
+    def worker_ended(self, name: str) -> None:
+        """Keep the counts of a worker; the next of this name begins at 0."""
+        if name in self._last:
+            self._ended = [self.add([*self._ended, self._last.pop(name)])]
+
+    def total(self) -> T:
+        """Return the sum of everything."""
+        return self.add([*self._ended, *self._last.values()])
+
+
+@define(eq=False)
+class RecentBatches:
+    """The last batches of all workers, numbered anew in the order of arrival."""
+
+    seen: dict[str, int] = field(init=False, factory=dict)
+    """The serial of the last batch of each worker."""
+
+    _kept: list[StatusDocument] = field(init=False, factory=list)
+    _last: int = field(init=False, default=0)
+
+    def add(self, batches_of: Mapping[str, Sequence[StatusDocument]]) -> None:
+        """Add the batches that are new, by the names of workers."""
+        new: list[StatusDocument] = []
+        for name, batches in batches_of.items():
+            seen = self.seen.get(name, 0)
+            new += [batch for batch in batches if batch["serial"] > seen]
+            self.seen[name] = max([seen, *(batch["serial"] for batch in batches)])
+        for batch in sorted(new, key=lambda batch: batch["at"]):
+            self._last += 1
+            self._kept.append({**batch, "serial": self._last})
+        del self._kept[:-BATCHES]
+
+    def worker_ended(self, name: str) -> None:
+        """Expect a worker that begins to count at 1."""
+        self.seen.pop(name, None)
+
+    def after(self, serial: int) -> list[StatusDocument]:
+        """Return those after a *serial*."""
+        return [batch for batch in self._kept if batch["serial"] > serial]
+
+
+# Metrics: sums, and where a sum would mean nothing, the worst
+
+PER_CALL = "abproxy_cpu_seconds_per_call"
+
+_LARGEST = frozenset(
+    {
+        "abproxy_batch_max_items",
+        "abproxy_build_info",
+        "abproxy_draining",
+        "abproxy_oldest_wait_seconds",
+        "abproxy_upstream_state",
+    }
+)
+"""What is the same for all, or matters where it is largest."""
+
+_SMALLEST = frozenset({"abproxy_upstream_up", "process_start_time_seconds"})
+
+_CUMULATIVE = frozenset({"counter", "histogram"})
+
+_WORST_FIRST = (
+    State.UNREACHABLE,
+    State.FAILING,
+    State.FULL,
+    State.UNKNOWN,
+    State.UP,
+)
+"""One upstream has one state: the worst that a worker knows of."""
+
+
+@frozen
+class _Collected:
+    """Metric families as a registry has them."""
+
+    families: Scrape
+
+    def collect(self) -> Scrape:
+        return self.families
+
+
+def parse_scrape(text: str) -> Scrape:
+    """Return the metric families of one process."""
+    return list(text_string_to_metric_families(text))
+
+
+def cumulative(scrape: Scrape) -> Scrape:
+    """Return the families that only grow."""
+    return [family for family in scrape if family.type in _CUMULATIVE]
+
+
+def momentary(scrape: Scrape) -> Scrape:
+    """Return the families that are true for a moment."""
+    return [family for family in scrape if family.type not in _CUMULATIVE]
+
+
+def add_scrapes(scrapes: Iterable[Scrape]) -> Scrape:
+    """Return one scrape made of those of several processes."""
+    families: dict[str, list[Metric]] = {}
+    for scrape in scrapes:
+        for family in scrape:
+            families.setdefault(family.name, []).append(family)
+    return [_add(same) for same in families.values()]
+
+
+def _add(same: Sequence[Metric]) -> Metric:
+    first = same[0]
+    samples: dict[tuple[str, frozenset[tuple[str, str]]], list[Sample]] = {}
+    for sample in (sample for family in same for sample in family.samples):
+        key = sample.name, frozenset(sample.labels.items())
+        samples.setdefault(key, []).append(sample)
+    whole = Metric(first.name, first.documentation, first.type)
+    for equal in samples.values():
+        value = _combine(first.name, [sample.value for sample in equal])
+        whole.samples.append(Sample(equal[0].name, equal[0].labels, value))
+    if first.name == "abproxy_upstream_state":
+        _keep_the_worst(whole)
+    return whole
+
+
+def _combine(name: str, values: Iterable[float]) -> float:
+    if name in _LARGEST:
+        return max(values)
+    return min(values) if name in _SMALLEST else sum(values)
+
+
+def _keep_the_worst(states: Metric) -> None:
+    are = {sample.labels["state"] for sample in states.samples if sample.value}
+    worst = next((state.value for state in _WORST_FIRST if state.value in are), None)
+    states.samples = [
+        sample._replace(value=float(sample.labels["state"] == worst))
+        for sample in states.samples
+    ]
+
+
+# Status: the shape is the same, whether there are workers or not
+
+_MOST_SERIOUS_FIRST = (
+    BlockedBy.UPSTREAM,
+    BlockedBy.BUDGET,
+    BlockedBy.SLOT,
+    BlockedBy.NOTHING,
+)
+
+
+def add_totals(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return sums; *at*, which is when the counts were read, is the latest."""
+    whole: dict[str, float] = {}
+    for totals in counts:
+        for name, value in totals.items():
+            before = whole.get(name, 0)
+            whole[name] = max(before, value) if name == "at" else before + value
+    return whole
+
+
+def merge_status(
+    documents: Sequence[StatusDocument], settings: Settings
+) -> StatusDocument:
+    """Return what can be said of all workers from their *documents* alone."""
+    lately = _sum([each["lately"] for each in documents])
+    flow: StatusDocument = {
+        name: _combine(f"abproxy_{name}", [each["flow"][name] for each in documents])
+        for name in documents[0]["flow"]
+    }
+    flow["cpu_seconds_per_call"] = lately.cpu_s_per_call
+    upstream = _upstream([each["upstream"] for each in documents])
+    limits = limits_in_force(
+        settings, flow["batch_max_items"], upstream["max_batch_inputs"]
+    )
+    # Each of them has seen as much time: shares of it are those of the average.
+    period_s = lately.at / len(documents)
+    found = attrs.evolve(diagnose(lately, limits), period_s=period_s)
+    return {
+        "version": __version__,
+        "now": max(each["now"] for each in documents),
+        "upstream": upstream,
+        "flow": flow,
+        "kept_by": _most_serious({each["kept_by"] for each in documents}),
+        "lanes": _sorted(documents, "lanes", "items")[:LANES],
+        "cpu_us_per_call": lately.cpu_s_per_call * 1e6,
+        "verdict": msgspec.to_builtins(attrs.asdict(found)),
+        "errors": _sorted(documents, "errors", "at")[:ERRORS],
+        "settings": list_settings(settings),
+        "lately": {**attrs.asdict(lately), "at": period_s},
+    }
+
+
+def _sum(totals: Sequence[StatusDocument]) -> Totals:
+    return Totals(**{name: sum(each[name] for each in totals) for name in totals[0]})
+
+
+def _upstream(seen: Sequence[StatusDocument]) -> StatusDocument:
+    order = [state.value for state in _WORST_FIRST]
+    ordered = sorted(seen, key=lambda each: order.index(each["state"]))
+    # What the worst off has not learnt yet others may know.
+    return {
+        name: next((each[name] for each in ordered if each[name] is not None), None)
+        for name in ordered[0]
+    }
+
+
+def _most_serious(words: set[str]) -> str:
+    return next(each.value for each in _MOST_SERIOUS_FIRST if each.value in words)
+
+
+def _sorted(
+    documents: Sequence[StatusDocument], member: str, by: str
+) -> list[StatusDocument]:
+    listed = [item for each in documents for item in each[member]]
+    return sorted(listed, key=lambda item: -item[by])
