@@ -187,13 +187,13 @@ def show_surface(rooms: Rooms) -> Status:
 
 def _health(rooms: Rooms) -> HealthPages:
     return HealthPages(
-        probes={path: _probe(rooms, path) for path in (b"/health", b"/ping")},
+        checks={path: _check(rooms, path).ask for path in (b"/health", b"/ping")},
         room=rooms.collector.room,
         is_draining=lambda: rooms.sites[0].is_draining,
     )
 
 
-def _probe(rooms: Rooms, path: bytes) -> HealthCheck:
+def _check(rooms: Rooms, path: bytes) -> HealthCheck:
     headers = rooms.credentials.on(())
     return HealthCheck(
         question=UpstreamRequest(method=b"GET", path=path, headers=headers, body=b""),

@@ -18,14 +18,14 @@ from tools.structure import (
     read_modules,
 )
 
-AT_MOST = {"modules": 125, "root modules": 18, "Protocols": 18}
+AT_MOST = {"modules": 125, "root modules": 18, "Protocols": 17}
 """What the source may have: to be lowered with the figure, never raised."""
 
 AT_MOST_FOR_A_CALL = {
-    "files": 39,
+    "files": 38,
     "classes": 51,
-    "functions": 162,
-    "calls of these functions": 211,
+    "functions": 159,
+    "calls of these functions": 207,
 }
 """What a warm lone call may enter: to be lowered with the figure, never raised."""
 

@@ -78,7 +78,6 @@ EXCEPTIONS: Mapping[tuple[str, str], int] = {
     ("telemetry", "web"): 3,
     ("upstream", "batching"): 1,
     ("web", "settings"): 1,
-    ("web", "upstream"): 1,
 }
 """Imports against the order that there still are, by from and to: ever fewer."""
 

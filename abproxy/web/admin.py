@@ -1,9 +1,9 @@
 """
-Our own surface: health, metrics, and all below `/-/`.
+The proxy's own pages: health, metrics, and all below `/-/`.
 
-Everything else belongs to the upstream.  Nothing here can be changed, only
-read.  The live page carries no figures itself, so it may ask a stranger for
-the key that it gets them with.
+Everything else belongs to the upstream.  The pages can only be read.  The live page
+itself holds no figures, so a client without a key gets it too, and is asked for
+the key with which the page then loads them.
 """
 
 import re
@@ -18,9 +18,8 @@ from twisted.internet.defer import maybeDeferred
 
 from abproxy.batching.admission import Admission
 from abproxy.dialects.answer import CORS
-from abproxy.errors import Unauthorized
+from abproxy.errors import ProxyError, Unauthorized
 from abproxy.http.messages import HeaderList, Response
-from abproxy.upstream.health import Answer, HealthCheck
 from abproxy.web.auth import ApiKeys
 from abproxy.web.observing import RequestInfo
 from abproxy.web.request import ProxyRequest
@@ -29,7 +28,7 @@ from abproxy.web.request_id import named
 __all__ = ["HealthPages", "Operations", "Pages", "json_reply", "own_pages"]
 
 OURS = b"/-/"
-"""Below this nothing is the upstream's."""
+"""Every path below this is ours, also one that there is no page for."""
 
 READS = frozenset({b"GET", b"HEAD"})
 
@@ -42,12 +41,12 @@ Pages = dict[bytes, Page]
 
 @define(kw_only=True, eq=False)
 class Operations:
-    """What is ours, by path."""
+    """Our pages, by path."""
 
     pages: Pages = field(repr=False)
 
     def owns(self, request: RequestInfo) -> bool:
-        """Whether *request* is for us."""
+        """Return whether *request* is for a page of ours, and not for the upstream."""
         path = request.path
         if path.startswith(OURS) or path == OURS[:-1]:
             return True
@@ -55,7 +54,7 @@ class Operations:
 
     async def answer(self, request: ProxyRequest, keys: ApiKeys) -> Response:
         """
-        Answer *request*, which is for us.
+        Answer *request*, which is for a page of ours.
 
         Raises:
             Unauthorized: it needs one of *keys*.
@@ -83,7 +82,7 @@ def _moved(where: bytes) -> Response:
 
 
 def _no_such_page(pages: Pages) -> Response:
-    # What they are made of is for nobody to type.
+    # Scripts and styles are not to be typed by hand.
     known = [path.decode() for path in pages if not path.endswith((b".js", b".css"))]
     error = f"there is no such page; what there is: {', '.join(known)}"
     return json_reply(NOT_FOUND, {"error": error, "error_type": "NotFound"})
@@ -108,16 +107,17 @@ def json_reply(status: int, value: Any) -> Response:
 # Figures, and the pages that show them
 
 _SERIAL = re.compile(rb"[0-9]{1,18}")
-"""What the number of a batch looks like; with anything else all are shown."""
+"""What the number of a batch looks like; anything else is taken for 0."""
 
 
 def own_pages(metrics: Callable[[bytes], Any], status: Callable[[int], Any]) -> Pages:
     """
-    Return everything but health; both arguments may return a Deferred.
+    Return all pages but those on health.
 
     Args:
-        metrics: writes all figures for an `Accept` line: content type and body.
-        status: says everything, of batches those after a serial.
+        metrics: returns content type and body of all figures for an `Accept` line.
+        status: returns what the live page shows, with the batches after a serial.
+            Either may return a Deferred.
     """
 
     async def figures(request: ProxyRequest) -> Response:
@@ -187,7 +187,7 @@ _SAFE: HeaderList = (
     (b"Referrer-Policy", b"no-referrer"),
     (b"Cache-Control", b"no-cache"),
 )
-"""Our pages load nothing from elsewhere, and nobody frames them."""
+"""Our pages load nothing from elsewhere, and no other page may frame them."""
 
 
 def _safe_reply(kind: bytes, body: bytes) -> Response:
@@ -198,7 +198,7 @@ def _safe_reply(kind: bytes, body: bytes) -> Response:
 # Health
 
 NO_SUCH_ROUTE = frozenset({401, 403, 404, 405})
-"""How servers answer that have no route for their health, or hide it."""
+"""How a server answers that has no route for its health, or hides it."""
 
 LONGEST_REASON = 200
 
@@ -206,14 +206,14 @@ LONGEST_REASON = 200
 @define(kw_only=True, eq=False)
 class HealthPages:
     """
-    Is there an upstream, may calls come, and does this process live?
+    Whether there is a healthy upstream, calls may come, and this process lives.
 
-    The upstream's own word on its health is passed on.  A server that knows no
-    such route is there, and more is not asked of it.
+    What the upstream answers on its health is passed on.  A server without such a
+    route counts as healthy, as it does answer.
     """
 
-    probes: Mapping[bytes, HealthCheck]
-    """How to ask the upstream, for each path on which we are asked."""
+    checks: Mapping[bytes, Callable[[], Awaitable[Response | ProxyError]]]
+    """Asks the upstream, or returns why that failed, by path of the page."""
 
     room: Admission
     is_draining: Callable[[], bool] = field(repr=False)
@@ -221,7 +221,7 @@ class HealthPages:
     def by_path(self) -> Pages:
         """Return all of them."""
         return {
-            **dict.fromkeys(self.probes, self._upstream),
+            **dict.fromkeys(self.checks, self._upstream),
             b"/-/healthy": self._healthy,
             b"/-/ready": self._ready,
         }
@@ -229,7 +229,7 @@ class HealthPages:
     async def _upstream(self, request: ProxyRequest) -> Response:
         if self.is_draining():
             return _unhealthy("abproxy is going to stop")
-        answer = await self.probes[request.path].ask()
+        answer = await self.checks[request.path]()
         if not isinstance(answer, Response):
             return _unhealthy(str(answer))
         if answer.status in NO_SUCH_ROUTE:
@@ -240,11 +240,11 @@ class HealthPages:
         return json_reply(OK, {"healthy": True})
 
     async def _ready(self, _request: ProxyRequest) -> Response:
-        reasons = self._reasons(await self.probes[b"/health"].ask())
+        reasons = self._reasons(await self.checks[b"/health"]())
         status = UNAVAILABLE if reasons else OK
         return json_reply(status, {"ready": not reasons, "reasons": reasons})
 
-    def _reasons(self, answer: Answer) -> list[dict[str, str]]:
+    def _reasons(self, answer: Response | ProxyError) -> list[dict[str, str]]:
         reasons = []
         if self.is_draining():
             reasons.append(_reason("draining", "abproxy is going to stop"))

@@ -1,9 +1,9 @@
 """
-The port is taken before anything else is made.
+Listening on a port, which is opened before anything else is made.
 
-A port that is not to be had is then one clear line on the terminal, in the
-foreground and before becoming a daemon, and the proxy never runs deaf.  Calls
-that arrive before the proxy is ready wait in the kernel's queue.
+A port that cannot be had is then one clear line on the terminal, in the
+foreground and before becoming a daemon, and the proxy never runs without one.
+Calls that arrive before the proxy is ready wait in the kernel's queue.
 """
 
 import socket
@@ -21,7 +21,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IProtocolNegotiationFactory,
 )
-from twisted.internet.protocol import Protocol as Connected
+from twisted.internet.protocol import Protocol as ConnectionProtocol
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
@@ -36,31 +36,31 @@ BACKLOG = 1024
 
 
 class Listener(Protocol):
-    """A place where clients can come in."""
+    """A port that is open, but accepts no connection yet."""
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Begin to let them in."""
+        """Begin to accept connections."""
 
 
 @define(eq=False)
 class BoundSocket:
-    """A TCP port that is already ours."""
+    """A TCP port."""
 
     reactor: Any
     socket: socket.socket
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Let clients in."""
+        """Begin to accept connections."""
         with self.socket as ours:
             port = self.reactor.adoptStreamPort(ours.fileno(), ours.family, factory)
         return succeed(port)
 
     def close(self) -> None:
-        """Give the port back at once: nobody was let in."""
+        """Close the port, on which no connection was accepted."""
         self.socket.close()
 
 
-class _TurnedAway(Connected):
+class _Refused(ConnectionProtocol):
     """A connection for which there is no room."""
 
     def connectionMade(self) -> None:
@@ -71,7 +71,7 @@ class _TurnedAway(Connected):
 @implementer(IProtocolNegotiationFactory)
 @define(eq=False)
 class _Placeholder(ServerFactory):
-    """Stands in for the factory that serves, until that is made."""
+    """Stands in for the factory that serves until that one is made."""
 
     noisy = False
     serving: Any = None
@@ -80,14 +80,14 @@ class _Placeholder(ServerFactory):
         if self.serving is None:
             raise ValueError("nothing that clients can connect to")
         # A port takes None for an answer; TLS, which wraps this, does not.
-        return self.serving.buildProtocol(addr) or _TurnedAway()
+        return self.serving.buildProtocol(addr) or _Refused()
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802
         """
-        Say what is spoken under TLS.
+        Return the protocols under TLS.
 
-        Without a word of ours Twisted ends the handshake with every client that
-        asks, which are nearly all.
+        Without an answer Twisted ends the handshake with every client that asks,
+        which nearly all do.
         """
         protocols: list[bytes] = self.serving.acceptableProtocols()
         return protocols
@@ -99,20 +99,20 @@ class _Placeholder(ServerFactory):
 
 @frozen(eq=False)
 class OpenPort:
-    """Any other endpoint that Twisted knows; nobody is let in yet."""
+    """Any other endpoint that Twisted knows."""
 
     port: Any
-    doorstep: _Placeholder
+    placeholder: _Placeholder
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Let clients in."""
-        self.doorstep.serving = factory
+        """Begin to accept connections."""
+        self.placeholder.serving = factory
         factory.doStart()
         self.port.startReading()
         return succeed(self.port)
 
     def close(self) -> None:
-        """Give the place back at once: nobody was let in."""
+        """Close it at once, as no connection was accepted."""
         # What stopListening() does when the reactor runs, which it may never.
         self.port.connectionLost(Failure(ConnectionDone()))
 
@@ -146,7 +146,7 @@ def bind(ip: str, port: int) -> socket.socket:
 
 def make_listener(reactor: Any, ip: str, port: str) -> BoundSocket | OpenPort:
     """
-    Take the port, given as a number or as a Twisted endpoint.
+    Open the port, given as a number or as a Twisted endpoint.
 
     Raises:
         SettingsError: it cannot be had, or is no endpoint.
@@ -157,7 +157,7 @@ def make_listener(reactor: Any, ip: str, port: str) -> BoundSocket | OpenPort:
 
 
 def _open(reactor: Any, endpoint: str) -> OpenPort:
-    doorstep = _Placeholder()
+    placeholder = _Placeholder()
     results: list[Any] = []
     try:
         found: Any = serverFromString(reactor, endpoint)
@@ -166,7 +166,7 @@ def _open(reactor: Any, endpoint: str) -> OpenPort:
         tls = getattr(found, "_sslContextFactory", None)
         if tls is not None:
             tls.getContext()
-        opening = found.listen(doorstep)
+        opening = found.listen(placeholder)
     except Exception as error:  # each kind of endpoint has its own mistakes
         message = f"cannot listen on {endpoint}: {_mistake(endpoint, error)}"
         raise SettingsError(message) from error
@@ -181,11 +181,11 @@ def _open(reactor: Any, endpoint: str) -> OpenPort:
         message = f"cannot listen on {endpoint}: nothing that clients can connect to"
         raise SettingsError(message)
     port.stopReading()
-    return OpenPort(port, doorstep)
+    return OpenPort(port, placeholder)
 
 
 def _mistake(endpoint: str, error: Exception) -> str:
-    """Say what is wrong with an *endpoint* where its own words do not."""
+    """Return what is wrong with an *endpoint*, more plainly than *error* does."""
     if isinstance(error, LookupError) and endpoint.startswith("systemd:"):
         return "systemd has passed no such socket; is there a socket unit, and started?"
     if isinstance(error, VerifyError):
@@ -198,18 +198,18 @@ def _mistake(endpoint: str, error: Exception) -> str:
 
 def close_port(reactor: Any, port: Any) -> Deferred[None]:
     """
-    Let nobody in any more, but those who are in already for all they know.
+    Stop listening, but accept the connections that are in the backlog already.
 
-    Connections in the kernel's queue are open to their clients, and may carry
-    calls; closing the port would reset them.
+    To their clients these are open, and may carry calls; closing the port would
+    reset them.
     """
-    reactor.callLater(0, _let_in_who_waits, port)
+    reactor.callLater(0, _accept_backlog, port)
     closed: Deferred[None] = maybeDeferred(port.stopListening)
     return closed
 
 
-def _let_in_who_waits(port: Any) -> None:
+def _accept_backlog(port: Any) -> None:
     if isinstance(port, Port) and port.connected:
-        # By itself it takes no more at once than came lately.
+        # By itself it accepts no more at once than came lately.
         port.numberAccepts = BACKLOG
         Port.doRead(port)

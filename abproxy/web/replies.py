@@ -7,6 +7,7 @@ are written once for the batch.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from attrs import define, field
 from twisted.web.http import NO_BODY_CODES, datetimeToString
@@ -16,7 +17,6 @@ from twisted.web.server import Request
 from abproxy.dialects.answer import (
     characters_of,
     counts_characters,
-    is_shared,
     lines_of_all,
     timing_of,
     write_answer,
@@ -77,7 +77,8 @@ def encode(reply: Response, *, closes: bool) -> Written:
     body = reply.body if has_body else b""
     if has_body:
         lines = (*lines, (LENGTH, b"%d" % len(body)))
-    return b"%b%b\r\n%b" % (_status_line(reply), write_lines(lines), body), len(body)
+    status_line = _status_line(reply.status, reply.reason)
+    return b"%b%b\r\n%b" % (status_line, write_lines(lines), body), len(body)
 
 
 @define(eq=False)
@@ -88,17 +89,20 @@ class Encoder:
     """The reply to the last batch."""
 
     _head: bytes | None = field(init=False, default=None, repr=False)
-    """What all its calls have in common; None if they are to be written one by one."""
+    """What all its answers have in common; None if each is to be written alone."""
 
     _counts: bool = field(init=False, default=False)
-    """Whether it counts characters."""
+    """Whether that reply counts characters."""
 
     def answer(
         self, call: Call, results: Sequence[PartResult], *, closes: bool
     ) -> Written:
-        """Write the answer of *call*, which is made of *results*."""
+        """Write the answer of *call* from the *results* of its parts."""
         reply = results[0].response
-        head = self._common_head(reply) if is_shared(results) and not closes else None
+        if results[0].rows is None:
+            # The call was alone: the upstream's reply is its own, untouched.
+            return encode(reply, closes=closes)
+        head = None if closes else self._common_head(reply)
         if head is None:
             return encode(write_answer(call, results), closes=closes)
         body = write_body(call, results)
@@ -120,7 +124,7 @@ def _common(reply: Response) -> bytes | None:
     names = {name for name, _ in lines}
     if DATE not in names or not OF_ONE.isdisjoint(names):
         return None
-    return _status_line(reply) + write_lines(lines)
+    return _status_line(reply.status, reply.reason) + write_lines(lines)
 
 
 def _spell_all(lines: HeaderList) -> HeaderList:
@@ -133,6 +137,6 @@ def _spell_all(lines: HeaderList) -> HeaderList:
     return group([(spell(name), value) for name, value in lines])
 
 
-def _status_line(reply: Response) -> bytes:
-    reason = reply.reason or reason_of(reply.status)
-    return b"HTTP/1.1 %d %b\r\n" % (reply.status, reason)
+@lru_cache(100)
+def _status_line(status: int, reason: bytes) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, reason or reason_of(status))

@@ -8,13 +8,13 @@ its way upstream as soon as its head is here, and its body follows.
 import re
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from twisted.web.server import Request
 
 from abproxy.errors import BodyTooLarge, ProxyError, TooManyConnections
 from abproxy.web.request_id import name_of
-from abproxy.web.streaming import BodyStream, Source
+from abproxy.web.streaming import BodyStream
 
 __all__ = ["Connection", "ProxyRequest", "Rules", "without_origin"]
 
@@ -120,7 +120,7 @@ class ProxyRequest(Request):
         else:
             self._streams = True
             channel.waits_since = None
-            self.content = BodyStream(length, cast("Source", channel.transport))
+            self.content = BodyStream(length, channel.transport)
             super().requestReceived(channel.command, channel.target, channel.version)
         if self._is_refused or self.startedWriting:
             # What has its answer already is not asked to continue.

@@ -1,12 +1,12 @@
 """
-A request body that travels on while it still arrives.
+A request body that is sent upstream while it still arrives.
 
 It is a file to Twisted's request, which writes what it receives, and a
-producer to Twisted's agent, which sends it upstream.  Whoever is slower
-slows the other down.
+producer to Twisted's agent, which sends it upstream.  The slower side slows the
+other down.
 """
 
-from typing import Protocol
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -14,30 +14,10 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
-__all__ = ["BodyStream", "Source"]
+__all__ = ["BodyStream"]
 
 MAX_BUFFERED = 65536
 """Bytes kept while the upstream is not ready for them."""
-
-
-class Source(Protocol):
-    """The connection that the body comes from."""
-
-    def pauseProducing(self) -> None:
-        """Read no more for now."""
-
-    def resumeProducing(self) -> None:
-        """Read on."""
-
-
-class _Nobody:
-    """Where a body comes from that has arrived."""
-
-    def pauseProducing(self) -> None:
-        pass
-
-    def resumeProducing(self) -> None:
-        pass
 
 
 @implementer(IBodyProducer, IPushProducer)
@@ -48,11 +28,11 @@ class BodyStream:
 
     Args:
         length: bytes announced, or None for a chunked body.
-        source: the connection it comes from.
+        source: the transport it comes from; None if it has arrived already.
     """
 
     _announced: int | None
-    _source: Source = field(repr=False)
+    _source: Any = field(repr=False)
     is_complete: bool = field(init=False, default=False)
     _waiting: list[bytes] = field(init=False, factory=list, repr=False)
     _waiting_bytes: int = field(init=False, default=0)
@@ -63,19 +43,19 @@ class BodyStream:
 
     @classmethod
     def of(cls, body: bytes) -> "BodyStream":
-        """Make a stream of a *body* that is all here."""
-        stream = cls(len(body), _Nobody())
+        """Return a stream of a *body* that has arrived already."""
+        stream = cls(len(body), None)
         stream.write(body)
         stream.complete()
         return stream
 
     @property
     def length(self) -> object:
-        """Bytes to come, as the agent wants it said."""
+        """The announced length, as the agent expects it."""
         return UNKNOWN_LENGTH if self._announced is None else self._announced
 
     def write(self, data: bytes) -> None:
-        """Take in what the client sent."""
+        """Receive bytes from the client."""
         if self._discards:
             return
         if self._consumer is not None:
@@ -102,7 +82,7 @@ class BodyStream:
         return self._sent
 
     def stopProducing(self) -> None:
-        """Throw away what still comes: the upstream wants no more."""
+        """Discard what still comes: the upstream wants no more."""
         self._discards = True
         self._consumer = None
         self._waiting.clear()
@@ -112,39 +92,41 @@ class BodyStream:
         """Wait for the upstream."""
         if not self._holds:
             self._holds = True
-            self._source.pauseProducing()
+            if self._source is not None:
+                self._source.pauseProducing()
 
     def resumeProducing(self) -> None:
         """
-        Go on: the upstream has taken in what it had.
+        Go on: the upstream has read what was sent to it.
 
-        A source that was paused by somebody else stays paused: a client that
-        does not read its answers is not to send more requests.
+        A source that was paused from elsewhere stays paused: a client that does
+        not read its answers is not to send more requests.
         """
         if self._holds:
             self._holds = False
-            self._source.resumeProducing()
+            if self._source is not None:
+                self._source.resumeProducing()
             self._end_if_sent()
 
     def _end_if_sent(self) -> None:
         """
-        Say that all was sent, but not while the upstream wants a pause.
+        Fire that all was sent, but not while the upstream has paused us.
 
-        Its connection would go on to resume whoever comes next, and break: a
-        producer that was never paused must not be resumed.
+        Its connection would resume the next producer instead, and break: one that
+        was never paused must not be resumed.
         """
         is_sent = self.is_complete and self._consumer is not None and not self._holds
         if is_sent and not self._sent.called:
             self._sent.callback(None)
 
     def tell(self) -> int:
-        """Be a file: Twisted asks how much was written, to no purpose here."""
+        """Return 0: Twisted asks a file how much was written, to no purpose here."""
         return 0
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Be a file: Twisted rewinds it before the request is processed."""
+        """Do nothing: Twisted rewinds a file before the request is processed."""
         return offset + whence
 
     def close(self) -> None:
-        """Be a file: the request is over."""
+        """Discard the rest: the request is over, and Twisted closes its file."""
         self.stopProducing()

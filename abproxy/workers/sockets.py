@@ -88,7 +88,7 @@ def open_shared_port(reactor: Any, ip: str, port: str) -> SharedPort:
     ours = listener.port
     # A file in the place of a port would go with the first worker that ends, and
     # what else stands between a socket and HTTP is not handed over with it.
-    if type(ours) is Port and ours.factory is listener.doorstep:
+    if type(ours) is Port and ours.factory is listener.placeholder:
         return SharedPort(ours)
     listener.close()
     raise SettingsError(f"WORKERS can share a TCP port, but not {port}")
