@@ -13,7 +13,14 @@ from msgspec import Struct
 from abproxy.errors import ProxyError
 from abproxy.http.messages import Response
 
-__all__ = ["BatchSent", "BlockedBy", "Cause", "FlushReason", "Observer"]
+__all__ = [
+    "BatchSent",
+    "BlockedBy",
+    "Cause",
+    "FlushReason",
+    "Observer",
+    "UpstreamState",
+]
 
 Cause = Response | ProxyError
 """Why a part got no rows: the upstream's reply, or an error of ours."""
@@ -52,6 +59,28 @@ class BlockedBy(StrEnum):
 
     UPSTREAM = "upstream"
     """The upstream takes no work at the moment."""
+
+
+class UpstreamState(StrEnum):
+    """How the upstream is."""
+
+    UNKNOWN = "unknown"
+    """It was not asked yet."""
+
+    UP = "up"
+    FULL = "full"
+    """It answers that it has no room (429, 503)."""
+
+    UNREACHABLE = "unreachable"
+    """It cannot be connected to."""
+
+    FAILING = "failing"
+    """Connections to it break, or its answers come too late."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether it gives answers, be they that it is full."""
+        return self is UpstreamState.UP or self is UpstreamState.FULL
 
 
 class BatchSent(Struct, frozen=True, kw_only=True):

@@ -21,10 +21,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from abproxy.batching.collector import BatchCollector
 from abproxy.lifetime import Lifetime
-from abproxy.telemetry.diagnosis import Diagnosis
-from abproxy.telemetry.never_raises import never_raises
 from abproxy.upstream.discovery import Discovery
-from abproxy.watching import Telemetry
 from abproxy.web.listen import Listener, close_port
 from abproxy.web.site import ProxySite
 
@@ -92,9 +89,14 @@ class ProxyService(Lifetime):
     """Close the connections to the upstream that nobody uses."""
 
     reload: Callable[[], None]
-    watch: Telemetry
-    diagnosis: Callable[[], Diagnosis]
-    """Return whether batching helps."""
+    reopen_logs: Callable[[], None]
+    """Write into new files, if the old ones were moved away."""
+
+    stop_telemetry: Callable[[], Deferred[None]]
+    """Send the last spans; fires when that is done, or takes too long."""
+
+    report: Callable[[], str]
+    """Return whether batching helps; empty if there were no calls."""
 
     drain_timeout_s: float
 
@@ -137,14 +139,17 @@ class ProxyService(Lifetime):
 
     def _reload(self) -> None:
         self.reload()
-        self.watch.reopen()
+        self.reopen_logs()
 
-    @never_raises
     def _report(self) -> None:
-        """Say in the log whether batching helps, if anybody has called."""
-        found = self.diagnosis()
-        if found.calls:
-            self._log.info("In the last hour: {verdict}", verdict=str(found))
+        """Log whether batching helps, if there were calls."""
+        try:
+            report = self.report()
+        except Exception:  # noqa: BLE001  it would be the last report
+            self._log.failure("Something could not be noted")
+            return
+        if report:
+            self._log.info("In the last hour: {verdict}", verdict=report)
 
     async def _start(self) -> None:
         if self.private_gate is not None:
@@ -174,7 +179,7 @@ class ProxyService(Lifetime):
         await self.close_idle()
         if self.model is not None:
             await self.model.stop()
-        await self.watch.stop()
+        await self.stop_telemetry()
         self.signals.restore()
 
     async def _drain(self) -> None:

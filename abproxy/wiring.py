@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from attrs import frozen
+from attrs import asdict, frozen
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.web.client import HTTPConnectionPool
@@ -25,21 +25,29 @@ from abproxy.chosen import (
     slots_for,
 )
 from abproxy.dialects.routes import may_be_batched
-from abproxy.http.messages import Send
+from abproxy.http.messages import Send, UpstreamRequest
 from abproxy.limits import limits_for
 from abproxy.model_child import ModelChild, make_child
 from abproxy.reloading import Reloading
 from abproxy.service import Listening, ProxyService
 from abproxy.settings import Settings
 from abproxy.signals import Signals
+from abproxy.telemetry.gauges import Gauges
+from abproxy.telemetry.setup import (
+    Telemetry,
+    limits_in_force,
+    list_settings,
+    make_telemetry,
+)
+from abproxy.telemetry.status import Status
 from abproxy.upstream.agent import make_agent, make_pool, make_treq
 from abproxy.upstream.client import TreqUpstream
 from abproxy.upstream.discovery import Discovery, ServerInfo
 from abproxy.upstream.fast.client import FastUpstream, is_plain, make_endpoint
 from abproxy.upstream.fast.connection import ConnectionPool
-from abproxy.upstream.health import Health
+from abproxy.upstream.health import Health, HealthCheck
 from abproxy.upstream.tokens import TokenCounter
-from abproxy.watching import Rooms, Telemetry, make_watch, show_surface
+from abproxy.web.admin import HealthPages, Operations, Pages, own_pages
 from abproxy.web.app import ProxyApp, refusal
 from abproxy.web.express import FastPath
 from abproxy.web.files import room_for
@@ -50,7 +58,7 @@ from abproxy.web.site import ProxySite, ServerLimits
 from abproxy.writing import Write, write_at_once, write_later
 from abproxy_model.files import require
 
-__all__ = ["wire"]
+__all__ = ["describe_upstream", "wire"]
 
 
 @frozen(kw_only=True)
@@ -114,11 +122,11 @@ def _furnish(
     read: Callable[[], Settings] | None,
     listeners: Sequence[Listener],
 ) -> ProxyService:
-    watch = make_watch(settings, reactor)
+    telemetry = make_telemetry(settings, reactor)
     way = _way_upstream(settings, reactor)
     discovery = _discovery(settings, reactor, way)
-    collector = _batching(settings, reactor, discovery, watch)
-    app = _app(settings, reactor, way, collector, watch)
+    collector = _batching(settings, reactor, discovery, telemetry)
+    app = _app(settings, reactor, way, collector, telemetry)
     gates = [
         Listening(listener=listener, site=_site(settings, reactor, app))
         for listener in listeners
@@ -132,26 +140,34 @@ def _furnish(
         make_limit=lambda chosen: _limit(chosen, reactor, discovery.facts),
     )
     discovery.learned = reloading.learn
-    rooms = Rooms(
-        reactor=reactor,
-        recorder=watch.recorder,
+    sites = [gate.site for gate in gates]
+    status = Status(
+        recorder=telemetry.recorder,
         collector=collector,
-        discovery=discovery,
-        condition=way.condition,
-        sites=[gate.site for gate in gates],
-        settings=lambda: reloading.settings,
-        credentials=credentials_for(settings),
-        upstream_url=way.base_url,
+        gauges=_gauges(telemetry, way, collector, sites),
+        upstream=lambda: describe_upstream(
+            way.base_url, way.condition, discovery.facts
+        ),
+        settings=lambda: list_settings(reloading.settings),
+        limits=lambda: limits_in_force(
+            reloading.settings, collector.caps.items, discovery.facts.max_batch_inputs
+        ),
     )
-    status = show_surface(rooms)
+    health = _health_pages(settings, reactor, discovery, collector, sites)
+    own = own_pages(telemetry.recorder.metrics.write, status.document)
+    for site in sites:
+        site.operations = Operations(pages=health)
+    # Only operators see the rest, where they have a port of their own.
+    sites[-1].operations = Operations(pages=health | own)
     return ProxyService(
         reactor=reactor,
         gate=gates[0],
         private_gate=gates[1] if len(gates) > 1 else None,
         signals=Signals(reactor),
         reload=reloading.reload,
-        watch=watch,
-        diagnosis=status.diagnosis,
+        reopen_logs=telemetry.reopen,
+        stop_telemetry=telemetry.stop,
+        report=status.report,
         collector=collector,
         discovery=discovery,
         close_idle=way.close_idle,
@@ -212,14 +228,14 @@ def _write(settings: Settings) -> Write:
 
 
 def _batching(
-    settings: Settings, reactor: Any, discovery: Discovery, watch: Telemetry
+    settings: Settings, reactor: Any, discovery: Discovery, telemetry: Telemetry
 ) -> BatchCollector:
     limits = limits_for(settings, ServerInfo())
     # A question about tokens is no request for a batch, and not counted as one.
     counter = TokenCounter(send=discovery.watched, facts=lambda: discovery.facts)
     return BatchCollector(
         clock=reactor,
-        send=watch.following(discovery.watched),
+        send=telemetry.following(discovery.watched),
         caps=limits.caps,
         budget=Budget(
             limit=_limit(settings, reactor, ServerInfo()),
@@ -238,7 +254,7 @@ def _batching(
         count=counter.count if settings.usage == "exact" else by_length,
         call_timeout_s=settings.call_timeout_s,
         patience=patience_for(settings),
-        observer=watch.recorder,
+        observer=telemetry.recorder,
     )
 
 
@@ -255,13 +271,13 @@ def _app(
     reactor: Any,
     way: _Way,
     collector: BatchCollector,
-    watch: Telemetry,
+    telemetry: Telemetry,
 ) -> ProxyApp:
     relay = Relay(
         agent=way.agent,
         base_url=way.base_url,
         clock=reactor,
-        add_headers=watch.relay_headers,
+        add_headers=telemetry.relay_headers,
         timeout_s=settings.upstream_timeout_s,
         connect_patience_s=settings.connect_patience_s,
     )
@@ -270,7 +286,7 @@ def _app(
         rate_limiter=RateLimiter(clock=reactor),
         collector=collector,
         relay=relay,
-        observer=watch.observer,
+        observer=telemetry.observer,
     )
 
 
@@ -291,3 +307,58 @@ def _site(settings: Settings, reactor: Any, app: ProxyApp) -> ProxySite:
     if settings.express:
         site.open_express(FastPath(door=app, write=_write(settings)))
     return site
+
+
+def _gauges(
+    telemetry: Telemetry,
+    way: _Way,
+    collector: BatchCollector,
+    sites: Sequence[ProxySite],
+) -> Gauges:
+    recorder = telemetry.recorder
+    gauges = Gauges(
+        recorder=recorder,
+        collector=collector,
+        upstream_state=lambda: way.condition.state,
+        connections=lambda: sum(len(site.channels) for site in sites),
+        open_requests=lambda: sum(len(site.requests) for site in sites),
+        is_draining=lambda: sites[0].is_draining,
+    )
+    recorder.metrics.registry.register(gauges)
+    return gauges
+
+
+def describe_upstream(url: str, health: Health, facts: ServerInfo) -> dict[str, Any]:
+    """Return what the status says of the upstream."""
+    return {
+        "url": url,
+        "state": health.state.value,
+        "why": health.why,
+        "since": health.since,
+        **asdict(facts),
+    }
+
+
+def _health_pages(
+    settings: Settings,
+    reactor: Any,
+    discovery: Discovery,
+    collector: BatchCollector,
+    sites: Sequence[ProxySite],
+) -> Pages:
+    headers = credentials_for(settings).on(())
+    checks = {
+        path: HealthCheck(
+            question=UpstreamRequest(
+                method=b"GET", path=path, headers=headers, body=b""
+            ),
+            send=discovery.send,
+            clock=reactor,
+        ).ask
+        for path in (b"/health", b"/ping")
+    }
+    return HealthPages(
+        checks=checks,
+        room=collector.room,
+        is_draining=lambda: sites[0].is_draining,
+    ).by_path()

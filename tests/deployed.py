@@ -16,10 +16,10 @@ from doubles import house
 from ruamel.yaml import YAML
 from twisted.internet.task import Clock
 
+from abproxy.events import UpstreamState
 from abproxy.telemetry.gauges import Gauges
-from abproxy.telemetry.history import BlockedTime
 from abproxy.telemetry.metrics import Counter, Metrics
-from abproxy.upstream.health import Health
+from abproxy.telemetry.recorder import Recorder
 
 __all__ = [
     "BIN",
@@ -109,11 +109,11 @@ def exposed() -> dict[str, Labels]:
     metrics, clock = Metrics(), Clock()
     metrics.call_seconds.of("/embed")  # its label shows with the first route
     gauges = Gauges(
+        recorder=Recorder(clock=clock, cpu_s=lambda: 0.0),
         collector=house().collector,
-        condition=Health(clock=clock),
-        entrances=[],
-        blocked_time=BlockedTime(clock=clock),
-        cpu_s_per_call=lambda: 0.0,
+        upstream_state=lambda: UpstreamState.UP,
+        connections=lambda: 0,
+        open_requests=lambda: 0,
         is_draining=lambda: False,
     )
     metrics.registry.register(gauges)

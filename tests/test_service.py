@@ -105,7 +105,7 @@ def test_the_proxy_makes_itself_at_home_when_the_work_begins() -> None:
 def test_once_an_hour_the_log_says_whether_batching_helps() -> None:
     """In the words of the page."""
     with started() as here:
-        here.service.diagnosis = lambda: SOME_CALLS
+        here.service.report = lambda: str(SOME_CALLS)
 
         with capturedLogs() as events:
             here.reactor.advance(REPORT_EVERY_S - 1)
@@ -123,7 +123,7 @@ def test_the_report_names_what_would_help() -> None:
         SOME_CALLS, text="Slow.", advice=Recommendation("SLOTS", "so it is")
     )
     with started() as here:
-        here.service.diagnosis = lambda: verdict
+        here.service.report = lambda: str(verdict)
 
         with capturedLogs() as events:
             here.reactor.pump([REPORT_EVERY_S] * 2)
@@ -143,9 +143,9 @@ def test_an_hour_without_calls_is_not_worth_a_line() -> None:
 def test_a_report_that_fails_is_not_the_last_one(nothing_leaked: list[object]) -> None:
     """Judging must not be the end of judging."""
     with started() as here:
-        here.service.diagnosis = lambda: 1 / 0
+        here.service.report = lambda: str(1 / 0)
         here.reactor.advance(REPORT_EVERY_S)
-        here.service.diagnosis = lambda: SOME_CALLS
+        here.service.report = lambda: str(SOME_CALLS)
 
         with capturedLogs() as events:
             here.reactor.advance(REPORT_EVERY_S)

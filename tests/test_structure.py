@@ -18,7 +18,7 @@ from tools.structure import (
     read_modules,
 )
 
-AT_MOST = {"modules": 125, "root modules": 18, "Protocols": 17}
+AT_MOST = {"modules": 125, "root modules": 17, "Protocols": 16}
 """What the source may have: to be lowered with the figure, never raised."""
 
 AT_MOST_FOR_A_CALL = {

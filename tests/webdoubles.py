@@ -20,12 +20,16 @@ from abproxy.batching.concurrency import Budget, FixedLimit, make_slots
 from abproxy.batching.part import Caps
 from abproxy.dialects.routes import may_be_batched
 from abproxy.http.headers import Credentials
+from abproxy.http.messages import UpstreamRequest
 from abproxy.settings import Settings
+from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.recorder import Recorder
+from abproxy.telemetry.setup import limits_in_force, list_settings
+from abproxy.telemetry.status import Status
 from abproxy.upstream.client import TreqUpstream
 from abproxy.upstream.discovery import Discovery
-from abproxy.upstream.health import Health
-from abproxy.watching import Rooms, show_surface
+from abproxy.upstream.health import Health, HealthCheck
+from abproxy.web.admin import HealthPages, Operations, own_pages
 from abproxy.web.app import Policy, ProxyApp, refusal
 from abproxy.web.auth import ApiKeys, Clients
 from abproxy.web.calls import CallReader
@@ -33,6 +37,7 @@ from abproxy.web.express import FastPath
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
 from abproxy.web.site import ProxySite, ServerLimits
+from abproxy.wiring import describe_upstream
 
 
 @define(eq=False)
@@ -249,6 +254,9 @@ def _site(app: ProxyApp, limits: ServerLimits, clock: Clock) -> ProxySite:
     )
 
 
+HEALTH = (b"/health", b"/ping")
+
+
 def _show(
     proxy: InMemoryProxy, upstream: TreqUpstream, credentials: Credentials
 ) -> None:
@@ -263,18 +271,43 @@ def _show(
     proxy.app.observer = recorder
     for door in doors:
         door.site.observer = recorder
-    show_surface(
-        Rooms(
-            reactor=clock,
-            recorder=recorder,
-            collector=collector,
-            discovery=discovery,
-            condition=condition,
-            sites=[door.site for door in doors],
-            settings=Settings,
-            credentials=credentials,
-            upstream_url="http://upstream",
-        )
+    gauges = Gauges(
+        recorder=recorder,
+        collector=collector,
+        upstream_state=lambda: condition.state,
+        connections=lambda: len(proxy.site.channels),
+        open_requests=lambda: len(proxy.site.requests),
+        is_draining=lambda: proxy.site.is_draining,
+    )
+    recorder.metrics.registry.register(gauges)
+    settings = Settings()
+    status = Status(
+        recorder=recorder,
+        collector=collector,
+        gauges=gauges,
+        upstream=lambda: describe_upstream(
+            "http://upstream", condition, discovery.facts
+        ),
+        settings=lambda: list_settings(settings),
+        limits=lambda: limits_in_force(settings, collector.caps.items, None),
+    )
+    health = HealthPages(
+        checks={path: _health_check(discovery, path).ask for path in HEALTH},
+        room=collector.room,
+        is_draining=lambda: proxy.site.is_draining,
+    ).by_path()
+    own = own_pages(recorder.metrics.write, status.document)
+    for door in doors:
+        door.site.operations = Operations(pages=health)
+    doors[-1].site.operations = Operations(pages=health | own)
+
+
+def _health_check(discovery: Discovery, path: bytes) -> HealthCheck:
+    headers = discovery.credentials.on(())
+    return HealthCheck(
+        question=UpstreamRequest(method=b"GET", path=path, headers=headers, body=b""),
+        send=discovery.send,
+        clock=discovery.clock,
     )
 
 

@@ -68,15 +68,21 @@ class Wired:
     clients: list[Client] = field(factory=list)
 
     @property
+    def telemetry(self) -> Any:
+        """All observers."""
+        stop: Any = self.service.stop_telemetry
+        return stop.__self__
+
+    @property
     def recorder(self) -> Any:
         """Whoever watches."""
-        return self.service.watch.recorder
+        return self.telemetry.recorder
 
     @property
     def status(self) -> Any:
         """What the pages show."""
-        diagnosis: Any = self.service.diagnosis
-        return diagnosis.__self__
+        report: Any = self.service.report
+        return report.__self__
 
     @property
     def app(self) -> Any:
@@ -160,19 +166,20 @@ def wired(elsewhere: Resource | None = None, **settings: Any) -> Iterator[Wired]
     agent = RequestTraversalAgent(elsewhere or OpenUpstream())
     house = Wired(reactor=reactor, service=service, upstream=upstream, relayed=agent)
     house.app.relay.agent = agent
-    service.discovery.send = house.status.condition.following(upstream.send)
+    way: Any = service.close_idle
+    service.discovery.send = way.__self__.condition.following(upstream.send)
     try:
         yield house
         house.close()
     finally:
-        _let_go(service)
+        _let_go(house)
 
 
-def _let_go(service: ProxyService) -> None:
+def _let_go(house: Wired) -> None:
     """Close what `wire` has opened."""
-    gates: list[Any] = [service.gate, service.private_gate]
+    gates: list[Any] = [house.service.gate, house.service.private_gate]
     for gate in filter(None, gates):
         gate.listener.socket.close()
-    access = service.watch.access
-    if access is not None and access._file is not sys.stdout:
-        access._file.close()
+    access_log = house.telemetry.access_log
+    if access_log is not None and access_log._file is not sys.stdout:
+        access_log._file.close()

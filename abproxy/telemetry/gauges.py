@@ -1,12 +1,10 @@
 """
-What is read when somebody asks: it cannot drift from the truth.
+What is read at the moment of a scrape, and kept nowhere.
 
-Everything here is looked up in the rooms at the moment of a scrape and kept
-nowhere.
+So it cannot drift from the truth.
 """
 
-from collections.abc import Callable, Iterator, Sequence, Sized
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 from attrs import define, field
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -14,38 +12,29 @@ from prometheus_client.registry import Collector
 
 from abproxy import __version__
 from abproxy.batching.collector import BatchCollector
-from abproxy.events import BlockedBy
-from abproxy.telemetry.history import BlockedTime
-from abproxy.upstream.health import Health, State
+from abproxy.events import BlockedBy, UpstreamState
+from abproxy.telemetry.recorder import Recorder
 
-__all__ = ["Gauges", "SharedPort"]
-
-
-class SharedPort(Protocol):
-    """Where clients come in."""
-
-    @property
-    def channels(self) -> Sized:
-        """The connections that are open."""
-
-    @property
-    def requests(self) -> Sized:
-        """The requests whose answers are owed."""
+__all__ = ["Gauges"]
 
 
 @define(kw_only=True, eq=False)
 class Gauges(Collector):
-    """The state of all rooms, as metrics."""
+    """The state of the proxy at one moment, as metrics."""
 
+    recorder: Recorder
     collector: BatchCollector
-    condition: Health
-    entrances: Sequence[SharedPort]
-    blocked_time: BlockedTime
-    cpu_s_per_call: Callable[[], float] = field(repr=False)
+    upstream_state: Callable[[], UpstreamState] = field(repr=False)
+    connections: Callable[[], int] = field(repr=False)
+    """Return how many connections of clients are open."""
+
+    open_requests: Callable[[], int] = field(repr=False)
+    """Return how many requests are not yet answered."""
+
     is_draining: Callable[[], bool] = field(repr=False)
 
     def collect(self) -> Iterator[Metric]:
-        """Read everything."""
+        """Yield everything."""
         for name, about, value in self.readings():
             yield GaugeMetricFamily(f"abproxy_{name}", about, value=value)
         yield self._states()
@@ -57,7 +46,7 @@ class Gauges(Collector):
         yield info
 
     def readings(self) -> Iterator[tuple[str, str, float]]:
-        """Read all figures without a label: name, meaning and value."""
+        """Yield all figures without a label: name, meaning and value."""
         budget, room = self.collector.budget, self.collector.room
         limit, caps = budget.limit, self.collector.caps
         yield "batches_in_flight", "Batches on their way", budget.batches_in_flight
@@ -75,13 +64,11 @@ class Gauges(Collector):
         yield "oldest_wait_seconds", "The wait of who has waited longest", oldest_s
         lanes = len(self.collector.platform.lanes)
         yield "lanes", "Kinds of calls of which some wait", lanes
-        channels = sum(len(entrance.channels) for entrance in self.entrances)
-        yield "connections", "Connections open", channels
-        requests = sum(len(entrance.requests) for entrance in self.entrances)
-        yield "requests_open", "Requests not yet answered", requests
-        yield "upstream_up", "1 if the upstream answers", self.condition.answers
+        yield "connections", "Connections open", self.connections()
+        yield "requests_open", "Requests not yet answered", self.open_requests()
+        yield "upstream_up", "1 if the upstream answers", self.upstream_state().answers
         yield "draining", "1 after SIGTERM", self.is_draining()
-        cpu_s = self.cpu_s_per_call()
+        cpu_s = self.recorder.cpu_s_per_call()
         yield "cpu_seconds_per_call", "CPU time of a call in the last hour", cpu_s
 
     def _oldest_wait_s(self) -> float:
@@ -92,8 +79,9 @@ class Gauges(Collector):
         states = GaugeMetricFamily(
             "abproxy_upstream_state", "1 for how the upstream is", labels=["state"]
         )
-        for state in State:
-            states.add_metric([state.value], state is self.condition.state)
+        current = self.upstream_state()
+        for state in UpstreamState:
+            states.add_metric([state.value], state is current)
         return states
 
     def _kept(self) -> Metric:
@@ -102,6 +90,7 @@ class Gauges(Collector):
             "For how long a batch was ready and something kept it",
             labels=["by"],
         )
+        seconds = self.recorder.blocked_time.seconds
         for cause in (BlockedBy.SLOT, BlockedBy.BUDGET, BlockedBy.UPSTREAM):
-            kept.add_metric([cause.value], self.blocked_time.seconds(cause))
+            kept.add_metric([cause.value], seconds(cause))
         return kept

@@ -15,14 +15,11 @@ from attrs import define, field
 from abproxy import __version__
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.lane import Lane
-from abproxy.settings import Settings, default_of, shown, variable
 from abproxy.telemetry.diagnosis import Diagnosis, LimitsInForce, diagnose
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.recorder import Recorder
-from abproxy.upstream.discovery import Discovery
-from abproxy.upstream.health import Health
 
-__all__ = ["Status", "limits_in_force", "list_settings"]
+__all__ = ["Status"]
 
 LANES = 20
 """Lanes that are listed, those with most inputs first."""
@@ -32,96 +29,62 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 @define(kw_only=True, eq=False)
 class Status:
-    """What there is to say."""
+    """The status of the proxy, as `/-/status.json` has it."""
 
     recorder: Recorder
     collector: BatchCollector
-    discovery: Discovery
-    condition: Health
     gauges: Gauges
-    settings: Callable[[], Settings] = field(repr=False)
-    upstream_url: str
+    upstream: Callable[[], dict[str, Any]] = field(repr=False)
+    """Return what is known of the upstream."""
+
+    settings: Callable[[], list[dict[str, Any]]] = field(repr=False)
+    """List the settings."""
+
+    limits: Callable[[], LimitsInForce] = field(repr=False)
     _started_at: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Begin to count the time."""
         self._started_at = self.collector.clock.seconds()
 
     def diagnosis(self) -> Diagnosis:
         """Return whether batching helps, and what would help more."""
-        batch, most = self.collector.caps.items, self.discovery.facts.max_batch_inputs
-        limits = limits_in_force(self.settings(), batch, most)
-        return diagnose(self.recorder.window.lately(), limits)
+        return diagnose(self.recorder.window.lately(), self.limits())
+
+    def report(self) -> str:
+        """Return the diagnosis in a line for the log; empty if no calls came."""
+        found = self.diagnosis()
+        return str(found) if found.calls else ""
 
     def document(self, since: int = 0) -> dict[str, Any]:
         """
-        Say everything.
+        Return everything.
 
         Args:
             since: the serial of the last batch that the reader has seen.
         """
         now = self.collector.clock.seconds()
-        recent = self.recorder.recent
+        recorder, recent = self.recorder, self.recorder.recent
         return {
             "version": __version__,
             "now": now,
             "started_at": self._started_at,
-            "upstream": self._upstream(),
+            "upstream": self.upstream(),
             "flow": {name: value for name, _, value in self.gauges.readings()},
-            "kept_by": self.recorder.blocked_time.blocked_by.value,
+            "kept_by": recorder.blocked_time.blocked_by.value,
             "lanes": self._lanes(now),
-            "totals": attrs.asdict(self.recorder.totals()),
-            "cpu_us_per_call": self.recorder.cpu_s_per_call() * 1e6,
+            "totals": attrs.asdict(recorder.totals()),
+            "cpu_us_per_call": recorder.cpu_s_per_call() * 1e6,
             "verdict": attrs.asdict(self.diagnosis()),
             "batches": list(map(attrs.asdict, recent.batches(since))),
             "errors": list(map(attrs.asdict, reversed(recent.errors))),
-            "settings": list_settings(self.settings()),
-            "lately": attrs.asdict(self.recorder.window.lately()),
+            "settings": self.settings(),
+            "lately": attrs.asdict(recorder.window.lately()),
             "workers": [],
-        }
-
-    def _upstream(self) -> dict[str, Any]:
-        condition = self.condition
-        return {
-            "url": self.upstream_url,
-            "state": condition.state.value,
-            "why": condition.why,
-            "since": condition.since,
-            **attrs.asdict(self.discovery.facts),
         }
 
     def _lanes(self, now: float) -> list[dict[str, Any]]:
         lanes = sorted(self.collector.platform.lanes, key=lambda lane: -lane.items)
         return [_lane(lane, now) for lane in lanes[:LANES]]
-
-
-def limits_in_force(
-    settings: Settings, batch_items: int, upstream_max_items: int | None
-) -> LimitsInForce:
-    """Say which limits are in force, where a batch has so many inputs at most."""
-    return LimitsInForce(
-        slots=settings.slots,
-        budget=settings.budget,
-        max_batch_calls=settings.max_batch_calls,
-        max_wait_ms=settings.max_wait_ms,
-        batch_items=batch_items,
-        batch_bytes=settings.max_batch_bytes,
-        upstream_max_items=upstream_max_items,
-    )
-
-
-def list_settings(settings: Settings) -> list[dict[str, Any]]:
-    """List all *settings*, of secrets only whether there are any."""
-    return [
-        {
-            "name": variable(each.metadata["option"]),
-            "value": shown(each, getattr(settings, each.name)),
-            "default": default_of(each),
-            "unit": each.metadata["unit"],
-            "meaning": each.metadata["meaning"],
-        }
-        for each in attrs.fields(Settings)
-    ]
 
 
 def _lane(lane: Lane, now: float) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """How the upstream is: by what becomes of each request, and by asking it."""
 
-from enum import StrEnum
 from typing import ClassVar, cast
 
 from attrs import define, field
@@ -11,30 +10,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from abproxy.errors import CannotConnect, InternalError, ProxyError, UpstreamTimeout
+from abproxy.events import UpstreamState
 from abproxy.http.messages import NO_ROOM, Response, Send, UpstreamRequest
 
-__all__ = ["Answer", "Health", "HealthCheck", "State"]
+__all__ = ["Answer", "Health", "HealthCheck"]
 
 
-class State(StrEnum):
-    """How the upstream is."""
-
-    UNKNOWN = "unknown"
-    """It was not asked yet."""
-
-    UP = "up"
-    FULL = "full"
-    """It answers that it has no room (429, 503)."""
-
-    UNREACHABLE = "unreachable"
-    """It cannot be connected to."""
-
-    FAILING = "failing"
-    """Connections to it break, or its answers come too late."""
-
-
-ANSWERING = frozenset({State.UP, State.FULL})
-AWAY = frozenset({State.UNREACHABLE, State.FAILING})
+AWAY = frozenset({UpstreamState.UNREACHABLE, UpstreamState.FAILING})
 
 
 @define(kw_only=True, eq=False)
@@ -42,7 +24,7 @@ class Health:
     """How the upstream is, since when, and why we think so."""
 
     clock: IReactorTime = field(repr=False)
-    state: State = field(init=False, default=State.UNKNOWN)
+    state: UpstreamState = field(init=False, default=UpstreamState.UNKNOWN)
     why: str = field(init=False, default="it was not asked yet")
     since: float = field(init=False)
     _log: ClassVar[Logger] = Logger()
@@ -51,36 +33,31 @@ class Health:
         """Begin with knowing nothing."""
         self.since = self.clock.seconds()
 
-    @property
-    def answers(self) -> bool:
-        """Whether it gives answers, be they that it is full."""
-        return self.state in ANSWERING
-
     def following(self, send: Send) -> Send:
         """Make a way to *send* from which something is learnt each time."""
         return lambda request: send(request).addCallbacks(self._heard, self._failed)
 
     def _heard(self, reply: Response) -> Response:
         if reply.status in NO_ROOM:
-            self._is(State.FULL, f"it answers with {reply.status}")
+            self._is(UpstreamState.FULL, f"it answers with {reply.status}")
         else:
-            self._is(State.UP, "")
+            self._is(UpstreamState.UP, "")
         return reply
 
     def _failed(self, failure: Failure) -> Failure:
         # A request that was cancelled says nothing about the upstream.
         if failure.check(ProxyError):
             away = failure.check(CannotConnect)
-            state = State.UNREACHABLE if away else State.FAILING
+            state = UpstreamState.UNREACHABLE if away else UpstreamState.FAILING
             self._is(state, failure.getErrorMessage())
         return failure
 
-    def _is(self, state: State, why: str) -> None:
+    def _is(self, state: UpstreamState, why: str) -> None:
         self.why = why
         if state is self.state:
             return
         now = self.clock.seconds()
-        if self.state in AWAY and state in ANSWERING:
+        if self.state in AWAY and state.answers:
             passed_s = f"{now - self.since:.1f}"
             self._log.info("The inference server answers again after {s} s", s=passed_s)
         self.state = state

@@ -21,14 +21,14 @@ from twisted.internet.interfaces import IReactorTime
 from abproxy import __version__
 from abproxy.chosen import keys_for
 from abproxy.errors import CannotConnect
-from abproxy.events import BlockedBy
+from abproxy.events import BlockedBy, UpstreamState
 from abproxy.http.messages import HeaderList, Response, Send
 from abproxy.settings import Settings
 from abproxy.telemetry.diagnosis import diagnose
 from abproxy.telemetry.history import BATCHES, ERRORS, Totals
 from abproxy.telemetry.metrics import write_metrics
-from abproxy.telemetry.status import LANES, limits_in_force, list_settings
-from abproxy.upstream.health import State
+from abproxy.telemetry.setup import limits_in_force, list_settings
+from abproxy.telemetry.status import LANES
 from abproxy.web.request import ProxyRequest
 from abproxy.workers.ipc import get_page
 from abproxy.workers.process import WorkerPool, WorkerProcess
@@ -284,11 +284,11 @@ _SMALLEST = frozenset({"abproxy_upstream_up", "process_start_time_seconds"})
 _CUMULATIVE = frozenset({"counter", "histogram"})
 
 _WORST_FIRST = (
-    State.UNREACHABLE,
-    State.FAILING,
-    State.FULL,
-    State.UNKNOWN,
-    State.UP,
+    UpstreamState.UNREACHABLE,
+    UpstreamState.FAILING,
+    UpstreamState.FULL,
+    UpstreamState.UNKNOWN,
+    UpstreamState.UP,
 )
 """One upstream has one state: the worst that a worker knows of."""
 

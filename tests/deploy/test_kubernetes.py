@@ -6,8 +6,8 @@ from deployed import BIN, read_yaml, run
 
 from abproxy.service import LAST_S
 from abproxy.settings import Settings, variable
+from abproxy.telemetry.setup import LAST_SPANS_S
 from abproxy.upstream.health import TIMEOUT_S
-from abproxy.watching import LAST_SPANS_S
 
 CONFIG, DEPLOYMENT, SERVICE = read_yaml("deploy/kubernetes/abproxy.yaml")
 [MONITOR] = read_yaml("deploy/kubernetes/service-monitor.yaml")

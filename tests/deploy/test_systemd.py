@@ -10,7 +10,7 @@ from deployed import BIN, DEPLOY, ROOT, run
 from abproxy.process import KILL_S
 from abproxy.service import LAST_S
 from abproxy.settings import Settings
-from abproxy.watching import LAST_SPANS_S
+from abproxy.telemetry.setup import LAST_SPANS_S
 
 UNIT = DEPLOY / "systemd/abproxy.service"
 

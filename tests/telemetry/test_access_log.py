@@ -34,11 +34,11 @@ class Logged:
 
     def write(self, *, as_json: bool = False) -> None:
         """Begin to write."""
-        watch = self.house.service.watch
-        watch.access = AccessLog(
+        telemetry = self.house.telemetry
+        telemetry.access_log = AccessLog(
             open_file=lambda: self.file, as_json=as_json, clock=self.house.reactor
         )
-        self.house.service.site.observer = watch.observer
+        self.house.service.site.observer = telemetry.observer
 
     @property
     def line(self) -> "re.Match[str]":

@@ -196,6 +196,18 @@ def _an_hour(here: Wired, **figures: Any) -> None:
         setattr(totals, name, value)
 
 
+def test_the_diagnosis_of_the_last_hour_is_a_line_for_the_log(here: Wired) -> None:
+    """In the words of the page."""
+    _an_hour(here)
+
+    assert here.status.report() == str(here.status.diagnosis())
+
+
+def test_without_calls_there_is_no_line_for_the_log(here: Wired) -> None:
+    """A proxy at rest is quiet."""
+    assert here.status.report() == ""
+
+
 def test_without_calls_the_verdict_says_so(here: Wired) -> None:
     """It is part of everything there is to say."""
     status = here.status.document()

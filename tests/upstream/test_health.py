@@ -13,8 +13,9 @@ from abproxy.errors import (
     ProxyError,
     UpstreamTimeout,
 )
+from abproxy.events import UpstreamState
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.health import Health, State
+from abproxy.upstream.health import Health
 
 QUESTION = UpstreamRequest(path=b"/embed", headers=(), body=b"")
 AWAY = CannotConnect("cannot reach the inference server")
@@ -54,8 +55,8 @@ def test_at_first_nothing_is_known() -> None:
     """Nobody has asked yet."""
     condition = Attempts().condition
 
-    assert condition.state is State.UNKNOWN
-    assert not condition.answers
+    assert condition.state is UpstreamState.UNKNOWN
+    assert not condition.state.answers
     assert condition.why == "it was not asked yet"
 
 
@@ -66,8 +67,8 @@ def test_an_upstream_that_answers_is_up(status: int) -> None:
 
     attempts.answered(status)
 
-    assert attempts.condition.state is State.UP
-    assert attempts.condition.answers
+    assert attempts.condition.state is UpstreamState.UP
+    assert attempts.condition.state.answers
     assert attempts.condition.why == ""
 
 
@@ -78,8 +79,8 @@ def test_an_upstream_without_room_is_full(status: int) -> None:
 
     attempts.answered(status)
 
-    assert attempts.condition.state is State.FULL
-    assert attempts.condition.answers
+    assert attempts.condition.state is UpstreamState.FULL
+    assert attempts.condition.state.answers
     assert attempts.condition.why == f"it answers with {status}"
 
 
@@ -89,8 +90,8 @@ def test_an_upstream_that_cannot_be_connected_to_is_unreachable() -> None:
 
     attempts.failed(AWAY)
 
-    assert attempts.condition.state is State.UNREACHABLE
-    assert not attempts.condition.answers
+    assert attempts.condition.state is UpstreamState.UNREACHABLE
+    assert not attempts.condition.state.answers
     assert attempts.condition.why == "cannot reach the inference server"
 
 
@@ -103,8 +104,8 @@ def test_an_upstream_that_breaks_off_or_is_late_fails(error: ProxyError) -> None
 
     attempts.failed(error)
 
-    assert attempts.condition.state is State.FAILING
-    assert not attempts.condition.answers
+    assert attempts.condition.state is UpstreamState.FAILING
+    assert not attempts.condition.state.answers
     assert attempts.condition.why == "it broke off"
 
 
@@ -117,7 +118,7 @@ def test_a_request_that_was_cancelled_says_nothing() -> None:
     asked.addErrback(lambda _: None)
     asked.cancel()
 
-    assert attempts.condition.state is State.UP
+    assert attempts.condition.state is UpstreamState.UP
 
 
 def test_whoever_sends_hears_what_was_said() -> None:

@@ -1,4 +1,4 @@
-"""How those who watch are put together with the rooms that they look into."""
+"""How those who telemetry are put together with the rooms that they look into."""
 
 import logging
 import sys
@@ -19,7 +19,7 @@ from wired import Reactor, Wired, wired
 
 from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.settings import Settings, SettingsError
-from abproxy.watching import LAST_SPANS_S, Telemetry, make_watch
+from abproxy.telemetry.setup import LAST_SPANS_S, Telemetry, make_telemetry
 from abproxy.web.observing import Several
 
 REQUEST = UpstreamRequest(path=b"/embed", headers=(), body=b"")
@@ -49,52 +49,52 @@ class Traces:
         return (*headers, (b"traceparent", b"ours"))
 
 
-def _watch(reactor: Any, tracing: Traces) -> Telemetry:
-    watch = make_watch(Settings(), reactor)
-    watch.tracing = tracing
-    return watch
+def _telemetry(reactor: Any, tracing: Traces) -> Telemetry:
+    telemetry = make_telemetry(Settings(), reactor)
+    telemetry.tracing = tracing
+    return telemetry
 
 
 def refusal(**settings: Any) -> str:
-    """Say why nobody can watch as the operator wants it."""
+    """Say why nobody can telemetry as the operator wants it."""
     with pytest.raises(SettingsError) as caught:
-        make_watch(Settings(**settings), Clock())
+        make_telemetry(Settings(**settings), Clock())
     return str(caught.value)
 
 
 def test_by_default_only_figures_are_kept() -> None:
     """Nothing is written for a request, and nobody follows it."""
-    watch = make_watch(Settings(), Clock())
+    telemetry = make_telemetry(Settings(), Clock())
 
-    assert watch.observer is watch.recorder
-    assert watch.access is None
-    assert watch.tracing is None
-    assert watch.relay_headers is None
+    assert telemetry.observer is telemetry.recorder
+    assert telemetry.access_log is None
+    assert telemetry.tracing is None
+    assert telemetry.relay_headers is None
 
 
 def test_what_is_sent_is_metered() -> None:
     """The way upstream has a meter in it."""
-    watch, upstream = make_watch(Settings(), Clock()), RecordingUpstream()
+    telemetry, upstream = make_telemetry(Settings(), Clock()), RecordingUpstream()
 
-    watch.following(upstream.send)(REQUEST)
+    telemetry.following(upstream.send)(REQUEST)
     upstream.open[0].refuse(200)
 
-    assert watch.recorder.totals().requests == 1
+    assert telemetry.recorder.totals().requests == 1
 
 
 def test_traces_are_followed_on_all_ways() -> None:
     """At the door, on the way of a batch, and on that of what is relayed."""
     traces, upstream = Traces(), RecordingUpstream()
-    watch = _watch(Clock(), traces)
+    telemetry = _telemetry(Clock(), traces)
     heard: list[object] = []
 
-    watch.following(upstream.send)(REQUEST).addCallback(heard.append)
+    telemetry.following(upstream.send)(REQUEST).addCallback(heard.append)
     upstream.open[0].refuse(200)
 
-    assert watch.observer == Several([watch.recorder, traces])
-    assert watch.relay_headers == traces.mark
+    assert telemetry.observer == Several([telemetry.recorder, traces])
+    assert telemetry.relay_headers == traces.mark
     assert heard == ["followed"]
-    assert watch.recorder.totals().requests == 1
+    assert telemetry.recorder.totals().requests == 1
 
 
 def test_an_access_log_is_written_from_the_first_request_on(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_an_access_log_may_go_to_standard_output(
     """As containers like it."""
     with wired(access_log="-") as here:
         here.ask("GET", "/elsewhere")
-        here.service.watch.reopen()
+        here.telemetry.reopen()
         here.ask("GET", "/once/more")
 
     written = capsys.readouterr().out
@@ -148,7 +148,7 @@ def test_an_access_log_that_was_moved_away_is_opened_anew(tmp_path: Path) -> Non
         here.ask("GET", "/old")
         file.rename(tmp_path / "access.log.1")
 
-        here.service.watch.reopen()
+        here.telemetry.reopen()
         here.ask("GET", "/new")
 
     assert "/new" in file.read_text()
@@ -157,11 +157,11 @@ def test_an_access_log_that_was_moved_away_is_opened_anew(tmp_path: Path) -> Non
 
 def test_without_an_access_log_there_is_none_to_open_anew() -> None:
     """SIGHUP also means other things."""
-    watch = make_watch(Settings(), Clock())
+    telemetry = make_telemetry(Settings(), Clock())
 
-    watch.reopen()
+    telemetry.reopen()
 
-    assert watch.access is None
+    assert telemetry.access_log is None
 
 
 def test_an_access_log_that_cannot_be_written_is_a_mistake(tmp_path: Path) -> None:
@@ -201,10 +201,10 @@ def test_traces_that_are_wanted_are_made(root_logger: logging.Logger) -> None:
     """And what their library has to say is heard in our log."""
     before = len(root_logger.handlers)
 
-    watch = make_watch(Settings(otlp_endpoint="http://127.0.0.1:1"), Clock())
-    watch.tracing.shut_down()
+    telemetry = make_telemetry(Settings(otlp_endpoint="http://127.0.0.1:1"), Clock())
+    telemetry.tracing.shut_down()
 
-    assert watch.observer == Several([watch.recorder, watch.tracing])
+    assert telemetry.observer == Several([telemetry.recorder, telemetry.tracing])
     assert len(root_logger.handlers) == before + 1
 
 
@@ -212,7 +212,7 @@ def test_without_traces_nothing_is_left_to_send() -> None:
     """Stopping takes no time."""
     stopped: list[None] = []
 
-    make_watch(Settings(), Clock()).stop().addCallback(stopped.append)
+    make_telemetry(Settings(), Clock()).stop().addCallback(stopped.append)
 
     assert stopped == [None]
 
@@ -224,7 +224,7 @@ async def test_the_last_spans_are_sent_before_the_end() -> None:
 
     sent = Event()
 
-    await _watch(reactor, Traces(sent.set)).stop()
+    await _telemetry(reactor, Traces(sent.set)).stop()
 
     assert sent.is_set()
 
@@ -247,7 +247,7 @@ def test_a_collector_that_is_away_does_not_keep_the_proxy() -> None:
     reactor, collector = Waiting(), Event()
     stopped: list[None] = []
 
-    _watch(reactor, Traces(collector.wait)).stop().addCallback(stopped.append)
+    _telemetry(reactor, Traces(collector.wait)).stop().addCallback(stopped.append)
     reactor.advance(LAST_SPANS_S - 0.1)
     early = list(stopped)
     with capturedLogs() as events:
