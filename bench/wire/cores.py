@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-__all__ = ["Cores", "share_out", "usable"]
+__all__ = ["Cores", "share_out", "share_out_for_many", "usable"]
 
 
 @frozen(kw_only=True)
@@ -25,6 +25,8 @@ class Cores:
     def __str__(self) -> str:
         if self.proxy == self.load:
             return "all on one core"
+        if len(self.upstream) > 1:
+            return "proxy and load on a core each, the server on the others"
         if self.upstream == self.load:
             return "the proxy on one core, upstream and load on another"
         return "proxy, upstream and load on a core each"
@@ -35,6 +37,16 @@ def share_out(usable: Sequence[int]) -> Cores:
     first, *others = sorted(usable)
     others = others or [first]
     return Cores(proxy=[first], upstream=[others[0]], load=[others[-1]])
+
+
+def share_out_for_many(usable: Sequence[int]) -> Cores:
+    """Give a server that can use many cores all that the other two leave."""
+    first, *others = sorted(usable)
+    return (
+        Cores(proxy=[first], upstream=others[:-1], load=others[-1:])
+        if len(others) > 1
+        else share_out(usable)
+    )
 
 
 def usable() -> Sequence[int]:

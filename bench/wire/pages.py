@@ -15,7 +15,7 @@ from bench.wire.bench import Found
 from bench.wire.contestants import ROOT
 from bench.wire.errors import CannotMeasure
 
-__all__ = ["JSON", "PAGES", "PLOT", "between", "publish", "read"]
+__all__ = ["JSON", "PAGES", "PLOT", "between", "markers", "publish", "read"]
 
 JSON = ROOT / "docs/benchmarks.json"
 PLOT = ROOT / "docs/images/benchmarks.svg"
@@ -23,8 +23,9 @@ PAGES: Mapping[Path, Callable[[Found], str]] = {
     ROOT / "README.md": tables.short,
     ROOT / "docs/benchmarks.md": tables.full,
 }
-BEGIN = "<!-- made by `make bench/write`: begin -->"
-END = "<!-- made by `make bench/write`: end -->"
+MAKER = "make bench/write"
+"""What the markers say that the tables are made by."""
+
 _LIST_OF_NUMBERS = re.compile(r"\[[\s\d.,e-]+\]")
 
 
@@ -44,23 +45,30 @@ def _on_one_line(found: re.Match[str]) -> str:
     return " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]")
 
 
-def between(text: str) -> str:
-    """Find what stands between the markers."""
-    return text.partition(BEGIN)[2].partition(END)[0].strip()
+def between(text: str, maker: str = MAKER) -> str:
+    """Find what stands between the markers of *maker*."""
+    begin, end = markers(maker)
+    return text.partition(begin)[2].partition(end)[0].strip()
 
 
-def replaced(text: str, made: str) -> str:
+def markers(maker: str = MAKER) -> tuple[str, str]:
+    """Write the lines around tables that *maker* makes."""
+    return f"<!-- made by `{maker}`: begin -->", f"<!-- made by `{maker}`: end -->"
+
+
+def replaced(text: str, made: str, maker: str = MAKER) -> str:
     """
-    Put something else between the markers.
+    Put something else between the markers of *maker*.
 
     Raises:
         ValueError: there are none.
     """
-    before, _, rest = text.partition(BEGIN)
-    if END not in rest:
+    begin, end = markers(maker)
+    before, _, rest = text.partition(begin)
+    if end not in rest:
         raise ValueError("no place for the tables: the markers are missing")
-    after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n\n{made}\n\n{END}{after}"
+    after = rest.partition(end)[2]
+    return f"{before}{begin}\n\n{made}\n\n{end}{after}"
 
 
 def publish(found: Found) -> None:

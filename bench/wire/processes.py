@@ -63,6 +63,7 @@ def child(  # noqa: PLR0913
     cores: Sequence[int],
     folder: Path,
     environ: Mapping[str, str] = {},
+    ready_s: float = READY_S,
 ) -> Iterator[Child]:
     """
     Run a server that listens on *port*, until the context is left.
@@ -74,6 +75,7 @@ def child(  # noqa: PLR0913
         cores: the numbers of the cores it may use.
         folder: where it runs, and where its log is.
         environ: its environment, beside PATH.
+        ready_s: how long it may take until it answers.
 
     Raises:
         CannotMeasure: it ended, or did not answer in time; with what it said.
@@ -90,21 +92,25 @@ def child(  # noqa: PLR0913
         )
     try:
         os.sched_setaffinity(started.pid, cores)
-        _wait_for(name, started, port, log)
+        _wait_for(name, started, port, log, ready_s)
         yield Child(url=f"http://127.0.0.1:{port}", pid=started.pid, log=log)
     finally:
         _end(started)
 
 
 def _wait_for(
-    name: str, started: "subprocess.Popen[bytes]", port: int, log: Path
+    name: str,
+    started: "subprocess.Popen[bytes]",
+    port: int,
+    log: Path,
+    ready_s: float,
 ) -> None:
-    give_up_at = time.monotonic() + READY_S
+    give_up_at = time.monotonic() + ready_s
     while not _is_healthy(port):
         if started.poll() is not None:
             raise CannotMeasure(f"{name} ended at once:\n{_tail(log)}")
         if time.monotonic() > give_up_at:
-            raise CannotMeasure(f"{name} did not answer in {READY_S} s:\n{_tail(log)}")
+            raise CannotMeasure(f"{name} did not answer in {ready_s} s:\n{_tail(log)}")
         time.sleep(0.05)
 
 

@@ -25,7 +25,8 @@ def test_the_plot_is_made_of_the_results() -> None:
 
 def test_a_table_replaces_the_last_one() -> None:
     """And nothing else."""
-    text = f"Before.\n\n{pages.BEGIN}\n\nold\n\n{pages.END}\n\nAfter.\n"
+    begin, end = pages.markers()
+    text = f"Before.\n\n{begin}\n\nold\n\n{end}\n\nAfter.\n"
 
     once = pages.replaced(text, "new")
     assert once == text.replace("old", "new")

@@ -1,0 +1,1 @@
+"""What batching is worth in front of a real card."""
