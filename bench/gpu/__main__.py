@@ -4,7 +4,7 @@ What is batching worth in front of a real card?
 Servers that run a model on the card are asked directly, and through `twistd
 abproxy`: one that takes one request at a time, as people write them, one that
 batches by itself, and of text-embeddings-inference, Infinity and vLLM those
-that are installed.  The model fed straight tells what the card can do.
+that are installed.  The model fed straight tells what there is to reach.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def measured(options: argparse.Namespace, folder: Path) -> Found:
     placed = cores.share_out_for_many(cores.usable())
     name, chosen = load.choose(placed.load, folder)
     about = machine.describe(name, placed)
-    say("the card's limit")
+    say("the model fed straight")
     known = limit.measured(options.cells, dry=options.dry)
     found: Found = {"machine": about, **known, "cells": []}
     say(f"{found['card']}: {found['limits']}")

@@ -1,8 +1,9 @@
 """
-What the card can do: a model fed straight, with no server around it.
+The limit: a model fed straight, with no server around it.
 
 Texts are tokenized, go to the card, and rows come back, one step after the
-other; the best of several sizes of a step is the limit.
+other; the best of several sizes of a step is the limit.  It is that of this
+card with PyTorch: with a small model the card still waits for Python.
 
     python -m bench.gpu.limit minilm=10,100 large=10
 """
@@ -58,7 +59,7 @@ def measured(cells: Iterable[Cell], *, dry: bool) -> Mapping[str, Any]:
     )
     if ran.returncode:
         said = "\n".join(ran.stderr.splitlines()[-10:])
-        raise CannotMeasure(f"the limit of the card cannot be measured:\n{said}")
+        raise CannotMeasure(f"the model cannot be fed straight:\n{said}")
     found: Mapping[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     return found
 

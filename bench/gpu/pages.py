@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.gpu import tables
+from bench.gpu.servers import OWN
 from bench.simulation.plots import Plot
 from bench.wire import pages
 from bench.wire.bench import Found
@@ -30,18 +31,18 @@ def publish(found: Found) -> None:
 
 
 def drawn(found: Found) -> str:
-    """Draw the small model, one short text a call, below what the card can do."""
+    """Draw the small model, one short text a call, below the model fed straight."""
     curves = {
-        "the card's limit": _limit(found),
+        "model fed straight": _limit(found),
         **{
-            f"{title}{', abproxy' if side == 'abproxy' else ''}": points
-            for server, title in tables.NAMES.items()
+            f"{server}{' + abproxy' if side == 'abproxy' else ''}": points
+            for server in OWN
             for side in reversed(tables.SIDES)
             if (points := _points(found, server, side))
         },
     }
-    title = f"MiniLM-L6 on one {found['card']}, texts of 10 words"
-    return Plot(title=title, unit="texts/s", curves=curves).svg()
+    title = f"Texts a second of 10 words, MiniLM-L6 on one {found['card']}"
+    return Plot(title=title, unit="", curves=curves).svg()
 
 
 def _points(found: Found, server: str, side: str) -> list[tuple[float, float]]:

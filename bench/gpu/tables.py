@@ -9,14 +9,19 @@ from bench.wire.bench import Found
 __all__ = ["NAMES", "SIDES", "full", "is_simple", "limit", "short", "texts_per_s"]
 
 SIDES = ("direct", "abproxy")
-NAMES = {"naive": "one at a time", "batcher": "batches itself"}
+NAMES = {"naive": "naive: one at a time", "batcher": "batcher: batches itself"}
 
 
 def short(found: Found) -> str:
     """Write what the README shows: short texts, one a call, on the small model."""
     head = (
         *("Server", "Clients", "directly: calls/s", "p50"),
-        *("through abproxy: calls/s", "p50", "times directly", "of the card's limit"),
+        *(
+            "through abproxy: calls/s",
+            "p50",
+            "times directly",
+            "of the model fed straight",
+        ),
     )
     rows = [
         (
@@ -42,7 +47,7 @@ def full(found: Found) -> str:
     head = (
         *("Server", "Model", "A call", "Clients", "directly: calls/s", "p50", "p99"),
         *("through abproxy: calls/s", "p50", "p99", "times directly"),
-        *("of the card's limit: directly", "through abproxy"),
+        *("of the model fed straight: directly", "through abproxy"),
         *("cores busy: abproxy", "server"),
     )
     rows = [
@@ -137,7 +142,7 @@ def texts_per_s(one: Found, side: str) -> float:
 
 
 def limit(found: Found, shape: str, words: int) -> float:
-    """Tell how many texts a second the card can do at best."""
+    """Tell how many texts a second the model does at best when it is fed straight."""
     return float(max(found["limits"][shape][str(words)].values()))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.wire.contestants import Ground
-from bench.wire.cores import Cores, share_out
+from bench.wire.cores import Cores, share_out, share_out_for_many
 from bench.wire.errors import CannotMeasure
 from bench.wire.processes import child, free_port
 
@@ -121,8 +121,23 @@ def test_what_is_measured_has_a_core_of_its_own(
     assert share_out(usable) == shared
 
 
+@pytest.mark.parametrize(
+    ("usable", "shared"),
+    [
+        ([1, 2], Cores(proxy=[1], upstream=[2], load=[2])),
+        ([1, 2, 3], Cores(proxy=[1], upstream=[2], load=[3])),
+        (range(6), Cores(proxy=[0], upstream=[1, 2, 3, 4], load=[5])),
+    ],
+)
+def test_a_server_of_many_cores_gets_all_the_others(
+    usable: Sequence[int], shared: Cores
+) -> None:
+    """Where there are more than three."""
+    assert share_out_for_many(usable) == shared
+
+
 def test_the_placement_is_told() -> None:
     """Figures of one core are not those of two."""
-    told = {str(share_out(range(count))) for count in (1, 2, 3)}
+    told = {str(share_out_for_many(range(count))) for count in (1, 2, 3, 4)}
 
-    assert len(told) == 3
+    assert len(told) == 4
