@@ -1,5 +1,5 @@
 """
-What an operator sees: metrics, the verdict, status, logs and traces.
+What an operator sees: metrics, the diagnosis, the status, logs and traces.
 
-It watches the other rooms, and none of them needs it.
+It observes the rest of the proxy, which works the same without it.
 """

@@ -22,7 +22,7 @@ GAIN = 1.1
 """How much dearer an input must be alone for company to pay."""
 
 COMPANY = 1.2
-"""Calls a request from which on they travel together."""
+"""Calls a request from which on they are said to share requests."""
 
 OFTEN = 0.2
 """The share of time, or of batches, from which on something matters."""
@@ -105,7 +105,7 @@ class Diagnosis:
 
 
 def diagnose(lately: Totals, limits: LimitsInForce) -> Diagnosis:
-    """Judge what happened *lately*, in the *limits* that it happened in."""
+    """Return what is to be said of what happened *lately* within these *limits*."""
     is_telling = lately.parts >= ENOUGH_CALLS
     limited_by = _limited_by(lately)
     helps, text = _company(lately) if is_telling else (None, _too_few(lately))
@@ -132,7 +132,7 @@ def _limited_by(lately: Totals) -> BlockedBy:
         BlockedBy.BUDGET: lately.share_of_time(lately.kept_by_budget_s),
         BlockedBy.SLOT: lately.share_of_time(lately.kept_by_slot_s),
     }
-    often = (obstacle for obstacle, share in shares.items() if share > OFTEN)
+    often = (cause for cause, share in shares.items() if share > OFTEN)
     return next(often, BlockedBy.NOTHING)
 
 
@@ -144,7 +144,7 @@ def _too_few(lately: Totals) -> str:
 
 def _company(lately: Totals) -> tuple[bool | None, str]:
     together = f"A request carries {lately.calls_per_request:.1f} calls"
-    if not has_company(lately):
+    if not _shares_requests(lately):
         return False, f"{together}: {_why_alone(lately)}."
     alone, shared = lately.alone_ms_per_item, lately.shared_ms_per_item
     if alone is None or shared is None:
@@ -157,7 +157,7 @@ def _company(lately: Totals) -> tuple[bool | None, str]:
 
 
 def _ms(value: float) -> str:
-    """Write two digits that count, and never an exponent."""
+    """Write two significant digits, and never an exponent."""
     return f"{float(f'{value:.2g}'):g} ms"
 
 
@@ -181,19 +181,19 @@ def _limit(lately: Totals, limited_by: BlockedBy) -> str:
             return f"Full batches waited {share:.0%} of the time: the server is busy."
         case BlockedBy.SLOT:
             share = lately.share_of_time(lately.kept_by_slot_s)
-            gathered = ", and gathered" if has_company(lately) else ""
+            gathered = ", and gathered" if _shares_requests(lately) else ""
             return f"Calls waited for a slot {share:.0%} of the time{gathered}."
         case _:
             return ""
 
 
-def has_company(lately: Totals) -> bool:
-    """Whether calls travel together."""
+def _shares_requests(lately: Totals) -> bool:
+    """Return whether calls share requests."""
     return lately.calls_per_request >= COMPANY
 
 
 def advise(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
-    """Say what would help most, given what happened *lately*."""
+    """Return what would help most, given what happened *lately*."""
     found = (rule(lately, limits) for rule in _RULES)
     return next(filter(None, found), None)
 
@@ -217,7 +217,7 @@ def _refused(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
 
 
 def _held_in_vain(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
-    if not limits.max_wait_ms or has_company(lately):
+    if not limits.max_wait_ms or _shares_requests(lately):
         return None
     held = f"calls are held for {limits.max_wait_ms:g} ms and find no company"
     return Recommendation("MAX_WAIT_TIME=0", f"{held}; with 0 they leave at once")
@@ -234,7 +234,7 @@ def _budget(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
 
 def _slots(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
     kept = lately.share_of_time(lately.kept_by_slot_s)
-    if limits.slots is None or kept < OFTEN or has_company(lately):
+    if limits.slots is None or kept < OFTEN or _shares_requests(lately):
         return None
     allowed = f"as you allow {limits.slots} in flight that are not full"
     why = f"batches waited {kept:.0%} of the time, {allowed}"
@@ -243,7 +243,7 @@ def _slots(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
 
 def _full(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
     share = lately.full / max(1, lately.batches)
-    are_alone = not has_company(lately) and limits.max_batch_calls != 1
+    are_alone = not _shares_requests(lately) and limits.max_batch_calls != 1
     if share < MOSTLY or are_alone:
         return None
     rule = max(_larger(lately, limits), key=itemgetter(0))[1]
@@ -251,7 +251,7 @@ def _full(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
 
 
 def _larger(lately: Totals, limits: LimitsInForce) -> Iterator[tuple[float, "_Larger"]]:
-    """Say how close batches come to each cap, and what is to be said of it."""
+    """Yield how close batches come to each cap, and what to recommend for it."""
     if limits.max_batch_calls is not None:
         yield lately.parts / limits.max_batch_calls, _more_calls
     yield lately.items / limits.batch_items, _more_items

@@ -1,7 +1,7 @@
 """
-What is read at the moment of a scrape, and kept nowhere.
+What is read at the moment of a scrape.
 
-So it cannot drift from the truth.
+It is kept nowhere, so it cannot drift from the truth.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,8 +1,8 @@
 """
-How log lines look: for people, or one JSON object a line for machines.
+How log lines look: text for people, or one JSON object a line for machines.
 
 Only plain values of an event are written as JSON, never an object as it prints
-itself: what a room logs by mistake stays out of the log.
+itself: what is logged by mistake stays out of the log.
 """
 
 import logging
@@ -35,14 +35,14 @@ _LEGACY = frozenset({"format", "isError", "message", "system", "time"})
 """Members that Twisted adds to each event for its older way of logging."""
 
 _TAKEN = _LEGACY | {"level", "logger", "traceback"}
-"""With what a line says itself: names that no other member has in it."""
+"""Names that a line has already, so that no other member gets them."""
 
 
 def observer(
     twistd: Mapping[str, Any], *, as_json: bool, level: str
 ) -> ILogObserver | None:
     """
-    Write events from *level* on to where `twistd` would write them.
+    Return what writes events from *level* on to where `twistd` would write them.
 
     Args:
         twistd: its own options.
@@ -50,8 +50,8 @@ def observer(
         level: the least important level that is written.
 
     Returns:
-        None if the operator has told `twistd` to log in a way of its own, or if
-        it is not `twistd` that runs us.
+        None if the operator has told `twistd` to log in another way, or if it is
+        not `twistd` that runs us.
     """
     if "nodaemon" not in twistd or twistd.get("logger") or twistd.get("syslog"):
         return None
@@ -73,7 +73,7 @@ def _file(twistd: Mapping[str, Any]) -> TextIO:
 
 
 def json_line(event: LogEvent) -> str | None:
-    """Write *event* as one line; None if it says nothing."""
+    """Return *event* as one line; None if it says nothing."""
     message = formatEvent(event)
     failure = event.get("log_failure")
     if not message and failure is None:
@@ -101,7 +101,7 @@ def _fields(event: LogEvent) -> dict[str, Any]:
 
 
 class _Forward(logging.Handler):
-    """Libraries that use Python's own logging are heard as well."""
+    """Write into our log what libraries write with Python's own logging."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = LogLevel.lookupByName(
@@ -111,5 +111,5 @@ class _Forward(logging.Handler):
 
 
 def forward_standard_logging() -> None:
-    """Take warnings of libraries into our log."""
+    """Write warnings of libraries into our log."""
     logging.getLogger().addHandler(_Forward(logging.WARNING))

@@ -24,7 +24,7 @@ BOTH_SEEN = {
     "shared_items": 1000,
     "shared_s": 2.0,
 }
-"""An input takes 10 ms alone, and 2 ms in company."""
+"""An input takes 10 ms alone, and 2 ms in a shared batch."""
 
 
 def hour(**figures: Any) -> Totals:
@@ -49,7 +49,7 @@ def judged_alone(**figures: Any) -> Diagnosis:
 
 
 def test_without_calls_there_is_nothing_to_judge() -> None:
-    """Nobody is told that nothing helps."""
+    """It is not said that nothing helps."""
     found = diagnose(Totals(at=HOUR), BY_DEFAULT)
 
     assert found.helps is None
@@ -112,7 +112,7 @@ def test_times_are_written_for_people(shared_s: float, spelled: str) -> None:
     ("kind", "way"), [("alone_batches", "alone"), ("shared_batches", "together")]
 )
 def test_company_that_cannot_be_compared_is_company(kind: str, way: str) -> None:
-    """Where all share batches, nobody knows what a call costs alone."""
+    """Where all share batches, what a call costs alone is unknown."""
     found = judged(**{**BOTH_SEEN, kind: 19})
 
     assert found.helps
@@ -122,7 +122,7 @@ def test_company_that_cannot_be_compared_is_company(kind: str, way: str) -> None
 
 
 def test_calls_that_come_alone_travel_alone() -> None:
-    """Where nobody waits there is nothing to gain; some may differ, or be large."""
+    """Where no call waits there is nothing to gain; some may differ, or be large."""
     found = judged_alone(crowded_out=200, full=500)
 
     assert found.helps is False
@@ -179,7 +179,7 @@ def test_what_limits_is_said(kept: str, sentence: str) -> None:
     assert "of the time" not in seldom.text
 
 
-def test_who_waits_for_a_slot_and_stays_alone_has_not_gathered() -> None:
+def test_calls_that_wait_for_a_slot_and_stay_alone_have_not_gathered() -> None:
     """The one sentence does not contradict the other."""
     found = judged_alone(crowded_out=500, kept_by_slot_s=HOUR / 2)
 
@@ -195,7 +195,7 @@ def test_a_server_that_takes_no_work_is_the_first_to_mention() -> None:
 
 
 def test_figures_stand_beside_the_words() -> None:
-    """For whoever wants to judge by themselves."""
+    """For operators who want to judge for themselves."""
     kept = {"kept_by_slot_s": HOUR / 4, "kept_by_budget_s": HOUR / 10}
 
     found = judged(**BOTH_SEEN, **kept)
@@ -207,12 +207,12 @@ def test_figures_stand_beside_the_words() -> None:
     assert found.period_s == HOUR
 
 
-def test_a_verdict_is_one_line_of_prose() -> None:
+def test_a_diagnosis_is_one_line_of_prose() -> None:
     """As the log says it."""
     assert str(judged()) == judged().text
 
 
-def test_a_verdict_ends_with_what_would_help() -> None:
+def test_a_diagnosis_ends_with_what_would_help() -> None:
     """And why."""
     found = judged(refused_for_room=300)
 
@@ -223,7 +223,7 @@ def test_a_verdict_ends_with_what_would_help() -> None:
 
 
 def told(lately: Totals, **limits: Any) -> Recommendation:
-    """Say what is advised."""
+    """Return what is recommended."""
     advice = advise(lately, evolve(BY_DEFAULT, **limits))
     assert advice is not None
     return advice
@@ -284,7 +284,7 @@ def test_a_budget_that_follows_or_seldom_keeps_is_left(
     assert advise(hour(kept_by_budget_s=kept_s), limits) is None
 
 
-def test_slots_that_keep_calls_who_stay_alone_are_taken_away() -> None:
+def test_slots_that_keep_calls_that_stay_alone_are_taken_away() -> None:
     """If the operator has set them."""
     advice = told(alone(kept_by_slot_s=HOUR / 4), slots=1)
 
@@ -320,7 +320,7 @@ def test_batches_that_are_full_of_calls_may_hold_more() -> None:
 
 
 def test_one_call_in_a_batch_is_no_batching() -> None:
-    """Whoever allows no more hears why nothing is shared."""
+    """An operator who allows no more is told why nothing is shared."""
     advice = told(alone(full=1000), max_batch_calls=1)
 
     assert advice.setting == "MAX_BATCH_SIZE"
@@ -370,7 +370,7 @@ def test_full_batches_are_fine_if_few_or_of_one_call(lately: Totals) -> None:
 
 
 def test_clients_who_differ_in_their_keys_only_may_share_one() -> None:
-    """One key for the server, and theirs at our door."""
+    """One key for the server, and the clients' own for us."""
     advice = told(alone(crowded_out=300, crowded_out_by_key=201))
 
     assert advice.setting == "INFERENCE_SERVICE_KEY"

@@ -1,4 +1,4 @@
-"""What is read when somebody asks: the state of all rooms at that moment."""
+"""What is read at the moment of a scrape: the state of the proxy."""
 
 from collections.abc import Iterator
 
@@ -11,13 +11,13 @@ from abproxy.errors import CannotConnect, ConnectionBroken
 
 @pytest.fixture
 def here() -> Iterator[Wired]:
-    """Put up a house with one slot."""
-    with wired(slots=1) as house:
-        yield house
-        house.answer_all()
+    """Wire a proxy with one slot."""
+    with wired(slots=1) as proxy:
+        yield proxy
+        proxy.answer_all()
 
 
-def test_an_empty_house_has_nothing_but_limits(here: Wired) -> None:
+def test_an_idle_proxy_has_nothing_but_limits(here: Wired) -> None:
     """Those that the operator and the upstream have set."""
     assert here.figure("batches_in_flight") == 0
     assert here.figure("items_in_flight") == 0
@@ -50,7 +50,7 @@ def test_the_budget_is_what_it_is_now(here: Wired) -> None:
     assert here.figure("budget_items") == limit.items
 
 
-def test_those_who_wait_are_seen(here: Wired) -> None:
+def test_what_waits_is_seen(here: Wired) -> None:
     """How many inputs, how many bytes, in how many lanes."""
     here.call("in flight")
 
@@ -62,7 +62,7 @@ def test_those_who_wait_are_seen(here: Wired) -> None:
     assert here.figure("lanes") == 2
 
 
-def test_who_has_waited_longest_is_seen(here: Wired) -> None:
+def test_the_longest_wait_is_seen(here: Wired) -> None:
     """In whichever lane."""
     here.call("in flight")
     here.call("oldest")
@@ -73,8 +73,8 @@ def test_who_has_waited_longest_is_seen(here: Wired) -> None:
     assert here.figure("oldest_wait_seconds") == 3
 
 
-def test_a_suspect_waits_like_everybody_else(here: Wired) -> None:
-    """Until the upstream is there again, and nobody else is in flight."""
+def test_a_call_in_quarantine_waits_like_all_others(here: Wired) -> None:
+    """Until the upstream is there again, and nothing else is in flight."""
     here.call("deadly")
     here.upstream.open[0].fail(ConnectionBroken("broken"))
     here.upstream.open[0].fail(ConnectionBroken("broken"))
@@ -94,7 +94,7 @@ def test_connections_and_open_requests_are_seen(here: Wired) -> None:
     assert here.figure("requests_open") == 1
 
 
-def test_a_door_for_operators_counts_as_well() -> None:
+def test_a_port_for_operators_counts_as_well() -> None:
     """A connection is a connection."""
     with wired(operations_port="0") as here:
         gate = here.service.private_gate
@@ -155,7 +155,7 @@ def test_what_keeps_batches_is_counted_in_seconds(here: Wired) -> None:
 
 
 def test_cpu_time_of_a_call_is_seen(here: Wired) -> None:
-    """As whoever watches reckons it."""
+    """As the recorder reckons it."""
     used_s = here.recorder.totals().cpu_s
     here.recorder.cpu_s = lambda: used_s + 8.0
     here.call("a")

@@ -90,7 +90,7 @@ def test_after_a_quiet_night_the_time_counts_from_the_first_call() -> None:
 
 
 def test_after_a_quiet_hour_nothing_is_lately() -> None:
-    """Whoever looks in the morning does not see last evening."""
+    """In the morning last evening is not seen."""
     book = Book()
     book.call(at=10, times=100)
 
@@ -100,7 +100,7 @@ def test_after_a_quiet_hour_nothing_is_lately() -> None:
 
 
 def test_a_week_of_calls_leaves_an_hour_of_copies() -> None:
-    """What is remembered is bounded, though nobody looks."""
+    """What is remembered is bounded, also while nothing is asked for."""
     book = Book()
 
     book.calls(range(0, 7 * 24 * HOUR, 10))
@@ -180,7 +180,7 @@ def test_seconds_are_a_share_of_the_time_in_which_they_were_counted() -> None:
 def test_twenty_batches_tell_what_an_input_costs(
     batches: int, expected: float | None
 ) -> None:
-    """Fewer of a kind give no figure for it, alone as in company."""
+    """Fewer of a kind give no figure for it, alone as shared."""
     alone = Totals(alone_batches=batches, alone_items=40, alone_s=0.1)
     shared = Totals(shared_batches=batches, shared_items=800, shared_s=2.0)
 
@@ -252,7 +252,7 @@ def test_a_batch_that_was_not_answered_has_no_time() -> None:
 
 
 def test_only_the_last_batches_are_kept() -> None:
-    """The past belongs to whoever collects metrics."""
+    """Longer series belong to what collects the metrics."""
     recent = RecentLog()
 
     _come_back(recent, BATCHES + 10)
@@ -295,13 +295,13 @@ def test_another_error_is_another_line() -> None:
     assert told == [("rate", 1), ("deadline", 1), ("rate", 1)]
 
 
-OBSTACLES = list(BlockedBy)
+CAUSES = list(BlockedBy)
 
-changes = st.tuples(st.floats(0, 1000), st.sampled_from(OBSTACLES))
+changes = st.tuples(st.floats(0, 1000), st.sampled_from(CAUSES))
 
 
 def test_at_first_nothing_is_in_the_way() -> None:
-    """A proxy that nobody calls is kept by nothing."""
+    """A proxy without calls is blocked by nothing."""
     clock = Clock()
     blocked_time = BlockedTime(clock=clock)
 
@@ -312,8 +312,8 @@ def test_at_first_nothing_is_in_the_way() -> None:
     assert blocked_time.seconds(BlockedBy.SLOT) == 0
 
 
-def test_an_obstacle_counts_while_it_is_there() -> None:
-    """Whoever looks sees its seconds grow, up to that moment."""
+def test_what_blocks_counts_while_it_does() -> None:
+    """Its seconds grow up to the moment at which they are read."""
     clock = Clock()
     blocked_time = BlockedTime(clock=clock)
     blocked_time.change(BlockedBy.SLOT)
@@ -326,7 +326,7 @@ def test_an_obstacle_counts_while_it_is_there() -> None:
     assert blocked_time.seconds(BlockedBy.SLOT) == 3
 
 
-def test_an_obstacle_that_has_gone_counts_no_more() -> None:
+def test_what_blocks_no_longer_counts_no_more() -> None:
     """Its seconds stay as they are until it comes again."""
     clock = Clock()
     blocked_time = BlockedTime(clock=clock)
@@ -347,14 +347,14 @@ def test_an_obstacle_that_has_gone_counts_no_more() -> None:
 def test_all_seconds_add_up_to_the_time_that_passed(
     story: list[tuple[float, BlockedBy]], rest: float
 ) -> None:
-    """There is one obstacle at any moment, be it none."""
+    """There is one cause at any moment, be it none."""
     clock = Clock()
     blocked_time = BlockedTime(clock=clock)
 
     _live_through(story, clock, blocked_time)
     clock.advance(rest)
 
-    seconds = [blocked_time.seconds(obstacle) for obstacle in OBSTACLES]
+    seconds = [blocked_time.seconds(obstacle) for obstacle in CAUSES]
     assert sum(seconds) == pytest.approx(clock.seconds())
     assert min(seconds) >= 0
 

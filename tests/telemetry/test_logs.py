@@ -33,7 +33,7 @@ class Secret:
 
 
 def said(say: Callable[[Logger], None]) -> list[dict[str, Any]]:
-    """What the log says as JSON, while somebody has something to *say*."""
+    """What the log says as JSON, while *say* logs."""
     file = StringIO()
     say(Logger(namespace="here", observer=FileLogObserver(file, json_line)))
     return [msgspec.json.decode(line) for line in file.getvalue().splitlines()]
@@ -169,7 +169,7 @@ def test_what_is_not_important_enough_is_no_line(
     ],
     ids=["no twistd", "logger", "syslog"],
 )
-def test_whoever_logs_in_a_way_of_their_own_is_left_to_it(
+def test_a_log_of_twistds_own_kind_is_left_alone(
     twistd: dict[str, Any],
 ) -> None:
     """The operator has told twistd so, or it is not twistd."""
@@ -178,7 +178,7 @@ def test_whoever_logs_in_a_way_of_their_own_is_left_to_it(
 
 @pytest.fixture
 def no_rotation() -> Iterator[None]:
-    """Let nobody listen to SIGUSR1, before and after."""
+    """Have no handler for SIGUSR1, before and after."""
     former = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGUSR1, former)
@@ -246,8 +246,8 @@ def test_the_file_is_rotated_on_sigusr1(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_rotation")
-def test_who_listens_to_sigusr1_already_still_does(tmp_path: Path) -> None:
-    """It may mean something else to somebody else."""
+def test_a_handler_for_sigusr1_stays(tmp_path: Path) -> None:
+    """It may mean something else to another program."""
     heard: list[int] = []
     signal.signal(signal.SIGUSR1, lambda number, _frame: heard.append(number))
     file = tmp_path / "my.log"
@@ -296,7 +296,7 @@ def test_a_library_that_warns_in_pythons_way_is_heard(
 
 
 def test_a_library_that_chats_is_not_heard(forwarded: list[LogEvent]) -> None:
-    """Only what somebody should know."""
+    """Only what an operator should know."""
     logging.getLogger("library").info("hello")
 
     assert forwarded == []

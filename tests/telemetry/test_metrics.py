@@ -25,7 +25,7 @@ def _ours(families: list[Metric]) -> list[Metric]:
 
 
 def test_figures_are_written_as_text() -> None:
-    """Unless somebody asks for more."""
+    """Unless more is asked for."""
     metrics = Metrics()
     metrics.calls.add(("/embed", "200"))
 
@@ -35,7 +35,7 @@ def test_figures_are_written_as_text() -> None:
     assert b'abproxy_calls_total{route="/embed",status="200"} 1.0\n' in body
 
 
-def test_whoever_asks_for_openmetrics_gets_them() -> None:
+def test_openmetrics_are_written_if_asked_for() -> None:
     """As Prometheus does; both say the same."""
     metrics = Metrics()
     metrics.isolations.add(number=3)
@@ -82,7 +82,7 @@ def test_the_process_is_measured_as_well() -> None:
     assert re.search(rb"^process_resident_memory_bytes ", body, re.MULTILINE)
 
 
-def test_nobody_is_told_when_a_figure_was_made() -> None:
+def test_when_a_figure_was_made_is_not_written() -> None:
     """It would be as many lines again."""
     metrics = Metrics()
     metrics.batch_calls.observe(3)
@@ -189,7 +189,7 @@ def test_what_happens_is_counted_by_its_labels() -> None:
 
 @given(st.lists(st.floats(0, 2)))
 def test_many_values_are_counted_as_one_after_the_other(values: list[float]) -> None:
-    """Whoever has them all says so at once."""
+    """Where there are many they are counted at once."""
     one, all_at_once = Buckets([0.5, 1.0]), Buckets([0.5, 1.0])
 
     for value in values:
