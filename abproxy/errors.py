@@ -27,6 +27,7 @@ __all__ = [
     "QueueTimeout",
     "RateExceeded",
     "RequestTimeout",
+    "SettingsError",
     "TooManyConnections",
     "Unauthorized",
     "UpstreamBroken",
@@ -35,6 +36,10 @@ __all__ = [
     "openai_error_body",
     "tei_error_body",
 ]
+
+
+class SettingsError(Exception):
+    """A setting cannot be used; the message is for the operator."""
 
 
 class ProxyError(Exception):

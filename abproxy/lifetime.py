@@ -36,8 +36,8 @@ class Lifetime(Service):
     end_with: Callable[[int], None] = field(init=False, default=lambda _code: None)
     """Let the process end with an exit code, when it ends."""
 
-    settle: Callable[[], None] = field(init=False, default=lambda: None)
-    """Make oneself at home in the process, when all is there that will stay."""
+    tune: Callable[[], None] = field(init=False, default=lambda: None)
+    """Prepare the process for serving; called once the reactor runs."""
 
     log_observer: ILogObserver | None = field(init=False, default=None)
     """Who writes the log, if twistd is not to do it in its own way."""
@@ -59,7 +59,7 @@ class Lifetime(Service):
         # Once it runs: the reactor has handlers of its own, which would let the
         # process end with the signal's number instead of 0.
         self.reactor.callWhenRunning(self._listen_to_signals)
-        self.reactor.callWhenRunning(self.settle)
+        self.reactor.callWhenRunning(self.tune)
 
     def stopService(self) -> "Deferred[None]":
         """End; fires when everybody is answered and nothing is left."""

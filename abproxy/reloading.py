@@ -20,8 +20,9 @@ from abproxy.chosen import (
     policy_for,
     slots_for,
 )
+from abproxy.errors import SettingsError
 from abproxy.limits import limits_for
-from abproxy.settings import Settings, SettingsError
+from abproxy.settings import Settings
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.web.app import ProxyApp
 

@@ -8,33 +8,36 @@ made of it or tested against it.
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
 from attrs import field, frozen
-from dotenv.parser import parse_stream
+from twisted.logger import Logger
 
-from abproxy import readers
+from abproxy import parsers
+from abproxy.parsers import Sources, variable
 
 __all__ = [
-    "DEFAULT_ENV_FILE",
     "Settings",
-    "SettingsError",
     "default_of",
     "explain",
-    "read_env_file",
     "settings_from",
     "shown",
     "variable",
 ]
 
 
-DEFAULT_ENV_FILE = ".env"
+FAST_PATHS = ("server", "write", "poll", "client")
 
+REPLACED: Mapping[str, tuple[str, Callable[[str], Any], Any]] = {
+    "express": ("server", parsers.yes_or_no, False),
+    "write-at-once": ("write", parsers.yes_or_no, False),
+    "poll-directly": ("poll", parsers.yes_or_no, False),
+    "upstream-client": ("client", parsers.one_of("fast", "treq"), "treq"),
+}
+"""Options of former versions: the fast path of each, its parser, and its off value."""
 
-class SettingsError(Exception):
-    """A setting cannot be used; the message is for the operator."""
+_log = Logger()
 
 
 def _setting(
@@ -55,7 +58,7 @@ class Settings:
 
     port: str = _setting(
         "port",
-        readers.port,
+        parsers.port,
         "8081",
         "number, or endpoint",
         "where to listen; with a colon a Twisted endpoint like unix:/run/abproxy.sock",
@@ -65,14 +68,14 @@ class Settings:
     )
     workers: int = _setting(
         "workers",
-        readers.at_least(1),
+        parsers.at_least(1),
         1,
         "processes",
         "processes that share the port, for machines where one core is not enough",
     )
     operations_port: str | None = _setting(
         "operations-port",
-        readers.port,
+        parsers.port,
         None,
         "number, or endpoint",
         "where /metrics and the pages below /-/ are instead of at PORT, with all the "
@@ -80,62 +83,62 @@ class Settings:
     )
     upstream_url: str = _setting(
         "inference-service-url",
-        readers.url,
+        parsers.url,
         "http://127.0.0.1:8080",
         "URL",
         "the inference server",
     )
     upstream_key: str | None = _secret(
         "inference-service-key",
-        readers.key,
+        parsers.key,
         None,
         "key for the inference server, sent as `Authorization: Bearer`; "
         "without it the clients' own credentials are passed on",
     )
     api_keys: tuple[str, ...] = _secret(
         "api-key",
-        readers.keys,
+        parsers.keys,
         (),
         "keys that clients must show as `Authorization: Bearer`, separated by commas; "
         "they are not passed on to the inference server",
     )
     bulk_api_keys: tuple[str, ...] = _secret(
         "bulk-api-key",
-        readers.keys,
+        parsers.keys,
         (),
         "more such keys, whose calls are in no hurry: as if they said X-Priority: bulk",
     )
     max_wait_ms: float = _setting(
         "max-wait-time",
-        readers.milliseconds,
+        parsers.milliseconds,
         0.0,
         "ms",
         "how long a call may be held for company; 0: a lone call leaves at once",
     )
     max_batch_calls: int | None = _setting(
         "max-batch-size",
-        readers.at_least(1),
+        parsers.at_least(1),
         None,
         "calls",
         "client requests in one batch; by default as many as fit",
     )
     max_batch_inputs: int | None = _setting(
         "max-batch-inputs",
-        readers.at_least(1),
+        parsers.at_least(1),
         None,
         "inputs",
         "inputs in one batch; by default what the inference server takes, or 32",
     )
     max_batch_bytes: int = _setting(
         "max-batch-bytes",
-        readers.at_least(1),
+        parsers.at_least(1),
         1_900_000,
         "bytes",
         "JSON in one batch; TEI takes bodies of 2,000,000 bytes",
     )
     oversize: str = _setting(
         "oversize",
-        readers.one_of("split", "refuse"),
+        parsers.one_of("split", "refuse"),
         "split",
         "split or refuse",
         "what becomes of a call with more inputs than a batch: cut and joined again, "
@@ -143,7 +146,7 @@ class Settings:
     )
     usage: str = _setting(
         "usage",
-        readers.one_of("shared", "exact"),
+        parsers.one_of("shared", "exact"),
         "shared",
         "shared or exact",
         "the token counts in OpenAI answers of shared batches: in proportion to "
@@ -151,7 +154,7 @@ class Settings:
     )
     slots: int | None = _setting(
         "slots",
-        readers.at_least(1),
+        parsers.at_least(1),
         None,
         "batches",
         "batches that may be in flight without being full; by default 2, and more if "
@@ -159,7 +162,7 @@ class Settings:
     )
     budget: int | None = _setting(
         "budget",
-        readers.at_least(1),
+        parsers.at_least(1),
         None,
         "inputs",
         "inputs that may be in flight; by default it follows what the inference "
@@ -167,103 +170,81 @@ class Settings:
     )
     packing: bool = _setting(
         "packing",
-        readers.yes_or_no,
+        parsers.yes_or_no,
         True,
         "true or false",
         "whether calls of similar length leave together when many wait, for "
         "inference servers that pad",
     )
-    express: bool = _setting(
-        "express",
-        readers.yes_or_no,
-        True,
-        "true or false",
-        "whether plain calls take the express way in, which costs less and gives the "
-        "same bytes",
-    )
-    write_at_once: bool = _setting(
-        "write-at-once",
-        readers.yes_or_no,
-        True,
-        "true or false",
-        "whether batches, and answers on the express way, are written in the same "
-        "turn, where the connection takes them",
-    )
-    poll_directly: bool = _setting(
-        "poll-directly",
-        readers.yes_or_no,
-        True,
-        "true or false",
-        "whether events go straight to their connections, without a context for "
-        "Twisted's old log around each",
-    )
-    upstream_client: str = _setting(
-        "upstream-client",
-        readers.one_of("fast", "treq"),
-        "fast",
-        "fast or treq",
-        "what speaks to the inference server for batches: a client of our own, which "
-        "costs less and gives the same replies, or treq, which https:// takes anyway",
+    fast_paths: frozenset[str] = _setting(
+        "fast-paths",
+        parsers.some_of(*FAST_PATHS),
+        frozenset(FAST_PATHS),
+        "all, none, or names",
+        "what costs less and gives the same bytes, each of which can be left out: "
+        "server (plain calls do not pass Klein), write (in the same reactor turn), "
+        "poll (no logging context around events), client (a client of our own for "
+        "batches instead of treq, which https:// takes anyway)",
     )
     connect_patience_s: float = _setting(
         "connect-patience",
-        readers.seconds,
+        parsers.seconds,
         5.0,
         "s",
         "how long calls wait for an inference server that cannot be reached",
     )
     overload_patience_s: float = _setting(
         "overload-patience",
-        readers.seconds,
+        parsers.seconds,
         5.0,
         "s",
         "how long calls wait for an inference server that has no room (429, 503)",
     )
     max_waiting_inputs: int = _setting(
         "max-waiting-inputs",
-        readers.at_least(1),
+        parsers.at_least(1),
         10_000,
         "inputs",
         "inputs that may wait; more are refused with 429",
     )
     max_waiting_bytes: int = _setting(
         "max-waiting-bytes",
-        readers.at_least(1),
+        parsers.at_least(1),
         64 << 20,
         "bytes",
         "JSON of inputs that may wait; more is refused with 429",
     )
     max_waiting_inputs_of_one: int | None = _setting(
         "max-waiting-inputs-per-client",
-        readers.at_least(1),
+        parsers.at_least(1),
         None,
         "inputs",
         "inputs that one client (a key, or an address) may have waiting",
     )
     rate_limit: float | None = _setting(
         "rate-limit",
-        readers.rate,
+        parsers.rate,
         None,
         "inputs/s",
         "inputs that one client may send in a second; more are refused with 429",
     )
     call_timeout_s: float = _setting(
         "call-timeout",
-        readers.seconds,
+        parsers.seconds,
         300.0,
         "s",
         "how long a call may wait for its turn; after that it gets a 504",
     )
     max_body_bytes: int = _setting(
         "max-body-bytes",
-        readers.at_least(1),
+        parsers.at_least(1),
         32 << 20,
         "bytes",
         "the largest request body; a larger one is refused with 413",
     )
     max_connections: int = _setting(
         "max-connections",
-        readers.at_least(1),
+        parsers.at_least(1),
         10_000,
         "connections",
         "connections of clients, and no more than half the files that may be open; "
@@ -271,7 +252,7 @@ class Settings:
     )
     request_timeout_s: float = _setting(
         "request-timeout",
-        readers.seconds,
+        parsers.seconds,
         60.0,
         "s",
         "how long a request may take to arrive, head and body; a slower one is "
@@ -279,42 +260,42 @@ class Settings:
     )
     max_answer_bytes: int = _setting(
         "max-answer-bytes",
-        readers.at_least(1),
+        parsers.at_least(1),
         512 << 20,
         "bytes",
         "the largest answer to a batch; a larger one is a 502",
     )
     upstream_timeout_s: float = _setting(
         "upstream-timeout",
-        readers.seconds,
+        parsers.seconds,
         120.0,
         "s",
         "how long the inference server may take for one answer, body included",
     )
     connect_timeout_s: float = _setting(
         "connect-timeout",
-        readers.seconds,
+        parsers.seconds,
         5.0,
         "s",
         "how long opening a connection to the inference server may take",
     )
     drain_timeout_s: float = _setting(
         "drain-timeout",
-        readers.seconds,
+        parsers.seconds,
         30.0,
         "s",
         "how long accepted calls may take after SIGTERM",
     )
     log_level: str = _setting(
         "log-level",
-        readers.one_of("debug", "info", "warn", "error", "critical"),
+        parsers.one_of("debug", "info", "warn", "error", "critical"),
         "info",
         "debug, info, warn, error or critical",
         "what is too unimportant for the log",
     )
     log_format: str = _setting(
         "log-format",
-        readers.one_of("text", "json"),
+        parsers.one_of("text", "json"),
         "text",
         "text or json",
         "how log lines look: for people, or one JSON object a line",
@@ -329,7 +310,7 @@ class Settings:
     )
     otlp_endpoint: str | None = _setting(
         "otel-exporter-otlp-endpoint",
-        readers.url,
+        parsers.url,
         None,
         "URL",
         "an OpenTelemetry collector that traces are sent to, over HTTP, like "
@@ -337,23 +318,18 @@ class Settings:
     )
     embedded: bool = _setting(
         "embedded",
-        readers.yes_or_no,
+        parsers.yes_or_no,
         False,
         "",
         "start a small real model beside the proxy and use it as inference server",
     )
     embedded_model: str = _setting(
         "embedded-model",
-        readers.one_of("minilm", "static"),
+        parsers.one_of("minilm", "static"),
         "minilm",
         "minilm or static",
         "the model to start with --embedded",
     )
-
-
-def variable(option: str) -> str:
-    """Name the environment variable of an *option*."""
-    return option.upper().replace("-", "_")
 
 
 def explain(setting: "attrs.Attribute[Any]") -> str:
@@ -372,36 +348,11 @@ def shown(setting: "attrs.Attribute[Any]", value: Any) -> str:
     """Write a *value* as the operator would; of a secret only whether there is one."""
     if value is None or value == ():
         return "none"
+    if isinstance(value, frozenset):
+        return parsers.listed(value, FAST_PATHS)
     if not setting.repr:
         return f"{len(value)} keys" if isinstance(value, tuple) else "set"
     return f"{value:g}" if isinstance(value, float) else str(value).lower()
-
-
-def read_env_file(path: str | None) -> dict[str, str]:
-    """
-    Read settings from *path*, or from `.env` here if there is one.
-
-    Raises:
-        SettingsError: the file cannot be read or understood.
-    """
-    file = Path(path or DEFAULT_ENV_FILE)
-    try:
-        # Some editors begin a file with a byte order mark.
-        with file.open(encoding="utf-8-sig") as stream:
-            lines = list(parse_stream(stream))
-    except (OSError, ValueError) as error:
-        if path is None and isinstance(error, FileNotFoundError):
-            return {}
-        reason = getattr(error, "strerror", None) or error
-        raise SettingsError(f"cannot read settings from {file}: {reason}") from error
-    for line in lines:
-        # Half a name is how a file ends that was cut off.
-        if line.error or (line.key is not None and line.value is None):
-            text = line.original.string
-            blank = text[: len(text) - len(text.lstrip())].count("\n")
-            where = f"{file}, line {line.original.line + blank}"
-            raise SettingsError(f"{where}: not of the form NAME=value")
-    return {line.key: line.value for line in lines if line.key and line.value}
 
 
 def settings_from(
@@ -415,23 +366,26 @@ def settings_from(
     Raises:
         SettingsError: a value cannot be used.
     """
+    sources = Sources(options, environ, env_file)
     values = {}
     for each in attrs.fields(Settings):
-        option = each.metadata["option"]
-        name = variable(option)
-        sources = (
-            (f"--{option}", options.get(option)),
-            (f"{name} in the environment", environ.get(name)),
-            (f"{name} in the .env file", env_file.get(name)),
-        )
-        where, text = next((pair for pair in sources if pair[1]), ("", None))
-        if text is not None:
-            values[each.name] = _read(where, str(text), each.metadata["read"])
+        found = sources.read(each.metadata["option"], each.metadata["read"])
+        if found is not None:
+            values[each.name] = found
+    if "fast_paths" not in values:
+        values["fast_paths"] = _former_fast_paths(sources)
     return Settings(**values)
 
 
-def _read(where: str, text: str, read: Callable[[str], Any]) -> Any:
-    try:
-        return read(text)
-    except ValueError as error:
-        raise SettingsError(f"{where}: {error}") from error
+def _former_fast_paths(sources: Sources) -> frozenset[str]:
+    """Return the fast paths that settings of former versions leave on."""
+    left = frozenset(FAST_PATHS)
+    for option, (path, read, off) in REPLACED.items():
+        if sources.read(option, read) == off:
+            left -= {path}
+            _log.warn(
+                "{former} will go; leave {path} out of FAST_PATHS instead",
+                former=variable(option),
+                path=path,
+            )
+    return left

@@ -16,15 +16,9 @@ import attrs
 from twisted.application.service import IService
 from twisted.python import usage
 
-from abproxy.settings import (
-    DEFAULT_ENV_FILE,
-    Settings,
-    SettingsError,
-    explain,
-    read_env_file,
-    settings_from,
-    variable,
-)
+from abproxy.errors import SettingsError
+from abproxy.parsers import DEFAULT_ENV_FILE, read_env_file, variable
+from abproxy.settings import REPLACED, Settings, explain, settings_from
 from abproxy_model.errors import ModelUnavailable
 
 __all__ = ["Options", "makeService"]
@@ -38,6 +32,7 @@ def _parameters() -> list[list[str | None]]:
         for each in attrs.fields(Settings)
         if each.default is not False
     ]
+    rows += [[option, None, None, "see --fast-paths"] for option in REPLACED]
     rows.append([ENV_FILE, None, None, "a file with settings [default: .env if there]"])
     return rows
 
@@ -107,8 +102,8 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
-    from abproxy.settling import settle
     from abproxy.telemetry.logs import observer
+    from abproxy.tuning import tune_process
 
     def read() -> Settings:
         env_file = read_env_file(options[ENV_FILE])
@@ -123,7 +118,9 @@ def makeService(options: Options) -> IService:
             options[ENV_FILE] = str(env_file.absolute())
         service: Any = _wiring(settings)(settings, reactor, read)
         service.end_with = _end_with
-        service.settle = partial(settle, settings, reactor)
+        service.tune = partial(
+            tune_process, reactor, skips_log_context="poll" in settings.fast_paths
+        )
         service.log_observer = observer(
             getattr(options, "parent", None) or {},
             as_json=settings.log_format == "json",

@@ -40,6 +40,7 @@ from abproxy.telemetry.setup import (
     make_telemetry,
 )
 from abproxy.telemetry.status import Status
+from abproxy.tuning import Write, write_later, write_now
 from abproxy.upstream.agent import make_agent, make_pool, make_treq
 from abproxy.upstream.client import TreqUpstream
 from abproxy.upstream.discovery import Discovery, ServerInfo
@@ -55,7 +56,6 @@ from abproxy.web.listen import Listener, make_listener
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
 from abproxy.web.site import ProxySite, ServerLimits
-from abproxy.writing import Write, write_at_once, write_later
 from abproxy_model.files import require
 
 __all__ = ["describe_upstream", "wire"]
@@ -213,7 +213,7 @@ def _send(settings: Settings, reactor: Any, way: _Way) -> Send:
         "max_answer_bytes": settings.max_answer_bytes,
         "forget_idle": way.close_idle,
     }
-    if settings.upstream_client == "treq" or not is_plain(way.base_url):
+    if "client" not in settings.fast_paths or not is_plain(way.base_url):
         return TreqUpstream(http=way.http, **about).send
     return FastUpstream(
         endpoint=make_endpoint(reactor, way.base_url, settings.connect_timeout_s),
@@ -224,7 +224,7 @@ def _send(settings: Settings, reactor: Any, way: _Way) -> Send:
 
 
 def _write(settings: Settings) -> Write:
-    return write_at_once if settings.write_at_once else write_later
+    return write_now if "write" in settings.fast_paths else write_later
 
 
 def _batching(
@@ -304,7 +304,7 @@ def _site(settings: Settings, reactor: Any, app: ProxyApp) -> ProxySite:
         reactor=reactor,
     )
     site.observer = app.observer
-    if settings.express:
+    if "server" in settings.fast_paths:
         site.open_express(FastPath(door=app, write=_write(settings)))
     return site
 

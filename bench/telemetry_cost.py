@@ -32,14 +32,14 @@ def serve(way: str, upstream: str) -> None:
 
     from abproxy.events import Observer  # noqa: PLC0415
     from abproxy.settings import Settings  # noqa: PLC0415
-    from abproxy.settling import settle  # noqa: PLC0415
+    from abproxy.tuning import tune_process  # noqa: PLC0415
     from abproxy.web.observing import Unwatched  # noqa: PLC0415
     from abproxy.wiring import wire  # noqa: PLC0415
 
     reactor: Any = installed
     settings = Settings(port="0", upstream_url=upstream)
     service = wire(settings, reactor)
-    service.settle = partial(settle, settings, reactor)  # as under twistd
+    service.tune = partial(tune_process, reactor, skips_log_context=True)
     if way == "without":
         service.site.observer = Unwatched()
         service.collector.observer = Observer()

@@ -9,7 +9,8 @@ from typing import Any
 
 import attrs
 
-from abproxy.settings import Settings, default_of, explain, variable
+from abproxy.parsers import variable
+from abproxy.settings import Settings, default_of, explain
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / ".env.example"

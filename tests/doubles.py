@@ -23,6 +23,7 @@ from abproxy.dialects.answer import write_answer
 from abproxy.dialects.call import Call, LaneKey
 from abproxy.dialects.tei import EMBED
 from abproxy.http.messages import Response, UpstreamRequest
+from abproxy.settings import FAST_PATHS
 
 
 def row_of(item: Any) -> list[int]:
@@ -214,3 +215,13 @@ def house(
 def texts(count: int, prefix: str = "t") -> Sequence[str]:
     """Make *count* different texts."""
     return [f"{prefix}{number}" for number in range(count)]
+
+
+def without(*names: str) -> frozenset[str]:
+    """Leave fast paths out, by their names."""
+    return frozenset(FAST_PATHS) - set(names)
+
+
+def paths_of(client: str) -> frozenset[str]:
+    """Choose the client for the upstream, fast or treq."""
+    return without() if client == "fast" else without("client")

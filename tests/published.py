@@ -28,7 +28,8 @@ from abproxy.dialects.tei import EMBED
 from abproxy.errors import ProxyError
 from abproxy.events import FlushReason
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.settings import Settings, default_of, variable
+from abproxy.parsers import variable
+from abproxy.settings import Settings, default_of
 from abproxy.workers.aggregate import Aggregator
 from abproxy.workers.process import WorkerPool, WorkerProcess
 from twisted.plugins import abproxy_plugin

@@ -11,8 +11,9 @@ from twisted.web.resource import Resource
 from webdoubles import InMemoryProxy, OpenUpstream, in_memory_proxy
 
 from abproxy.batching.concurrency import AdaptiveLimit, FixedLimit
+from abproxy.parsers import read_env_file
 from abproxy.reloading import CHANGEABLE, Reloading
-from abproxy.settings import Settings, read_env_file, settings_from
+from abproxy.settings import Settings, settings_from
 from abproxy.upstream.discovery import ServerInfo
 
 FACTS = ServerInfo(max_batch_inputs=16, max_inputs_in_flight=128)

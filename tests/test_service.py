@@ -91,7 +91,7 @@ def test_the_proxy_makes_itself_at_home_when_the_work_begins() -> None:
     """By then all is there that will stay."""
     settled: list[bool] = []
     with wired() as here:
-        here.service.settle = lambda: settled.append(True)
+        here.service.tune = lambda: settled.append(True)
         here.service.startService()
         before = list(settled)
 

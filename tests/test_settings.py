@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.logger import capturedLogs, formatEvent
 
-from abproxy.settings import (
-    Settings,
-    SettingsError,
-    read_env_file,
-    settings_from,
-)
+from abproxy.errors import SettingsError
+from abproxy.parsers import read_env_file
+from abproxy.settings import FAST_PATHS, Settings, settings_from
 
 ENVIRON = {"MAX_BATCH_SIZE": "2"}
 ENV_FILE = {"MAX_BATCH_SIZE": "3"}
@@ -200,3 +198,68 @@ def test_a_value_without_a_key_is_a_mistake(name: str, text: str, source: int) -
 def test_an_empty_key_counts_as_none(name: str) -> None:
     """As any other empty value."""
     assert settings({}, {name: ""}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "paths"),
+    [
+        ("all", {"server", "write", "poll", "client"}),
+        ("none", set()),
+        ("server, client", {"server", "client"}),
+    ],
+)
+def test_fast_paths_are_all_or_none_or_those_that_are_named(
+    chosen: str, paths: set[str]
+) -> None:
+    """One setting for all that costs less and gives the same bytes."""
+    assert settings({"fast-paths": chosen}).fast_paths == paths
+
+
+def test_a_fast_path_that_is_unknown_is_refused_with_those_that_are_known() -> None:
+    """A typing mistake does not switch anything off."""
+    expected = "FAST_PATHS in the environment: expected all, none, or some of server, "
+    with pytest.raises(SettingsError, match=expected):
+        settings({}, {"FAST_PATHS": "sever"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "path"),
+    [
+        ("EXPRESS", "false", "server"),
+        ("WRITE_AT_ONCE", "no", "write"),
+        ("POLL_DIRECTLY", "0", "poll"),
+        ("UPSTREAM_CLIENT", "treq", "client"),
+    ],
+)
+def test_a_switch_of_a_former_version_still_switches_off(
+    name: str, value: str, path: str
+) -> None:
+    """And the log says by what it was replaced."""
+    with capturedLogs() as events:
+        found = settings({}, {name: value}).fast_paths
+
+    assert found == set(FAST_PATHS) - {path}
+    [said] = [formatEvent(event) for event in events]
+    assert said == f"{name} will go; leave {path} out of FAST_PATHS instead"
+
+
+def test_a_former_switch_that_says_what_is_so_anyway_is_not_worth_a_line() -> None:
+    """Such as a file with all the defaults of its time."""
+    with capturedLogs() as events:
+        found = settings({}, {"EXPRESS": "true", "UPSTREAM_CLIENT": "fast"}).fast_paths
+
+    assert found == set(FAST_PATHS)
+    assert events == []
+
+
+def test_fast_paths_count_more_than_the_switches_of_former_versions() -> None:
+    """Wherever each of them is said."""
+    assert settings({"express": "false"}, {}, {"FAST_PATHS": "all"}).fast_paths == set(
+        FAST_PATHS
+    )
+
+
+def test_a_former_switch_that_cannot_be_understood_is_refused() -> None:
+    """As any other setting."""
+    with pytest.raises(SettingsError, match="EXPRESS in the environment: expected"):
+        settings({}, {"EXPRESS": "maybe"})

@@ -2,7 +2,8 @@
 
 import documented
 
-from abproxy.settings import Settings, read_env_file, settings_from
+from abproxy.parsers import read_env_file
+from abproxy.settings import Settings, settings_from
 
 
 def test_the_example_file_explains_every_setting() -> None:

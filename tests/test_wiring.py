@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from attrs import frozen
+from doubles import paths_of, without
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -13,11 +14,11 @@ from wired import Reactor, wired
 
 from abproxy.http.messages import UpstreamRequest
 from abproxy.settings import Settings
+from abproxy.tuning import write_later, write_now
 from abproxy.upstream.fast.connection import Connections
 from abproxy.web.express_request import FastRequest
 from abproxy.web.observing import RequestInfo, Unwatched
 from abproxy.wiring import wire
-from abproxy.writing import write_at_once, write_later
 
 PLAIN = (
     b"POST /embed HTTP/1.1\r\nHost: door\r\nContent-Type: application/json\r\n"
@@ -64,7 +65,7 @@ def test_a_client_of_our_own_speaks_to_the_upstream() -> None:
 
 def test_treq_speaks_to_the_upstream_if_it_is_wanted() -> None:
     """For whoever does not trust ours."""
-    with house(upstream_client="treq") as here:
+    with house(fast_paths=paths_of("treq")) as here:
         assert not _is_ours(here.connect())
 
 
@@ -77,7 +78,7 @@ def test_treq_speaks_to_an_upstream_with_tls() -> None:
 @pytest.mark.parametrize("client", ["fast", "treq"])
 def test_connecting_may_take_as_long_as_it_may(client: str) -> None:
     """Whoever connects."""
-    with house(upstream_client=client, connect_timeout_s=3.0) as here:
+    with house(fast_paths=paths_of(client), connect_timeout_s=3.0) as here:
         here.connect()
 
         [(_, port, _, timeout_s, _)] = here.reactor.tcpClients
@@ -85,13 +86,13 @@ def test_connecting_may_take_as_long_as_it_may(client: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("at_once", "write"), [(True, write_at_once), (False, write_later)]
+    ("at_once", "write"), [(True, write_now), (False, write_later)]
 )
 def test_batches_are_written_as_answers_are(
     write: Callable[..., None], *, at_once: bool
 ) -> None:
     """One setting decides for both."""
-    with house(write_at_once=at_once) as here:
+    with house(fast_paths=without() if at_once else without("write")) as here:
         connections = here.connect()._wrappedFactory
 
         assert connections.write is write
@@ -100,7 +101,7 @@ def test_batches_are_written_as_answers_are(
 @pytest.mark.parametrize("client", ["fast", "treq"])
 def test_when_a_connection_broke_idle_ones_are_closed(client: str) -> None:
     """Whoever tries again would use up its tries on one after the other."""
-    with house(upstream_client=client) as here:
+    with house(fast_paths=paths_of(client)) as here:
         idle = StringTransport()
         one = here.connect().buildProtocol(None)
         here.reactor.tcpClients.clear()
@@ -119,7 +120,7 @@ def test_when_a_connection_broke_idle_ones_are_closed(client: str) -> None:
 @pytest.mark.parametrize("client", ["fast", "treq"])
 def test_idle_connections_are_closed_at_the_end(client: str) -> None:
     """Whoever has kept them; and no timer is left."""
-    with house(upstream_client=client) as here:
+    with house(fast_paths=paths_of(client)) as here:
         end, protocol = StringTransport(), here.connect().buildProtocol(None)
         protocol.makeConnection(end)
         protocol.dataReceived(ANSWER)
@@ -161,18 +162,20 @@ def _came_by_express(**settings: Any) -> bool:
 @pytest.mark.parametrize("express", [True, False])
 def test_calls_take_the_express_way_unless_it_is_closed(express: bool) -> None:  # noqa: FBT001
     """They are answered on both."""
-    assert _came_by_express(express=express) is express
+    chosen = without() if express else without("server")
+
+    assert _came_by_express(fast_paths=chosen) is express
 
 
 @pytest.mark.parametrize(
-    ("at_once", "write"), [(True, write_at_once), (False, write_later)]
+    ("at_once", "write"), [(True, write_now), (False, write_later)]
 )
 def test_answers_are_written_as_the_operator_wants(
     at_once: bool,  # noqa: FBT001
     write: Callable[..., None],
 ) -> None:
     """At once, or when the reactor comes to it."""
-    with wired(write_at_once=at_once) as here:
+    with wired(fast_paths=without() if at_once else without("write")) as here:
         express: Any = here.service.site.express
 
         assert express.write is write

@@ -42,15 +42,14 @@ ORDER: Sequence[frozenset[str]] = (
     frozenset({"tap"}),
     frozenset({"workers"}),
     frozenset({"wiring", "configure", "chosen", "limits", "reloading"})
-    | {"settings", "readers", "settling"},
+    | {"settings", "parsers"},
     frozenset({"service", "lifetime", "signals"}),
     frozenset({"web"}),
     frozenset({"batching"}),
     frozenset({"dialects"}),
     frozenset({"events"}),
     frozenset({"http"}),
-    frozenset({"errors", "tuning", "writing", "polling", "process"})
-    | {"model_child", "__init__"},
+    frozenset({"errors", "tuning", "process"}) | {"model_child", "__init__"},
 )
 """
 Folders and modules of the proxy: each imports from its own row and those below.
@@ -74,7 +73,6 @@ EXCEPTIONS: Mapping[tuple[str, str], int] = {
     ("telemetry", "settings"): 1,
     ("telemetry", "web"): 4,
     ("upstream", "batching"): 1,
-    ("web", "settings"): 1,
 }
 """Imports against the order that there still are, by from and to: ever fewer."""
 

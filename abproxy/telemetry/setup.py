@@ -12,8 +12,9 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from abproxy.errors import SettingsError
 from abproxy.http.messages import Send
-from abproxy.settings import Settings, SettingsError, default_of, shown, variable
+from abproxy.settings import Settings, default_of, shown, variable
 from abproxy.telemetry.access_log import AccessLog
 from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.telemetry.logs import forward_standard_logging

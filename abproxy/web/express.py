@@ -11,6 +11,7 @@ door to say, as of any other request.
 from attrs import define, field, frozen
 
 from abproxy.dialects.call import ParsedBody
+from abproxy.tuning import Write, write_later
 from abproxy.web.app import Policy, ProxyApp
 from abproxy.web.auth import Caller
 from abproxy.web.calls import CallHead
@@ -23,7 +24,6 @@ from abproxy.web.plainhead import (
     read_head,
 )
 from abproxy.web.replies import Encoder
-from abproxy.writing import Write, write_later
 
 __all__ = ["FastPath", "Found", "Head"]
 

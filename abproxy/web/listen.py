@@ -27,7 +27,7 @@ from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from abproxy.settings import SettingsError
+from abproxy.errors import SettingsError
 
 __all__ = ["BoundSocket", "Listener", "OpenPort", "close_port", "make_listener"]
 

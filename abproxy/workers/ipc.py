@@ -19,8 +19,8 @@ from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
+from abproxy.errors import SettingsError
 from abproxy.http.messages import HeaderList, UpstreamRequest
-from abproxy.settings import SettingsError
 from abproxy.upstream.agent import make_pool, make_treq
 from abproxy.upstream.client import TreqUpstream
 from abproxy.web.listen import Listener, make_listener

@@ -12,7 +12,8 @@ import attrs
 from twisted.logger import Logger
 
 from abproxy.limits import part_of
-from abproxy.settings import Settings, variable
+from abproxy.parsers import variable
+from abproxy.settings import Settings
 
 __all__ = ["share_of", "warn_of_too_little"]
 

@@ -25,8 +25,8 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
 from twisted.internet.tcp import Port
 
+from abproxy.errors import SettingsError
 from abproxy.service import shown
-from abproxy.settings import SettingsError
 from abproxy.web.listen import BoundSocket, make_listener
 
 __all__ = ["ConnectionCounts", "SharedPort", "WorkerSocket", "open_shared_port"]

@@ -12,10 +12,11 @@ from twisted.internet import defer
 from twisted.logger import Logger
 
 from abproxy.chosen import keys_for
+from abproxy.errors import SettingsError
 from abproxy.lifetime import Lifetime
 from abproxy.reloading import CHANGEABLE, read_again
 from abproxy.service import LAST_S, where
-from abproxy.settings import Settings, SettingsError
+from abproxy.settings import Settings
 from abproxy.web.listen import Listener, close_port
 from abproxy.web.site import ProxySite
 from abproxy.workers.admin import SupervisorApp

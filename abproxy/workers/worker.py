@@ -24,10 +24,11 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-from abproxy.settings import Settings, SettingsError
-from abproxy.settling import settle
+from abproxy.errors import SettingsError
+from abproxy.settings import Settings
 from abproxy.signals import Signals
 from abproxy.telemetry.logs import json_line
+from abproxy.tuning import tune_process
 from abproxy.web.observing import Unwatched
 from abproxy.wiring import wire
 from abproxy.workers.admin import ask_supervisor
@@ -79,7 +80,9 @@ def run(reactor: Any, own_socket: Path) -> int:
         return 1
     codes = [0]
     service.end_with = codes.append
-    service.settle = partial(settle, control.settings, reactor)
+    service.tune = partial(
+        tune_process, reactor, skips_log_context="poll" in control.settings.fast_paths
+    )
     Signals(reactor).on(signal.SIGTERM, control.retire)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     service.startService()

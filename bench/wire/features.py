@@ -10,7 +10,8 @@ from contextlib import ExitStack
 import attrs
 from attrs import field, frozen
 
-from abproxy.settings import Settings, variable
+from abproxy.parsers import variable
+from abproxy.settings import FAST_PATHS, Settings
 from bench.wire.bench import Bench, Found, say
 from bench.wire.checker import check
 from bench.wire.errors import CannotMeasure
@@ -49,6 +50,15 @@ def _setting(name: str, having: str, lacking: str) -> Feature:
     )
 
 
+def _without(path: str) -> Feature:
+    others = ",".join(name for name in FAST_PATHS if name != path)
+    return Feature(
+        name=f"`FAST_PATHS` without `{path}`",
+        having=Side(settings={"FAST_PATHS": others}),
+        lacking=Side(settings={"FAST_PATHS": "all"}),
+    )
+
+
 def _alone(name: str, having: str) -> Feature:
     return Feature(name=f"`{name}={having}`", having=Side(settings={name: having}))
 
@@ -61,11 +71,8 @@ def _lanes(count: int) -> Side:
 OPENAI = Workload(name="openai", is_openai=True)
 
 FEATURES: Sequence[Feature] = (
-    _setting("EXPRESS", "false", "true"),
-    _setting("WRITE_AT_ONCE", "false", "true"),
-    _setting("POLL_DIRECTLY", "false", "true"),
+    *(_without(path) for path in FAST_PATHS),
     _setting("PACKING", "false", "true"),
-    _setting("UPSTREAM_CLIENT", "treq", "fast"),
     Feature(
         name="`USAGE=exact` instead of `shared`, on /v1/embeddings",
         having=Side(settings={"USAGE": "exact"}, workload=OPENAI),

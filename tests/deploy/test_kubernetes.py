@@ -4,8 +4,9 @@ import attrs
 import pytest
 from deployed import BIN, read_yaml, run
 
+from abproxy.parsers import variable
 from abproxy.service import LAST_S
-from abproxy.settings import Settings, variable
+from abproxy.settings import Settings
 from abproxy.telemetry.setup import LAST_SPANS_S
 from abproxy.upstream.health import TIMEOUT_S
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from doubles import paths_of
 from pytest_twisted import ensureDeferred
 from rawdoubles import Peer, turn
 from rawdoubles import street as raw_street
@@ -62,7 +63,7 @@ async def test_a_connection_cut_at_any_byte_is_never_a_wrong_answer(
     """What does not arrive whole is asked for again, and nobody sees a piece."""
     traits = Traits(dimensions=1, chunked=chunked)
     batches: dict[str, Any] = {"max_wait_ms": 1000, "max_batch_calls": 2}
-    async with street(traits, upstream_client=client, **batches) as here:
+    async with street(traits, fast_paths=paths_of(client), **batches) as here:
         one, two = await here.crowd(2)
 
         for at in range(len(ANSWER.to_bytes(chunked=chunked))):
@@ -83,7 +84,7 @@ async def test_a_lone_answer_cut_at_any_byte_is_never_passed_on(
     """The upstream's own bytes reach a caller whole, or not at all."""
     whole = Answer(body=b"[%b]" % spell("a", 1))
     traits = Traits(dimensions=1, chunked=chunked)
-    async with street(traits, upstream_client=client) as here:
+    async with street(traits, fast_paths=paths_of(client)) as here:
         [caller] = await here.crowd(1)
 
         for at in range(len(whole.to_bytes(chunked=chunked))):
@@ -99,7 +100,7 @@ async def test_a_lone_answer_cut_at_any_byte_is_never_passed_on(
 async def test_an_answer_that_is_no_http_is_asked_for_again(client: str) -> None:
     """Something else may have answered there for a moment."""
     batches: dict[str, Any] = {"max_wait_ms": 1000, "max_batch_calls": 2}
-    async with street(upstream_client=client, **batches) as here:
+    async with street(fast_paths=paths_of(client), **batches) as here:
         one, two = await here.crowd(2)
         here.upstream.break_("no-http")
 
@@ -123,7 +124,7 @@ async def test_an_answer_that_nobody_asked_for_is_nobodys(
         peer.transport.write(head + rows.pop(0) + (b"" if later else stale))
 
     stale = head + b"[[9]]"
-    here = await raw_street(upstream_client=client)
+    here = await raw_street(fast_paths=paths_of(client))
     here.server.asked = answer
     caller = await here.client()
     post = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from doubles import call_of
+from doubles import call_of, paths_of
 from msgspec.structs import replace
 from pytest_twisted import ensureDeferred
 from sockets import Answer, Caller, Street, sleep, street, together, until
@@ -46,7 +46,7 @@ async def test_a_query_of_death_costs_its_sender_an_error_and_nobody_else(
 ) -> None:
     """Two hundred neighbours are answered, though the upstream dies three times."""
     traits = Traits(ms=2, workers=2, restart_s=0.2)
-    async with street(traits, upstream_client=client) as here:
+    async with street(traits, fast_paths=paths_of(client)) as here:
         callers = await here.crowd(200)
         mortal = await here.caller()
 
@@ -64,7 +64,7 @@ async def test_a_query_of_death_costs_its_sender_an_error_and_nobody_else(
 @ensureDeferred
 async def test_a_restart_under_load_is_an_error_for_nobody(client: str) -> None:
     """Calls wait for the upstream to come back, and are sent again."""
-    async with street(Traits(ms=5, workers=4), upstream_client=client) as here:
+    async with street(Traits(ms=5, workers=4), fast_paths=paths_of(client)) as here:
         callers = await here.crowd(100)
 
         asked = _all_ask(callers, 2)

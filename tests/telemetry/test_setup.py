@@ -17,8 +17,9 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.logger import capturedLogs, formatEvent
 from wired import Reactor, Wired, wired
 
+from abproxy.errors import SettingsError
 from abproxy.http.messages import HeaderList, UpstreamRequest
-from abproxy.settings import Settings, SettingsError
+from abproxy.settings import Settings
 from abproxy.telemetry.setup import LAST_SPANS_S, Telemetry, make_telemetry
 from abproxy.web.observing import Several
 

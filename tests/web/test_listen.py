@@ -20,7 +20,7 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from abproxy.settings import SettingsError
+from abproxy.errors import SettingsError
 from abproxy.web.listen import Listener, make_listener
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from certificates import ask, endpoint, make_certificate, read_all, shake_hands
+from doubles import without
 from pytest_twisted import ensureDeferred
 from sockets import LOCALHOST, street, until
 from twisted.internet.threads import deferToThread
@@ -121,7 +122,7 @@ async def test_an_answer_is_the_same_with_tls_and_without(
         Traits(dimensions=10_000),
         port=endpoint(certificate),
         operations_port="0",
-        express=express,
+        fast_paths=without() if express else without("server"),
     ) as here:
         plain = socket.create_connection((LOCALHOST, here.operations_port))
         client = await deferToThread(shake_hands, here.port, ["http/1.1"])
@@ -132,9 +133,9 @@ async def test_an_answer_is_the_same_with_tls_and_without(
         client.close()
         plain.close()
 
-    without, first, second = map(without_date, answers)
-    assert without[0] == b"HTTP/1.1 200 OK"
-    assert first == second == without
+    plain, first, second = map(without_date, answers)
+    assert plain[0] == b"HTTP/1.1 200 OK"
+    assert first == second == plain
 
 
 @ensureDeferred

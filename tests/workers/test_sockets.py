@@ -17,7 +17,7 @@ from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
-from abproxy.settings import SettingsError
+from abproxy.errors import SettingsError
 from abproxy.web.listen import close_port
 from abproxy.workers.sockets import (
     ConnectionCounts,

@@ -15,7 +15,8 @@ from twisted.internet.error import ConnectError
 from twisted.logger import ILogObserver, LogEvent, capturedLogs
 from twisted.python.failure import Failure
 
-from abproxy.settings import Settings, SettingsError
+from abproxy.errors import SettingsError
+from abproxy.settings import Settings
 from abproxy.workers.supervisor import Supervisor
 from abproxy.workers.wiring import wire_supervisor
 from bench.breakable import Breakable, Traits

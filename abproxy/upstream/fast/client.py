@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
 from abproxy.http.messages import Response, UpstreamRequest
+from abproxy.tuning import Write, write_now
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.fast.connection import (
     Connection,
@@ -23,7 +24,6 @@ from abproxy.upstream.fast.connection import (
     RequestWriter,
     uri_of,
 )
-from abproxy.writing import Write, write_at_once
 
 __all__ = ["FastUpstream", "is_plain", "make_endpoint"]
 
@@ -48,7 +48,7 @@ class FastUpstream(Upstream):
 
     endpoint: IStreamClientEndpoint = field(repr=False)
     idle: ConnectionPool
-    write: Write = field(default=write_at_once, repr=False)
+    write: Write = field(default=write_now, repr=False)
     _questions: RequestWriter = field(init=False, repr=False)
     _connections: Connections = field(init=False, repr=False)
 

@@ -21,9 +21,9 @@ from twisted.web.client import URI
 from abproxy.http.failures import as_headers
 from abproxy.http.headers import each_line, write_lines
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
+from abproxy.tuning import Write, has_unsent
 from abproxy.upstream.agent import IDLE_S, target_of
 from abproxy.upstream.fast.response import PlainResponse, TwistedResponse, begin_plain
-from abproxy.writing import Write, has_unsent
 
 __all__ = [
     "Connection",

@@ -5,8 +5,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from zope.interface import directlyProvides
 
+from abproxy.tuning import write_later
 from abproxy.upstream.fast.connection import Connection, ConnectionPool
-from abproxy.writing import write_later
 
 
 class Socket(StringTransport):

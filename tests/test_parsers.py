@@ -2,56 +2,56 @@
 
 import pytest
 
-from abproxy import readers
+from abproxy import parsers
 
 
 @pytest.mark.parametrize("text", ["1", "32", " 7 "])
 def test_a_whole_number_is_read(text: str) -> None:
     """What is large enough is taken."""
-    assert readers.at_least(1)(text) == int(text)
+    assert parsers.at_least(1)(text) == int(text)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "1e3"])
 def test_a_number_too_small_or_not_whole_is_refused(text: str) -> None:
     """The message says what was expected and what was got."""
     with pytest.raises(ValueError, match=f"1 or more, not '{text}'"):
-        readers.at_least(1)(text)
+        parsers.at_least(1)(text)
 
 
 def test_a_wait_may_be_zero() -> None:
     """`MAX_WAIT_TIME=0` is the default, and legal."""
-    assert readers.milliseconds("0") == 0
+    assert parsers.milliseconds("0") == 0
 
 
 @pytest.mark.parametrize("text", ["-1", "nan", "inf", "1s", "abc"])
 def test_a_wait_is_a_number_of_milliseconds(text: str) -> None:
     """The unit is in the message."""
     with pytest.raises(ValueError, match=f"number of milliseconds, not '{text}'"):
-        readers.milliseconds(text)
+        parsers.milliseconds(text)
 
 
 def test_a_timeout_may_be_a_fraction() -> None:
     """Half a second is a timeout."""
-    assert readers.seconds("0.5") == 0.5
+    assert parsers.seconds("0.5") == 0.5
 
 
 def test_a_timeout_may_not_be_zero() -> None:
     """Nothing could ever be done in time."""
     with pytest.raises(ValueError, match="greater than 0, not '0'"):
-        readers.seconds("0")
+        parsers.seconds("0")
 
 
 @pytest.mark.parametrize("text", ["0", "8081", "65535", "tcp:8081", "unix:/x.sock"])
 def test_a_port_is_a_number_or_an_endpoint(text: str) -> None:
     """A colon makes an endpoint."""
-    assert readers.port(text) == text
+    assert parsers.port(text) == text
 
 
 @pytest.mark.parametrize("text", ["65536", "-1", "http", "80a"])
 def test_another_port_is_refused(text: str) -> None:
     """Ports end at 65535."""
     with pytest.raises(ValueError, match="from 0 to 65535"):
-        readers.port(text)
+        parsers.port(text)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_another_port_is_refused(text: str) -> None:
 )
 def test_a_url_is_read(text: str, url: str) -> None:
     """A slash at its end means nothing."""
-    assert readers.url(text) == url
+    assert parsers.url(text) == url
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_url_is_read(text: str, url: str) -> None:
 def test_what_is_no_url_is_refused(text: str) -> None:
     """Only http and https, with a host."""
     with pytest.raises(ValueError, match="expected a URL like"):
-        readers.url(text)
+        parsers.url(text)
 
 
 @pytest.mark.parametrize(
@@ -94,51 +94,51 @@ def test_what_is_no_url_is_refused(text: str) -> None:
 def test_a_url_has_nothing_that_would_get_lost(text: str) -> None:
     """User, query and fragment could not be sent upstream."""
     with pytest.raises(ValueError, match="without user, query or fragment"):
-        readers.url(text)
+        parsers.url(text)
 
 
 @pytest.mark.parametrize("text", ["1", "true", "Yes", "ON"])
 def test_a_switch_is_on(text: str) -> None:
     """Case does not matter."""
-    assert readers.yes_or_no(text)
+    assert parsers.yes_or_no(text)
 
 
 @pytest.mark.parametrize("text", ["0", "false", "No", "OFF"])
 def test_a_switch_is_off(text: str) -> None:
     """Case does not matter."""
-    assert not readers.yes_or_no(text)
+    assert not parsers.yes_or_no(text)
 
 
 def test_another_position_of_a_switch_is_refused() -> None:
     """There are only two."""
     with pytest.raises(ValueError, match="expected true or false, not 'maybe'"):
-        readers.yes_or_no("maybe")
+        parsers.yes_or_no("maybe")
 
 
 def test_a_known_name_is_read() -> None:
     """It is its own value."""
-    assert readers.one_of("minilm", "static")("static") == "static"
+    assert parsers.one_of("minilm", "static")("static") == "static"
 
 
 def test_an_unknown_name_is_refused() -> None:
     """The message lists the known ones."""
     with pytest.raises(ValueError, match="one of minilm, static, not 'big'"):
-        readers.one_of("minilm", "static")("big")
+        parsers.one_of("minilm", "static")("big")
 
 
 def test_a_url_with_credentials_is_not_repeated() -> None:
     """A password does not belong into a log."""
     with pytest.raises(ValueError, match=r"not one with credentials$"):
-        readers.url("ftp://me:secret@host")
+        parsers.url("ftp://me:secret@host")
 
 
 def test_a_key_is_read() -> None:
     """Visible characters, whatever they are."""
-    assert readers.key("s3cret/+=") == "s3cret/+="
+    assert parsers.key("s3cret/+=") == "s3cret/+="
 
 
 @pytest.mark.parametrize("text", ["two words", "schlüssel", "line\n"])
 def test_a_key_that_cannot_be_sent_is_not_repeated(text: str) -> None:
     """It could be part of a real one."""
     with pytest.raises(ValueError, match=r"visible ASCII characters$"):
-        readers.key(text)
+        parsers.key(text)

@@ -10,7 +10,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 
-from abproxy.writing import has_unsent, write_at_once, write_later
+from abproxy.tuning import has_unsent, write_later, write_now
 
 MUCH = b"x" * (8 << 20)
 
@@ -64,7 +64,7 @@ def line() -> Iterator[Line]:
 
 def test_what_is_written_at_once_is_there_in_the_same_turn(line: Line) -> None:
     """And nothing is left to do."""
-    write_at_once(line.ours, b"hello")
+    write_now(line.ours, b"hello")
 
     assert line.read() == b"hello"
     assert not line.waits_for_room
@@ -85,7 +85,7 @@ def test_nothing_overtakes_what_waits_already(line: Line) -> None:
     """What was written first arrives first."""
     write_later(line.ours, b"first ")
 
-    write_at_once(line.ours, b"second")
+    write_now(line.ours, b"second")
     line.turn()
 
     assert line.read() == b"first second"
@@ -93,8 +93,8 @@ def test_nothing_overtakes_what_waits_already(line: Line) -> None:
 
 def test_what_finds_no_room_waits_for_it(line: Line) -> None:
     """A client that reads slowly gets every byte, in order."""
-    write_at_once(line.ours, MUCH)
-    write_at_once(line.ours, b" end")
+    write_now(line.ours, MUCH)
+    write_now(line.ours, b" end")
 
     read = line.read()
     while line.waits_for_room:
@@ -107,7 +107,7 @@ def test_what_finds_no_room_waits_for_it(line: Line) -> None:
 def test_who_has_hung_up_is_noticed_as_ever(line: Line) -> None:
     """Writing to them raises nothing; Twisted says so in its own time."""
     line.theirs.close()
-    write_at_once(line.ours, b"hello")
+    write_now(line.ours, b"hello")
 
     assert line.waits_for_room
     assert isinstance(line.ours.doWrite(), Exception)
@@ -119,7 +119,7 @@ def test_nothing_is_written_after_the_last_word(line: Line, ending: str) -> None
     write_later(line.ours, b"last")
     getattr(line.ours, ending)()
 
-    write_at_once(line.ours, b"too late")
+    write_now(line.ours, b"too late")
     line.turn()
 
     assert line.read().startswith(b"last")
@@ -130,7 +130,7 @@ def test_an_aborted_connection_takes_nothing(line: Line) -> None:
     """Nobody wants to hear any more."""
     line.ours.abortConnection()
 
-    write_at_once(line.ours, b"too late")
+    write_now(line.ours, b"too late")
 
     assert line.read() == b""
 
@@ -139,7 +139,7 @@ def test_whatever_is_no_plain_connection_is_written_to_as_usual() -> None:
     """It may encrypt, or be a test's own."""
     transport = StringTransport()
 
-    write_at_once(transport, b"hello")
+    write_now(transport, b"hello")
 
     assert transport.value() == b"hello"
 
@@ -147,7 +147,7 @@ def test_whatever_is_no_plain_connection_is_written_to_as_usual() -> None:
 def test_what_the_socket_has_not_taken_is_unsent(line: Line) -> None:
     """Until it has, to the last byte."""
     before = has_unsent(line.ours)
-    write_at_once(line.ours, MUCH)
+    write_now(line.ours, MUCH)
     meanwhile = has_unsent(line.ours)
     while line.waits_for_room:
         line.read()

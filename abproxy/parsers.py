@@ -1,27 +1,42 @@
 """
-How the text of a setting becomes its value.
+How the text of a setting is found, and how it becomes its value.
 
-Each reader raises a ValueError that says what it expected and what it got.
+Each parser raises a ValueError that says what it expected and what it got.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from attrs import frozen
+from dotenv.parser import parse_stream
+
+from abproxy.errors import SettingsError
+
 __all__ = [
+    "DEFAULT_ENV_FILE",
+    "Sources",
     "at_least",
     "key",
     "keys",
+    "listed",
     "milliseconds",
     "one_of",
     "port",
     "rate",
+    "read_env_file",
     "seconds",
+    "some_of",
     "url",
+    "variable",
     "yes_or_no",
 ]
 
 MAX_PORT = 65535
+
+DEFAULT_ENV_FILE = ".env"
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -126,3 +141,82 @@ def one_of(*names: str) -> Callable[[str], str]:
         return text
 
     return read
+
+
+def some_of(*names: str) -> Callable[[str], frozenset[str]]:
+    """Make a reader of `all`, `none`, or some *names* separated by commas."""
+
+    def read(text: str) -> frozenset[str]:
+        if text in {"all", "none"}:
+            return frozenset(names if text == "all" else ())
+        chosen = frozenset(word.strip() for word in text.split(","))
+        if not chosen <= frozenset(names):
+            known = ", ".join(names)
+            raise ValueError(f"expected all, none, or some of {known}, not {text!r}")
+        return chosen
+
+    return read
+
+
+def listed(chosen: frozenset[str], names: Sequence[str]) -> str:
+    """Write what of *names* is *chosen*, as `some_of` reads it."""
+    if len(chosen) in {0, len(names)}:
+        return "all" if chosen else "none"
+    return ",".join(name for name in names if name in chosen)
+
+
+def variable(option: str) -> str:
+    """Name the environment variable of an *option*."""
+    return option.upper().replace("-", "_")
+
+
+@frozen
+class Sources:
+    """Where settings come from, the first that has one counts."""
+
+    options: Mapping[str, Any]
+    environ: Mapping[str, str]
+    env_file: Mapping[str, str]
+
+    def read(self, option: str, read: Callable[[str], Any]) -> Any:
+        """Return the value of *option*; None if no source has it."""
+        name = variable(option)
+        sources = (
+            (f"--{option}", self.options.get(option)),
+            (f"{name} in the environment", self.environ.get(name)),
+            (f"{name} in the .env file", self.env_file.get(name)),
+        )
+        where, text = next((pair for pair in sources if pair[1]), ("", None))
+        if text is None:
+            return None
+        try:
+            return read(str(text))
+        except ValueError as error:
+            raise SettingsError(f"{where}: {error}") from error
+
+
+def read_env_file(path: str | None) -> dict[str, str]:
+    """
+    Read settings from *path*, or from `.env` here if there is one.
+
+    Raises:
+        SettingsError: the file cannot be read or understood.
+    """
+    file = Path(path or DEFAULT_ENV_FILE)
+    try:
+        # Some editors begin a file with a byte order mark.
+        with file.open(encoding="utf-8-sig") as stream:
+            lines = list(parse_stream(stream))
+    except (OSError, ValueError) as error:
+        if path is None and isinstance(error, FileNotFoundError):
+            return {}
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"cannot read settings from {file}: {reason}") from error
+    for line in lines:
+        # Half a name is how a file ends that was cut off.
+        if line.error or (line.key is not None and line.value is None):
+            text = line.original.string
+            blank = text[: len(text) - len(text.lstrip())].count("\n")
+            where = f"{file}, line {line.original.line + blank}"
+            raise SettingsError(f"{where}: not of the form NAME=value")
+    return {line.key: line.value for line in lines if line.key and line.value}

@@ -13,7 +13,7 @@ from twisted.python import context
 from twisted.python.log import ILogContext
 from zope.interface import implementer
 
-from abproxy.polling import poll_directly
+from abproxy.tuning import skip_log_context
 
 epollreactor = pytest.importorskip("twisted.internet.epollreactor")
 
@@ -73,7 +73,7 @@ class Loop:
 def loop() -> Iterator[Loop]:
     """Make a reactor that polls directly, and take it down."""
     loop = Loop()
-    poll_directly(loop.reactor)
+    skip_log_context(loop.reactor)
     yield loop
     loop.reactor.removeAll()
     loop.reactor._poller.close()
@@ -164,6 +164,6 @@ def test_another_reactor_is_left_as_it_is() -> None:
     """Whatever it is."""
     clock = Clock()
 
-    poll_directly(clock)
+    skip_log_context(clock)
 
     assert "doIteration" not in vars(clock)

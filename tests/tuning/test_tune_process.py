@@ -8,16 +8,15 @@ import pytest
 LOOKING = """
 import gc, weakref
 from twisted.internet import reactor
-from abproxy.settings import Settings
-from abproxy.settling import NEW, settle
+from abproxy.tuning import NEW_OBJECTS, tune_process
 
 class Object: pass
 old = Object()
-settle(Settings(), reactor)
+tune_process(reactor, skips_log_context=False)
 new = Object()
 assert not any(each is old for each in gc.get_objects())
 assert any(each is new for each in gc.get_objects())
-assert gc.get_threshold()[0] == NEW
+assert gc.get_threshold()[0] == NEW_OBJECTS
 assert gc.isenabled()
 gone = []
 weakref.finalize(new, gone.append, True)
@@ -29,10 +28,9 @@ assert gone == [True]
 
 POLLING = """
 from twisted.internet import reactor
-from abproxy.settings import Settings
-from abproxy.settling import settle
+from abproxy.tuning import tune_process
 
-settle(Settings(poll_directly={chosen}), reactor)
+tune_process(reactor, skips_log_context={chosen})
 assert ("doIteration" in vars(reactor)) is {chosen}
 """
 

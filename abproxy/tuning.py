@@ -1,0 +1,155 @@
+"""
+Everything that reaches into Twisted, or into Python, for speed.
+
+This is the one place that knows how Twisted's connections and its epoll reactor
+look inside.  Where they look in another way, all is done as usual.
+"""
+
+import gc
+from collections.abc import Callable
+from socket import socket
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.tcp import Client, Connection, Server
+
+try:
+    from twisted.internet.epollreactor import EPollReactor
+except ImportError:
+    _KNOWN_REACTORS: tuple[type, ...] = ()
+    """This system has no epoll."""
+else:
+    _KNOWN_REACTORS = (EPollReactor,)
+
+__all__ = [
+    "Write",
+    "has_unsent",
+    "skip_log_context",
+    "tune_process",
+    "write_later",
+    "write_now",
+]
+
+Write = Callable[[Any, bytes], None]
+"""Write some bytes to a transport."""
+
+_OF_A_CONNECTION = (
+    "TLS",
+    "_aborting",
+    "_writeDisconnected",
+    "_writeDisconnecting",
+    "connected",
+    "dataBuffer",
+    "disconnecting",
+)
+
+_OF_A_REACTOR = ("_poller", "_selectables", "_doReadOrWrite", "doIteration")
+
+_NO_LIMIT_S = -1.0
+
+NEW_OBJECTS = 10_000
+"""
+New objects after which Python looks for garbage among them; its default is 700.
+
+A batch on its way is a few hundred: they are gone before the search.
+"""
+
+
+def _connections_look_as_known() -> bool:
+    nowhere: Any = None
+    has_list = hasattr(FileDescriptor(nowhere), "_tempDataBuffer")
+    return has_list and all(hasattr(Connection, name) for name in _OF_A_CONNECTION)
+
+
+_PLAIN = (Server, Client) if _connections_look_as_known() else ()
+"""Connections of which we know when they have nothing else to write."""
+
+
+def write_later(transport: Any, data: bytes) -> None:
+    """Write *data* as Twisted does."""
+    transport.write(data)
+
+
+def write_now(transport: Any, data: bytes) -> None:
+    """
+    Write *data* in this turn if the connection is plain TCP and has nothing unsent.
+
+    Twisted puts what is written into a buffer, asks the kernel to say when the
+    socket has room, and writes then: two system calls and one turn more than it
+    takes when the socket has room anyway, which is nearly always.  What the
+    socket does not take, and whatever is wrong with it, is left to Twisted,
+    which tells the protocol in its own time.
+    """
+    sent = _send(transport.socket, data) if _is_clear(transport) else 0
+    if sent < len(data):
+        transport.write(data[sent:])
+
+
+def _send(connection: socket, data: bytes) -> int:
+    try:
+        return connection.send(data)
+    except OSError:
+        return 0  # no room, or no peer any more: Twisted meets the same
+
+
+def has_unsent(transport: Any) -> bool:
+    """Whether something is written that the socket has not taken yet."""
+    return isinstance(transport, _PLAIN) and bool(
+        transport.dataBuffer or transport._tempDataBuffer  # noqa: SLF001
+    )
+
+
+def _is_clear(transport: Any) -> bool:
+    return (
+        isinstance(transport, _PLAIN)
+        and bool(transport.connected)
+        and not transport.TLS
+        and not transport.disconnecting
+        and not transport._writeDisconnecting  # noqa: SLF001
+        and not transport._writeDisconnected  # noqa: SLF001
+        and not transport._aborting  # noqa: SLF001
+        and not has_unsent(transport)
+    )
+
+
+def skip_log_context(reactor: Any) -> None:
+    """
+    Let *reactor* hand events to connections without a logging context around each.
+
+    The context says which connection an event is about, for lines that are
+    written to Twisted's old log meanwhile.  Our own lines say that themselves,
+    and it takes 1 to 2 µs each time, where a whole call takes 30.
+    """
+    if not _is_known(reactor):
+        return
+    poll, connections = reactor._poller.poll, reactor._selectables  # noqa: SLF001
+    read_or_write = reactor._doReadOrWrite  # noqa: SLF001
+
+    def wait(timeout_s: float | None) -> None:
+        longest_s = _NO_LIMIT_S if timeout_s is None else timeout_s
+        for number, event in poll(longest_s, len(connections)):
+            # What came before it may have closed the connection.
+            if number in connections:
+                read_or_write(connections[number], number, event)
+
+    reactor.doIteration = wait
+
+
+def _is_known(reactor: Any) -> bool:
+    has_all = all(hasattr(reactor, name) for name in _OF_A_REACTOR)
+    return type(reactor) in _KNOWN_REACTORS and has_all
+
+
+def tune_process(reactor: Any, *, skips_log_context: bool) -> None:
+    """
+    Prepare this process for nothing but serving, once everything is imported.
+
+    Python looks now and then through all that there is for cycles that are not
+    needed any more.  With everything imported that takes 10 to 20 ms, in which
+    all calls wait; and nothing of it is garbage as long as the process lives.
+    """
+    if skips_log_context:
+        skip_log_context(reactor)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(NEW_OBJECTS)
