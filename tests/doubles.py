@@ -19,8 +19,8 @@ from abproxy.batching.admission import Admission
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.concurrency import Budget, FixedLimit, make_slots
 from abproxy.batching.part import Caps
-from abproxy.dialects.answer import write_answer
 from abproxy.dialects.call import Call, LaneKey
+from abproxy.dialects.reply import write_answer
 from abproxy.dialects.tei import EMBED
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.settings import FAST_PATHS

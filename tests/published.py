@@ -21,8 +21,8 @@ from webdoubles import Answer
 from wired import Wired, wired
 
 from abproxy import errors
-from abproxy.dialects.answer import error_reply
 from abproxy.dialects.openai import OPENAI
+from abproxy.dialects.reply import error_reply
 from abproxy.dialects.routes import ALIASES, ROUTES, TASKS
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import ProxyError

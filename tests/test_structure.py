@@ -18,14 +18,14 @@ from tools.structure import (
     read_modules,
 )
 
-AT_MOST = {"modules": 125, "root modules": 17, "Protocols": 16}
+AT_MOST = {"modules": 118, "root modules": 17, "Protocols": 15}
 """What the source may have: to be lowered with the figure, never raised."""
 
 AT_MOST_FOR_A_CALL = {
-    "files": 38,
-    "classes": 51,
-    "functions": 159,
-    "calls of these functions": 207,
+    "files": 37,
+    "classes": 50,
+    "functions": 156,
+    "calls of these functions": 201,
 }
 """What a warm lone call may enter: to be lowered with the figure, never raised."""
 

@@ -181,7 +181,7 @@ class Batch:
 
     async def _share_out(self, reply: Response) -> None:
         lengths = await self._lengths()
-        slices = self.parts[0].call.lane.dialect.cut(reply.body, lengths, self._order)
+        slices = self.parts[0].call.lane.dialect.split(reply.body, lengths, self._order)
         for part, own in zip(self.parts, slices, strict=True):
             result = PartResult(
                 response=reply,

@@ -1,5 +1,5 @@
 """
-Bytes to call, rows to bytes: what the routes of an embedding server mean.
+The routes of embedding servers: from bytes to calls, and from rows to bytes.
 
-Nothing in this room does I/O or knows Twisted.
+No module here does I/O or knows Twisted.
 """

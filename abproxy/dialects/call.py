@@ -1,15 +1,14 @@
 """
-What a call is, once it is understood: items, options, and who may share.
+What a call is, once its request is parsed: items, and the lane they belong to.
 
 A lane is everything about a call but its items.  Two calls are in one lane
 only if they would be the same request with the same items.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import msgspec
-from attrs import field, frozen
 from msgspec import Struct
 
 from abproxy.errors import ProxyError
@@ -45,19 +44,19 @@ class Items(Struct, frozen=True, kw_only=True):
 
 
 class ParsedBody(Struct, frozen=True, kw_only=True):
-    """The body of a call, as a dialect reads it."""
+    """The body of a call, parsed by its dialect."""
 
     items: Items
 
     options: bytes
-    """All other members, in one spelling: `,"name":value` for each."""
+    """All other members, in one form: `,"name":value` for each."""
 
 
 class Rows(Struct, frozen=True, kw_only=True):
-    """What one part gets of a batch's answer."""
+    """One part's rows of a batch's answer."""
 
     raw: Sequence[bytes]
-    """The rows of its items, cut from the answer; one piece may hold several."""
+    """The rows as the upstream wrote them; one piece may hold several, with commas."""
 
     frame: Any = None
     """What else of the answer the dialect needs to write this part's own."""
@@ -76,41 +75,41 @@ class PartResult(Struct, frozen=True, kw_only=True):
     """How many parts were in the batch."""
 
     queue_s: float = 0.0
-    """How long the part waited before it left."""
+    """How long the part waited before it was sent."""
 
     upstream_s: float = 0.0
     """How long the upstream took."""
 
 
-class Dialect(Protocol):
-    """The language of one route: four verbs between bytes and calls."""
+class Dialect(ABC):
+    """The language of one route, between bytes and calls."""
 
-    @property
-    def path(self) -> bytes:
-        """The route on which batches of this dialect are sent."""
+    path: bytes
+    """The route on which batches of this dialect are sent."""
 
-    @property
-    def body(self) -> type[msgspec.Struct]:
-        """The type of the bodies that are understood."""
+    body: type[Struct]
+    """The type of the bodies that are parsed."""
 
+    has_usage: bool = False
+    """Whether an answer says how many tokens it cost."""
+
+    @abstractmethod
     def read(self, body: bytes) -> ParsedBody | None:
-        """Understand *body*, or say None: then it is relayed as it is."""
+        """Parse *body*; None if it is to be relayed as it is."""
 
+    @abstractmethod
     def batch_body(self, items: Sequence[bytes], options: bytes) -> bytes:
         """Write the request body for *items* that share *options*."""
 
-    @property
-    def has_usage(self) -> bool:
-        """Whether an answer tells how many tokens it cost."""
-
-    def cut(
+    @abstractmethod
+    def split(
         self,
         body: bytes,
         lengths: Sequence[Sequence[int]],
         order: Sequence[int] | None = None,
     ) -> list[Rows]:
         """
-        Cut a good answer into one slice for each part.
+        Split a good answer into the rows of each part.
 
         Args:
             body: the upstream's answer.
@@ -121,32 +120,37 @@ class Dialect(Protocol):
             BadAnswer: the rows are not one for each item.
         """
 
-    def write(self, slices: Sequence[Rows], *, is_list: bool) -> bytes:
-        """Write the answer of a call from the slices of its parts, in order."""
+    @abstractmethod
+    def write(self, parts: Sequence[Rows], *, is_list: bool) -> bytes:
+        """Write the answer of a call from the rows of its parts, in order."""
 
+    @abstractmethod
     def error_body(self, error: ProxyError) -> bytes:
         """Write an error of ours as this route's clients expect it."""
 
 
-@frozen(kw_only=True, cache_hash=True)
-class LaneKey:
-    """The calls that may share a batch: they differ in nothing but their items."""
+class LaneKey(Struct, frozen=True, kw_only=True, cache_hash=True):
+    """What calls that may share a batch have in common: all but their items."""
 
     dialect: Dialect
 
     path: bytes
     """Where a shared batch is sent: the route after aliases, with its query."""
 
-    headers: HeaderList = field(repr=False)
+    headers: HeaderList
     """Every header that can change an answer, credentials among them."""
 
     options: bytes
 
     is_bulk: bool = False
-    """Whether these calls are in no hurry."""
+    """Whether these calls may wait behind others."""
 
     is_personal: bool = False
     """Whether the credentials are the client's own, and so is any quota."""
+
+    def __repr__(self) -> str:
+        """Show no header: a key may be among them."""
+        return f"LaneKey({self.path!r}, {self.options!r})"
 
     def request(
         self, items: Sequence[bytes], traces: tuple[Any, ...] = ()
@@ -173,17 +177,17 @@ class Call(Struct, frozen=True, kw_only=True, eq=False):
     items: Items
 
     alone: UpstreamRequest
-    """The request exactly as the client sent it, for when nobody shares."""
+    """The request exactly as the client sent it, for when no other call shares it."""
 
     client: bytes = b""
-    """Who calls: a key, or an address where there are no keys."""
+    """The client: its key, or its address where there are no keys."""
 
     trace: Any = None
-    """A thread that somebody follows."""
+    """The span of this call, if it is traced."""
 
     name: Callable[[], bytes] = _nameless
-    """Say how client and log know the request."""
+    """Return the request id."""
 
     def __repr__(self) -> str:
-        """Say where it belongs: a text or a key is never printed."""
+        """Show where it belongs: a text or a key is never printed."""
         return f"Call({self.lane!r})"

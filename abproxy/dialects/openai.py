@@ -14,12 +14,22 @@ import msgspec
 from attrs import evolve
 
 from abproxy.dialects.call import BadAnswer, Rows
-from abproxy.dialects.embeddings import Members, cut_plain, read_members, stems_of
-from abproxy.dialects.inputs import Inputs, Size
-from abproxy.dialects.mould import Template, mould_of
-from abproxy.dialects.route import JSONRoute
-from abproxy.dialects.rows import deal
-from abproxy.dialects.usage import Usage, add_up, divide
+from abproxy.dialects.parse import Inputs, Size
+from abproxy.dialects.split import (
+    Lengths,
+    Members,
+    Order,
+    Template,
+    Usage,
+    add_up,
+    decode_members,
+    distribute,
+    divide,
+    find_embeddings,
+    make_template,
+    strip_indexes,
+)
+from abproxy.dialects.tei import JSONRoute
 from abproxy.errors import ProxyError, openai_error_body
 
 __all__ = ["OPENAI", "OPENAI_BARE"]
@@ -39,52 +49,47 @@ class EmbeddingsBody(msgspec.Struct):
 
 
 class _Frame(msgspec.Struct, frozen=True):
-    """What else goes into one part's answer."""
+    """What goes around the rows in one part's answer."""
 
-    mould: Template
+    template: Template
     """The answer without its rows and its usage."""
 
     usage: Usage
     """The part's share."""
 
-    spelled_usage: bytes
+    raw_usage: bytes
     """The usage of the batch, as it was written."""
 
 
 class OpenAIRoute(JSONRoute):
     """The dialect of /v1/embeddings."""
 
-    def cut(
-        self,
-        body: bytes,
-        lengths: Sequence[Sequence[int]],
-        order: Sequence[int] | None = None,
-    ) -> list[Rows]:
-        """Deal out the data, and the usage in proportion to the lengths."""
+    def split(self, body: bytes, lengths: Lengths, order: Order = None) -> list[Rows]:
+        """Split the data, and the usage in proportion to the lengths."""
         try:
             rows, members = _rows_and_members(body, sum(map(len, lengths)))
             usage = _decode_usage(members.get("usage", _NONE)) or {}
         except (msgspec.DecodeError, *_BROKEN) as error:
             raise BadAnswer(f"no list of embeddings: {error}") from error
-        mould = mould_of(members, ("data", "usage"))
-        spelled = bytes(members.get("usage", _NONE))
+        template = make_template(members, ("data", "usage"))
+        raw = bytes(members.get("usage", _NONE))
         usages = divide(usage, list(map(sum, lengths)))
         return [
-            Rows(raw=part.raw, frame=_Frame(mould, own, spelled))
-            for part, own in zip(deal(rows, lengths, order), usages, strict=True)
+            Rows(raw=part.raw, frame=_Frame(template, own, raw))
+            for part, own in zip(distribute(rows, lengths, order), usages, strict=True)
         ]
 
-    def write(self, slices: Sequence[Rows], *, is_list: bool) -> bytes:  # noqa: ARG002
+    def write(self, parts: Sequence[Rows], *, is_list: bool) -> bytes:  # noqa: ARG002
         """Write the first part's frame around all rows."""
-        rows = [row for part in slices for row in part.raw]
+        rows = [row for part in parts for row in part.raw]
         data = b",".join([_numbered(row, at) for at, row in enumerate(rows)])
-        frame: _Frame = slices[0].frame
-        usage = add_up([part.frame.usage for part in slices])
+        frame: _Frame = parts[0].frame
+        usage = add_up([part.frame.usage for part in parts])
         if usage and not frame.usage:
             # The server began to count between two parts of one call.
-            frame = next(part.frame for part in slices if part.frame.usage)
-        spelled = msgspec.json.encode(usage) if usage else frame.spelled_usage
-        return frame.mould.fill({"data": b"[%b]" % data, "usage": spelled})
+            frame = next(part.frame for part in parts if part.frame.usage)
+        raw = msgspec.json.encode(usage) if usage else frame.raw_usage
+        return frame.template.fill({"data": b"[%b]" % data, "usage": raw})
 
     def error_body(self, error: ProxyError) -> bytes:
         """Write `{"message","code","type"}`."""
@@ -95,10 +100,10 @@ _BROKEN = (UnicodeDecodeError, RecursionError, KeyError)
 
 
 def _rows_and_members(body: bytes, count: int) -> tuple[list[bytes], Members]:
-    plain = cut_plain(body, count)
+    plain = find_embeddings(body, count)
     if plain is not None:
         return plain
-    members = read_members(body)
+    members = decode_members(body)
     rows = list(map(bytes, _decode_rows(members["data"])))
     return _in_order(rows, count), members
 
@@ -111,9 +116,9 @@ def _in_order(rows: list[bytes], count: int) -> list[bytes]:
     """
     if len(rows) != count:
         raise BadAnswer(f"{len(rows)} embeddings for {count} inputs")
-    stems = stems_of(rows)
-    if stems is not None:
-        return stems
+    stripped = strip_indexes(rows)
+    if stripped is not None:
+        return stripped
     places = [_index(row) for row in rows]
     if sorted(places) != list(range(count)):
         raise BadAnswer("the indexes of the embeddings are not one for each input")
@@ -125,7 +130,7 @@ def _index(row: bytes) -> int:
     if last is not None:
         return int(last[1])
     try:
-        return int(bytes(read_members(row)["index"]))
+        return int(bytes(decode_members(row)["index"]))
     except (msgspec.DecodeError, KeyError, ValueError) as error:
         raise BadAnswer("an embedding without an index") from error
 
@@ -133,7 +138,7 @@ def _index(row: bytes) -> int:
 def _numbered(row: bytes, at: int) -> bytes:
     if not row.endswith(b"}"):
         return b'%b"index":%d}' % (row, at)
-    members = read_members(row)
+    members = decode_members(row)
     members["index"] = msgspec.Raw(b"%d" % at)
     return msgspec.json.encode(members)
 

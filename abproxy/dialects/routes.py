@@ -1,8 +1,8 @@
 """
-Which path is which route.
+The dialect of each path.
 
-`/` and `/invocations` are whatever the upstream's model does.  As long as that
-is not known they are no batched routes.
+`/` and `/invocations` are whatever the upstream's model does: as long as that
+is not known they are not batched.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ TASKS: Mapping[str, Dialect] = {
     "classifier": PREDICT,
     "splade": EMBED_SPARSE,
 }
-"""The route of a model's task; a reranker's cannot be shared."""
+"""The route of a model's task; a reranker's cannot be batched."""
 
 
 def _path(target: bytes) -> bytes:
@@ -45,13 +45,13 @@ def _path(target: bytes) -> bytes:
 
 
 def may_be_batched(method: bytes, target: bytes) -> bool:
-    """Whether a request has to be read whole because it may share a batch."""
+    """Whether a request must be read whole because it may share a batch."""
     path = _path(target)
     return method == b"POST" and (path in ROUTES or path in ALIASES)
 
 
 def dialect_of(target: bytes, task: str | None) -> Dialect | None:
-    """Find the dialect for a target, given the model's task if it is known."""
+    """Return the dialect for a target, given the model's task if it is known."""
     path = _path(target)
     if path in ALIASES:
         return TASKS.get(task or "")

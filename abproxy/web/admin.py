@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from twisted.internet.defer import maybeDeferred
 
 from abproxy.batching.admission import Admission
-from abproxy.dialects.answer import CORS
+from abproxy.dialects.reply import CORS
 from abproxy.errors import ProxyError, Unauthorized
 from abproxy.http.messages import HeaderList, Response
 from abproxy.web.auth import ApiKeys

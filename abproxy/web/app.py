@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from abproxy.batching.collector import BatchCollector
-from abproxy.dialects.answer import error_reply, write_answer
 from abproxy.dialects.call import Call, Dialect, ParsedBody, PartResult
+from abproxy.dialects.reply import error_reply, write_answer
 from abproxy.dialects.routes import ALIASES, ROUTES, dialect_of
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import DeadlinePassed, InternalError, MethodNotAllowed, ProxyError

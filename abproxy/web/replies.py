@@ -14,7 +14,8 @@ from twisted.web.http import NO_BODY_CODES, datetimeToString
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from abproxy.dialects.answer import (
+from abproxy.dialects.call import Call, PartResult
+from abproxy.dialects.reply import (
     characters_of,
     counts_characters,
     lines_of_all,
@@ -22,7 +23,6 @@ from abproxy.dialects.answer import (
     write_answer,
     write_body,
 )
-from abproxy.dialects.call import Call, PartResult
 from abproxy.http.headers import each_line, group, spell, write_lines
 from abproxy.http.messages import HeaderList, Response, reason_of
 

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
-from abproxy.dialects.answer import error_reply
+from abproxy.dialects.reply import error_reply
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import InternalError, ProxyError
 from abproxy.http.headers import Credentials

@@ -25,7 +25,7 @@ from abproxy.batching.concurrency import (
 )
 from abproxy.batching.part import Caps
 from abproxy.dialects.call import Call, Dialect, Items, LaneKey, PartResult, Rows
-from abproxy.dialects.rows import deal
+from abproxy.dialects.split import distribute
 from abproxy.http.messages import Response, UpstreamRequest
 from bench.simulation.servers import Server
 
@@ -38,11 +38,10 @@ ASSUMED_PERMITS = 512
 """What abproxy goes by where nothing is said: TEI's own default."""
 
 
-class Commas:
+class Commas(Dialect):
     """The language of the modelled servers."""
 
     path = b"/"
-    has_usage = False
 
     def read(self, body: bytes) -> None:
         """Read nothing: calls are made in one piece."""
@@ -51,25 +50,25 @@ class Commas:
         """Join the items."""
         return b",".join(items)
 
-    def cut(
+    def split(
         self,
         body: bytes,
         lengths: Sequence[Sequence[int]],
         order: Sequence[int] | None = None,
     ) -> list[Rows]:
-        """Deal the rows out as for any other language."""
-        return deal(body.split(b","), lengths, order)
+        """Split the rows as those of any other language."""
+        return distribute(body.split(b","), lengths, order)
 
-    def write(self, slices: Sequence[Rows], *, is_list: bool) -> bytes:  # noqa: ARG002
+    def write(self, parts: Sequence[Rows], *, is_list: bool) -> bytes:  # noqa: ARG002
         """Join the rows."""
-        return b",".join(row for part in slices for row in part.raw)
+        return b",".join(row for part in parts for row in part.raw)
 
     def error_body(self, error: Exception) -> bytes:
         """Say what went wrong."""
         return str(error).encode()
 
 
-COMMAS: Dialect = Commas()
+COMMAS = Commas()
 
 
 def _lane(*, is_bulk: bool) -> LaneKey:
@@ -98,8 +97,8 @@ def rows_of(results: Sequence[PartResult]) -> bytes | None:
     """Write a call's answer; None if it was refused."""
     if results[0].response.status != 200:  # noqa: PLR2004
         return None
-    slices = [result.rows for result in results if result.rows is not None]
-    return COMMAS.write(slices, is_list=True) if slices else results[0].response.body
+    parts = [result.rows for result in results if result.rows is not None]
+    return COMMAS.write(parts, is_list=True) if parts else results[0].response.body
 
 
 class Way(Protocol):
@@ -183,8 +182,8 @@ def _share_out(
     reply: Response, batch: list[tuple[Call, Deferred[list[PartResult]]]]
 ) -> None:
     if reply.status == 200:  # noqa: PLR2004
-        slices = COMMAS.cut(reply.body, [call.items.lengths for call, _ in batch])
-        results = [PartResult(response=reply, rows=own) for own in slices]
+        parts = COMMAS.split(reply.body, [call.items.lengths for call, _ in batch])
+        results = [PartResult(response=reply, rows=own) for own in parts]
     else:
         results = [PartResult(response=reply)] * len(batch)
     for (_, done), result in zip(batch, results, strict=True):

@@ -7,7 +7,7 @@ from doubles import house, reply, row_of, texts
 from twisted.internet.defer import CancelledError, Deferred
 
 from abproxy.batching.part import Part
-from abproxy.dialects.route import JSONRoute
+from abproxy.dialects.tei import JSONRoute
 from abproxy.errors import (
     ConnectionBroken,
     InternalError,

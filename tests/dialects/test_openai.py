@@ -4,12 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from abproxy.dialects.call import BadAnswer, Rows
 from abproxy.dialects.openai import OPENAI
-from abproxy.dialects.usage import share_out
 from abproxy.errors import Overloaded
 
 
@@ -35,7 +32,7 @@ def test_indexes_count_from_0_for_each_caller() -> None:
     """And all else of a row is as it was, to the digit."""
     body = answer(row("[0.10]", 0), row("[2e-7]", 1), row('"AACAPw=="', 2))
 
-    one, two = OPENAI.cut(body, [[1], [1, 1]])
+    one, two = OPENAI.split(body, [[1], [1, 1]])
 
     assert OPENAI.write([one], is_list=True) == answer(row("[0.10]", 0))
     assert OPENAI.write([two], is_list=True) == answer(
@@ -47,7 +44,7 @@ def test_indexes_of_two_digits_are_counted_again() -> None:
     """A row may come from far back in a batch."""
     rows = [row(f"[{at}]", at) for at in range(12)]
 
-    _, two = OPENAI.cut(answer(*rows), [[1] * 10, [1, 1]])
+    _, two = OPENAI.split(answer(*rows), [[1] * 10, [1, 1]])
 
     assert [each["index"] for each in written(two)["data"]] == [0, 1]
     assert [each["embedding"] for each in written(two)["data"]] == [[10], [11]]
@@ -57,7 +54,7 @@ def test_rows_out_of_order_go_where_their_indexes_say() -> None:
     """The place in the list is not what the API promises."""
     body = answer(row("[2]", 2), row("[0]", 0), row("[1]", 1))
 
-    one, two = OPENAI.cut(body, [[1], [1, 1]])
+    one, two = OPENAI.split(body, [[1], [1, 1]])
 
     assert [each["embedding"] for each in written(one)["data"]] == [[0]]
     assert [each["embedding"] for each in written(two)["data"]] == [[1], [2]]
@@ -67,7 +64,7 @@ def test_sorted_items_get_their_rows_back() -> None:
     """The index is the place in what was sent, not in what was asked."""
     body = answer(row("[9]", 0), row("[8]", 1))
 
-    one, two = OPENAI.cut(body, [[1], [1]], order=[1, 0])
+    one, two = OPENAI.split(body, [[1], [1]], order=[1, 0])
 
     assert written(one)["data"][0]["embedding"] == [8]
     assert written(two)["data"][0]["embedding"] == [9]
@@ -88,7 +85,7 @@ def test_an_index_is_found_wherever_it_stands(spelled: str) -> None:
     """Other servers write their rows in other ways."""
     body = answer('{"embedding":[0],"index":0}', spelled)
 
-    _, two = OPENAI.cut(body, [[1], [1]])
+    _, two = OPENAI.split(body, [[1], [1]])
 
     assert written(two)["data"] == [{**json.loads(spelled), "index": 0}]
 
@@ -124,14 +121,14 @@ def test_an_index_is_found_wherever_it_stands(spelled: str) -> None:
 def test_an_answer_without_each_index_once_is_refused(body: bytes) -> None:
     """Nothing is guessed."""
     with pytest.raises(BadAnswer):
-        OPENAI.cut(body, [[1], [1]])
+        OPENAI.split(body, [[1], [1]])
 
 
 def test_members_that_nobody_here_knows_stay() -> None:
     """They are about the model or the server, which are the same for all."""
     body = answer(row("[0]", 0), row("[1]", 1), more=',"id":"x","cost":[1.50]')
 
-    one, _ = OPENAI.cut(body, [[1], [1]])
+    one, _ = OPENAI.split(body, [[1], [1]])
 
     assert b'"id":"x","cost":[1.50]' in OPENAI.write([one], is_list=True)
 
@@ -141,7 +138,7 @@ def test_a_missing_usage_stays_missing(usage: str | None) -> None:
     """Not every server counts."""
     body = answer(row("[0]", 0), row("[1]", 1), usage=usage)
 
-    one, _ = OPENAI.cut(body, [[1], [1]])
+    one, _ = OPENAI.split(body, [[1], [1]])
 
     assert OPENAI.write([one], is_list=True) == answer(row("[0]", 0), usage=usage)
 
@@ -151,7 +148,7 @@ def test_usage_is_shared_out_by_length() -> None:
     usage = '{"prompt_tokens":10,"total_tokens":10,"cached":true,"details":{"x":1}}'
     body = answer(row("[0]", 0), row("[1]", 1), usage=usage)
 
-    one, two = OPENAI.cut(body, [[30], [70]])
+    one, two = OPENAI.split(body, [[30], [70]])
 
     same = {"cached": True, "details": {"x": 1}}
     assert written(one)["usage"] == {"prompt_tokens": 3, "total_tokens": 3, **same}
@@ -160,8 +157,8 @@ def test_usage_is_shared_out_by_length() -> None:
 
 def test_a_call_that_was_cut_pays_for_all_its_parts() -> None:
     """Its answer is one, whatever it travelled in."""
-    [one] = OPENAI.cut(answer(row("[0]", 0), usage='{"total_tokens":3}'), [[1]])
-    [two] = OPENAI.cut(answer(row("[1]", 0), usage='{"total_tokens":4}'), [[1]])
+    [one] = OPENAI.split(answer(row("[0]", 0), usage='{"total_tokens":3}'), [[1]])
+    [two] = OPENAI.split(answer(row("[1]", 0), usage='{"total_tokens":4}'), [[1]])
 
     whole = written(one, two)
 
@@ -172,34 +169,11 @@ def test_a_call_that_was_cut_pays_for_all_its_parts() -> None:
 
 def test_parts_may_differ_in_what_they_count() -> None:
     """A server may begin to count between two parts of one call."""
-    [one] = OPENAI.cut(answer(row("[0]", 0), usage='{"total_tokens":3}'), [[1]])
-    [two] = OPENAI.cut(answer(row("[1]", 0), usage="null"), [[1]])
+    [one] = OPENAI.split(answer(row("[0]", 0), usage='{"total_tokens":3}'), [[1]])
+    [two] = OPENAI.split(answer(row("[1]", 0), usage="null"), [[1]])
 
     assert written(one, two)["usage"] == {"total_tokens": 3}
     assert written(two, one)["usage"] == {"total_tokens": 3}
-
-
-@given(
-    total=st.integers(0, 10**12),
-    weights=st.lists(st.integers(0, 10**6), min_size=1, max_size=40),
-)
-def test_shares_add_up_to_the_whole(total: int, weights: list[int]) -> None:
-    """No token is lost or paid for twice, and nobody is off by one whole token."""
-    shares = share_out(total, weights)
-
-    whole = sum(weights)
-    assert sum(shares) == total
-    if whole:
-        exact = [total * weight / whole for weight in weights]
-        assert all(
-            abs(a - b) < 1 + b * 1e-9 for a, b in zip(shares, exact, strict=True)
-        )
-
-
-@given(weights=st.lists(st.integers(0, 10**6), min_size=1))
-def test_weights_that_add_up_to_the_total_are_the_shares(weights: list[int]) -> None:
-    """Where the tokens are known, nothing is estimated."""
-    assert share_out(sum(weights), weights) == weights or not sum(weights)
 
 
 def test_an_error_is_written_flat() -> None:

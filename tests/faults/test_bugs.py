@@ -9,7 +9,7 @@ from pytest_twisted import ensureDeferred
 from sockets import street, together
 
 from abproxy.batching.concurrency import FixedLimit
-from abproxy.dialects.route import JSONRoute
+from abproxy.dialects.tei import JSONRoute
 from abproxy.errors import InternalError
 
 
@@ -17,7 +17,7 @@ def _explode(*_arguments: Any, **_named: Any) -> Any:
     raise ZeroDivisionError("a bug")
 
 
-@pytest.mark.parametrize("verb", ["read", "batch_body", "cut", "write"])
+@pytest.mark.parametrize("verb", ["read", "batch_body", "split", "write"])
 @ensureDeferred
 async def test_a_bug_in_a_dialect_is_a_500_and_the_proxy_goes_on(
     verb: str, monkeypatch: pytest.MonkeyPatch, nothing_leaked: list[object]

@@ -12,7 +12,7 @@ from sockets import Answer, Caller, Street, sleep, street, together, until
 from twisted.internet.testing import StringTransportWithDisconnection
 from webdoubles import Client
 
-from abproxy.dialects.answer import write_answer
+from abproxy.dialects.reply import write_answer
 from bench.breakable import Traits, row_of
 
 JSON = (b"Content-Type", b"application/json")

@@ -18,7 +18,7 @@ from twisted.web.server import Request
 from webdoubles import in_memory_proxy
 
 from abproxy.dialects.call import Dialect, ParsedBody
-from abproxy.dialects.members import read_elements
+from abproxy.dialects.parse import read_elements
 from abproxy.dialects.routes import dialect_of
 
 TASKS = {
@@ -104,10 +104,10 @@ class BatchingTEI(ReplayingUpstream):
         if exchange.status != 200:
             self.bad.update(items.raw)
         elif items.is_list:
-            [cut] = dialect.cut(exchange.reply_body, [items.lengths])
-            rows = _rows_in(dialect.write([cut], is_list=True))
+            [part] = dialect.split(exchange.reply_body, [items.lengths])
+            rows = _rows_in(dialect.write([part], is_list=True))
             self.rows.update(zip(items.raw, rows, strict=True))
-            self.frame = cut.frame
+            self.frame = part.frame
         else:
             self.rows[items.raw[0]] = exchange.reply_body
 

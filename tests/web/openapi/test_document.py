@@ -9,9 +9,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from webdoubles import OpenUpstream, in_memory_proxy
 
 from abproxy import __version__
-from abproxy.dialects.inputs import Inputs
-from abproxy.dialects.route import JSONRoute
+from abproxy.dialects.parse import Inputs
 from abproxy.dialects.routes import ROUTES
+from abproxy.dialects.tei import JSONRoute
 from tools.openapi.document import describe
 
 BATCHED = [path.decode() for path in ROUTES]

@@ -1,9 +1,9 @@
 """
-From results to the one reply that a caller gets.
+From the results of a call's parts to the one reply that its client gets.
 
-A call that was alone gets the upstream's reply untouched.  Where a batch was
-shared, the reply's headers speak of the batch: what TEI counted for all is
-counted again for the call, or left out where nobody can know it.
+A call that was alone gets the upstream's response untouched.  Where a batch was
+shared, the response's headers speak of the batch: what TEI counted for all is
+counted again for the call, or left out where it cannot be known.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,6 @@ __all__ = [
     "characters_of",
     "counts_characters",
     "error_reply",
-    "is_shared",
     "lines_of_all",
     "timing_of",
     "write_answer",
@@ -38,45 +37,42 @@ CORS = (
     ),
     (b"Access-Control-Allow-Origin", b"*"),
 )
-"""What TEI says with every answer: a page may read our errors as well."""
+"""What TEI sends with every answer, so that web pages may read our errors too."""
 
 
 def write_answer(call: Call, results: Sequence[PartResult]) -> Response:
     """Write the reply for *call* from the *results* of its parts, in order."""
-    reply = results[0].response
-    if not is_shared(results):
-        return reply
+    response = results[0].response
+    if results[0].rows is None:
+        return response
     return Response(
-        status=reply.status,
-        reason=reply.reason,
-        headers=(*lines_of_all(reply), *_lines_of_one(call, results)),
+        status=response.status,
+        reason=response.reason,
+        headers=(*lines_of_all(response), *_lines_of_one(call, results)),
         body=write_body(call, results),
     )
 
 
-def is_shared(results: Sequence[PartResult]) -> bool:
-    """Whether the upstream's reply was cut, and is not passed on as it is."""
-    return results[0].rows is not None
-
-
 def write_body(call: Call, results: Sequence[PartResult]) -> bytes:
-    """Put the rows of *call* together, as the upstream would have."""
-    slices: list[Any] = [result.rows for result in results]
-    return call.lane.dialect.write(slices, is_list=call.items.is_list)
+    """Join the rows of *call*, as the upstream would have written them."""
+    parts: list[Any] = [result.rows for result in results]
+    return call.lane.dialect.write(parts, is_list=call.items.is_list)
 
 
-def lines_of_all(reply: Response) -> HeaderList:
-    """Keep the header lines that are right for each call of the batch."""
-    return tuple(line for line in reply.headers if line[0].lower() not in OF_THE_BATCH)
+def lines_of_all(response: Response) -> HeaderList:
+    """Return the header lines that are right for each call of the batch."""
+    return tuple(
+        line for line in response.headers if line[0].lower() not in OF_THE_BATCH
+    )
 
 
-def counts_characters(reply: Response) -> bool:
+def counts_characters(response: Response) -> bool:
     """Whether the upstream has counted the characters of the batch."""
-    return any(name.lower() == CHARACTERS.lower() for name, _ in reply.headers)
+    return any(name.lower() == CHARACTERS.lower() for name, _ in response.headers)
 
 
 def characters_of(call: Call) -> tuple[bytes, bytes]:
-    """Say how many characters this call alone has."""
+    """Return the line with the number of characters in this call alone."""
     return CHARACTERS, b"%d" % sum(call.items.lengths)
 
 
@@ -88,7 +84,7 @@ def _lines_of_one(call: Call, results: Sequence[PartResult]) -> HeaderList:
 
 def timing_of(results: Sequence[PartResult]) -> tuple[bytes, bytes]:
     """
-    Say where the time went, and in how much company.
+    Return the line that says where the time went, and with how many other calls.
 
     Source: `Server-Timing` of the W3C, with durations in milliseconds.
     """
@@ -103,7 +99,7 @@ def timing_of(results: Sequence[PartResult]) -> tuple[bytes, bytes]:
 
 
 def error_reply(error: ProxyError, dialect: Dialect) -> Response:
-    """Write an error of ours as a reply in the words of *dialect*."""
+    """Write an error of ours as a reply, in the JSON of *dialect*."""
     headers = list(CORS)
     if isinstance(error, Unauthorized):
         return Response(status=error.status, reason=b"", headers=CORS, body=b"")

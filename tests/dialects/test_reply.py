@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 from doubles import call_of
 
-from abproxy.dialects.answer import error_reply, write_answer
 from abproxy.dialects.call import PartResult, Rows
 from abproxy.dialects.openai import OPENAI
+from abproxy.dialects.reply import error_reply, write_answer
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import Overloaded, ProxyError, Unauthorized, UpstreamTimeout
 from abproxy.http.messages import HeaderList, Response
