@@ -22,23 +22,23 @@ COMBINED = re.compile(
     r"(?P<status>\d{3}) (?P<bytes>\d+|-) "
     r'"(?P<referer>(?:[^"\\]|\\x\w\w)*)" "(?P<agent>(?:[^"\\]|\\x\w\w)*)"\n'
 )
-"""The Combined Log Format, as whoever counts visitors reads it."""
+"""The Combined Log Format, as programs that count visitors read it."""
 
 
 @define(eq=False)
 class Logged:
-    """A house whose requests are written down."""
+    """A proxy whose requests are logged."""
 
-    house: Wired
+    proxy: Wired
     file: StringIO = field(factory=StringIO)
 
     def write(self, *, as_json: bool = False) -> None:
         """Begin to write."""
-        telemetry = self.house.telemetry
+        telemetry = self.proxy.telemetry
         telemetry.access_log = AccessLog(
-            open_file=lambda: self.file, as_json=as_json, clock=self.house.reactor
+            open_file=lambda: self.file, as_json=as_json, clock=self.proxy.reactor
         )
-        self.house.service.site.observer = telemetry.observer
+        self.proxy.service.site.observer = telemetry.observer
 
     @property
     def line(self) -> "re.Match[str]":
@@ -55,38 +55,38 @@ class Logged:
 
 @pytest.fixture
 def here() -> Iterator[Logged]:
-    """Put up a house that writes in the Combined Log Format."""
-    with wired() as house:
-        logged = Logged(house)
+    """Wire a proxy that writes the Combined Log Format."""
+    with wired() as proxy:
+        logged = Logged(proxy)
         logged.write()
         yield logged
 
 
 @pytest.fixture
 def as_json() -> Iterator[Logged]:
-    """Put up a house that writes JSON."""
-    with wired() as house:
-        logged = Logged(house)
+    """Wire a proxy that writes JSON."""
+    with wired() as proxy:
+        logged = Logged(proxy)
         logged.write(as_json=True)
         yield logged
 
 
 def _ask(here: Logged, path: str, *headers: tuple[str, str]) -> Client:
-    client = here.house.connect()
+    client = here.proxy.connect()
     client.embed(b'{"inputs":"a"}', *headers, path=path)
-    here.house.answer_all()
+    here.proxy.answer_all()
     return client
 
 
 def test_a_request_is_a_line_in_the_combined_log_format(here: Logged) -> None:
     """When it is over, with all that there is to say."""
-    client = here.house.connect()
+    client = here.proxy.connect()
     client.embed(
         b'{"inputs":"a"}', ("Referer", "http://page/"), ("User-Agent", "curl/8")
     )
-    here.house.reactor.advance(1.5)
+    here.proxy.reactor.advance(1.5)
     early = here.file.getvalue()
-    here.house.answer_all()
+    here.proxy.answer_all()
 
     [answer] = client.answers()
     assert early == ""
@@ -103,7 +103,7 @@ def test_a_request_is_a_line_in_the_combined_log_format(here: Logged) -> None:
 
 def test_what_is_not_known_is_a_dash(here: Logged) -> None:
     """As that format has it."""
-    here.house.ask("HEAD", "/-/healthy")
+    here.proxy.ask("HEAD", "/-/healthy")
 
     assert here.line["bytes"] == "-"
     assert here.line["referer"] == "-"
@@ -112,7 +112,7 @@ def test_what_is_not_known_is_a_dash(here: Logged) -> None:
 
 def test_a_client_who_left_is_a_line_with_499(here: Logged) -> None:
     """Nothing was answered, and the server did not fail."""
-    here.house.call("a").leave()
+    here.proxy.call("a").leave()
 
     assert here.line["status"] == "499"
     assert here.line["bytes"] == "-"
@@ -141,7 +141,7 @@ def test_no_client_can_write_a_line_of_its_own(
     here: Logged, sent: str, written: str
 ) -> None:
     """What could end a field, or fool a terminal, is spelled out."""
-    client = here.house.connect()
+    client = here.proxy.connect()
     head = f"GET /-/healthy HTTP/1.1\r\nHost: door\r\nUser-Agent: {sent}\r\n\r\n"
 
     client.send(head.encode())
@@ -151,10 +151,10 @@ def test_no_client_can_write_a_line_of_its_own(
 
 def test_a_line_of_json_is_an_object(as_json: Logged) -> None:
     """With what only machines want to know."""
-    client = as_json.house.connect()
+    client = as_json.proxy.connect()
     client.embed(b'{"inputs":"a"}', ("X-Request-Id", "mine"), path="/embed?q=1")
-    as_json.house.reactor.advance(0.25)
-    as_json.house.answer_all()
+    as_json.proxy.reactor.advance(0.25)
+    as_json.proxy.answer_all()
 
     [answer] = client.answers()
     assert as_json.objects == [
@@ -178,9 +178,9 @@ def test_a_request_without_a_name_is_written_with_the_one_it_was_given(
     as_json: Logged,
 ) -> None:
     """So that its error can be found in the log."""
-    client = as_json.house.connect()
+    client = as_json.proxy.connect()
     client.embed(b'{"inputs":"a"}')
-    as_json.house.upstream.open[0].fail(UpstreamTimeout("too slow"))
+    as_json.proxy.upstream.open[0].fail(UpstreamTimeout("too slow"))
 
     [answer] = client.answers()
     [line] = as_json.objects
@@ -190,15 +190,15 @@ def test_a_request_without_a_name_is_written_with_the_one_it_was_given(
 def test_the_route_says_who_answered(as_json: Logged) -> None:
     """A batch, the upstream alone, or we ourselves."""
     _ask(as_json, "/v1/embeddings")
-    as_json.house.ask("GET", "/-/healthy")
+    as_json.proxy.ask("GET", "/-/healthy")
 
     told = [line["route"] for line in as_json.objects]
     assert told == ["relayed", None]
 
 
 def test_a_client_without_an_address_is_a_dash(here: Logged) -> None:
-    """Behind a UNIX socket nobody has one."""
-    client = here.house.connect(address=UNIXAddress(None))
+    """Behind a UNIX socket no client has one."""
+    client = here.proxy.connect(address=UNIXAddress(None))
 
     client.ask("GET", "/-/healthy")
 
@@ -207,7 +207,7 @@ def test_a_client_without_an_address_is_a_dash(here: Logged) -> None:
 
 def test_the_clients_address_is_that_of_its_connection(here: Logged) -> None:
     """What it says of itself could be a lie."""
-    client = here.house.connect(address=IPv4Address("TCP", "10.1.2.3", 4))
+    client = here.proxy.connect(address=IPv4Address("TCP", "10.1.2.3", 4))
 
     client.ask("GET", "/-/healthy", b"", ("X-Forwarded-For", "1.2.3.4"))
 
@@ -237,7 +237,7 @@ class Disk:
 
 @pytest.fixture
 def disk(here: Logged) -> Iterator[Disk]:
-    """Let the house write to a disk."""
+    """Write the log to a disk."""
     disk = Disk()
     here.file = disk  # type: ignore[assignment]
     here.write()
@@ -259,7 +259,7 @@ def test_a_full_disk_is_told_of_once(here: Logged, disk: Disk) -> None:
 
 
 def test_a_disk_that_is_full_again_is_told_of_again(here: Logged, disk: Disk) -> None:
-    """Somebody made room in between, and should hear that it was not enough."""
+    """There was room in between, and it should be said that it was not enough."""
     with capturedLogs() as events:
         disk.is_full = True
         _ask(here, "/embed")
@@ -272,7 +272,7 @@ def test_a_disk_that_is_full_again_is_told_of_again(here: Logged, disk: Disk) ->
 
 
 def test_lines_go_into_a_new_file_though_the_old_disk_is_full() -> None:
-    """Whoever moves the log away does so because of that."""
+    """A log is moved away because of that."""
     disks = [Disk(is_full=True), Disk()]
     left = iter(disks)
     log = AccessLog(open_file=lambda: next(left), as_json=False, clock=None)

@@ -12,9 +12,9 @@ from abproxy.telemetry.history import RecentBatch, RecentError
 
 @pytest.fixture
 def here() -> Iterator[Wired]:
-    """Put up a house."""
-    with wired() as house:
-        yield house
+    """Wire a proxy."""
+    with wired() as proxy:
+        yield proxy
 
 
 def test_a_call_is_counted_by_route_and_status(here: Wired) -> None:
@@ -62,7 +62,7 @@ def test_what_is_not_understood_is_counted_as_relayed(here: Wired) -> None:
 
 
 def test_paths_of_clients_are_no_labels(here: Wired) -> None:
-    """Whoever tries a thousand paths makes one line of them."""
+    """A client that tries a thousand paths makes one line of them."""
     here.ask("GET", "/one")
     here.ask("GET", "/two")
 
@@ -112,7 +112,7 @@ def test_a_call_that_fails_is_a_failure(here: Wired) -> None:
 
 
 def test_a_failure_is_kept_with_what_it_said(here: Wired) -> None:
-    """Whoever looks sees when, what and why."""
+    """The status says when, what and why."""
     here.call("a")
     here.reactor.advance(1)
     here.upstream.open[0].fail(UpstreamTimeout("too slow"))
@@ -124,7 +124,7 @@ def test_a_failure_is_kept_with_what_it_said(here: Wired) -> None:
 
 
 def test_a_bug_is_a_failure(here: Wired, nothing_leaked: list[object]) -> None:
-    """It is ours, and whoever looks is sent to the log."""
+    """It is ours, and the message points to the log."""
     here.call("a")
     here.upstream.open[0].fail(ZeroDivisionError("a bug"))
 
@@ -279,7 +279,7 @@ def test_a_batch_that_is_back_is_kept_for_who_looks(here: Wired) -> None:
 
 
 def test_a_batch_that_failed_is_kept_without_a_time(here: Wired) -> None:
-    """And charged to nobody."""
+    """And charged to no batch."""
     here.call("a")
     here.upstream.open[0].refuse(500)
 
@@ -361,7 +361,7 @@ def test_cpu_time_is_shared_by_calls_and_what_is_relayed(here: Wired) -> None:
     assert here.recorder.cpu_s_per_call() == pytest.approx(0.5, abs=0.1)
 
 
-def test_without_calls_cpu_time_is_nobodys(here: Wired) -> None:
+def test_without_calls_a_call_costs_no_cpu_time(here: Wired) -> None:
     """Nothing is divided by nothing."""
     here.recorder.cpu_s = lambda: 5.0
 
@@ -382,7 +382,7 @@ def test_totals_are_a_copy(here: Wired) -> None:
 def test_a_mistake_in_watching_costs_no_answer(
     here: Wired, nothing_leaked: list[object]
 ) -> None:
-    """It is logged, and everybody is served."""
+    """It is logged, and all clients are served."""
     here.recorder.metrics = None
 
     client = here.call("a")

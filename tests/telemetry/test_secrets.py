@@ -66,7 +66,7 @@ def _all_that_may_happen(here: Wired) -> None:
 
 
 def _pages(here: Wired) -> str:
-    """Read all figures while somebody waits."""
+    """Read all figures while a call waits."""
     _call(here)
     _call(here)
     pages = [

@@ -1,4 +1,4 @@
-"""How those who telemetry are put together with the rooms that they look into."""
+"""What of telemetry there is, and what is shown of it, as the settings say."""
 
 import logging
 import sys
@@ -37,7 +37,7 @@ LOADING = (
 
 @define(eq=False)
 class Traces:
-    """Somebody who follows requests."""
+    """A tracing that only marks what it is given."""
 
     shut_down: Callable[[], Any] = field(default=lambda: None)
 
@@ -57,14 +57,14 @@ def _telemetry(reactor: Any, tracing: Traces) -> Telemetry:
 
 
 def refusal(**settings: Any) -> str:
-    """Say why nobody can telemetry as the operator wants it."""
+    """Return why telemetry cannot be as the operator wants it."""
     with pytest.raises(SettingsError) as caught:
         make_telemetry(Settings(**settings), Clock())
     return str(caught.value)
 
 
 def test_by_default_only_figures_are_kept() -> None:
-    """Nothing is written for a request, and nobody follows it."""
+    """Nothing is written for a request, and there is no span of it."""
     telemetry = make_telemetry(Settings(), Clock())
 
     assert telemetry.observer is telemetry.recorder
@@ -84,7 +84,7 @@ def test_what_is_sent_is_metered() -> None:
 
 
 def test_traces_are_followed_on_all_ways() -> None:
-    """At the door, on the way of a batch, and on that of what is relayed."""
+    """Requests of clients, batches, and what is relayed."""
     traces, upstream = Traces(), RecordingUpstream()
     telemetry = _telemetry(Clock(), traces)
     heard: list[object] = []
@@ -99,7 +99,7 @@ def test_traces_are_followed_on_all_ways() -> None:
 
 
 def test_an_access_log_is_written_from_the_first_request_on(tmp_path: Path) -> None:
-    """Line by line, so that whoever reads it sees whole lines."""
+    """Line by line, so that a reader sees whole lines."""
     file = tmp_path / "access.log"
     with wired(access_log=str(file)) as here:
         here.ask("GET", "/elsewhere")
@@ -231,7 +231,7 @@ async def test_the_last_spans_are_sent_before_the_end() -> None:
 
 
 class Waiting(Reactor):
-    """Says when a thread has come back."""
+    """A reactor that shows when a thread has called it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -331,7 +331,7 @@ def test_health_is_asked_of_the_upstream_on_the_same_path(path: str) -> None:
 
 
 def test_health_says_at_every_door_that_the_proxy_drains() -> None:
-    """It is the clients' door that closes."""
+    """It is the clients' port that closes."""
     with wired(operations_port="0") as here:
         here.service.site.drain()
         private = here.service.private_gate

@@ -19,10 +19,10 @@ from abproxy.upstream.discovery import ServerInfo
 
 @pytest.fixture
 def here() -> Iterator[Wired]:
-    """Put up a house with one slot."""
-    with wired(slots=1) as house:
-        yield house
-        house.answer_all()
+    """Wire a proxy with one slot."""
+    with wired(slots=1) as proxy:
+        yield proxy
+        proxy.answer_all()
 
 
 def _call_each(here: Wired, *texts: str) -> None:
@@ -32,7 +32,7 @@ def _call_each(here: Wired, *texts: str) -> None:
 
 
 def _call_in_lanes(here: Wired, count: int) -> None:
-    """Let one call with one input wait, one of another kind with two, and so on."""
+    """Have one call with one input wait, one of another kind with two, and so on."""
     for inputs in range(1, count + 1):
         here.call(*texts(inputs), dimensions=inputs)
 
@@ -178,7 +178,7 @@ def test_every_setting_in_force_is_told(here: Wired) -> None:
 
 
 def test_of_a_secret_only_its_presence_is_told() -> None:
-    """Whoever looks over a shoulder learns nothing."""
+    """A look over a shoulder shows nothing."""
     with wired(api_keys=("one", "two"), upstream_key="three") as here:
         told = here.status.document()["settings"]
 
@@ -208,7 +208,7 @@ def test_without_calls_there_is_no_line_for_the_log(here: Wired) -> None:
     assert here.status.report() == ""
 
 
-def test_without_calls_the_verdict_says_so(here: Wired) -> None:
+def test_without_calls_the_diagnosis_says_so(here: Wired) -> None:
     """It is part of everything there is to say."""
     status = here.status.document()
 
@@ -216,18 +216,18 @@ def test_without_calls_the_verdict_says_so(here: Wired) -> None:
     assert status["verdict"]["advice"] is None
 
 
-def test_the_verdict_is_of_the_last_hour(here: Wired) -> None:
+def test_the_diagnosis_is_of_the_last_hour(here: Wired) -> None:
     """It says over how long it judges."""
     _an_hour(here)
 
-    verdict = here.status.diagnosis()
+    diagnosis = here.status.diagnosis()
 
-    assert verdict.calls == 1000
-    assert verdict.period_s == 3600
+    assert diagnosis.calls == 1000
+    assert diagnosis.period_s == 3600
 
 
 @pytest.mark.parametrize(
-    ("settings", "obstacle", "setting"),
+    ("settings", "blocked_by", "setting"),
     [
         ({"slots": 1}, BlockedBy.SLOT, "SLOTS"),
         ({"budget": 64}, BlockedBy.BUDGET, "BUDGET"),
@@ -235,12 +235,12 @@ def test_the_verdict_is_of_the_last_hour(here: Wired) -> None:
         ({"max_batch_calls": 1}, BlockedBy.NOTHING, "MAX_BATCH_SIZE"),
     ],
 )
-def test_the_verdict_knows_the_settings_in_force(
-    settings: dict[str, Any], obstacle: BlockedBy, setting: str
+def test_the_diagnosis_knows_the_settings_in_force(
+    settings: dict[str, Any], blocked_by: BlockedBy, setting: str
 ) -> None:
     """What the operator chose is what is advised to change."""
     with wired(**settings) as here:
-        here.recorder.blocked(obstacle)
+        here.recorder.blocked(blocked_by)
         _an_hour(here, full=1000)
 
         advice = here.status.diagnosis().advice
@@ -249,7 +249,7 @@ def test_the_verdict_knows_the_settings_in_force(
         assert advice.setting == setting
 
 
-def test_the_verdict_knows_how_many_bytes_make_a_batch_full() -> None:
+def test_the_diagnosis_knows_how_many_bytes_make_a_batch_full() -> None:
     """Long texts fill one before there are too many."""
     with wired(max_batch_bytes=1000) as here:
         filled = {"batches": 100, "requests": 100, "full": 100}
@@ -269,7 +269,7 @@ def test_the_verdict_knows_how_many_bytes_make_a_batch_full() -> None:
         (32, "a higher limit of the inference server (--max-client-batch-size)"),
     ],
 )
-def test_the_verdict_knows_what_the_upstream_takes(
+def test_the_diagnosis_knows_what_the_upstream_takes(
     here: Wired, takes: int | None, setting: str
 ) -> None:
     """More than that would be refused."""

@@ -68,7 +68,7 @@ class Followed:
 
 @pytest.fixture
 def followed() -> Iterator[Followed]:
-    """Put the rooms together with somebody who follows requests."""
+    """Wire a proxy whose requests are traced."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(sampler=ParentBased(ALWAYS_ON), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -178,7 +178,7 @@ def test_who_is_not_recorded_is_followed_nowhere(followed: Followed) -> None:
 
 
 def test_a_broken_context_begins_a_trace_of_its_own(followed: Followed) -> None:
-    """Nobody is refused for it."""
+    """No call is refused for it."""
     followed.call(b"a", ("traceparent", "nonsense"))
     followed.answer(0, b"[[1]]")
 
@@ -207,7 +207,7 @@ def test_a_callers_mistake_is_no_error_of_ours(followed: Followed) -> None:
 
 
 def test_a_client_that_leaves_ends_its_span(followed: Followed) -> None:
-    """And the request that nobody waits for ends as well."""
+    """And the span of the request that is cancelled ends as well."""
     client = followed.call(b"a")
     client.leave()
     followed.proxy.flush()
@@ -257,7 +257,7 @@ def test_a_method_of_a_clients_own_is_no_name(followed: Followed) -> None:
 
 
 def test_our_own_pages_are_not_followed(followed: Followed) -> None:
-    """Whoever watches us asks all the time."""
+    """What monitors the proxy asks all the time."""
     followed.proxy.ask("GET", "/-/ready")
 
     assert not followed.exporter.get_finished_spans()
