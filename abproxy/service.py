@@ -21,7 +21,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from abproxy.batching.collector import BatchCollector
 from abproxy.lifetime import Lifetime
-from abproxy.upstream.discovery import Discovery
+from abproxy.upstream.client import Upstream
 from abproxy.web.listen import Listener, close_port
 from abproxy.web.site import ProxySite
 
@@ -84,10 +84,7 @@ class ProxyService(Lifetime):
     """Where only operators do, if that is apart."""
 
     collector: BatchCollector
-    discovery: Discovery
-    close_idle: Callable[[], Deferred[Any]]
-    """Close the connections to the upstream that nobody uses."""
-
+    upstream: Upstream
     reload: Callable[[], None]
     reopen_logs: Callable[[], None]
     """Write into new files, if the old ones were moved away."""
@@ -158,7 +155,7 @@ class ProxyService(Lifetime):
             address = where(self._private_port)
             self._log.info("Operations are on {address}/-/", address=address)
         await self._start_model()
-        self.discovery.start()
+        self.upstream.discovery.start()
         self._port = await self.gate.listener.listen(self.site)
         self._log.info(
             "abproxy answers on {address}; inference server: {url}",
@@ -174,9 +171,9 @@ class ProxyService(Lifetime):
         if self._port is not None:
             await close_port(self.reactor, self._port)
         await self._drain()
-        self.discovery.stop()
+        self.upstream.discovery.stop()
         self.collector.stop()
-        await self.close_idle()
+        await self.upstream.close_idle()
         if self.model is not None:
             await self.model.stop()
         await self.stop_telemetry()

@@ -6,13 +6,10 @@ Read it from top to bottom.  Each room gets the ones behind it as arguments.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
-from attrs import asdict, frozen
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.web.client import HTTPConnectionPool
-from twisted.web.iweb import IAgent
 
 from abproxy.batching.admission import Admission
 from abproxy.batching.batch import by_length
@@ -25,7 +22,7 @@ from abproxy.chosen import (
     slots_for,
 )
 from abproxy.dialects.routes import may_be_batched
-from abproxy.http.messages import Send, UpstreamRequest
+from abproxy.http.messages import UpstreamRequest
 from abproxy.limits import limits_for
 from abproxy.model_child import ModelChild, make_child
 from abproxy.reloading import Reloading
@@ -41,12 +38,12 @@ from abproxy.telemetry.setup import (
 )
 from abproxy.telemetry.status import Status
 from abproxy.tuning import Write, write_later, write_now
-from abproxy.upstream.agent import make_agent, make_pool, make_treq
-from abproxy.upstream.client import TreqUpstream
-from abproxy.upstream.discovery import Discovery, ServerInfo
-from abproxy.upstream.fast.client import FastUpstream, is_plain, make_endpoint
+from abproxy.upstream.agent import TreqClient, make_agent, make_pool, make_treq
+from abproxy.upstream.client import Transport, Upstream
+from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.fast.client import FastClient, is_plain, make_endpoint
 from abproxy.upstream.fast.connection import ConnectionPool
-from abproxy.upstream.health import Health, HealthCheck
+from abproxy.upstream.health import HealthCheck
 from abproxy.upstream.tokens import TokenCounter
 from abproxy.web.admin import HealthPages, Operations, Pages, own_pages
 from abproxy.web.app import ProxyApp, refusal
@@ -58,25 +55,7 @@ from abproxy.web.relay import Relay
 from abproxy.web.site import ProxySite, ServerLimits
 from abproxy_model.files import require
 
-__all__ = ["describe_upstream", "wire"]
-
-
-@frozen(kw_only=True)
-class _Way:
-    """The way to the upstream."""
-
-    pool: HTTPConnectionPool
-    idle: ConnectionPool
-    agent: IAgent
-    http: HTTPClient
-    model: ModelChild | None
-    base_url: str
-    condition: Health
-
-    def close_idle(self) -> Deferred[Any]:
-        """Close the connections that nobody uses; fires when they are closed."""
-        pool = maybeDeferred(self.pool.closeCachedConnections)
-        return gatherResults([pool, self.idle.close()])
+__all__ = ["wire"]
 
 
 def wire(
@@ -123,10 +102,9 @@ def _furnish(
     listeners: Sequence[Listener],
 ) -> ProxyService:
     telemetry = make_telemetry(settings, reactor)
-    way = _way_upstream(settings, reactor)
-    discovery = _discovery(settings, reactor, way)
-    collector = _batching(settings, reactor, discovery, telemetry)
-    app = _app(settings, reactor, way, collector, telemetry)
+    upstream, model = _upstream(settings, reactor, telemetry)
+    collector = _batching(settings, reactor, upstream, telemetry)
+    app = _app(settings, reactor, upstream, collector, telemetry)
     gates = [
         Listening(listener=listener, site=_site(settings, reactor, app))
         for listener in listeners
@@ -136,24 +114,24 @@ def _furnish(
         read=read or (lambda: settings),
         app=app,
         collector=collector,
-        facts=lambda: discovery.facts,
-        make_limit=lambda chosen: _limit(chosen, reactor, discovery.facts),
+        facts=lambda: upstream.discovery.info,
+        make_limit=lambda chosen: _limit(chosen, reactor, upstream.discovery.info),
     )
-    discovery.learned = reloading.learn
+    upstream.discovery.on_change = reloading.learn
     sites = [gate.site for gate in gates]
     status = Status(
         recorder=telemetry.recorder,
         collector=collector,
-        gauges=_gauges(telemetry, way, collector, sites),
-        upstream=lambda: describe_upstream(
-            way.base_url, way.condition, discovery.facts
-        ),
+        gauges=_gauges(telemetry, upstream, collector, sites),
+        upstream=upstream.describe,
         settings=lambda: list_settings(reloading.settings),
         limits=lambda: limits_in_force(
-            reloading.settings, collector.caps.items, discovery.facts.max_batch_inputs
+            reloading.settings,
+            collector.caps.items,
+            upstream.discovery.info.max_batch_inputs,
         ),
     )
-    health = _health_pages(settings, reactor, discovery, collector, sites)
+    health = _health_pages(reactor, upstream, collector, sites)
     own = own_pages(telemetry.recorder.metrics.write, status.document)
     for site in sites:
         site.operations = Operations(pages=health)
@@ -169,57 +147,57 @@ def _furnish(
         stop_telemetry=telemetry.stop,
         report=status.report,
         collector=collector,
-        discovery=discovery,
-        close_idle=way.close_idle,
-        model=way.model,
-        upstream_url=way.base_url,
+        upstream=upstream,
+        model=model,
+        upstream_url=upstream.base_url,
         drain_timeout_s=settings.drain_timeout_s,
     )
 
 
-def _way_upstream(settings: Settings, reactor: Any) -> _Way:
+def _upstream(
+    settings: Settings, reactor: Any, telemetry: Telemetry
+) -> tuple[Upstream, ModelChild | None]:
+    """Make the upstream, and its process if it is the embedded model."""
     budget = limits_for(settings, ServerInfo()).budget
-    pool = make_pool(reactor, max_connections=budget)
-    agent = make_agent(reactor, pool, settings.connect_timeout_s)
+    agent_pool = make_pool(reactor, max_connections=budget)
+    agent = make_agent(reactor, agent_pool, settings.connect_timeout_s)
     http = make_treq(agent)
     model = None
     if settings.embedded:
         model = make_child(reactor, http, settings.embedded_model)
     base_url = model.url if model else settings.upstream_url
-    return _Way(
-        pool=pool,
-        idle=ConnectionPool(reactor, budget),
-        agent=agent,
-        http=http,
-        model=model,
+    pool = ConnectionPool(reactor, budget)
+    upstream = Upstream(
         base_url=base_url,
-        condition=Health(clock=reactor),
-    )
-
-
-def _discovery(settings: Settings, reactor: Any, way: _Way) -> Discovery:
-    return Discovery(
-        send=way.condition.following(_send(settings, reactor, way)),
         credentials=credentials_for(settings),
         clock=reactor,
+        timeout_s=settings.upstream_timeout_s,
+        transport=_transport(settings, reactor, http, base_url, pool),
+        pool=pool,
+        agent=agent,
+        agent_pool=agent_pool,
+        measure=telemetry.recorder.sent,
+        trace=telemetry.trace,
     )
+    return upstream, model
 
 
-def _send(settings: Settings, reactor: Any, way: _Way) -> Send:
-    about: dict[str, Any] = {
-        "base_url": way.base_url,
-        "clock": reactor,
-        "timeout_s": settings.upstream_timeout_s,
-        "max_answer_bytes": settings.max_answer_bytes,
-        "forget_idle": way.close_idle,
-    }
-    if "client" not in settings.fast_paths or not is_plain(way.base_url):
-        return TreqUpstream(http=way.http, **about).send
-    return FastUpstream(
-        endpoint=make_endpoint(reactor, way.base_url, settings.connect_timeout_s),
-        idle=way.idle,
+def _transport(
+    settings: Settings,
+    reactor: Any,
+    http: HTTPClient,
+    base_url: str,
+    pool: ConnectionPool,
+) -> Transport:
+    size = settings.max_answer_bytes
+    if "client" not in settings.fast_paths or not is_plain(base_url):
+        return TreqClient(http=http, base_url=base_url, max_answer_bytes=size).send
+    return FastClient(
+        base_url=base_url,
+        endpoint=make_endpoint(reactor, base_url, settings.connect_timeout_s),
+        pool=pool,
+        max_answer_bytes=size,
         write=_write(settings),
-        **about,
     ).send
 
 
@@ -228,14 +206,17 @@ def _write(settings: Settings) -> Write:
 
 
 def _batching(
-    settings: Settings, reactor: Any, discovery: Discovery, telemetry: Telemetry
+    settings: Settings, reactor: Any, upstream: Upstream, telemetry: Telemetry
 ) -> BatchCollector:
     limits = limits_for(settings, ServerInfo())
     # A question about tokens is no request for a batch, and not counted as one.
-    counter = TokenCounter(send=discovery.watched, facts=lambda: discovery.facts)
+    counter = TokenCounter(
+        send=partial(upstream.send, is_batch=False),
+        info=lambda: upstream.discovery.info,
+    )
     return BatchCollector(
         clock=reactor,
-        send=telemetry.following(discovery.watched),
+        send=upstream.send,
         caps=limits.caps,
         budget=Budget(
             limit=_limit(settings, reactor, ServerInfo()),
@@ -250,7 +231,7 @@ def _batching(
         max_wait_s=settings.max_wait_ms / 1000,
         splits=settings.oversize == "split",
         packs=settings.packing,
-        is_alive=discovery.is_alive,
+        is_alive=upstream.discovery.is_alive,
         count=counter.count if settings.usage == "exact" else by_length,
         call_timeout_s=settings.call_timeout_s,
         patience=patience_for(settings),
@@ -269,13 +250,13 @@ def _limit(settings: Settings, reactor: Any, facts: ServerInfo) -> Limit:
 def _app(
     settings: Settings,
     reactor: Any,
-    way: _Way,
+    upstream: Upstream,
     collector: BatchCollector,
     telemetry: Telemetry,
 ) -> ProxyApp:
     relay = Relay(
-        agent=way.agent,
-        base_url=way.base_url,
+        agent=upstream.agent,
+        base_url=upstream.base_url,
         clock=reactor,
         add_headers=telemetry.relay_headers,
         timeout_s=settings.upstream_timeout_s,
@@ -311,7 +292,7 @@ def _site(settings: Settings, reactor: Any, app: ProxyApp) -> ProxySite:
 
 def _gauges(
     telemetry: Telemetry,
-    way: _Way,
+    upstream: Upstream,
     collector: BatchCollector,
     sites: Sequence[ProxySite],
 ) -> Gauges:
@@ -319,7 +300,7 @@ def _gauges(
     gauges = Gauges(
         recorder=recorder,
         collector=collector,
-        upstream_state=lambda: way.condition.state,
+        upstream_state=lambda: upstream.health.state,
         connections=lambda: sum(len(site.channels) for site in sites),
         open_requests=lambda: sum(len(site.requests) for site in sites),
         is_draining=lambda: sites[0].is_draining,
@@ -328,31 +309,19 @@ def _gauges(
     return gauges
 
 
-def describe_upstream(url: str, health: Health, facts: ServerInfo) -> dict[str, Any]:
-    """Return what the status says of the upstream."""
-    return {
-        "url": url,
-        "state": health.state.value,
-        "why": health.why,
-        "since": health.since,
-        **asdict(facts),
-    }
-
-
 def _health_pages(
-    settings: Settings,
     reactor: Any,
-    discovery: Discovery,
+    upstream: Upstream,
     collector: BatchCollector,
     sites: Sequence[ProxySite],
 ) -> Pages:
-    headers = credentials_for(settings).on(())
+    headers = upstream.credentials.on(())
     checks = {
         path: HealthCheck(
             question=UpstreamRequest(
                 method=b"GET", path=path, headers=headers, body=b""
             ),
-            send=discovery.send,
+            send=upstream.ask,
             clock=reactor,
         ).ask
         for path in (b"/health", b"/ping")

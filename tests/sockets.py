@@ -253,7 +253,7 @@ async def street(
     here = Street(upstream=upstream, service=service)
     try:
         if is_up:
-            await until(lambda: service.discovery.facts.max_batch_inputs)
+            await until(lambda: service.upstream.discovery.info.max_batch_inputs)
         yield here
     finally:
         for caller in here.callers:

@@ -18,14 +18,14 @@ from tools.structure import (
     read_modules,
 )
 
-AT_MOST = {"modules": 118, "root modules": 17, "Protocols": 15}
+AT_MOST = {"modules": 115, "root modules": 15, "Protocols": 13}
 """What the source may have: to be lowered with the figure, never raised."""
 
 AT_MOST_FOR_A_CALL = {
-    "files": 37,
-    "classes": 50,
-    "functions": 156,
-    "calls of these functions": 201,
+    "files": 35,
+    "classes": 47,
+    "functions": 150,
+    "calls of these functions": 195,
 }
 """What a warm lone call may enter: to be lowered with the figure, never raised."""
 

@@ -38,7 +38,7 @@ class House:
 
     def connect(self) -> Any:
         """Let it ask the upstream; tell who makes the connection."""
-        self.service.discovery.send(QUESTION).addErrback(lambda _: None)
+        self.service.upstream.ask(QUESTION).addErrback(lambda _: None)
         [(_, _, factory, *_)] = self.reactor.tcpClients
         return factory
 
@@ -127,7 +127,7 @@ def test_idle_connections_are_closed_at_the_end(client: str) -> None:
         kept = not end.disconnecting
         closed: list[Any] = []
 
-        here.service.close_idle().addCallback(closed.append)
+        here.service.upstream.close_idle().addCallback(closed.append)
         told, early = end.disconnecting, list(closed)
         protocol.connectionLost(Failure(ConnectionDone()))
 

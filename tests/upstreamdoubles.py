@@ -19,10 +19,11 @@ from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
+from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.agent import ExactPathAgent, make_pool, make_treq
-from abproxy.upstream.client import TreqUpstream
-from abproxy.upstream.fast.client import FastUpstream
+from abproxy.upstream.agent import ExactPathAgent, TreqClient, make_pool, make_treq
+from abproxy.upstream.client import Transport, Upstream
+from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Ends",
     "ask",
     "fast",
+    "make_upstream",
     "question",
     "treq",
 ]
@@ -175,38 +177,44 @@ def question(
     return UpstreamRequest(method=method, path=path, headers=headers, body=body)
 
 
-def _about(clock: Clock, base_url: str, size: int) -> dict[str, Any]:
-    return {
-        "base_url": base_url,
-        "clock": clock,
+def make_upstream(
+    transport: Transport, clock: Clock | None = None, **traits: Any
+) -> Upstream:
+    """Make an upstream with a deadline of 7 seconds, that *transport* leads to."""
+    clock = clock or Clock()
+    agent_pool = traits.pop("agent_pool", None) or make_pool(clock, 4)
+    about = {
+        "base_url": "http://upstream",
+        "credentials": Credentials(),
         "timeout_s": 7,
-        "max_answer_bytes": size,
+        "pool": ConnectionPool(clock, 4),
+        "agent": ExactPathAgent(clock, pool=agent_pool),
+        **traits,
     }
+    return Upstream(transport=transport, clock=clock, agent_pool=agent_pool, **about)
 
 
 def fast(base_url: str = "http://upstream", size: int = 1000, most: int = 4) -> Client:
     """Make a client of our own."""
     clock, ends = Clock(), Ends()
-    idle = ConnectionPool(clock, most)
-    upstream = FastUpstream(
-        endpoint=ends,
-        idle=idle,
-        forget_idle=idle.close,
-        **_about(clock, base_url, size),
+    pool = ConnectionPool(clock, most)
+    client = FastClient(
+        base_url=base_url, endpoint=ends, pool=pool, max_answer_bytes=size
     )
-    return Client(ends, clock, upstream, idle.close)
+    upstream = make_upstream(client.send, clock, base_url=base_url, pool=pool)
+    return Client(ends, clock, upstream, pool.close)
 
 
 def treq(base_url: str = "http://upstream", size: int = 1000, most: int = 4) -> Client:
     """Make one with treq."""
     clock, ends = Clock(), Ends()
     pool = make_pool(clock, most)
-    http: Any = make_treq(ExactPathAgent.usingEndpointFactory(clock, ends, pool))
+    agent = ExactPathAgent.usingEndpointFactory(clock, ends, pool)
+    http: Any = make_treq(agent)
     http._data_to_body_producer = _AtOnce
-    upstream = TreqUpstream(
-        http=http,
-        forget_idle=pool.closeCachedConnections,
-        **_about(clock, base_url, size),
+    client = TreqClient(http=http, base_url=base_url, max_answer_bytes=size)
+    upstream = make_upstream(
+        client.send, clock, base_url=base_url, agent=agent, agent_pool=pool
     )
     return Client(ends, clock, upstream, pool.closeCachedConnections)
 

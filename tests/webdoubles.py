@@ -13,6 +13,7 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
+from upstreamdoubles import make_upstream
 
 from abproxy.batching.admission import Admission
 from abproxy.batching.collector import BatchCollector
@@ -26,9 +27,9 @@ from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.recorder import Recorder
 from abproxy.telemetry.setup import limits_in_force, list_settings
 from abproxy.telemetry.status import Status
-from abproxy.upstream.client import TreqUpstream
-from abproxy.upstream.discovery import Discovery
-from abproxy.upstream.health import Health, HealthCheck
+from abproxy.upstream.agent import TreqClient
+from abproxy.upstream.client import Upstream as Server
+from abproxy.upstream.health import HealthCheck
 from abproxy.web.admin import HealthPages, Operations, own_pages
 from abproxy.web.app import Policy, ProxyApp, refusal
 from abproxy.web.auth import ApiKeys, Clients
@@ -37,7 +38,6 @@ from abproxy.web.express import FastPath
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
 from abproxy.web.site import ProxySite, ServerLimits
-from abproxy.wiring import describe_upstream
 
 
 @define(eq=False)
@@ -122,6 +122,7 @@ class InMemoryProxy:
     site: ProxySite
     app: ProxyApp
     collector: BatchCollector
+    server: Server
     upstream: StubTreq
     agent: RequestTraversalAgent
     channels: list[Client] = field(factory=list)
@@ -196,17 +197,17 @@ def in_memory_proxy(
     clock = Clock()
     stub = StubTreq(resource)
     agent = RequestTraversalAgent(resource)
-    upstream = TreqUpstream(
-        http=stub,
-        base_url="http://upstream",
-        clock=clock,
-        timeout_s=timeout_s,
-        max_answer_bytes=10_000_000,
+    http: Any = stub
+    client = TreqClient(
+        http=http, base_url="http://upstream", max_answer_bytes=10_000_000
+    )
+    server = make_upstream(
+        client.send, clock, credentials=credentials, timeout_s=timeout_s, agent=agent
     )
     collector = BatchCollector(
         gathers=False,  # each departure is seen at once
         clock=clock,
-        send=upstream.send,
+        send=server.send,
         caps=Caps(calls=max_batch_calls, items=max_batch_items, size=1_900_000),
         budget=Budget(limit=FixedLimit(ceiling=512, batch=32), slots=make_slots(slots)),
         room=Admission(clock=clock, max_items=max_waiting_items, max_size=1 << 26),
@@ -236,11 +237,11 @@ def in_memory_proxy(
     site = _site(app, limits, clock)
     if express:
         site.open_express(FastPath(door=app))
-    proxy = InMemoryProxy(clock, site, app, collector, stub, agent)
+    proxy = InMemoryProxy(clock, site, app, collector, server, stub, agent)
     if has_private_door:
         proxy.private = evolve(proxy, site=_site(app, limits, clock), channels=[])
     if shows or has_private_door:
-        _show(proxy, upstream, credentials)
+        _show(proxy)
     return proxy
 
 
@@ -257,24 +258,18 @@ def _site(app: ProxyApp, limits: ServerLimits, clock: Clock) -> ProxySite:
 HEALTH = (b"/health", b"/ping")
 
 
-def _show(
-    proxy: InMemoryProxy, upstream: TreqUpstream, credentials: Credentials
-) -> None:
+def _show(proxy: InMemoryProxy) -> None:
     clock, collector = proxy.clock, proxy.collector
     recorder = Recorder(clock=clock, cpu_s=clock.seconds)
-    condition = Health(clock=clock)
-    discovery = Discovery(
-        send=condition.following(upstream.send), credentials=credentials, clock=clock
-    )
     doors = [door for door in (proxy, proxy.private) if door is not None]
-    collector.send, collector.observer = discovery.watched, recorder
+    collector.observer = recorder
     proxy.app.observer = recorder
     for door in doors:
         door.site.observer = recorder
     gauges = Gauges(
         recorder=recorder,
         collector=collector,
-        upstream_state=lambda: condition.state,
+        upstream_state=lambda: proxy.server.health.state,
         connections=lambda: len(proxy.site.channels),
         open_requests=lambda: len(proxy.site.requests),
         is_draining=lambda: proxy.site.is_draining,
@@ -285,14 +280,12 @@ def _show(
         recorder=recorder,
         collector=collector,
         gauges=gauges,
-        upstream=lambda: describe_upstream(
-            "http://upstream", condition, discovery.facts
-        ),
+        upstream=proxy.server.describe,
         settings=lambda: list_settings(settings),
         limits=lambda: limits_in_force(settings, collector.caps.items, None),
     )
     health = HealthPages(
-        checks={path: _health_check(discovery, path).ask for path in HEALTH},
+        checks={path: _health_check(proxy.server, path).ask for path in HEALTH},
         room=collector.room,
         is_draining=lambda: proxy.site.is_draining,
     ).by_path()
@@ -302,12 +295,12 @@ def _show(
     doors[-1].site.operations = Operations(pages=health | own)
 
 
-def _health_check(discovery: Discovery, path: bytes) -> HealthCheck:
-    headers = discovery.credentials.on(())
+def _health_check(server: Server, path: bytes) -> HealthCheck:
+    headers = server.credentials.on(())
     return HealthCheck(
         question=UpstreamRequest(method=b"GET", path=path, headers=headers, body=b""),
-        send=discovery.send,
-        clock=discovery.clock,
+        send=server.ask,
+        clock=server.clock,
     )
 
 

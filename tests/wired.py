@@ -65,6 +65,9 @@ class Wired:
     service: ProxyService
     upstream: RecordingUpstream
     relayed: RequestTraversalAgent
+    transport: Any = None
+    """What leads to a real upstream, which *upstream* stands for."""
+
     clients: list[Client] = field(factory=list)
 
     @property
@@ -166,8 +169,8 @@ def wired(elsewhere: Resource | None = None, **settings: Any) -> Iterator[Wired]
     agent = RequestTraversalAgent(elsewhere or OpenUpstream())
     house = Wired(reactor=reactor, service=service, upstream=upstream, relayed=agent)
     house.app.relay.agent = agent
-    way: Any = service.close_idle
-    service.discovery.send = way.__self__.condition.following(upstream.send)
+    house.transport = service.upstream.transport
+    service.upstream.transport = upstream.send
     try:
         yield house
         house.close()

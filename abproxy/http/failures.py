@@ -5,7 +5,7 @@ Both ways, batch and relay, translate header lines and errors here and nowhere
 else.
 """
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import (
@@ -13,12 +13,13 @@ from twisted.internet.error import (
     ConnectingCancelledError,
     DNSLookupError,
 )
+from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
-from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
+from abproxy.errors import CannotConnect, ConnectionBroken, ProxyError, UpstreamTimeout
 from abproxy.http.messages import HeaderList
 
-__all__ = ["as_headers", "timed_out", "to_proxy_error"]
+__all__ = ["as_headers", "as_proxy_failure", "timed_out", "to_proxy_error"]
 
 
 def as_headers(lines: HeaderList) -> Headers:
@@ -50,6 +51,16 @@ def to_proxy_error(error: Exception) -> Exception:
     if isinstance(reason, (ConnectError, DNSLookupError)):
         return CannotConnect(f"cannot reach the inference server: {said}")
     return ConnectionBroken(f"the connection to the inference server broke: {said}")
+
+
+def as_proxy_failure(failure: Failure) -> Failure:
+    """Return *failure* as callers know it: an error of ours, or a cancellation."""
+    if failure.check(CancelledError, ProxyError):
+        return failure
+    error: Any = failure.value
+    told = to_proxy_error(error)
+    told.__cause__ = error
+    return Failure(told)
 
 
 def _bottom_of(error: Exception) -> Exception:

@@ -13,12 +13,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from abproxy.errors import SettingsError
-from abproxy.http.messages import Send
 from abproxy.settings import Settings, default_of, shown, variable
 from abproxy.telemetry.access_log import AccessLog
 from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.telemetry.logs import forward_standard_logging
-from abproxy.telemetry.metered import Metered
 from abproxy.telemetry.recorder import Recorder
 from abproxy.web.observing import RequestObserver, Several
 
@@ -50,10 +48,10 @@ class Telemetry:
         """What adds to the headers of a relayed request, if anything does."""
         return self.tracing.mark if self.tracing else None
 
-    def following(self, send: Send) -> Send:
-        """Return a *send* that is timed, and traced if that is wanted."""
-        metered = Metered(send_on=send, meter=self.recorder, clock=self.reactor).send
-        return self.tracing.following(metered) if self.tracing else metered
+    @property
+    def trace(self) -> Any:
+        """What begins the span of a request to the upstream, if anything does."""
+        return self.tracing.trace if self.tracing else None
 
     def reopen(self) -> None:
         """Write into new files, if the old ones were moved away."""

@@ -10,6 +10,8 @@ Sources: W3C Trace Context; OpenTelemetry's semantic conventions for HTTP.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 from attrs import define, field
 from msgspec.structs import replace
@@ -30,12 +32,11 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import (
     TraceContextTextMapPropagator,
 )
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from abproxy import __version__
 from abproxy.errors import ProxyError
-from abproxy.http.messages import HeaderList, Response, Send, UpstreamRequest
+from abproxy.http.messages import HeaderList, Response, UpstreamRequest
 from abproxy.telemetry.never_raises import never_raises
 from abproxy.web.observing import RequestInfo
 
@@ -101,15 +102,19 @@ class Tracing:
         span: Span | None = request.trace
         return headers if span is None else _marked(headers, span)
 
-    def following(self, send: Send) -> Send:
-        """Make a way to *send* on which each request has a span of its own."""
+    def trace(
+        self, request: UpstreamRequest
+    ) -> tuple[UpstreamRequest, Callable[[Any], Response | Failure]]:
+        """
+        Begin the span of a request to the upstream.
 
-        def send_on(request: UpstreamRequest) -> Deferred[Response]:
-            span = self._span(request)
-            marked = replace(request, headers=_marked(request.headers, span))
-            return send(marked).addBoth(_arrived, span)
-
-        return send_on
+        Returns:
+            the request to send, and what ends the span and returns the outcome
+            that it is given.
+        """
+        span = self._span(request)
+        marked = replace(request, headers=_marked(request.headers, span))
+        return marked, partial(_arrived, span)
 
     def _span(self, request: UpstreamRequest) -> Span:
         calls: tuple[Span, ...] = request.traces
@@ -148,7 +153,7 @@ def _told(request: RequestInfo) -> Iterator[tuple[str, str]]:
             yield name.decode(), b",".join(lines).decode("latin-1")
 
 
-def _arrived(result: Response | Failure, span: Span) -> Response | Failure:
+def _arrived(span: Span, result: Response | Failure) -> Response | Failure:
     if isinstance(result, Response):
         _note_status(span, result.status)
     else:

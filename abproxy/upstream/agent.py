@@ -1,17 +1,18 @@
 """
-Connections to the upstream: one agent and one pool for the whole process.
+The upstream through Twisted's agent: its connections, and requests with treq.
 
-Nothing is added to a request on its way and nothing is unpacked in a reply:
+Nothing is added to a request on its way and nothing is unpacked in a response:
 no cookies of one client for the next, no compression that was not asked for.
 """
 
+from collections.abc import Iterator, Sequence
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 from attrs import define, field, frozen
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
@@ -29,14 +30,19 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from abproxy.errors import UpstreamBroken
+from abproxy.http.failures import as_headers
+from abproxy.http.headers import end_to_end
+from abproxy.http.messages import Response, UpstreamRequest
 
 __all__ = [
     "IDLE_S",
     "ExactPathAgent",
+    "TreqClient",
     "collect",
     "make_agent",
     "make_pool",
     "make_treq",
+    "reply_of",
     "target_of",
     "too_long",
     "without_named",
@@ -239,3 +245,73 @@ def collect(response: IResponse, max_bytes: int) -> Deferred[bytes]:
     body = _Body(max_bytes)
     response.deliverBody(body)
     return body.done
+
+
+def _received(response: IResponse) -> Iterator[tuple[bytes, Sequence[bytes]]]:
+    """
+    Yield the header lines of *response*, but not the one that treq adds.
+
+    Looking for something to unpack, it leaves an empty `Content-Encoding`.
+    """
+    for name, values in response.headers.getAllRawHeaders():
+        if values != [b""] or name.lower() != b"content-encoding":
+            yield name, values
+
+
+def reply_of(response: IResponse, body: bytes) -> Response:
+    """Return a *response* as Twisted has read it, with its *body*."""
+    return Response(
+        status=response.code,
+        reason=response.phrase,
+        headers=end_to_end(_received(response)),
+        body=body,
+    )
+
+
+@define(kw_only=True, eq=False)
+class TreqClient:
+    """Sends requests with treq."""
+
+    http: HTTPClient = field(repr=False)
+    base_url: str
+    max_answer_bytes: int
+
+    def send(self, request: UpstreamRequest) -> Deferred[Response]:
+        """
+        Send *request* and receive the whole response.
+
+        Cancelled, it fails with that and nothing else.
+        """
+        return _with_plain_cancel(Deferred.fromCoroutine(self._request(request)))
+
+    async def _request(self, request: UpstreamRequest) -> Response:
+        response = await self.http.request(
+            request.method.decode("ascii"),
+            self.base_url + request.path.decode("ascii"),
+            headers=as_headers(request.headers),
+            data=request.body or None,
+            allow_redirects=False,
+            unbuffered=True,
+        )
+        body = await collect(response.original, self.max_answer_bytes)
+        return reply_of(response, body)
+
+
+def _with_plain_cancel(work: Deferred[Response]) -> Deferred[Response]:
+    """
+    Return a Deferred of the same result that fails with nothing else if cancelled.
+
+    Twisted takes a host for unknown if it was told to stop looking for it.
+    """
+
+    def cancel(ours: Deferred[Response]) -> None:
+        ours.errback(CancelledError())
+        work.cancel()
+
+    def over(result: Response | Failure) -> None:
+        if not ours.called:
+            ours.callback(result)
+
+    ours: Deferred[Response] = Deferred(cancel)
+    work.addBoth(over)
+    return ours

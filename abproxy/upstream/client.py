@@ -1,26 +1,49 @@
 """
-One request to the upstream, whoever carries it: one deadline, one whole reply.
+One inference server: how requests reach it, and what is known of it.
 
-The deadline spans the request and its body, because a body can stall as well
-as a head.
+Everything about it is reachable from its `Upstream`, of which a proxy may have
+several.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
-from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred
+from attrs import asdict, define, field
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    gatherResults,
+    maybeDeferred,
+)
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
-from twisted.web.iweb import IResponse
+from twisted.web.client import HTTPConnectionPool
+from twisted.web.iweb import IAgent
 
 from abproxy.errors import ConnectionBroken, ProxyError
-from abproxy.http.failures import as_headers, timed_out, to_proxy_error
-from abproxy.http.headers import end_to_end
+from abproxy.http.failures import as_proxy_failure, timed_out
+from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.agent import collect
+from abproxy.upstream.discovery import Discovery
+from abproxy.upstream.fast.connection import ConnectionPool
+from abproxy.upstream.health import Health
 
-__all__ = ["HTTPRequester", "TreqUpstream", "Upstream", "reply_of"]
+__all__ = ["Trace", "Transport", "Upstream"]
+
+Transport = Callable[[UpstreamRequest], Deferred[Response]]
+"""
+Send a request and receive the whole response, as our own client and treq do.
+
+Cancelled, it closes the connection, and fails with that and nothing else.
+"""
+
+Trace = Callable[
+    [UpstreamRequest], tuple[UpstreamRequest, Callable[[Any], Response | Failure]]
+]
+"""Begin a span: the request to send instead, and what ends the span."""
+
+
+def _not_measured(_outcome: str, _took_s: float) -> None: ...
 
 
 @define(kw_only=True, eq=False)
@@ -28,114 +51,116 @@ class Upstream:
     """One inference server."""
 
     base_url: str
+    credentials: Credentials
+    """Shown with our own questions."""
+
     clock: IReactorTime = field(repr=False)
     timeout_s: float
-    max_answer_bytes: int
-
-    forget_idle: Callable[[], object] = field(default=lambda: None, repr=False)
     """
-    Called when a connection broke: those that are idle may be dead as well.
+    How long a request may take, in seconds.
 
-    A server that restarts closes all of them at once.  Whoever tries again
-    would use up its tries on one after the other.
+    It spans the body, because a body can stall as well as a head.
     """
 
-    def send(self, request: UpstreamRequest) -> Deferred[Response]:
+    transport: Transport = field(repr=False)
+
+    pool: ConnectionPool
+    """The idle connections of our own client."""
+
+    agent: IAgent = field(repr=False)
+    """For requests that are relayed."""
+
+    agent_pool: HTTPConnectionPool = field(repr=False)
+    """The connections of the agent, and of treq."""
+
+    measure: Callable[[str, float], None] = field(default=_not_measured, repr=False)
+    """Called with what became of a batch, a status or a reason, and seconds."""
+
+    trace: Trace | None = field(default=None, repr=False)
+
+    health: Health = field(init=False)
+    discovery: Discovery = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with nothing known."""
+        self.health = Health(clock=self.clock)
+        self.discovery = Discovery(
+            ask=self.ask, credentials=self.credentials, clock=self.clock
+        )
+
+    def ask(self, request: UpstreamRequest) -> Deferred[Response]:
+        """Send a question of our own: no reason to ask more, and not measured."""
+        return self.send(request, learns=False, is_batch=False)
+
+    def send(
+        self, request: UpstreamRequest, *, learns: bool = True, is_batch: bool = True
+    ) -> Deferred[Response]:
         """
-        Carry *request* to the upstream and bring back the whole reply.
+        Send *request* and receive the whole response.
 
         Cancelling closes the connection: TEI then forgets what it has not
         begun to compute.
 
+        Args:
+            request: what to send.
+            learns: whether its outcome may tell that the limits have changed.
+            is_batch: whether it is measured and traced as a batch.
+
         Raises:
-            UpstreamTimeout: no whole reply within the deadline.
-            UpstreamBroken: no connection, or no usable reply.
+            UpstreamTimeout: no whole response within the deadline.
+            UpstreamBroken: no connection, or no usable response.
         """
-        exchange = self._exchange(request).addErrback(self._told)
-        return exchange.addTimeout(self.timeout_s, self.clock, timed_out)
+        end_span = None
+        if is_batch and self.trace is not None:
+            request, end_span = self.trace(request)
+        began_at = self.clock.seconds()
+        sent = self.transport(request)
+        sent.addErrback(self._to_proxy_error)
+        sent.addTimeout(self.timeout_s, self.clock, timed_out)
+        sent.addCallbacks(self.health.answered, self.health.failed)
+        if learns:
+            sent.addCallbacks(self.discovery.answered, self.discovery.failed)
+        if is_batch:
+            sent.addBoth(self._measured, began_at)
+        if end_span is not None:
+            sent.addBoth(end_span)
+        return sent
 
-    def _exchange(self, request: UpstreamRequest) -> Deferred[Response]:
-        """Send and receive; cancelled, it fails with that and nothing else."""
-        raise NotImplementedError
+    def describe(self) -> dict[str, Any]:
+        """Return what the status says of it."""
+        return {
+            "url": self.base_url,
+            "state": self.health.state.value,
+            "why": self.health.why,
+            "since": self.health.since,
+            **asdict(self.discovery.info),
+        }
 
-    def _told(self, failure: Failure) -> Failure:
-        if failure.check(CancelledError, ProxyError):
-            return failure
-        error: Any = failure.value
-        told = to_proxy_error(error)
-        if isinstance(told, ConnectionBroken):
-            self.forget_idle()
-        told.__cause__ = error
-        return Failure(told)
+    def close_idle(self) -> Deferred[Any]:
+        """Close the connections without a request; fires when they are closed."""
+        of_agent = maybeDeferred(self.agent_pool.closeCachedConnections)
+        return gatherResults([of_agent, self.pool.close()])
 
+    def _to_proxy_error(self, failure: Failure) -> Failure:
+        told = as_proxy_failure(failure)
+        if told.check(ConnectionBroken):
+            # A server that restarts closes all of them at once.  Who tries again
+            # would use up its tries on one after the other.
+            self.close_idle()
+        return told
 
-def _received(response: IResponse) -> Iterator[tuple[bytes, Sequence[bytes]]]:
-    """
-    List the header lines of *response* without the one that treq adds.
-
-    Looking for something to unpack, it leaves an empty `Content-Encoding`.
-    """
-    for name, values in response.headers.getAllRawHeaders():
-        if values != [b""] or name.lower() != b"content-encoding":
-            yield name, values
-
-
-def reply_of(response: IResponse, body: bytes) -> Response:
-    """Make a reply of a *response* as Twisted has read it."""
-    return Response(
-        status=response.code,
-        reason=response.phrase,
-        headers=end_to_end(_received(response)),
-        body=body,
-    )
-
-
-class HTTPRequester(Protocol):
-    """What of a treq client is used; `StubTreq` has it too."""
-
-    def request(
-        self, method: str, url: str, *args: Any, **kwargs: Any
-    ) -> Deferred[Any]:
-        """Send one request; fires with the response when its head is here."""
-
-
-@define(kw_only=True, eq=False)
-class TreqUpstream(Upstream):
-    """One inference server, spoken to with treq."""
-
-    http: HTTPRequester = field(repr=False)
-
-    def _exchange(self, request: UpstreamRequest) -> Deferred[Response]:
-        return _given_up_at_will(Deferred.fromCoroutine(self._request(request)))
-
-    async def _request(self, request: UpstreamRequest) -> Response:
-        response = await self.http.request(
-            request.method.decode("ascii"),
-            self.base_url + request.path.decode("ascii"),
-            headers=as_headers(request.headers),
-            data=request.body or None,
-            allow_redirects=False,
-            unbuffered=True,
-        )
-        body = await collect(response.original, self.max_answer_bytes)
-        return reply_of(response, body)
+    def _measured(
+        self, result: Response | Failure, began_at: float
+    ) -> Response | Failure:
+        took_s = self.clock.seconds() - began_at
+        if isinstance(result, Response):
+            self.measure(str(result.status), took_s)
+        else:
+            self.measure(_reason_of(result), took_s)
+        return result
 
 
-def _given_up_at_will(work: Deferred[Response]) -> Deferred[Response]:
-    """
-    Make a Deferred of the same result that is cancelled and nothing else.
-
-    Twisted takes a host for unknown if it was told to stop looking for it.
-    """
-
-    def give_up(ours: Deferred[Response]) -> None:
-        ours.errback(CancelledError())
-        work.cancel()
-
-    def over(result: Response | Failure) -> None:
-        if not ours.called:
-            ours.callback(result)
-
-    ours: Deferred[Response] = Deferred(give_up)
-    work.addBoth(over)
-    return ours
+def _reason_of(failure: Failure) -> str:
+    if isinstance(failure.value, ProxyError):
+        return failure.value.reason
+    return "cancelled" if failure.check(CancelledError) else "bug"

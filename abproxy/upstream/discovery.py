@@ -16,6 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import OK
 
 from abproxy.errors import ConnectionBroken, ProxyError, UpstreamBroken
 from abproxy.http.headers import Credentials
@@ -117,16 +118,16 @@ WRONG_KEY = "it does not accept INFERENCE_SERVICE_KEY"
 class Discovery:
     """What is known of one upstream, kept up to date."""
 
-    send: Send = field(repr=False)
+    ask: Send = field(repr=False)
     credentials: Credentials
     clock: IReactorTime = field(repr=False)
 
-    learned: Callable[[ServerInfo], None] = field(
-        default=lambda _facts: None, repr=False
+    on_change: Callable[[ServerInfo], None] = field(
+        default=lambda _info: None, repr=False
     )
     """Called when something else is known than before."""
 
-    facts: ServerInfo = field(factory=ServerInfo, init=False)
+    info: ServerInfo = field(factory=ServerInfo, init=False)
     _next: IDelayedCall | None = field(default=None, init=False, repr=False)
     _asking: Deferred[Any] | None = field(default=None, init=False, repr=False)
     _trouble: str = field(default="", init=False)
@@ -145,28 +146,26 @@ class Discovery:
         if self._asking is not None:
             self._asking.cancel()
 
-    def watched(self, request: UpstreamRequest) -> Deferred[Response]:
-        """Send *request*, and learn from what comes of it."""
-        return self.send(request).addCallbacks(self._heard, self._failed)
-
-    def is_alive(self) -> Deferred[bool]:
-        """Ask whether the server answers, whatever it says; never fails."""
-        asked = self.send(self._question())
-        asked.addTimeout(TIMEOUT_S, self.clock)
-        return asked.addCallbacks(lambda _: True, lambda _: False)
-
-    def _heard(self, reply: Response) -> Response:
-        limit = batch_limit_in(reply)
-        if limit is not None and limit != self.facts.max_batch_inputs:
-            self._believe(attrs.evolve(self.facts, max_batch_inputs=limit))
+    def answered(self, response: Response) -> Response:
+        """Believe a refusal that contradicts what is known."""
+        limit = None if response.status == OK else batch_limit_in(response)
+        if limit is not None and limit != self.info.max_batch_inputs:
+            self._believe(attrs.evolve(self.info, max_batch_inputs=limit))
             self._doubt()
-        return reply
+        return response
 
-    def _failed(self, failure: Failure) -> Failure:
+    def failed(self, failure: Failure) -> Failure:
+        """Ask again after a broken connection."""
         # A server that comes back may have other limits than before.
         if failure.check(ConnectionBroken):
             self._doubt()
         return failure
+
+    def is_alive(self) -> Deferred[bool]:
+        """Ask whether the server answers, whatever it says; never fails."""
+        asked = self.ask(self._question())
+        asked.addTimeout(TIMEOUT_S, self.clock)
+        return asked.addCallbacks(lambda _: True, lambda _: False)
 
     def _doubt(self) -> None:
         if self._running and self._asking is None:
@@ -190,9 +189,9 @@ class Discovery:
     async def _ask_once(self) -> float:
         """Ask, and say after how many seconds to ask again."""
         try:
-            asked = self.send(self._question())
+            asked = self.ask(self._question())
             asked.addTimeout(TIMEOUT_S, self.clock, lambda *_: Failure(_no_answer()))
-            self._answered(await asked)
+            self._take(await asked)
         except ProxyError as error:
             self._note_trouble(str(error))
             return RETRY_S
@@ -202,21 +201,21 @@ class Discovery:
         headers = self.credentials.on(())
         return UpstreamRequest(method=b"GET", path=b"/info", headers=headers, body=b"")
 
-    def _answered(self, reply: Response) -> None:
-        facts = read_info(reply)
-        if facts is not None:
+    def _take(self, reply: Response) -> None:
+        info = read_info(reply)
+        if info is not None:
             self._trouble = ""
-            self._believe(facts)
+            self._believe(info)
         elif reply.status in {401, 403}:
             self._note_trouble(NO_KEY if self.credentials.key is None else WRONG_KEY)
         else:
             self._note_trouble(f"it answers /info with {reply.status}, unlike TEI")
 
-    def _believe(self, facts: ServerInfo) -> None:
-        if facts != self.facts:
-            self.facts = facts
-            self._log.info("The inference server says {facts}", facts=facts)
-            self.learned(facts)
+    def _believe(self, info: ServerInfo) -> None:
+        if info != self.info:
+            self.info = info
+            self._log.info("The inference server says {facts}", facts=info)
+            self.on_change(info)
 
     def _note_trouble(self, trouble: str) -> None:
         if trouble != self._trouble:

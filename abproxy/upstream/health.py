@@ -33,26 +33,23 @@ class Health:
         """Begin with knowing nothing."""
         self.since = self.clock.seconds()
 
-    def following(self, send: Send) -> Send:
-        """Make a way to *send* from which something is learnt each time."""
-        return lambda request: send(request).addCallbacks(self._heard, self._failed)
+    def answered(self, response: Response) -> Response:
+        """Learn from a *response*."""
+        if response.status in NO_ROOM:
+            self._become(UpstreamState.FULL, f"it answers with {response.status}")
+        elif self.state is not UpstreamState.UP:
+            self._become(UpstreamState.UP, "")
+        return response
 
-    def _heard(self, reply: Response) -> Response:
-        if reply.status in NO_ROOM:
-            self._is(UpstreamState.FULL, f"it answers with {reply.status}")
-        else:
-            self._is(UpstreamState.UP, "")
-        return reply
-
-    def _failed(self, failure: Failure) -> Failure:
-        # A request that was cancelled says nothing about the upstream.
+    def failed(self, failure: Failure) -> Failure:
+        """Learn from a *failure*; a request that was cancelled says nothing."""
         if failure.check(ProxyError):
             away = failure.check(CannotConnect)
             state = UpstreamState.UNREACHABLE if away else UpstreamState.FAILING
-            self._is(state, failure.getErrorMessage())
+            self._become(state, failure.getErrorMessage())
         return failure
 
-    def _is(self, state: UpstreamState, why: str) -> None:
+    def _become(self, state: UpstreamState, why: str) -> None:
         self.why = why
         if state is self.state:
             return

@@ -31,7 +31,7 @@ class TokenCounter:
 
     send: Send = field(repr=False)
 
-    facts: Callable[[], ServerInfo] = field(repr=False)
+    info: Callable[[], ServerInfo] = field(repr=False)
     """What is known of the upstream: it cuts inputs at a length."""
 
     _works: bool = field(default=True, init=False)
@@ -66,7 +66,7 @@ class TokenCounter:
         texts = [item for item in items if item.startswith(b'"')]
         headers = parts[0].call.lane.headers
         counted = iter(await self._ask(texts, headers) if texts else [])
-        most = self.facts().max_input_length
+        most = self.info().max_input_length
         counts = [
             next(counted) if item.startswith(b'"') else item.count(b",") + 1
             for item in items

@@ -13,6 +13,7 @@ from tempfile import gettempdir
 from typing import Any
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint, quoteStringArgument
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.client import URI, Agent
@@ -20,9 +21,9 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
 from abproxy.errors import SettingsError
-from abproxy.http.messages import HeaderList, UpstreamRequest
-from abproxy.upstream.agent import make_pool, make_treq
-from abproxy.upstream.client import TreqUpstream
+from abproxy.http.failures import as_proxy_failure, timed_out
+from abproxy.http.messages import HeaderList, Response, Send, UpstreamRequest
+from abproxy.upstream.agent import TreqClient, make_pool, make_treq
 from abproxy.web.listen import Listener, make_listener
 
 __all__ = [
@@ -33,7 +34,7 @@ __all__ = [
     "explain_folder_errors",
     "get_page",
     "listen_in_folder",
-    "make_client",
+    "make_send",
     "new_folder_name",
     "remove_folder",
 ]
@@ -124,17 +125,17 @@ def agent_in_folder(reactor: Any, folder: Path) -> IAgent:
     )
 
 
-def make_client(
-    reactor: Any, agent: IAgent, name: str, timeout_s: float
-) -> TreqUpstream:
-    """Return a client of the process with this *name*."""
-    return TreqUpstream(
-        http=make_treq(agent),
-        base_url=f"http://{name}",
-        clock=reactor,
-        timeout_s=timeout_s,
-        max_answer_bytes=MOST_BYTES,
+def make_send(reactor: Any, agent: IAgent, name: str, timeout_s: float) -> Send:
+    """Return what sends requests to the process with this *name*."""
+    client = TreqClient(
+        http=make_treq(agent), base_url=f"http://{name}", max_answer_bytes=MOST_BYTES
     )
+
+    def send(request: UpstreamRequest) -> Deferred[Response]:
+        sent = client.send(request).addErrback(as_proxy_failure)
+        return sent.addTimeout(timeout_s, reactor, timed_out)
+
+    return send
 
 
 def get_page(path: bytes, headers: HeaderList = ()) -> UpstreamRequest:

@@ -19,7 +19,7 @@ from abproxy.workers.aggregate import PROBE_S, Aggregator
 from abproxy.workers.ipc import (
     agent_by_name,
     agent_in_folder,
-    make_client,
+    make_send,
     new_folder_name,
 )
 from abproxy.workers.process import WorkerPool, WorkerProcess
@@ -102,7 +102,7 @@ def _aggregator(
     return Aggregator(
         pool=pool,
         send_to={
-            worker.name: make_client(reactor, agent, worker.name, PROBE_S).send
+            worker.name: make_send(reactor, agent, worker.name, PROBE_S)
             for worker in pool
         },
         clock=reactor,

@@ -45,7 +45,7 @@ from abproxy.workers.ipc import (
     SUPERVISOR,
     agent_in_folder,
     listen_in_folder,
-    make_client,
+    make_send,
     remove_folder,
 )
 from abproxy.workers.sockets import ConnectionCounts, WorkerSocket
@@ -116,10 +116,10 @@ def make_worker(reactor: Any, own_socket: Path, control: ControlChannel) -> Any:
     # Only the supervisor asks there: no client, and nothing for an access log.
     private.observer = Unwatched()
     agent = agent_in_folder(reactor, folder)
-    supervisor = make_client(reactor, agent, SUPERVISOR, SUPERVISOR_TIMEOUT_S)
+    send = make_send(reactor, agent, SUPERVISOR, SUPERVISOR_TIMEOUT_S)
     own = private.operations
     shown = public.operations if settings.operations_port else own
-    public.operations = ask_supervisor(shown, own, supervisor.send)
+    public.operations = ask_supervisor(shown, own, send)
     return service
 
 

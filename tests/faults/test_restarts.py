@@ -105,7 +105,7 @@ async def test_an_upstream_that_is_away_at_start_may_come_later(path: str) -> No
         here.upstream.start()
 
         assert (await asked).is_for(["a"])
-        await until(lambda: here.service.discovery.facts.max_batch_inputs)
+        await until(lambda: here.service.upstream.discovery.info.max_batch_inputs)
         await here.comes_to_rest()
 
 

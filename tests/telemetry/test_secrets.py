@@ -52,8 +52,11 @@ def _all_that_may_happen(here: Wired) -> None:
     here.answer_all()
     _call(here)
     here.upstream.open[0].fail(UpstreamTimeout("too slow"))
+    send = here.service.collector.send
+    here.service.collector.send = here.upstream.send  # all that fails there is ours
     _call(here)
     here.upstream.open[0].fail(ZeroDivisionError("a bug"))
+    here.service.collector.send = send
     for _ in range(3):
         _call(here)
     here.upstream.open[0].answer()

@@ -15,6 +15,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.logger import capturedLogs, formatEvent
+from upstreamdoubles import make_upstream
 from wired import Reactor, Wired, wired
 
 from abproxy.errors import SettingsError
@@ -41,9 +42,9 @@ class Traces:
 
     shut_down: Callable[[], Any] = field(default=lambda: None)
 
-    def following(self, send: Any) -> Any:
+    def trace(self, request: UpstreamRequest) -> Any:
         """Follow what is sent."""
-        return lambda request: send(request).addCallback(lambda _: "followed")
+        return request, lambda _: "followed"
 
     def mark(self, _request: Any, headers: HeaderList) -> HeaderList:
         """Put on a mark."""
@@ -75,12 +76,11 @@ def test_by_default_only_figures_are_kept() -> None:
 
 def test_what_is_sent_is_metered() -> None:
     """The way upstream has a meter in it."""
-    telemetry, upstream = make_telemetry(Settings(), Clock()), RecordingUpstream()
+    with wired() as here:
+        here.service.upstream.send(REQUEST)
+        here.upstream.open[0].refuse(200)
 
-    telemetry.following(upstream.send)(REQUEST)
-    upstream.open[0].refuse(200)
-
-    assert telemetry.recorder.totals().requests == 1
+        assert here.recorder.totals().requests == 1
 
 
 def test_traces_are_followed_on_all_ways() -> None:
@@ -89,7 +89,10 @@ def test_traces_are_followed_on_all_ways() -> None:
     telemetry = _telemetry(Clock(), traces)
     heard: list[object] = []
 
-    telemetry.following(upstream.send)(REQUEST).addCallback(heard.append)
+    sent = make_upstream(
+        upstream.send, measure=telemetry.recorder.sent, trace=telemetry.trace
+    ).send(REQUEST)
+    sent.addCallback(heard.append)
     upstream.open[0].refuse(200)
 
     assert telemetry.observer == Several([telemetry.recorder, traces])
@@ -317,6 +320,7 @@ def _connected(here: Wired) -> Any:
 def test_health_is_asked_of_the_upstream_on_the_same_path(path: str) -> None:
     """With our own key, if there is one."""
     with wired(upstream_key="key") as here:
+        here.service.upstream.transport = here.transport
         client = here.connect()
 
         client.ask("GET", path)

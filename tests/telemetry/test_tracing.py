@@ -77,7 +77,7 @@ def followed() -> Iterator[Followed]:
     proxy = in_memory_proxy(upstream)
     proxy.site.observer = tracing
     proxy.app.relay.add_headers = tracing.mark
-    proxy.collector.send = tracing.following(proxy.collector.send)
+    proxy.server.trace = tracing.trace
     yield Followed(upstream, proxy, exporter)
     provider.shutdown()
 

@@ -8,10 +8,12 @@ from doubles import RecordingUpstream, reply
 from twisted.internet.defer import fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
+from upstreamdoubles import make_upstream
 
 from abproxy.errors import ConnectionBroken, UpstreamBroken, UpstreamTimeout
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import UpstreamRequest
+from abproxy.upstream.client import Upstream
 from abproxy.upstream.discovery import Discovery, ServerInfo
 
 INFO = (
@@ -29,17 +31,19 @@ class Aggregator:
     clock: Clock = field(factory=Clock)
     upstream: RecordingUpstream = field(factory=RecordingUpstream)
     learned: list[ServerInfo] = field(factory=list)
-    discovery: Discovery = field(init=False)
+    server: Upstream = field(init=False)
     key: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.discovery = Discovery(
-            send=self.upstream.send,
-            credentials=Credentials(key=self.key),
-            clock=self.clock,
-            learned=self.learned.append,
+        self.server = make_upstream(
+            self.upstream.send, self.clock, credentials=Credentials(key=self.key)
         )
+        self.discovery.on_change = self.learned.append
         self.discovery.start()
+
+    @property
+    def discovery(self) -> Discovery:
+        return self.server.discovery
 
     @property
     def count(self) -> int:
@@ -55,7 +59,7 @@ def test_it_asks_at_once() -> None:
 
     [sent] = asking.upstream.sent
     assert (sent.request.method, sent.request.path) == (b"GET", b"/info")
-    assert asking.discovery.facts == ServerInfo()
+    assert asking.discovery.info == ServerInfo()
 
 
 def test_it_asks_with_our_own_key() -> None:
@@ -75,7 +79,7 @@ def test_what_is_learned_is_told() -> None:
     asking.tell(limit=8)
 
     assert [facts.max_batch_inputs for facts in asking.learned] == [8]
-    assert asking.discovery.facts.task == "embedding"
+    assert asking.discovery.info.task == "embedding"
 
 
 def test_it_asks_again_every_minute() -> None:
@@ -135,7 +139,8 @@ def test_trouble_that_comes_back_is_logged_again() -> None:
         asking.clock.advance(60)
         asking.upstream.open[0].fail(UpstreamBroken("refused"))
 
-    assert [event.get("why") for event in logged] == ["refused", None, "refused"]
+    # In between it answers again, and says what it is.
+    assert [event.get("why") for event in logged] == ["refused", None, None, "refused"]
 
 
 def test_a_server_that_does_not_answer_is_given_up_and_asked_again() -> None:
@@ -181,7 +186,7 @@ def test_a_server_that_is_no_tei_is_no_trouble() -> None:
         asking.upstream.sent[0].refuse(404, b"<html>")
 
     assert logged[0]["why"] == "it answers /info with 404, unlike TEI"
-    assert asking.discovery.facts == ServerInfo()
+    assert asking.discovery.info == ServerInfo()
     assert asking.learned == []
 
 
@@ -191,12 +196,12 @@ def test_a_refusal_that_contradicts_what_is_known_is_believed() -> None:
     asking.tell(limit=32)
     results: list[Any] = []
 
-    asking.discovery.watched(BATCH).addCallback(results.append)
+    asking.server.send(BATCH).addCallback(results.append)
     asking.upstream.open[0].refuse(422, TOO_MANY)
     asking.clock.advance(1)
 
     assert [facts.max_batch_inputs for facts in asking.learned] == [32, 8]
-    assert asking.discovery.facts.task == "embedding"
+    assert asking.discovery.info.task == "embedding"
     assert results[0].body == TOO_MANY
     assert asking.upstream.sent[-1].request.path == b"/info"
 
@@ -206,7 +211,7 @@ def test_a_refusal_that_says_nothing_new_is_only_passed_on() -> None:
     asking = Aggregator()
     asking.tell(limit=8)
 
-    asking.discovery.watched(BATCH)
+    asking.server.send(BATCH)
     asking.upstream.open[0].refuse(422, TOO_MANY)
     asking.clock.advance(1)
 
@@ -220,7 +225,7 @@ def test_a_broken_connection_is_a_reason_to_ask() -> None:
     asking.tell()
     results: list[Any] = []
 
-    asking.discovery.watched(BATCH).addErrback(results.append)
+    asking.server.send(BATCH).addErrback(results.append)
     asking.upstream.open[0].fail(ConnectionBroken("gone"))
     asking.clock.advance(1)
 
@@ -233,7 +238,7 @@ def test_a_slow_answer_is_no_reason_to_ask() -> None:
     asking = Aggregator()
     asking.tell()
 
-    asking.discovery.watched(BATCH).addErrback(lambda _: None)
+    asking.server.send(BATCH).addErrback(lambda _: None)
     asking.upstream.open[0].fail(UpstreamTimeout("slow"))
     asking.clock.advance(1)
 
@@ -246,7 +251,7 @@ def test_doubt_after_doubt_does_not_put_the_question_off() -> None:
     asking.tell()
 
     for _ in range(4):
-        asking.discovery.watched(BATCH).addErrback(lambda _: None)
+        asking.server.send(BATCH).addErrback(lambda _: None)
         asking.upstream.open[-1].fail(ConnectionBroken("gone"))
         asking.clock.advance(0.5)
 
@@ -258,7 +263,7 @@ def test_doubt_while_asking_is_answered_already() -> None:
     """One question at a time."""
     asking = Aggregator()
 
-    asking.discovery.watched(BATCH).addErrback(lambda _: None)
+    asking.server.send(BATCH).addErrback(lambda _: None)
     asking.upstream.open[1].fail(ConnectionBroken("gone"))
     asking.clock.advance(1)
 
@@ -271,10 +276,11 @@ def test_doubt_while_asking_is_answered_already() -> None:
 def test_an_outcome_in_the_same_turn_does_not_end_the_asking(answer: Any) -> None:
     """Doubt is heard afterwards as it was before."""
     clock = Clock()
-    discovery = Discovery(send=answer, credentials=Credentials(), clock=clock)
+    upstream = make_upstream(answer, clock)
+    discovery = upstream.discovery
 
     discovery.start()
-    discovery.watched(BATCH).addErrback(lambda _: None)
+    upstream.send(BATCH).addErrback(lambda _: None)
 
     assert discovery._asking is None
     assert len(clock.getDelayedCalls()) == 1
@@ -309,7 +315,7 @@ def test_stopping_takes_the_open_question_back() -> None:
 def test_doubt_after_stopping_is_no_reason_to_ask() -> None:
     """The last batches may break while the proxy stops."""
     asking = Aggregator()
-    asking.discovery.watched(BATCH).addErrback(lambda _: None)
+    asking.server.send(BATCH).addErrback(lambda _: None)
     asking.discovery.stop()
 
     asking.upstream.sent[1].fail(ConnectionBroken("gone"))
@@ -326,7 +332,7 @@ def test_a_bug_in_who_learns_is_logged_and_the_asking_goes_on(
         raise RuntimeError("a bug")
 
     asking = Aggregator()
-    asking.discovery.learned = learned
+    asking.discovery.on_change = learned
     asking.tell()
 
     assert len(nothing_leaked) == 1

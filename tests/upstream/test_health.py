@@ -6,6 +6,7 @@ from doubles import RecordingUpstream, reply
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
+from upstreamdoubles import make_upstream
 
 from abproxy.errors import (
     CannotConnect,
@@ -15,6 +16,7 @@ from abproxy.errors import (
 )
 from abproxy.events import UpstreamState
 from abproxy.http.messages import Response, UpstreamRequest
+from abproxy.upstream.client import Upstream
 from abproxy.upstream.health import Health
 
 QUESTION = UpstreamRequest(path=b"/embed", headers=(), body=b"")
@@ -27,14 +29,19 @@ class Attempts:
 
     clock: Clock = field(factory=Clock)
     upstream: RecordingUpstream = field(factory=RecordingUpstream)
-    condition: Health = field(init=False)
+    server: Upstream = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.condition = Health(clock=self.clock)
+        self.server = make_upstream(self.upstream.send, self.clock)
+
+    @property
+    def condition(self) -> Health:
+        """What is thought of the upstream."""
+        return self.server.health
 
     def send(self) -> "Deferred[Response]":
         """Send one request."""
-        return self.condition.following(self.upstream.send)(QUESTION)
+        return self.server.send(QUESTION)
 
     def answered(self, status: int) -> Response:
         """Send a request that is answered; what its sender gets."""

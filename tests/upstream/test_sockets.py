@@ -13,12 +13,12 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.logger import capturedLogs
 from twisted.web.client import HTTPConnectionPool
+from upstreamdoubles import make_upstream
 
 from abproxy.errors import CannotConnect, ConnectionBroken
 from abproxy.http.messages import UpstreamRequest
-from abproxy.upstream.agent import make_agent, make_pool, make_treq
-from abproxy.upstream.client import TreqUpstream
-from abproxy.upstream.fast.client import FastUpstream, make_endpoint
+from abproxy.upstream.agent import TreqClient, make_agent, make_pool, make_treq
+from abproxy.upstream.fast.client import FastClient, make_endpoint
 from abproxy.upstream.fast.connection import ConnectionPool
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
@@ -37,19 +37,21 @@ class Way:
 
     def send(self, body: bytes = b"{}") -> Deferred[Any]:
         url = f"http://127.0.0.1:{self.port.getHost().port}"
-        about: dict[str, Any] = {
-            "base_url": url,
-            "clock": reactor,
-            "timeout_s": 10,
-            "max_answer_bytes": 1000,
-        }
-        upstream: TreqUpstream | FastUpstream
+        about: dict[str, Any] = {"base_url": url, "max_answer_bytes": 1000}
+        client: TreqClient | FastClient
         if self.client == "treq":
             http = make_treq(make_agent(reactor, self.pool, 5))
-            upstream = TreqUpstream(http=http, **about)
+            client = TreqClient(http=http, **about)
         else:
             endpoint = make_endpoint(reactor, url, 5)
-            upstream = FastUpstream(endpoint=endpoint, idle=self.idle, **about)
+            client = FastClient(endpoint=endpoint, pool=self.idle, **about)
+        upstream = make_upstream(
+            client.send,
+            reactor,
+            timeout_s=10,
+            pool=self.idle,
+            agent_pool=self.pool,
+        )
         return upstream.send(UpstreamRequest(path=b"/embed", headers=(), body=body))
 
 

@@ -65,7 +65,7 @@ def counts_of(counter: TokenCounter, *parts: Part) -> list[list[int]]:
 def counter_of(tokenizer: Any, most: int | None = None) -> TokenCounter:
     """Make a counter in front of *tokenizer*."""
     facts = ServerInfo(max_input_length=most)
-    return TokenCounter(send=tokenizer.send, facts=lambda: facts)
+    return TokenCounter(send=tokenizer.send, info=lambda: facts)
 
 
 def test_tokens_are_counted_for_each_item_of_each_part() -> None:
@@ -181,7 +181,7 @@ def test_callers_of_a_shared_batch_hear_their_own_counts() -> None:
     """With USAGE=exact the shares of an answer are what each call cost."""
     proxy = in_memory_proxy(Counting(), max_batch_calls=2, max_wait_s=1)
     collector = proxy.collector
-    collector.count = TokenCounter(send=collector.send, facts=ServerInfo).count
+    collector.count = TokenCounter(send=collector.send, info=ServerInfo).count
     clients = [proxy.connect(), proxy.connect()]
 
     clients[0].embed(b'{"input":"a b c d e"}', path="/v1/embeddings")

@@ -1,8 +1,8 @@
 """
-The upstream over connections of our own: a second way beside treq.
+Requests on connections of our own: a second client beside treq.
 
-It sends the same bytes, gives the same replies and fails in the same words, in a
-fraction of the time.  Only for `http://`: it knows nothing of TLS.
+It sends the same bytes, returns the same responses and fails in the same words,
+in a fraction of the time.  Only for `http://`: it knows nothing of TLS.
 """
 
 from typing import Any
@@ -15,7 +15,6 @@ from twisted.python.failure import Failure
 
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.tuning import Write, write_now
-from abproxy.upstream.client import Upstream
 from abproxy.upstream.fast.connection import (
     Connection,
     ConnectionPool,
@@ -25,46 +24,53 @@ from abproxy.upstream.fast.connection import (
     uri_of,
 )
 
-__all__ = ["FastUpstream", "is_plain", "make_endpoint"]
+__all__ = ["FastClient", "is_plain", "make_endpoint"]
 
 
 def is_plain(base_url: str) -> bool:
-    """Whether *base_url* leads to a server without TLS."""
+    """Return whether *base_url* leads to a server without TLS."""
     return bool(uri_of(base_url).scheme == b"http")
 
 
 def make_endpoint(
     reactor: Any, base_url: str, connect_timeout_s: float
 ) -> IStreamClientEndpoint:
-    """Say where connections lead to, as Twisted's own agent would."""
+    """Make the endpoint of *base_url*, as Twisted's own agent would."""
     uri = uri_of(base_url)
     host = uri.host.decode("ascii")
     return HostnameEndpoint(reactor, host, uri.port, timeout=connect_timeout_s)
 
 
 @define(kw_only=True, eq=False)
-class FastUpstream(Upstream):
-    """One inference server, spoken to directly."""
+class FastClient:
+    """Sends requests on connections of its own."""
 
+    base_url: str
     endpoint: IStreamClientEndpoint = field(repr=False)
-    idle: ConnectionPool
+    pool: ConnectionPool
+    max_answer_bytes: int
     write: Write = field(default=write_now, repr=False)
-    _questions: RequestWriter = field(init=False, repr=False)
+    _writer: RequestWriter = field(init=False, repr=False)
     _connections: Connections = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         """Be ready to connect."""
-        self._questions = RequestWriter(self.base_url)
-        self._connections = Connections(self.idle, self.write, self.max_answer_bytes)
+        self._writer = RequestWriter(self.base_url)
+        self._connections = Connections(self.pool, self.write, self.max_answer_bytes)
 
-    def _exchange(self, request: UpstreamRequest) -> Deferred[Response]:
+    def send(self, request: UpstreamRequest) -> Deferred[Response]:
+        """
+        Send *request* and receive the whole response.
+
+        Cancelled, it fails with that and nothing else.
+        """
         try:
-            question = self._questions.write(request)
+            written = self._writer.write(request)
         except ValueError as error:
             return fail(error)
-        exchange = Exchange(request.method, question)
+        exchange = Exchange(request.method, written)
         done = exchange.promise()
-        connection = self.idle.take()
+        connection = self.pool.take()
         if connection is None:
             self._connect(exchange)
         else:

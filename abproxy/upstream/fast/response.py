@@ -22,8 +22,7 @@ from zope.interface import implementer
 
 from abproxy.http.headers import OF_ONE_HOP, group, spell
 from abproxy.http.messages import HeaderList, Response
-from abproxy.upstream.agent import collect, too_long, without_named
-from abproxy.upstream.client import reply_of
+from abproxy.upstream.agent import collect, reply_of, too_long, without_named
 
 __all__ = [
     "PlainResponse",

@@ -14,7 +14,8 @@ from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceiv
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
-from webdoubles import Upstream
+from upstreamdoubles import make_upstream
+from webdoubles import Upstream as Server
 from zope.interface import implementer
 
 from abproxy.errors import (
@@ -24,8 +25,8 @@ from abproxy.errors import (
     UpstreamTimeout,
 )
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.agent import make_treq
-from abproxy.upstream.client import TreqUpstream
+from abproxy.upstream.agent import TreqClient, make_treq
+from abproxy.upstream.client import Upstream
 
 
 @define(eq=False)
@@ -88,15 +89,10 @@ class Outcome:
         return failure.value
 
 
-def upstream(http: Any, clock: Clock | None = None, size: int = 100) -> TreqUpstream:
+def upstream(http: Any, clock: Clock | None = None, size: int = 100) -> Upstream:
     """Make an upstream with a deadline of 7 seconds."""
-    return TreqUpstream(
-        http=http,
-        base_url="http://upstream",
-        clock=clock or Clock(),
-        timeout_s=7,
-        max_answer_bytes=size,
-    )
+    client = TreqClient(http=http, base_url="http://upstream", max_answer_bytes=size)
+    return make_upstream(client.send, clock)
 
 
 def question(
@@ -116,7 +112,7 @@ def stalled(clock: Clock | None = None, size: int = 100) -> tuple[Served, Outcom
 
 def test_request_and_reply_are_passed_as_they_are() -> None:
     """Method, path, query, headers and body; status, reason, headers and body."""
-    server = Upstream()
+    server = Server()
     stub = StubTreq(server)
     outcome = Outcome(upstream(stub).send(question((b"X-A", b"1"), (b"X-A", b"2"))))
 
@@ -143,7 +139,7 @@ def test_request_and_reply_are_passed_as_they_are() -> None:
 
 def test_a_redirect_is_an_answer() -> None:
     """Where it leads is the client's business."""
-    server = Upstream()
+    server = Server()
     stub = StubTreq(server)
     outcome = Outcome(upstream(stub).send(question()))
 

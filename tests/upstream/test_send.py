@@ -1,4 +1,4 @@
-"""The way upstream, with a meter in it."""
+"""What is measured of the requests to an upstream."""
 
 import pytest
 from attrs import define, field
@@ -6,11 +6,14 @@ from doubles import RecordingUpstream, reply
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from upstreamdoubles import make_upstream
 
 from abproxy.errors import CannotConnect, InternalError, UpstreamTimeout
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.telemetry.metered import Metered
+from abproxy.upstream.client import Upstream
+from abproxy.upstream.discovery import ServerInfo
 
+TOO_MANY = b'{"error":"batch size 33 > maximum allowed batch size 8"}'
 REQUEST = UpstreamRequest(path=b"/embed", headers=(), body=b"")
 
 
@@ -32,11 +35,14 @@ class Journey:
     upstream: RecordingUpstream = field(factory=RecordingUpstream)
     meter: Meter = field(factory=Meter)
     results: list[Response | Failure] = field(factory=list)
+    server: Upstream = field(init=False)
     under_way: Deferred[None] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        way = Metered(send_on=self.upstream.send, meter=self.meter, clock=self.clock)
-        self.under_way = way.send(REQUEST).addBoth(self.results.append)
+        self.server = make_upstream(
+            self.upstream.send, self.clock, measure=self.meter.sent
+        )
+        self.under_way = self.server.send(REQUEST).addBoth(self.results.append)
 
 
 def test_an_answer_is_metered_by_its_status() -> None:
@@ -56,7 +62,6 @@ def test_an_answer_is_metered_by_its_status() -> None:
         (CannotConnect("away"), "upstream_unreachable"),
         (UpstreamTimeout("late"), "upstream_timeout"),
         (InternalError("a bug"), "bug"),
-        (ZeroDivisionError("a bug"), "bug"),
     ],
 )
 def test_what_went_wrong_is_metered_by_its_reason(
@@ -72,6 +77,22 @@ def test_what_went_wrong_is_metered_by_its_reason(
     assert journey.meter.told == [(outcome, 2)]
     assert isinstance(failure, Failure)
     assert failure.value is error
+
+
+def test_a_bug_in_who_learns_is_metered_as_one() -> None:
+    """And goes on to whoever sent the request."""
+    journey, bug = Journey(), ZeroDivisionError("a bug")
+
+    def learn(_info: ServerInfo) -> None:
+        raise bug
+
+    journey.server.discovery.on_change = learn
+    journey.upstream.sent[0].refuse(422, TOO_MANY)
+
+    [failure] = journey.results
+    assert journey.meter.told == [("bug", 0)]
+    assert isinstance(failure, Failure)
+    assert failure.value is bug
 
 
 def test_a_request_that_nobody_waits_for_is_metered_as_cancelled() -> None:
