@@ -7,10 +7,14 @@ without one.
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Any
 
+from attrs import frozen
 from msgspec import Struct
+from twisted.web.http_headers import Headers
 
 from abproxy.errors import ProxyError
+from abproxy.http.headers import read_request_id
 from abproxy.http.messages import Response
 
 __all__ = [
@@ -19,6 +23,8 @@ __all__ = [
     "Cause",
     "FlushReason",
     "Observer",
+    "Observers",
+    "RequestInfo",
     "UpstreamState",
 ]
 
@@ -114,10 +120,76 @@ class BatchSent(Struct, frozen=True, kw_only=True):
         return len(self.waits_s)
 
 
+class RequestInfo(Struct, kw_only=True, eq=False):
+    """
+    One request of a client, whichever way it was read, and what became of it.
+
+    Status and size are there when the request has ended.
+    """
+
+    method: bytes
+
+    target: bytes
+    """Path and query."""
+
+    headers: Headers
+
+    version: bytes = b"HTTP/1.1"
+
+    client_host: str = ""
+    """The client's IP address; empty where it has none, as on a Unix socket."""
+
+    is_ours: bool = False
+    """Whether a page of our own answers."""
+
+    route: str | None = None
+    """The batched route that answers; None where none does."""
+
+    is_relayed: bool = False
+    """Whether it was passed on alone."""
+
+    began_at: float = 0.0
+    """When it was read as far as it has to be, on the clock's scale."""
+
+    status: int = 0
+
+    size: int = 0
+    """Bytes of the answer's body that were sent."""
+
+    trace: Any = None
+    """The span of the request, if it is traced."""
+
+    _request_id: bytes | None = None
+
+    @property
+    def path(self) -> bytes:
+        """The path alone."""
+        return self.target.partition(b"?")[0]
+
+    def request_id(self) -> bytes:
+        """Return the id that the client sent, or one that is made for it."""
+        if self._request_id is None:
+            self._request_id = read_request_id(self.headers)
+        return self._request_id
+
+    def __repr__(self) -> str:
+        """Show where it goes: a key or a text is never printed."""
+        return f"RequestInfo({self.method!r}, {self.path!r})"
+
+
 class Observer:
     """Base of all observers: a subclass overrides what it wants to hear of."""
 
     __slots__ = ()
+
+    def request_began(self, request: RequestInfo) -> None:
+        """Note that a request has to be answered."""
+
+    def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
+        """Note that it was answered, or that its client has *gone* before."""
+
+    def answered_with(self, error: ProxyError) -> None:
+        """Note that a client gets an error of ours, and not an upstream's answer."""
 
     def batch_sent(self, batch: BatchSent) -> None:
         """Note that a batch has left."""
@@ -136,3 +208,25 @@ class Observer:
 
     def blocked(self, by: BlockedBy) -> None:
         """Note that something else than before keeps batches from leaving."""
+
+
+@frozen
+class Observers(Observer):
+    """Several observers of requests as one."""
+
+    observers: Sequence[Observer]
+
+    def request_began(self, request: RequestInfo) -> None:
+        """Pass it on to each."""
+        for observer in self.observers:
+            observer.request_began(request)
+
+    def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
+        """Pass it on to each."""
+        for observer in self.observers:
+            observer.request_ended(request, gone=gone)
+
+    def answered_with(self, error: ProxyError) -> None:
+        """Pass it on to each."""
+        for observer in self.observers:
+            observer.answered_with(error)

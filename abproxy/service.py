@@ -23,7 +23,7 @@ from abproxy.batching.collector import BatchCollector
 from abproxy.lifetime import Lifetime
 from abproxy.upstream.client import Upstream
 from abproxy.web.listen import Listener, close_port
-from abproxy.web.site import ProxySite
+from abproxy.web.server import ProxySite
 
 __all__ = ["LAST_S", "Listening", "ProxyService", "shown", "where"]
 

@@ -46,13 +46,14 @@ from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.health import HealthCheck
 from abproxy.upstream.tokens import TokenCounter
 from abproxy.web.admin import HealthPages, Operations, Pages, own_pages
-from abproxy.web.app import ProxyApp, refusal
-from abproxy.web.express import FastPath
+from abproxy.web.app import ProxyApp
+from abproxy.web.fast.connection import FastSite
+from abproxy.web.fast.request import FastPath
 from abproxy.web.files import room_for
 from abproxy.web.listen import Listener, make_listener
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
-from abproxy.web.site import ProxySite, ServerLimits
+from abproxy.web.server import ProxySite, ServerLimits
 from abproxy_model.files import require
 
 __all__ = ["wire"]
@@ -277,16 +278,18 @@ def _site(settings: Settings, reactor: Any, app: ProxyApp) -> ProxySite:
         max_connections=room_for(settings.max_connections),
         request_timeout_s=settings.request_timeout_s,
     )
-    site = ProxySite(
-        app.klein.resource(),
-        is_batched=may_be_batched,
-        refusal=refusal,
-        limits=limits,
-        reactor=reactor,
-    )
-    site.observer = app.observer
+    resource = app.klein.resource()
+    about: dict[str, Any] = {
+        "is_batched": may_be_batched,
+        "limits": limits,
+        "reactor": reactor,
+    }
     if "server" in settings.fast_paths:
-        site.open_express(FastPath(door=app, write=_write(settings)))
+        fast_path = FastPath(app=app, write=_write(settings))
+        site: ProxySite = FastSite(resource, fast_path=fast_path, **about)
+    else:
+        site = ProxySite(resource, **about)
+    site.observer = app.observer
     return site
 
 

@@ -33,7 +33,6 @@ def serve(way: str, upstream: str) -> None:
     from abproxy.events import Observer  # noqa: PLC0415
     from abproxy.settings import Settings  # noqa: PLC0415
     from abproxy.tuning import tune_process  # noqa: PLC0415
-    from abproxy.web.observing import Unwatched  # noqa: PLC0415
     from abproxy.wiring import wire  # noqa: PLC0415
 
     reactor: Any = installed
@@ -41,7 +40,7 @@ def serve(way: str, upstream: str) -> None:
     service = wire(settings, reactor)
     service.tune = partial(tune_process, reactor, skips_log_context=True)
     if way == "without":
-        service.site.observer = Unwatched()
+        service.site.observer = Observer()
         service.collector.observer = Observer()
         service.upstream.measure = lambda _outcome, _took_s: None
     service.startService()

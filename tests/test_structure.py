@@ -18,14 +18,14 @@ from tools.structure import (
     read_modules,
 )
 
-AT_MOST = {"modules": 115, "root modules": 15, "Protocols": 13}
+AT_MOST = {"modules": 112, "root modules": 15, "Protocols": 6}
 """What the source may have: to be lowered with the figure, never raised."""
 
 AT_MOST_FOR_A_CALL = {
-    "files": 35,
+    "files": 33,
     "classes": 47,
-    "functions": 150,
-    "calls of these functions": 195,
+    "functions": 144,
+    "calls of these functions": 189,
 }
 """What a warm lone call may enter: to be lowered with the figure, never raised."""
 

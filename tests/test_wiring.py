@@ -12,12 +12,12 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from wired import Reactor, wired
 
+from abproxy.events import Observer, RequestInfo
 from abproxy.http.messages import UpstreamRequest
 from abproxy.settings import Settings
 from abproxy.tuning import write_later, write_now
 from abproxy.upstream.fast.connection import Connections
-from abproxy.web.express_request import FastRequest
-from abproxy.web.observing import RequestInfo, Unwatched
+from abproxy.web.fast.request import FastRequest
 from abproxy.wiring import wire
 
 PLAIN = (
@@ -136,13 +136,13 @@ def test_idle_connections_are_closed_at_the_end(client: str) -> None:
         assert not here.reactor.getDelayedCalls()
 
 
-class _Gatekeeper(Unwatched):
+class _Gatekeeper(Observer):
     """Notes which way a request came."""
 
     def __init__(self) -> None:
         self.ways: list[bool] = []
 
-    def began(self, request: RequestInfo) -> None:
+    def request_began(self, request: RequestInfo) -> None:
         """Note it."""
         self.ways.append(isinstance(request, FastRequest))
 
@@ -176,6 +176,6 @@ def test_answers_are_written_as_the_operator_wants(
 ) -> None:
     """At once, or when the reactor comes to it."""
     with wired(fast_paths=without() if at_once else without("write")) as here:
-        express: Any = here.service.site.express
+        site: Any = here.service.site
 
-        assert express.write is write
+        assert site.fast_path.write is write

@@ -31,13 +31,14 @@ from abproxy.upstream.agent import TreqClient
 from abproxy.upstream.client import Upstream as Server
 from abproxy.upstream.health import HealthCheck
 from abproxy.web.admin import HealthPages, Operations, own_pages
-from abproxy.web.app import Policy, ProxyApp, refusal
+from abproxy.web.app import Policy, ProxyApp
 from abproxy.web.auth import ApiKeys, Clients
 from abproxy.web.calls import CallReader
-from abproxy.web.express import FastPath
+from abproxy.web.fast.connection import FastSite
+from abproxy.web.fast.request import FastPath
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
-from abproxy.web.site import ProxySite, ServerLimits
+from abproxy.web.server import ProxySite, ServerLimits
 
 
 @define(eq=False)
@@ -234,9 +235,7 @@ def in_memory_proxy(
     limits = ServerLimits(
         max_body_bytes=max_body_bytes, max_connections=max_connections
     )
-    site = _site(app, limits, clock)
-    if express:
-        site.open_express(FastPath(door=app))
+    site = _site(app, limits, clock, express=express)
     proxy = InMemoryProxy(clock, site, app, collector, server, stub, agent)
     if has_private_door:
         proxy.private = evolve(proxy, site=_site(app, limits, clock), channels=[])
@@ -245,14 +244,18 @@ def in_memory_proxy(
     return proxy
 
 
-def _site(app: ProxyApp, limits: ServerLimits, clock: Clock) -> ProxySite:
-    return ProxySite(
-        app.klein.resource(),
-        is_batched=may_be_batched,
-        refusal=refusal,
-        limits=limits,
-        reactor=clock,
-    )
+def _site(
+    app: ProxyApp, limits: ServerLimits, clock: Clock, *, express: bool = False
+) -> ProxySite:
+    resource = app.klein.resource()
+    about: dict[str, Any] = {
+        "is_batched": may_be_batched,
+        "limits": limits,
+        "reactor": clock,
+    }
+    if express:
+        return FastSite(resource, fast_path=FastPath(app=app), **about)
+    return ProxySite(resource, **about)
 
 
 HEALTH = (b"/health", b"/ping")

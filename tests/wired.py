@@ -24,7 +24,7 @@ from webdoubles import Answer, Client, OpenUpstream
 
 from abproxy.service import ProxyService
 from abproxy.settings import Settings
-from abproxy.web.site import ProxySite
+from abproxy.web.server import ProxySite
 from abproxy.wiring import wire
 
 __all__ = ["START", "Reactor", "Wired", "wired"]

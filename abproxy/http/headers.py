@@ -5,14 +5,17 @@ A line that is not known to be harmless keeps two calls apart: sharing a batch
 by mistake would give one client the answer of another.
 """
 
+import re
+import secrets
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from operator import itemgetter
 
 from attrs import field, frozen
+from msgspec.structs import replace
 from twisted.web.http_headers import Headers
 
-from abproxy.http.messages import HeaderList
+from abproxy.http.messages import HeaderList, Response
 
 __all__ = [
     "Credentials",
@@ -20,7 +23,10 @@ __all__ = [
     "end_to_end",
     "group",
     "lane_headers",
+    "new_request_id",
+    "read_request_id",
     "spell",
+    "with_request_id",
     "write_lines",
 ]
 
@@ -169,3 +175,28 @@ def _matters(name: bytes) -> bool:
     return name not in ABOUT_THE_CALLER and not name.startswith(
         ABOUT_THE_CALLER_PREFIXES
     )
+
+
+# Request ids, which stand in the log and in errors of our own.  An answer of the
+# upstream stays as it is, and so does the line on its way upstream.
+
+REQUEST_ID = b"X-Request-Id"
+
+_ID = re.compile(rb"[!-~]{1,128}")
+"""Visible ASCII: nothing that could end a line of a log, or fill it."""
+
+
+def read_request_id(headers: Headers) -> bytes:
+    """Return the id that a client sent in *headers*, or a new one."""
+    [sent, *_] = headers.getRawHeaders(REQUEST_ID, [b""])
+    return sent if _ID.fullmatch(sent) else new_request_id()
+
+
+def new_request_id() -> bytes:
+    """Return an id that no request has had."""
+    return secrets.token_hex(8).encode()
+
+
+def with_request_id(response: Response, request_id: bytes) -> Response:
+    """Return a *response* of our own with the id of its request."""
+    return replace(response, headers=(*response.headers, (REQUEST_ID, request_id)))

@@ -17,9 +17,8 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from abproxy.errors import ProxyError
+from abproxy.events import Observer, RequestInfo
 from abproxy.telemetry.never_raises import never_raises
-from abproxy.web.observing import RequestInfo
 
 __all__ = ["AccessLog"]
 
@@ -30,7 +29,7 @@ _UNSAFE = re.compile(rb"[^ !#-\[\]-~]")
 
 
 @define(kw_only=True, eq=False)
-class AccessLog:
+class AccessLog(Observer):
     """Writes a line when a request is over."""
 
     open_file: Callable[[], TextIO]
@@ -60,19 +59,11 @@ class AccessLog:
                 former.close()
 
     @never_raises
-    def began(self, request: RequestInfo) -> None:
-        """Write nothing yet."""
-
-    @never_raises
-    def ended(self, request: RequestInfo, *, gone: bool) -> None:
+    def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
         """Write a line."""
-        status = CLIENT_LEFT if gone else request.code
+        status = CLIENT_LEFT if gone else request.status
         write = self._object if self.as_json else _combined
         self._write(write(request, status, self.clock.seconds()) + "\n")
-
-    @never_raises
-    def answered_with(self, error: ProxyError) -> None:
-        """Write nothing more."""
 
     def _write(self, line: str) -> None:
         try:
@@ -91,37 +82,33 @@ class AccessLog:
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(now, UTC).isoformat(),
             "logger": "access",
-            "client": _address(request),
+            "client": request.client_host or "-",
             "method": _safe(request.method),
             "path": _safe(request.path),
             "status": status,
-            "bytes": request.sentLength,
+            "bytes": request.size,
             "duration_ms": round((now - request.began_at) * 1000, 3),
             "route": request.route or ("relayed" if request.is_relayed else None),
             "user_agent": _header(request, b"User-Agent"),
-            "request_id": request.name().decode(),
+            "request_id": request.request_id().decode(),
         }
         return msgspec.json.encode(line).decode()
 
 
 def _combined(request: RequestInfo, status: int, now: float) -> str:
     time = datetime.fromtimestamp(now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
-    asked = b" ".join((request.method, request.path, request.clientproto))
+    asked = b" ".join((request.method, request.path, request.version))
     referer = _header(request, b"Referer").partition("?")[0]
     agent = _header(request, b"User-Agent")
-    sent = request.sentLength or "-"
+    sent = request.size or "-"
     return (
-        f"{_address(request)} - - [{time}] "
+        f"{request.client_host or '-'} - - [{time}] "
         f'"{_safe(asked)}" {status} {sent} "{referer}" "{agent}"'
     )
 
 
-def _address(request: RequestInfo) -> str:
-    return str(getattr(request.getClientAddress(), "host", None) or "-")
-
-
 def _header(request: RequestInfo, name: bytes) -> str:
-    [value, *_] = request.requestHeaders.getRawHeaders(name, [b"-"])
+    [value, *_] = request.headers.getRawHeaders(name, [b"-"])
     return _safe(value)
 
 

@@ -7,12 +7,18 @@ from twisted.internet.interfaces import IReactorTime
 
 from abproxy.dialects.routes import ALIASES, ROUTES
 from abproxy.errors import Overloaded, ProxyError, QueueFull
-from abproxy.events import BatchSent, BlockedBy, Cause, FlushReason, Observer
+from abproxy.events import (
+    BatchSent,
+    BlockedBy,
+    Cause,
+    FlushReason,
+    Observer,
+    RequestInfo,
+)
 from abproxy.http.messages import Response
 from abproxy.telemetry.history import BlockedTime, RecentLog, Totals, Window
 from abproxy.telemetry.metrics import Metrics
 from abproxy.telemetry.never_raises import never_raises
-from abproxy.web.observing import RequestInfo
 
 __all__ = ["Recorder"]
 
@@ -59,22 +65,19 @@ class Recorder(Observer):
         """Return what a call has cost lately in CPU time, relayed ones among them."""
         return self.window.lately().cpu_s_per_call
 
-    def began(self, request: RequestInfo) -> None:
-        """Count nothing yet."""
-
     @never_raises
-    def ended(self, request: RequestInfo, *, gone: bool) -> None:
+    def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
         """Count a request by what became of it."""
         now = self.clock.seconds()
         self.window.note(now)
         route = request.route
         if route is None:
             if request.is_relayed:
-                self._relayed(request, CLIENT_LEFT if gone else str(request.code))
+                self._relayed(request, CLIENT_LEFT if gone else str(request.status))
         elif gone:
             self._left(route)
         else:
-            self._answered(route, request.code, now - request.began_at)
+            self._answered(route, request.status, now - request.began_at)
 
     def _relayed(self, request: RequestInfo, status: str) -> None:
         self._totals.relayed += 1

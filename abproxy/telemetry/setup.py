@@ -13,12 +13,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from abproxy.errors import SettingsError
+from abproxy.events import Observer, Observers
 from abproxy.settings import Settings, default_of, shown, variable
 from abproxy.telemetry.access_log import AccessLog
 from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.telemetry.logs import forward_standard_logging
 from abproxy.telemetry.recorder import Recorder
-from abproxy.web.observing import RequestObserver, Several
 
 __all__ = ["Telemetry", "limits_in_force", "list_settings", "make_telemetry"]
 
@@ -37,11 +37,11 @@ class Telemetry:
     _log: Logger = field(init=False, factory=Logger)
 
     @property
-    def observer(self) -> RequestObserver:
+    def observer(self) -> Observer:
         """What observes requests."""
         others: list[Any] = [self.tracing, self.access_log]
         found = [self.recorder, *filter(None, others)]
-        return Several(found) if len(found) > 1 else self.recorder
+        return Observers(found) if len(found) > 1 else self.recorder
 
     @property
     def relay_headers(self) -> Any:

@@ -35,10 +35,9 @@ from opentelemetry.trace.propagation.tracecontext import (
 from twisted.python.failure import Failure
 
 from abproxy import __version__
-from abproxy.errors import ProxyError
+from abproxy.events import Observer, RequestInfo
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
 from abproxy.telemetry.never_raises import never_raises
-from abproxy.web.observing import RequestInfo
 
 __all__ = ["Tracing", "make_tracing"]
 
@@ -54,7 +53,7 @@ _w3c = TraceContextTextMapPropagator()
 
 
 @define(kw_only=True, eq=False)
-class Tracing:
+class Tracing(Observer):
     """Follows requests through the proxy."""
 
     tracer: Tracer = field(repr=False)
@@ -62,9 +61,9 @@ class Tracing:
     """Send what is left; blocks."""
 
     @never_raises
-    def began(self, request: RequestInfo) -> None:
+    def request_began(self, request: RequestInfo) -> None:
         """Begin the span of a request, in its caller's trace if there is one."""
-        if request.site.operations.owns(request):
+        if request.is_ours:
             # Whoever watches us asks all the time, and is not what is watched.
             return
         method = request.method.decode()
@@ -79,7 +78,7 @@ class Tracing:
         )
 
     @never_raises
-    def ended(self, request: RequestInfo, *, gone: bool) -> None:
+    def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
         """End the span of a request."""
         span: Span | None = request.trace
         if span is None:
@@ -90,12 +89,8 @@ class Tracing:
         if gone:
             span.set_attribute("error.type", "client_left")
         else:
-            _note_status(span, request.code)
+            _note_status(span, request.status)
         span.end()
-
-    @never_raises
-    def answered_with(self, error: ProxyError) -> None:
-        """Note nothing: the status says it."""
 
     def mark(self, request: RequestInfo, headers: HeaderList) -> HeaderList:
         """Put the request's span on the *headers* with which it is passed on."""
@@ -147,7 +142,7 @@ def _parent_among(calls: Sequence[Span]) -> Context | None:
 
 def _told(request: RequestInfo) -> Iterator[tuple[str, str]]:
     for name in CONTEXT:
-        lines = request.requestHeaders.getRawHeaders(name, [])
+        lines = request.headers.getRawHeaders(name, [])
         # Lists may be spread over several lines (RFC 9110, section 5.3).
         if lines:
             yield name.decode(), b",".join(lines).decode("latin-1")

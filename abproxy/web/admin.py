@@ -15,15 +15,15 @@ import msgspec
 from attrs import define, field
 from msgspec.structs import replace
 from twisted.internet.defer import maybeDeferred
+from twisted.web.http import parse_qs
 
 from abproxy.batching.admission import Admission
 from abproxy.dialects.reply import CORS
 from abproxy.errors import ProxyError, Unauthorized
+from abproxy.events import RequestInfo
+from abproxy.http.headers import with_request_id
 from abproxy.http.messages import HeaderList, Response
 from abproxy.web.auth import ApiKeys
-from abproxy.web.observing import RequestInfo
-from abproxy.web.request import ProxyRequest
-from abproxy.web.request_id import named
 
 __all__ = ["HealthPages", "Operations", "Pages", "json_reply", "own_pages"]
 
@@ -35,7 +35,7 @@ READS = frozenset({b"GET", b"HEAD"})
 OK, MOVED, UNAUTHORIZED, NOT_FOUND, NOT_ALLOWED = 200, 308, 401, 404, 405
 SERVER_ERROR, UNAVAILABLE = 500, 503
 
-Page = Callable[[ProxyRequest], Awaitable[Response]]
+Page = Callable[[RequestInfo], Awaitable[Response]]
 Pages = dict[bytes, Page]
 
 
@@ -52,7 +52,7 @@ class Operations:
             return True
         return path in self.pages and request.method in READS
 
-    async def answer(self, request: ProxyRequest, keys: ApiKeys) -> Response:
+    async def answer(self, request: RequestInfo, keys: ApiKeys) -> Response:
         """
         Answer *request*, which is for a page of ours.
 
@@ -65,16 +65,16 @@ class Operations:
         if not keys.allows(request):
             return await self._ask_for_key(request, page)
         if page is None:
-            return named(_no_such_page(self.pages), request.name())
+            return with_request_id(_no_such_page(self.pages), request.request_id())
         if request.method not in READS:
-            return named(_reads_only(), request.name())
+            return with_request_id(_reads_only(), request.request_id())
         return await page(request)
 
-    async def _ask_for_key(self, request: ProxyRequest, page: Page | None) -> Response:
+    async def _ask_for_key(self, request: RequestInfo, page: Page | None) -> Response:
         if page is None or request.path != OURS:
             raise Unauthorized
         form = replace(await page(request), status=UNAUTHORIZED)
-        return named(form, request.name())
+        return with_request_id(form, request.request_id())
 
 
 def _moved(where: bytes) -> Response:
@@ -120,12 +120,13 @@ def own_pages(metrics: Callable[[bytes], Any], status: Callable[[int], Any]) -> 
             Either may return a Deferred.
     """
 
-    async def figures(request: ProxyRequest) -> Response:
-        [accepted, *_] = request.requestHeaders.getRawHeaders(b"Accept", [b""])
+    async def figures(request: RequestInfo) -> Response:
+        [accepted, *_] = request.headers.getRawHeaders(b"Accept", [b""])
         return _safe_reply(*await maybeDeferred(metrics, accepted))
 
-    async def everything(request: ProxyRequest) -> Response:
-        [since, *_] = request.args.get(b"since", [b""])
+    async def everything(request: RequestInfo) -> Response:
+        query = parse_qs(request.target.partition(b"?")[2], keep_blank_values=True)
+        [since, *_] = query.get(b"since", [b""])
         serial = int(since) if _SERIAL.fullmatch(since) else 0
         return json_reply(OK, await maybeDeferred(status, serial))
 
@@ -162,7 +163,7 @@ def _file(name: str) -> Page:
     kind = KINDS[name.rpartition(".")[2]]
     reply = _safe_reply(kind, (FILES / name).read_bytes())
 
-    async def page(_request: ProxyRequest) -> Response:
+    async def page(_request: RequestInfo) -> Response:
         return reply
 
     return page
@@ -226,7 +227,7 @@ class HealthPages:
             b"/-/ready": self._ready,
         }
 
-    async def _upstream(self, request: ProxyRequest) -> Response:
+    async def _upstream(self, request: RequestInfo) -> Response:
         if self.is_draining():
             return _unhealthy("abproxy is going to stop")
         answer = await self.checks[request.path]()
@@ -236,10 +237,10 @@ class HealthPages:
             return Response(status=OK, reason=b"", headers=CORS, body=b"")
         return answer
 
-    async def _healthy(self, _request: ProxyRequest) -> Response:
+    async def _healthy(self, _request: RequestInfo) -> Response:
         return json_reply(OK, {"healthy": True})
 
-    async def _ready(self, _request: ProxyRequest) -> Response:
+    async def _ready(self, _request: RequestInfo) -> Response:
         reasons = self._reasons(await self.checks[b"/health"]())
         status = UNAVAILABLE if reasons else OK
         return json_reply(status, {"ready": not reasons, "reasons": reasons})

@@ -17,22 +17,21 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from abproxy.batching.collector import BatchCollector
-from abproxy.dialects.call import Call, Dialect, ParsedBody, PartResult
-from abproxy.dialects.reply import error_reply, write_answer
-from abproxy.dialects.routes import ALIASES, ROUTES, dialect_of
-from abproxy.dialects.tei import EMBED
+from abproxy.dialects.call import Call, ParsedBody, PartResult
+from abproxy.dialects.reply import write_answer
+from abproxy.dialects.routes import ALIASES, ROUTES
 from abproxy.errors import DeadlinePassed, InternalError, MethodNotAllowed, ProxyError
+from abproxy.events import Observer, RequestInfo
+from abproxy.http.headers import with_request_id
 from abproxy.http.messages import Response
 from abproxy.web.auth import ApiKeys, Caller, Clients
 from abproxy.web.calls import CallHead, CallReader
-from abproxy.web.observing import RequestInfo, RequestObserver, Unwatched
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
-from abproxy.web.replies import write_reply
+from abproxy.web.replies import error_response, write_reply
 from abproxy.web.request import ProxyRequest
-from abproxy.web.request_id import named
 
-__all__ = ["Policy", "ProxyApp", "refusal"]
+__all__ = ["Policy", "ProxyApp"]
 
 READS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """Methods that ask for no work: a probe is never told to slow down."""
@@ -76,20 +75,20 @@ class ProxyApp:
     rate_limiter: RateLimiter
     collector: BatchCollector
     relay: Relay
-    observer: RequestObserver = field(factory=Unwatched, repr=False)
+    observer: Observer = field(factory=Observer, repr=False)
     klein: ClassVar[Klein] = Klein()
     _log: ClassVar[Logger] = Logger()
 
     @on_batched_routes(klein)
     async def batched(self, request: ProxyRequest) -> None:
         """Answer with the call's own part of a batch."""
-        self.policy.keys.require(request)
-        caller = self.policy.clients.identify(request)
+        self.policy.keys.require(request.info)
+        caller = self.policy.clients.identify(request.info)
         call = self._read_call(request, caller)
         if call is None:
             await self._relay(request, caller)
             return
-        request.route = call.lane.dialect.path.decode()
+        request.info.route = call.lane.dialect.path.decode()
         write_reply(request, write_answer(call, await self.submit(call, caller)))
 
     def read(self, head: CallHead, body: bytes) -> ParsedBody | None:
@@ -119,16 +118,18 @@ class ProxyApp:
         """Return the reply that says what went wrong, as errors of its route look."""
         error = failure.value
         if not isinstance(error, ProxyError):
-            request_id = request.name().decode()
+            request_id = request.request_id().decode()
             self._log.failure(
                 "Request {request_id} failed", failure, request_id=request_id
             )
             error = InternalError("a bug in abproxy; its log says more")
         self.observer.answered_with(error)
-        return named(refusal(error, request.uri), request.name())
+        response = error_response(error, request.target)
+        return with_request_id(response, request.request_id())
 
     def _read_call(self, request: ProxyRequest, caller: Caller) -> Call | None:
-        head = self.policy.reader.open(request, caller)
+        info = request.info
+        head = self.policy.reader.open(info, caller)
         if head is None:
             return None
         body = request.content.read()
@@ -139,19 +140,20 @@ class ProxyApp:
             parsed,
             body,
             client=caller.client,
-            trace=request.trace,
-            name=request.name,
+            trace=info.trace,
+            name=info.request_id,
         )
 
     @klein.route("/", branch=True)
     async def relayed(self, request: ProxyRequest) -> None:
         """Relay the request, alone and unchanged, unless it is for a page of ours."""
-        ours = request.site.operations
-        if ours.owns(request):
-            write_reply(request, await ours.answer(request, self.policy.keys))
+        info, policy = request.info, self.policy
+        if info.is_ours:
+            pages = request.site.operations
+            write_reply(request, await pages.answer(info, policy.keys))
             return
-        self.policy.keys.require(request)
-        await self._relay(request, self.policy.clients.identify(request))
+        policy.keys.require(info)
+        await self._relay(request, policy.clients.identify(info))
 
     async def _relay(self, request: ProxyRequest, caller: Caller) -> None:
         if request.method.upper() == b"TRACE":
@@ -160,8 +162,8 @@ class ProxyApp:
         if policy.inputs_per_s is not None and request.method not in READS:
             self.rate_limiter.check(caller.client, policy.inputs_per_s)
             self.rate_limiter.take(caller.client, 1, policy.inputs_per_s)
-        request.is_relayed = True
-        shows_key = policy.keys.recognize(request)
+        request.info.is_relayed = True
+        shows_key = policy.keys.recognize(request.info)
         await self.relay.forward(
             request, policy.reader.credentials if shows_key else None
         )
@@ -170,17 +172,11 @@ class ProxyApp:
     def failed(self, request: IRequest, failure: Failure) -> None:
         """Reply with what went wrong, unless part of another answer is sent already."""
         request = cast("ProxyRequest", request)
-        reply = self.explain(failure, request)
+        reply = self.explain(failure, request.info)
         if request.startedWriting:
             request.channel.forceAbortClient()
         else:
             write_reply(request, reply)
-
-
-def refusal(error: ProxyError, target: bytes) -> Response:
-    """Return the reply for *error*, as errors of the route of *target* look."""
-    dialect: Dialect = dialect_of(target, None) or EMBED
-    return error_reply(error, dialect)
 
 
 def _too_late(_result: object, deadline_s: float) -> NoReturn:

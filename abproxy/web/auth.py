@@ -20,7 +20,7 @@ import re
 from attrs import field, frozen
 
 from abproxy.errors import Unauthorized
-from abproxy.web.observing import RequestInfo
+from abproxy.events import RequestInfo
 
 __all__ = ["ApiKeys", "Caller", "Clients"]
 
@@ -53,7 +53,7 @@ def _is_of_a_page(path: bytes) -> bool:
 
 
 def _has_body(request: RequestInfo) -> bool:
-    headers = request.requestHeaders
+    headers = request.headers
     lengths = headers.getRawHeaders(b"Content-Length", [])
     return headers.hasHeader(b"Transfer-Encoding") or lengths not in ([], [b"0"])
 
@@ -93,7 +93,7 @@ class ApiKeys:
         """
         if not self.accepted:
             return True
-        shown = request.requestHeaders.getRawHeaders(b"Authorization", [b""])[0]
+        shown = request.headers.getRawHeaders(b"Authorization", [b""])[0]
         fits = [
             hmac.compare_digest(shown, b"Bearer " + key.encode())
             for key in self.accepted
@@ -130,26 +130,22 @@ class Clients:
 
     def identify(self, request: RequestInfo) -> Caller:
         """Return who sent *request*."""
-        headers = request.requestHeaders
+        headers = request.headers
         shown = headers.getRawHeaders(b"Authorization", [b""])[0]
         priority = headers.getRawHeaders(b"X-Priority", [b""])[0]
         key = shown.removeprefix(b"Bearer ").decode("latin-1")
         return Caller(
-            client=shown or _address(request),
+            client=shown or request.client_host.encode(),
             is_bulk=priority.lower() == b"bulk" or key in self.bulk_keys,
             deadline_s=_deadline_s(request),
         )
-
-
-def _address(request: RequestInfo) -> bytes:
-    return str(getattr(request.getClientAddress(), "host", "")).encode()
 
 
 def _deadline_s(request: RequestInfo) -> float | None:
     deadlines = [
         float(value) / 1000
         for name in _DEADLINES
-        for value in request.requestHeaders.getRawHeaders(name, [])
+        for value in request.headers.getRawHeaders(name, [])
         if _MILLISECONDS.fullmatch(value)
     ]
     return min((seconds for seconds in deadlines if seconds > 0), default=None)

@@ -14,10 +14,10 @@ from attrs import define, field, frozen
 
 from abproxy.dialects.call import Call, Dialect, LaneKey, ParsedBody
 from abproxy.dialects.routes import dialect_of, may_be_batched
+from abproxy.events import RequestInfo
 from abproxy.http.headers import Credentials, end_to_end, lane_headers
 from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.web.auth import Caller
-from abproxy.web.observing import RequestInfo
 
 __all__ = ["CallHead", "CallReader"]
 
@@ -98,20 +98,20 @@ class CallReader:
         """Read the head of *request* of *caller*; None if it is to be relayed."""
         # Klein takes `//embed` for `/embed` and `post` for `POST`, so what the
         # request itself says counts.
-        if not may_be_batched(request.method, request.uri):
+        if not may_be_batched(request.method, request.target):
             return None
-        dialect = dialect_of(request.uri, self.task)
-        if dialect is None or not _PLAIN_TARGET.fullmatch(request.uri):
+        dialect = dialect_of(request.target, self.task)
+        if dialect is None or not _PLAIN_TARGET.fullmatch(request.target):
             return None
-        types = request.requestHeaders.getRawHeaders(b"Content-Type", [])
+        types = request.headers.getRawHeaders(b"Content-Type", [])
         if len(types) != 1 or not _JSON.match(types[0]):
             return None
-        received = end_to_end(request.requestHeaders.getAllRawHeaders())
+        received = end_to_end(request.headers.getAllRawHeaders())
         headers = self.credentials.on(received)
-        query = request.uri.partition(b"?")[2]
+        query = request.target.partition(b"?")[2]
         return CallHead(
             dialect=dialect,
-            target=request.uri,
+            target=request.target,
             path=dialect.path + (b"?" + query if query else b""),
             headers=headers,
             lane_headers=lane_headers(_without_own_origin(request, headers)),
@@ -127,9 +127,9 @@ class CallReader:
 
 def _without_own_origin(request: RequestInfo, headers: HeaderList) -> HeaderList:
     """Drop the origin of a page that the proxy itself has served: it may read all."""
-    if not request.requestHeaders.hasHeader(b"Origin"):
+    if not request.headers.hasHeader(b"Origin"):
         return headers
-    host = request.requestHeaders.getRawHeaders(b"Host", [b""])[0]
+    host = request.headers.getRawHeaders(b"Host", [b""])[0]
     own = {b"http://" + host, b"https://" + host}
     return tuple(
         line for line in headers if line[0].lower() != b"origin" or line[1] not in own

@@ -21,6 +21,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
 
 from abproxy.batching.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from abproxy.errors import BadRequest, CannotConnect, ProxyError
+from abproxy.events import RequestInfo
 from abproxy.http.failures import as_headers, timed_out, to_proxy_error
 from abproxy.http.headers import Credentials, end_to_end
 from abproxy.http.messages import HeaderList
@@ -30,7 +31,7 @@ from abproxy.web.streaming import BodyStream
 
 __all__ = ["AddHeaders", "Relay"]
 
-AddHeaders = Callable[[ProxyRequest, HeaderList], HeaderList]
+AddHeaders = Callable[[RequestInfo, HeaderList], HeaderList]
 """Returns the headers with which a request is forwarded, and some more."""
 
 Attempt = Callable[[], Awaitable[IResponse]]
@@ -91,7 +92,7 @@ class Relay:
     def _headers(self, request: ProxyRequest, credentials: Credentials) -> Headers:
         lines = credentials.on(end_to_end(request.requestHeaders.getAllRawHeaders()))
         if self.add_headers is not None:
-            lines = self.add_headers(request, lines)
+            lines = self.add_headers(request.info, lines)
         return as_headers(lines)
 
     async def _send(

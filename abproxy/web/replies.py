@@ -18,15 +18,27 @@ from abproxy.dialects.call import Call, PartResult
 from abproxy.dialects.reply import (
     characters_of,
     counts_characters,
+    error_reply,
     lines_of_all,
     timing_of,
     write_answer,
     write_body,
 )
+from abproxy.dialects.routes import dialect_of
+from abproxy.dialects.tei import EMBED
+from abproxy.errors import ProxyError
 from abproxy.http.headers import each_line, group, spell, write_lines
 from abproxy.http.messages import HeaderList, Response, reason_of
 
-__all__ = ["Encoder", "Written", "encode", "write_head", "write_reply"]
+__all__ = [
+    "Encoder",
+    "Written",
+    "encode",
+    "encode_last",
+    "error_response",
+    "write_head",
+    "write_reply",
+]
 
 Written = tuple[bytes, int]
 """The bytes of an answer, and how many of them are its body."""
@@ -140,3 +152,22 @@ def _spell_all(lines: HeaderList) -> HeaderList:
 @lru_cache(100)
 def _status_line(status: int, reason: bytes) -> bytes:
     return b"HTTP/1.1 %d %b\r\n" % (status, reason or reason_of(status))
+
+
+# Errors for which there is no request to answer
+
+
+def error_response(error: ProxyError, target: bytes) -> Response:
+    """Return the response for *error*, as errors of the route of *target* look."""
+    return error_reply(error, dialect_of(target, None) or EMBED)
+
+
+def encode_last(response: Response) -> bytes:
+    """Write a *response* after which the connection is closed, its request unread."""
+    lines = [
+        b"HTTP/1.1 %d %b" % (response.status, reason_of(response.status)),
+        *(b"%b: %b" % line for line in response.headers),
+        b"Content-Length: %d" % len(response.body),
+        b"Connection: close",
+    ]
+    return b"%b\r\n\r\n%b" % (b"\r\n".join(lines), response.body)

@@ -6,17 +6,17 @@ its way upstream as soon as its head is here, and its body follows.
 """
 
 import re
-from collections.abc import Callable
 from io import BytesIO
-from typing import Any, Protocol
+from typing import Any
 
+from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from abproxy.errors import BodyTooLarge, ProxyError, TooManyConnections
-from abproxy.web.request_id import name_of
+from abproxy.events import RequestInfo
 from abproxy.web.streaming import BodyStream
 
-__all__ = ["Connection", "ProxyRequest", "Rules", "without_origin"]
+__all__ = ["ProxyRequest", "client_host", "without_origin"]
 
 _ORIGIN = re.compile(rb"\Ahttps?://[^/?#]*", re.IGNORECASE)
 
@@ -26,84 +26,32 @@ def without_origin(target: bytes) -> bytes:
     return _ORIGIN.sub(b"", target)
 
 
-class Rules(Protocol):
-    """What a request has to know of the door."""
-
-    resource: Any
-    operations: Any
-    """Our own pages, as far as they are shown here."""
-
-    max_body_bytes: int
-    is_batched: Callable[[bytes, bytes], bool]
-
-    def opened(self, request: "ProxyRequest") -> None:
-        """An answer is owed."""
-
-
-class Connection(Protocol):
-    """What a request needs of the connection that it came on."""
-
-    site: Any
-    transport: Any
-    persistent: Any
-    is_surplus: bool
-    waits_since: float | None
-
-    @property
-    def command(self) -> bytes:
-        """The method."""
-
-    @property
-    def target(self) -> bytes:
-        """Path and query."""
-
-    @property
-    def version(self) -> bytes:
-        """The HTTP version."""
-
-    def refuse_head(self) -> None:
-        """Answer 400 and hang up."""
-
-    def refuse(self, error: ProxyError) -> None:
-        """Answer with *error* and hang up."""
-
-    def forceAbortClient(self) -> None:  # noqa: N802
-        """Hang up at once."""
+def client_host(address: Any) -> str:
+    """Return the IP address in an *address* of Twisted's, if there is one."""
+    return str(getattr(address, "host", None) or "")
 
 
 class ProxyRequest(Request):
     """A request that may be processed before its body is complete."""
 
-    channel: Connection  # type: ignore[assignment]
-    site: Rules  # type: ignore[assignment]
+    channel: Any
+    """The ProxyChannel on which it came."""
+
+    site: Any
+    """The ProxySite of that."""
+
     content: Any
 
     # An upstream's answer without a type stays an answer without a type.
     defaultContentType = None
 
-    route: str | None = None
-    """The batched route that answers; None where none does."""
+    info: RequestInfo
+    """What others may know of it, from when it is processed."""
 
-    is_relayed = False
-    """Whether it was passed on alone."""
-
-    began_at = 0.0
-    """When its answer began to be owed, on the clock's scale."""
-
-    trace: Any = None
-    """Whoever follows it keeps a thread here."""
-
-    _name: bytes | None = None
     _streams = False
     _is_refused = False
     _is_answered = False
     _received = 0
-
-    def name(self) -> bytes:
-        """Say how client and log know the request."""
-        if self._name is None:
-            self._name = name_of(self)
-        return self._name
 
     def gotLength(self, length: int | None) -> None:
         """Decide how the body is to be read, now that the head is complete."""
@@ -113,7 +61,7 @@ class ProxyRequest(Request):
             channel.refuse_head()
         elif channel.is_surplus:
             self._refuse(TooManyConnections("too many connections: try again later"))
-        elif (length or 0) > channel.site.max_body_bytes:
+        elif (length or 0) > channel.site.limits.max_body_bytes:
             self._refuse_body()
         elif channel.site.is_batched(channel.command, channel.target):
             self.content = BytesIO()
@@ -127,11 +75,11 @@ class ProxyRequest(Request):
             self.requestHeaders.removeHeader(b"Expect")
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Take in a piece of the body, within the limit."""
+        """Store a piece of the body, within the limit."""
         if self._is_refused:
             return
         self._received += len(data)
-        if self._received <= self.channel.site.max_body_bytes:
+        if self._received <= self.channel.site.limits.max_body_bytes:
             self.content.write(data)
         elif self._streams:
             # Part of it is upstream already, and an answer may be under way.
@@ -166,7 +114,7 @@ class ProxyRequest(Request):
             self.channel.waits_since = self.channel.site.reactor.seconds()
 
     def end_connection(self) -> None:
-        """Let this answer be the last on its connection, and say so in time."""
+        """Make this answer the last on its connection, unless it has begun."""
         if not self.startedWriting:
             self.channel.persistent = False
             self.setHeader(b"Connection", b"close")
@@ -185,16 +133,31 @@ class ProxyRequest(Request):
 
         The path stays as it was sent: `/%65mbed` is not `/embed` to TEI.
         """
-        self.site = self.channel.site
+        site = self.site = self.channel.site
         self.uri = without_origin(self.uri)
         self.path = without_origin(self.path)
         self.prepath: list[bytes] = []
         self.postpath = self.path[1:].split(b"/")
-        self.site.opened(self)
-        self.render(self.site.resource)
+        info = self.info = RequestInfo(
+            method=self.method,
+            target=self.uri,
+            version=self.clientproto,
+            headers=self.requestHeaders,
+            client_host=client_host(self.client),
+        )
+        info.is_ours = site.operations.owns(info)
+        site.begin(info)
+        if site.is_draining:
+            self.end_connection()
+        self.notifyFinish().addBoth(self._ended)
+        self.render(site.resource)
+
+    def _ended(self, outcome: object) -> None:
+        self.info.status, self.info.size = self.code, self.sentLength
+        self.site.end(self.info, gone=isinstance(outcome, Failure))
 
     def _refuse_body(self) -> None:
-        most = self.channel.site.max_body_bytes
+        most = self.channel.site.limits.max_body_bytes
         self._refuse(BodyTooLarge(f"a request may have {most} bytes at most"))
 
     def _refuse(self, error: ProxyError) -> None:

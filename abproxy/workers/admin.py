@@ -18,6 +18,7 @@ from twisted.web.iweb import IRequest
 from abproxy.dialects.reply import error_reply
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import InternalError, ProxyError
+from abproxy.events import RequestInfo
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.web.admin import Operations, json_reply
@@ -55,11 +56,11 @@ class SupervisorApp:
     @app.route("/", branch=True)
     async def answer(self, request: ProxyRequest) -> None:
         """Answer our own pages, relay everything else."""
-        ours = request.site.operations
-        if ours.owns(request):
-            write_reply(request, await ours.answer(request, self.keys))
+        if request.info.is_ours:
+            pages = request.site.operations
+            write_reply(request, await pages.answer(request.info, self.keys))
             return
-        self.keys.require(request)
+        self.keys.require(request.info)
         # With what was shown here: a worker looks at it again.
         await self.relay.forward(request, Credentials())
 
@@ -91,11 +92,11 @@ def ask_supervisor(
         ask: sends a request to the supervisor.
     """
 
-    async def of_supervisor(request: ProxyRequest) -> Response:
+    async def of_supervisor(request: RequestInfo) -> Response:
         lines = [(name, _header(request, name)) for name in PASSED]
         headers = tuple((name, value) for name, value in lines if value)
         try:
-            return await ask(get_page(request.uri, headers))
+            return await ask(get_page(request.target, headers))
         except ProxyError:
             error = "the supervisor of the workers does not answer"
             return json_reply(
@@ -107,6 +108,6 @@ def ask_supervisor(
     return Operations(pages=pages | dict.fromkeys(of_all, of_supervisor))
 
 
-def _header(request: ProxyRequest, name: bytes) -> Any:
-    [value, *_] = request.requestHeaders.getRawHeaders(name, [None])
+def _header(request: RequestInfo, name: bytes) -> Any:
+    [value, *_] = request.headers.getRawHeaders(name, [None])
     return value

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from abproxy import __version__
 from abproxy.chosen import keys_for
 from abproxy.errors import CannotConnect
-from abproxy.events import BlockedBy, UpstreamState
+from abproxy.events import BlockedBy, RequestInfo, UpstreamState
 from abproxy.http.messages import HeaderList, Response, Send
 from abproxy.settings import Settings
 from abproxy.telemetry.diagnosis import diagnose
@@ -29,7 +29,6 @@ from abproxy.telemetry.history import BATCHES, ERRORS, Totals
 from abproxy.telemetry.metrics import write_metrics
 from abproxy.telemetry.setup import limits_in_force, list_settings
 from abproxy.telemetry.status import LANES
-from abproxy.web.request import ProxyRequest
 from abproxy.workers.ipc import get_page
 from abproxy.workers.process import WorkerPool, WorkerProcess
 
@@ -96,7 +95,7 @@ class Aggregator:
         self._totals.worker_ended(name)
         self._batches.worker_ended(name)
 
-    async def best_answer(self, request: ProxyRequest) -> Response:
+    async def best_answer(self, request: RequestInfo) -> Response:
         """
         Ask all for the page that was asked for, and return the best answer.
 

@@ -18,7 +18,7 @@ from abproxy.reloading import CHANGEABLE, read_again
 from abproxy.service import LAST_S, where
 from abproxy.settings import Settings
 from abproxy.web.listen import Listener, close_port
-from abproxy.web.site import ProxySite
+from abproxy.web.server import ProxySite
 from abproxy.workers.admin import SupervisorApp
 from abproxy.workers.aggregate import Aggregator
 from abproxy.workers.ipc import (

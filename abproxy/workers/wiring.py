@@ -10,10 +10,9 @@ from abproxy.settings import Settings
 from abproxy.signals import Signals
 from abproxy.upstream.agent import make_agent, make_pool, make_treq
 from abproxy.web.admin import Operations, own_pages
-from abproxy.web.app import refusal
 from abproxy.web.listen import make_listener
 from abproxy.web.relay import Relay
-from abproxy.web.site import ProxySite, ServerLimits
+from abproxy.web.server import ProxySite, ServerLimits
 from abproxy.workers.admin import SupervisorApp
 from abproxy.workers.aggregate import PROBE_S, Aggregator
 from abproxy.workers.ipc import (
@@ -132,7 +131,6 @@ def _site(
     site = ProxySite(
         app.app.resource(),
         is_batched=lambda *_: False,
-        refusal=refusal,
         limits=limits,
         reactor=reactor,
     )

@@ -25,11 +25,11 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from abproxy.errors import SettingsError
+from abproxy.events import Observer
 from abproxy.settings import Settings
 from abproxy.signals import Signals
 from abproxy.telemetry.logs import json_line
 from abproxy.tuning import tune_process
-from abproxy.web.observing import Unwatched
 from abproxy.wiring import wire
 from abproxy.workers.admin import ask_supervisor
 from abproxy.workers.control import (
@@ -114,7 +114,7 @@ def make_worker(reactor: Any, own_socket: Path, control: ControlChannel) -> Any:
     service.signals = control
     public, private = service.gate.site, service.private_gate.site
     # Only the supervisor asks there: no client, and nothing for an access log.
-    private.observer = Unwatched()
+    private.observer = Observer()
     agent = agent_in_folder(reactor, folder)
     send = make_send(reactor, agent, SUPERVISOR, SUPERVISOR_TIMEOUT_S)
     own = private.operations

@@ -399,7 +399,7 @@ def test_a_mistake_in_watching_costs_no_answer(
 @pytest.mark.parametrize(
     ("what", "arguments"),
     [
-        ("began", [None]),
+        ("request_began", [None]),
         ("answered_with", [None]),
         ("batch_sent", [None]),
         ("batch_done", [None, 1.0]),

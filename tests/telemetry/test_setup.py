@@ -19,10 +19,10 @@ from upstreamdoubles import make_upstream
 from wired import Reactor, Wired, wired
 
 from abproxy.errors import SettingsError
+from abproxy.events import Observers
 from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.settings import Settings
 from abproxy.telemetry.setup import LAST_SPANS_S, Telemetry, make_telemetry
-from abproxy.web.observing import Several
 
 REQUEST = UpstreamRequest(path=b"/embed", headers=(), body=b"")
 CALL = msgspec.json.encode({"input": "a"})
@@ -95,7 +95,7 @@ def test_traces_are_followed_on_all_ways() -> None:
     sent.addCallback(heard.append)
     upstream.open[0].refuse(200)
 
-    assert telemetry.observer == Several([telemetry.recorder, traces])
+    assert telemetry.observer == Observers([telemetry.recorder, traces])
     assert telemetry.relay_headers == traces.mark
     assert heard == ["followed"]
     assert telemetry.recorder.totals().requests == 1
@@ -208,7 +208,7 @@ def test_traces_that_are_wanted_are_made(root_logger: logging.Logger) -> None:
     telemetry = make_telemetry(Settings(otlp_endpoint="http://127.0.0.1:1"), Clock())
     telemetry.tracing.shut_down()
 
-    assert telemetry.observer == Several([telemetry.recorder, telemetry.tracing])
+    assert telemetry.observer == Observers([telemetry.recorder, telemetry.tracing])
     assert len(root_logger.handlers) == before + 1
 
 

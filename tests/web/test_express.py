@@ -11,33 +11,29 @@ from twisted.internet.address import IPv4Address
 from twisted.web.resource import Resource
 from webdoubles import Client, InMemoryProxy, Upstream, in_memory_proxy
 
-from abproxy.errors import ProxyError
+from abproxy.events import Observer, RequestInfo
 from abproxy.http.headers import Credentials
 from abproxy.web.auth import ApiKeys
 from abproxy.web.calls import CallReader
-from abproxy.web.channel import IDLE_S
-from abproxy.web.express import LARGEST_BODY, MOST_HEADS
-from abproxy.web.express_channel import AHEAD
-from abproxy.web.express_request import FastRequest
+from abproxy.web.fast.connection import AHEAD, LARGEST_BODY
+from abproxy.web.fast.request import MOST_HEADS, FastRequest
+from abproxy.web.server import IDLE_S
 
 
 @define(eq=False)
-class Gatekeeper:
+class Gatekeeper(Observer):
     """Notes who came by the express way, and how it ended."""
 
     ways: list[bool] = field(factory=list)
     ends: list[tuple[int, bool]] = field(factory=list)
 
-    def began(self, request: Any) -> None:
+    def request_began(self, request: RequestInfo) -> None:
         """Note which way a request takes."""
         self.ways.append(isinstance(request, FastRequest))
 
-    def ended(self, request: Any, *, gone: bool) -> None:
+    def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
         """Note its status, and whether the client had gone."""
-        self.ends.append((request.code, gone))
-
-    def answered_with(self, error: ProxyError) -> None:
-        """Note nothing."""
+        self.ends.append((request.status, gone))
 
 
 @define(eq=False)
@@ -71,6 +67,12 @@ class Pair:
         """All inputs that came to the upstream, in order."""
         bodies = map(json.loads, self.upstream.bodies)
         return [text for body in bodies for text in body["inputs"]]
+
+
+def fast_path_of(door: Pair) -> Any:
+    """Return what its connections know of heads."""
+    site: Any = door.proxy.site
+    return site.fast_path
 
 
 def _rows(inputs: list[str]) -> bytes:
@@ -353,8 +355,8 @@ def test_an_answer_that_cannot_be_written_is_an_error_of_ours(
     """Nobody waits for ever."""
     door = Pair()
     client = door.proxy.connect()
-    express: Any = door.proxy.site.express
-    express.encoder = Broken()
+    fast_path = fast_path_of(door)
+    fast_path.encoder = Broken()
 
     client.send(call("a"))
     door.answer()
@@ -433,14 +435,14 @@ def test_a_head_is_known_again_with_any_length(texts: list[str]) -> None:
     client = door.proxy.connect()
     client.send(call("first"))
     door.answer()
-    express: Any = door.proxy.site.express
-    express._heads.clear()
+    fast_path = fast_path_of(door)
+    fast_path._heads.clear()
 
     client.send(call(*texts))
     door.answer()
 
     assert door.keeper.ways == [True, True]
-    assert express._heads == {}
+    assert fast_path._heads == {}
     assert bodies(client)[1] == [[len(text), ord(text[0])] for text in texts]
 
 
@@ -482,12 +484,11 @@ def test_a_path_may_come_to_mean_something_else() -> None:
 def test_heads_that_never_repeat_leave_no_memory_behind() -> None:
     """Every request may have a name of its own."""
     door = Pair()
-    client = door.proxy.connect()
-    express: Any = door.proxy.site.express
+    fast_path = fast_path_of(door)
 
     def look(name: int) -> int:
-        express.find(client.channel, call("a", X_Request_Id=str(name)))
-        return len(express._heads)
+        fast_path.find(call("a", X_Request_Id=str(name)))
+        return len(fast_path._heads)
 
     assert max(map(look, range(MOST_HEADS + 10))) == MOST_HEADS
 

@@ -7,20 +7,19 @@ from attrs import define, field
 from webdoubles import Client, InMemoryProxy, OpenUpstream, Upstream, in_memory_proxy
 
 from abproxy.errors import ProxyError
-from abproxy.web.observing import Several, Unwatched
-from abproxy.web.request import ProxyRequest
+from abproxy.events import Observer, Observers, RequestInfo
 
 
 @define(eq=False)
-class Notes:
+class Notes(Observer):
     """Whoever watches, and writes everything down."""
 
     told: list[tuple[str, Any]] = field(factory=list)
 
-    def began(self, request: ProxyRequest) -> None:
+    def request_began(self, request: RequestInfo) -> None:
         self.told.append(("began", request.path))
 
-    def ended(self, request: ProxyRequest, *, gone: bool) -> None:
+    def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
         self.told.append(("gone" if gone else "ended", request.path))
 
     def answered_with(self, error: ProxyError) -> None:
@@ -91,7 +90,7 @@ def test_several_who_watch_are_all_told() -> None:
     """Everything, and in the same order."""
     one, other = Notes(), Notes()
     proxy = in_memory_proxy(OpenUpstream(), api_keys=("key",))
-    _watched(proxy, Several([one, other]))
+    _watched(proxy, Observers([one, other]))
 
     _call(proxy)
 
@@ -101,7 +100,7 @@ def test_several_who_watch_are_all_told() -> None:
 
 def test_where_nobody_watches_everybody_is_served() -> None:
     """Nothing is noted."""
-    proxy = _watched(in_memory_proxy(OpenUpstream(), api_keys=("key",)), Unwatched())
+    proxy = _watched(in_memory_proxy(OpenUpstream(), api_keys=("key",)), Observer())
 
     answer = proxy.ask("GET", "/info", b"", ("Authorization", "Bearer key"))
     refused = proxy.ask("GET", "/info")
@@ -113,7 +112,7 @@ def test_where_nobody_watches_everybody_is_served() -> None:
 def test_any_number_may_watch(count: int) -> None:
     """Each is told once."""
     observers = [Notes() for _ in range(count)]
-    proxy = _watched(in_memory_proxy(OpenUpstream()), Several(observers))
+    proxy = _watched(in_memory_proxy(OpenUpstream()), Observers(observers))
 
     _call(proxy)
 

@@ -13,7 +13,7 @@ from twisted.web.server import Request
 from webdoubles import Client, InMemoryProxy, in_memory_proxy
 from zope.interface import directlyProvides
 
-from abproxy.web.site import MOST_SURPLUS
+from abproxy.web.server import MOST_SURPLUS
 
 GET = b"GET /docs HTTP/1.1\r\nHost: door\r\n\r\n"
 FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"

@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
 from twisted.web import http
 
-from abproxy.web import site
+from abproxy.web import server
 from bench.breakable import Traits
 
 # Twisted's own way to hand a certificate to its library.
@@ -186,7 +186,7 @@ async def test_far_too_many_connections_are_cut_without_a_word(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the log neither."""
-    monkeypatch.setattr(site, "MOST_SURPLUS", 0)
+    monkeypatch.setattr(server, "MOST_SURPLUS", 0)
 
     async with street(port=endpoint(certificate), max_connections=1) as here:
         client = await deferToThread(shake_hands, here.port)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abproxy.web.plainhead import LONGEST, MOST_LINES, find_length, read_head
+from abproxy.web.fast.heads import LONGEST, MOST_LINES, find_length, read_head
 
 HEAD = (
     b"POST /embed?x=1 HTTP/1.1\r\nhost: 127.0.0.1:8081\r\nAccept: */*\r\n"

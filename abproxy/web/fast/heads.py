@@ -12,7 +12,7 @@ import re
 from attrs import field, frozen
 from twisted.web.http_headers import Headers
 
-__all__ = ["LONGEST", "PlainHead", "find_length", "match_number", "read_head"]
+__all__ = ["LONGEST", "RequestHead", "find_length", "match_number", "read_head"]
 
 LONGEST = 8 << 10
 """A longer head is not plain, in bytes."""
@@ -48,7 +48,7 @@ ONCE = (b"host", b"content-length", b"content-type")
 
 
 @frozen(kw_only=True)
-class PlainHead:
+class RequestHead:
     """The head of a request of which only the length differs from the next."""
 
     target: bytes
@@ -68,7 +68,7 @@ def find_length(data: bytes, end: int) -> "re.Match[bytes] | None":
     return _LENGTH.search(data, 0, end)
 
 
-def read_head(head: bytes) -> PlainHead | None:
+def read_head(head: bytes) -> RequestHead | None:
     """
     Read a *head* with the blank line at its end; None if it is not plain.
 
@@ -83,7 +83,7 @@ def read_head(head: bytes) -> PlainHead | None:
     headers = Headers()
     for name, value in lines:
         headers.addRawHeader(name, value)
-    return PlainHead(target=request[1], headers=headers)
+    return RequestHead(target=request[1], headers=headers)
 
 
 def _lines(block: bytes) -> list[tuple[bytes, bytes]] | None:

@@ -1,0 +1,236 @@
+"""
+A connection whose plain calls take the fast path, and all else the ordinary one.
+
+Before each request it is decided anew who reads it.  What has arrived of a plain
+call waits here until it is whole; all other bytes are for Twisted, from the first
+byte of a request to the last of its answer.  Answers keep the order of their
+requests: the next one is not begun until the one before is answered, and a client
+that sends too far ahead is not read from.
+
+    state        what happens                               next state
+    -----------  -----------------------------------------  ------------------------
+    IDLE         a plain call is here                       SUBMITTING
+    IDLE         a plain call is here, its body in part     RECEIVING
+    IDLE         anything else is here                      TWISTED
+    RECEIVING    its body is whole                          SUBMITTING, or TWISTED if
+                                                            it is no call after all
+    RECEIVING    it takes too long                          TWISTED, which says so
+    SUBMITTING   the call waits for its batch               ANSWERING
+    SUBMITTING   it is answered at once                     IDLE, or CLOSED (draining)
+    ANSWERING    it is answered                             IDLE, or CLOSED (draining)
+    TWISTED      its request is answered                    IDLE, or TWISTED if more is
+                                                            there already
+    any          the connection is lost                     CLOSED
+
+Only while it is IDLE or RECEIVING, and the client reads its answers, a request is
+begun.
+"""
+
+from enum import Enum
+from typing import Any
+
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource
+
+from abproxy.web.auth import Caller
+from abproxy.web.fast.request import FastPath, FastRequest, Found, KnownHead
+from abproxy.web.request import ProxyRequest, client_host
+from abproxy.web.server import GONE, ProxyChannel, ProxySite, ServerLimits
+
+__all__ = ["FastChannel", "FastSite", "State"]
+
+LARGEST_BODY = 256 << 10
+"""The bytes of a larger body have time for the ordinary path."""
+
+AHEAD = ProxyChannel._optimisticEagerReadSize  # noqa: SLF001
+"""Bytes that a client may send ahead while an answer is owed, as with Twisted."""
+
+
+class State(Enum):
+    """Where a connection is; see the table above."""
+
+    IDLE = "idle"
+    RECEIVING = "receiving"
+    SUBMITTING = "submitting"
+    ANSWERING = "answering"
+    TWISTED = "twisted"
+    CLOSED = "closed"
+
+
+IDLE, RECEIVING, SUBMITTING = State.IDLE, State.RECEIVING, State.SUBMITTING
+ANSWERING, TWISTED, CLOSED = State.ANSWERING, State.TWISTED, State.CLOSED
+
+
+class FastChannel(ProxyChannel):
+    """One connection of a client, with the fast path."""
+
+    site: "FastSite"
+
+    _state = IDLE
+
+    _request: FastRequest | None = None
+    """The request whose answer is owed; there is one in ANSWERING."""
+
+    _waiting: bytes | bytearray = b""
+    """What has arrived of the next requests."""
+
+    _needed = 0
+    """How many bytes of it there have to be in RECEIVING."""
+
+    _last: KnownHead | None = None
+    """The head of the last plain call, its client, and that client's address."""
+
+    _caller: Caller
+    _host = ""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is owed."""
+        return self._request is not None or super().is_busy
+
+    def connectionMade(self) -> None:
+        """Add the connection to the site's."""
+        super().connectionMade()
+        if self.is_surplus:
+            self._state = TWISTED
+
+    def connectionLost(self, reason: Failure = GONE) -> None:
+        """Cancel the call; the client disconnected."""
+        request, self._request = self._request, None
+        self._state, self._waiting = CLOSED, b""
+        if request is not None:
+            request.cancel()
+        super().connectionLost(reason)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Read what the client sends."""
+        state = self._state
+        if state is TWISTED or state is CLOSED:
+            super().dataReceived(data)
+        elif state is IDLE and not self._waiting:
+            self._start(data)
+            if self._waiting:
+                self._go_on()
+        else:
+            self._waiting += data
+            self._hold_back()
+            self._go_on()
+
+    def resumeProducing(self) -> None:
+        """Go on: the client has read its answers."""
+        super().resumeProducing()
+        self._go_on()
+
+    def requestDone(self, request: ProxyRequest) -> None:  # noqa: N802
+        """Decide anew, unless the next request is with Twisted already."""
+        has_more = self.has_more
+        super().requestDone(request)
+        if self._state is TWISTED and not has_more:
+            self._state = IDLE
+
+    def refuse_if_slow(self, now: float) -> None:
+        """Hang up if the request takes too long to arrive, or none comes."""
+        if self._state is RECEIVING and self.is_slow(now):
+            self._leave_to_twisted(bytes(self._waiting))
+        super().refuse_if_slow(now)
+
+    def _go_on(self) -> None:
+        """Begin with whatever is whole, one after the other."""
+        while (
+            (self._state is IDLE and self._waiting)
+            or (self._state is RECEIVING and len(self._waiting) >= self._needed)
+        ) and not self._waitingForTransport:
+            data, self._waiting = bytes(self._waiting), b""
+            self._start(data)
+
+    def _start(self, data: bytes) -> None:
+        """Begin with a request, the first bytes of which are *data*."""
+        site = self.site
+        found = site.fast_path.find(data, self._last)
+        if found is None or found[2] - found[1] > site.largest_body:
+            self._leave_to_twisted(data)
+        elif len(data) < found[2]:
+            self._state, self._needed = RECEIVING, found[2]
+            self._waiting = bytearray(data)
+            self.note_arriving()
+        else:
+            self._submit(found, data)
+
+    def _submit(self, found: Found, data: bytes) -> None:
+        head, starts, ends = found
+        body, site = data[starts:ends], self.site
+        app = site.fast_path.app
+        try:
+            parsed = app.read(head.call_head, body)
+        except Exception:  # noqa: BLE001  it happens again there, where it is told
+            parsed = None
+        if parsed is None:
+            self._leave_to_twisted(data)
+            return
+        if head is not self._last:
+            self._host = client_host(self.getPeer())
+        request = self._request = FastRequest(
+            method=FastRequest.METHOD,
+            target=head.target,
+            headers=head.headers,
+            client_host=self._host,
+            route=head.route,
+            fast_path=site.fast_path,
+            site=site,
+            answer=self.answer,
+        )
+        if head is not self._last:
+            self._last, self._caller = head, app.policy.clients.identify(request)
+        self.waits_since = self.quiet_since = None
+        self._state = SUBMITTING
+        if len(data) > ends:
+            self._waiting = bytearray(data[ends:])
+        site.begin(request)
+        request.submit(head.call_head, parsed, body, self._caller)
+        if self._state is SUBMITTING:
+            self._state = ANSWERING
+            self._hold_back()
+
+    def answer(self, written: bytes) -> None:
+        """Send an answer as it is *written*, and go on with what has arrived since."""
+        site, was, self._request = self.site, self._state, None
+        if site.is_draining:
+            self._state, self._discards = CLOSED, True
+            site.fast_path.write(self.transport, written)
+            self.loseConnection()
+            return
+        self._state = IDLE
+        site.fast_path.write(self.transport, written)
+        self.quiet_since = site.checked_at
+        # Within _submit, its caller goes on: a thousand calls that are refused at once
+        # would be as many functions deep.
+        if was is ANSWERING and self._waiting:
+            if len(self._waiting) > AHEAD and not self._waitingForTransport:
+                self._networkProducer.resumeProducing()
+            self._go_on()
+
+    def _leave_to_twisted(self, data: bytes) -> None:
+        self._state, self._waiting = TWISTED, b""
+        super().dataReceived(data)
+
+    def _hold_back(self) -> None:
+        if self._state is ANSWERING and len(self._waiting) > AHEAD:
+            self._networkProducer.pauseProducing()
+
+
+class FastSite(ProxySite):
+    """All connections of clients at one port, with the fast path."""
+
+    protocol = FastChannel
+
+    def __init__(
+        self,
+        resource: IResource,
+        *,
+        fast_path: FastPath,
+        limits: ServerLimits,
+        **more: Any,
+    ) -> None:
+        super().__init__(resource, limits=limits, **more)
+        self.fast_path = fast_path
+        self.largest_body = min(LARGEST_BODY, limits.max_body_bytes)

@@ -1,0 +1,186 @@
+"""
+Calls that are answered without Klein, with the same bytes.
+
+A head that was read is remembered by its bytes, without the length of the
+body.  Most clients send the same head again, and any other that was seen is in
+a table: so one comparison tells what a connection's next request is, up to its
+items.  What may come in, what becomes of it and what is answered is decided by
+the ProxyApp, as for any other request.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+
+from abproxy.dialects.call import Call, ParsedBody, PartResult
+from abproxy.events import RequestInfo
+from abproxy.tuning import Write, write_later
+from abproxy.web.app import Policy, ProxyApp
+from abproxy.web.auth import Caller
+from abproxy.web.calls import CallHead
+from abproxy.web.fast.heads import LONGEST, find_length, match_number, read_head
+from abproxy.web.replies import Encoder, Written, encode
+from abproxy.web.server import ProxySite
+
+__all__ = ["FastPath", "FastRequest", "Found", "KnownHead"]
+
+MOST_HEADS = 1024
+"""So many heads are remembered; then all are forgotten, as some never repeat."""
+
+
+@frozen(kw_only=True, eq=False)
+class KnownHead:
+    """A head that was read, and is that of a call."""
+
+    target: bytes
+    headers: Headers = field(repr=False)
+    call_head: CallHead
+    route: str
+
+    policy: Policy
+    """The one by which it was read; another may take it for something else."""
+
+    before: bytes = field(repr=False)
+    """What stands before the length of the body."""
+
+    after: bytes = field(repr=False)
+    """What stands between it and the body."""
+
+
+Found = tuple[KnownHead, int, int]
+"""A plain call in what a client has sent: where its body begins, where it ends."""
+
+
+@define(kw_only=True, eq=False)
+class FastPath:
+    """The heads that are known, for all connections."""
+
+    app: ProxyApp
+    write: Write = write_later
+    encoder: Encoder = field(init=False, factory=Encoder)
+    _heads: dict[bytes, KnownHead | None] = field(init=False, factory=dict, repr=False)
+    _policy: Policy | None = field(init=False, default=None, repr=False)
+
+    def find(self, data: bytes, last: KnownHead | None = None) -> Found | None:
+        """
+        Find a plain call, whose head is whole, at the beginning of *data*.
+
+        Args:
+            data: what has arrived; perhaps not the whole body.
+            last: the head that came before on this connection.
+        """
+        if (
+            last is not None
+            and last.policy is self.app.policy
+            and data.startswith(last.before)
+        ):
+            length = match_number(data, len(last.before))
+            if length is not None and data.startswith(last.after, length.end()):
+                starts = length.end() + len(last.after)
+                return last, starts, starts + int(length[0])
+        return self._look_up(data)
+
+    def _look_up(self, data: bytes) -> Found | None:
+        """Find a call whose head has come before, on whatever connection."""
+        starts = data.find(b"\r\n\r\n", 0, LONGEST) + 4
+        length = find_length(data, starts)
+        if length is None:
+            return None
+        first, after = length.span(1)
+        head = self._head(data[:first], data[after:starts])
+        ends = starts + int(data[first:after])
+        return (head, starts, ends) if head is not None else None
+
+    def _head(self, before: bytes, after: bytes) -> KnownHead | None:
+        if self._policy is not self.app.policy or len(self._heads) >= MOST_HEADS:
+            self._heads.clear()
+            self._policy = self.app.policy
+        # Heads are compared as if every body were one byte long.
+        written = before + b"1" + after
+        if written not in self._heads:
+            self._heads[written] = self._read(before, after)
+        return self._heads[written]
+
+    def _read(self, before: bytes, after: bytes) -> KnownHead | None:
+        head = read_head(before + b"1" + after)
+        if head is None:
+            return None
+        request = RequestInfo(
+            method=FastRequest.METHOD, target=head.target, headers=head.headers
+        )
+        policy = self.app.policy
+        call_head = policy.reader.open(request, policy.clients.identify(request))
+        if call_head is None or not policy.keys.recognize(request):
+            return None
+        return KnownHead(
+            target=head.target,
+            headers=head.headers,
+            call_head=call_head,
+            route=call_head.dialect.path.decode(),
+            policy=policy,
+            before=before,
+            after=after,
+        )
+
+
+class FastRequest(RequestInfo, kw_only=True, eq=False):
+    """A call on the fast path, from its head to its answer."""
+
+    METHOD: ClassVar[bytes] = b"POST"
+
+    fast_path: FastPath
+    site: ProxySite
+
+    answer: Callable[[bytes], None]
+    """Sends the bytes of the answer."""
+
+    _results: Deferred[Any] | None = None
+    _is_cancelled: bool = False
+
+    def submit(
+        self, head: CallHead, parsed: ParsedBody, body: bytes, caller: Caller
+    ) -> None:
+        """Submit the call; its answer may be sent before this returns."""
+        call = head.call(
+            parsed, body, client=caller.client, trace=self.trace, name=self.request_id
+        )
+        try:
+            results: Deferred[Any] = self.fast_path.app.submit(call, caller)
+        except Exception:  # noqa: BLE001  whatever it is, the client hears of it
+            self._done(Failure(), call)
+            return
+        self._results = results
+        # One callback instead of several: this is done for each call.
+        results.addBoth(self._done, call)
+
+    def cancel(self) -> None:
+        """Cancel the call; the client disconnected."""
+        self._is_cancelled = True
+        self.site.end(self, gone=True)
+        if self._results is not None:
+            self._results.cancel()
+
+    def _done(self, outcome: Sequence[PartResult] | Failure, call: Call) -> None:
+        if self._is_cancelled:
+            return
+        closes = self.site.is_draining
+        if isinstance(outcome, Failure):
+            written, self.size = self._error(outcome, closes=closes)
+        else:
+            try:
+                self.status = outcome[0].response.status
+                encoder = self.fast_path.encoder
+                written, self.size = encoder.answer(call, outcome, closes=closes)
+            except Exception:  # noqa: BLE001  whatever it is, the client hears of it
+                written, self.size = self._error(Failure(), closes=closes)
+        self.site.end(self, gone=False)
+        self.answer(written)
+
+    def _error(self, failure: Failure, *, closes: bool) -> Written:
+        response = self.fast_path.app.explain(failure, self)
+        self.status = response.status
+        return encode(response, closes=closes)
