@@ -1,31 +1,44 @@
 """
-Start, drain, stop, in that order.
+Start, drain, stop, in that order, and what signals mean.
 
-Nothing that was accepted is lost: the door closes first, then waiting batches
-leave, then their answers are written, then the connections are closed, and
-only then does the way upstream go.
+Nothing that was accepted is lost: the ports are closed first, then waiting
+batches are sent, then their answers are written, then the connections of
+clients are closed, and only then those to the upstream.
+
+SIGTERM and SIGINT ask for an end after all that was accepted is answered; a
+second one stops at once.  SIGHUP reads the settings again, unless it comes of
+a terminal that closes: that is an end too.
 """
 
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
+from threading import current_thread, main_thread
+from types import FrameType
 from typing import Any, ClassVar
 
 from attrs import define, field, frozen
+from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
 
 from abproxy.batching.collector import BatchCollector
-from abproxy.lifetime import Lifetime
 from abproxy.upstream.client import Upstream
+from abproxy.upstream.embedded import ModelChild
 from abproxy.web.listen import Listener, close_port
 from abproxy.web.server import ProxySite
 
 __all__ = ["LAST_S", "Listening", "ProxyService", "shown", "where"]
+
+STDIN = 0
 
 REPORT_EVERY_S = 3600.0
 """How often the log says whether batching helps, in seconds."""
@@ -40,13 +53,12 @@ A supervisor that tells a whole group reaches a process in it twice at once.
 LAST_S = 1.0
 """How long operators are answered at least when all clients are, in seconds."""
 
-
 IDLE_STAY_S = 1.0
 """
 How long idle connections of clients stay open after SIGTERM, in seconds.
 
-Who keeps one has read its last answer without `Connection: close`, and may be
-writing the next call, which no client sends again if it is a POST.
+Its client has read the last answer without `Connection: close`, and may be
+writing the next call, which is lost if it is a POST: no client sends it again.
 """
 
 
@@ -65,9 +77,129 @@ def shown(address: Any, scheme: str = "http") -> str:
     return f"{scheme}://{host}:{address.port}"
 
 
+@define(eq=False)
+class Signals:
+    """The signal handlers that this process has set."""
+
+    _reactor: Any = field(repr=False)
+    _former: dict[int, Any] = field(init=False, factory=dict, repr=False)
+
+    def on(self, number: int, callback: Callable[[], None]) -> None:
+        """
+        Call *callback* in the reactor when the signal comes.
+
+        Only the main thread may say what signals mean; elsewhere, as in some
+        tests, they keep their meaning.
+        """
+        if current_thread() is not main_thread():
+            return
+
+        def handler(_number: int, _frame: FrameType | None) -> None:
+            self._reactor.callFromThread(callback)
+
+        self._former.setdefault(number, signal.signal(number, handler))
+
+    def on_hangup(self, asked: Callable[[], None], gone: Callable[[], None]) -> None:
+        """
+        Call *asked* or *gone* on SIGHUP, by where it comes from.
+
+        Args:
+            asked: called if it is an operator.
+            gone: called if the terminal has closed that we were started in.  It
+                could not stop us any more, and the port would stay taken.
+        """
+        had_terminal = os.isatty(STDIN)
+
+        def heard() -> None:
+            is_gone = had_terminal and not os.isatty(STDIN)
+            (gone if is_gone else asked)()
+
+        self.on(signal.SIGHUP, heard)
+
+    def restore(self) -> None:
+        """Give every signal its former meaning."""
+        while self._former:
+            number, former = self._former.popitem()
+            signal.signal(number, former)
+
+
+@define(kw_only=True, eq=False)
+class Lifetime(Service):
+    """
+    What every process of ours that twistd runs has in common.
+
+    It starts in its own time, logs once why it cannot, and ends when a signal says
+    so.  Log and exit code are twistd's, unless the operator wants them otherwise.
+    """
+
+    reactor: Any
+    signals: Signals
+    model: ModelChild | None
+    upstream_url: str
+
+    end_with: Callable[[int], None] = field(init=False, default=lambda _code: None)
+    """Set the exit code of the process."""
+
+    tune: Callable[[], None] = field(init=False, default=lambda: None)
+    """Prepare the process for serving; called once the reactor runs."""
+
+    log_observer: ILogObserver | None = field(init=False, default=None)
+    """What writes the log instead of twistd's own observer."""
+
+    _starting: Deferred[None] | None = field(init=False, default=None)
+    _log: ClassVar[Logger]
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: N802
+        """Hand the log observer to twistd, whose application *parent* is."""
+        if self.log_observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.log_observer)
+        super().setServiceParent(parent)
+
+    def startService(self) -> None:
+        """Start the model if there is one, then the work."""
+        super().startService()
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addErrback(self._cannot_start)
+        # Once it runs: the reactor has handlers of its own, which would let the
+        # process end with the signal's number instead of 0.
+        self.reactor.callWhenRunning(self._listen_to_signals)
+        self.reactor.callWhenRunning(self.tune)
+
+    def stopService(self) -> "Deferred[None]":
+        """Drain and end; fires when all is answered and nothing is left."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    def _listen_to_signals(self) -> None:
+        raise NotImplementedError
+
+    async def _start(self) -> None:
+        raise NotImplementedError
+
+    async def _stop(self) -> None:
+        raise NotImplementedError
+
+    async def _start_model(self) -> None:
+        if self.model is not None:
+            self._log.info("Waiting for the embedded model {m}", m=self.model.model)
+            await self.model.start()
+
+    def _cannot_start(self, failure: Failure) -> None:
+        if not self.running:
+            return  # a signal came first
+        self._log.critical("Cannot start: {reason}", reason=failure.getErrorMessage())
+        self.end_with(1)
+        # One that does not run yet cannot be stopped, and would then run for ever.
+        self.reactor.callWhenRunning(self._end)
+
+    def _end(self) -> None:
+        with suppress(ReactorNotRunning):
+            self.reactor.stop()
+
+
 @frozen(kw_only=True, eq=False)
 class Listening:
-    """A way in."""
+    """A port and the site that answers on it."""
 
     listener: Listener
     site: ProxySite
@@ -75,13 +207,13 @@ class Listening:
 
 @define(kw_only=True, eq=False)
 class ProxyService(Lifetime):
-    """The proxy between SIGTERM and the day it was started."""
+    """The proxy from its start to the end of its drain."""
 
-    gate: Listening
-    """Where clients come in."""
+    public: Listening
+    """Where clients connect."""
 
-    private_gate: Listening | None
-    """Where only operators do, if that is apart."""
+    private: Listening | None
+    """Where operators connect, if they have a port of their own."""
 
     collector: BatchCollector
     upstream: Upstream
@@ -101,21 +233,21 @@ class ProxyService(Lifetime):
     _private_port: IListeningPort | None = field(init=False, default=None)
     _reporting: LoopingCall = field(init=False)
     _told_at: float | None = field(init=False, default=None)
-    """When somebody asked for the end."""
+    """When a signal first asked for the end."""
 
     _log: ClassVar[Logger] = Logger()
 
     def __attrs_post_init__(self) -> None:
-        """Be ready to report."""
+        """Make the timer of the hourly report."""
         self._reporting = LoopingCall(self._report)
 
     @property
     def site(self) -> ProxySite:
-        """The door of the clients."""
-        return self.gate.site
+        """The site of the clients."""
+        return self.public.site
 
     def startService(self) -> None:
-        """Start the model if there is one, then open the door."""
+        """Start the model if there is one, then listen."""
         super().startService()
         self._reporting.clock = self.reactor
         self._reporting.start(REPORT_EVERY_S, now=False)
@@ -126,7 +258,7 @@ class ProxyService(Lifetime):
             self.signals.on(number, self._told_to_end)
 
     def _told_to_end(self) -> None:
-        """End after a drain; told once more, end at once."""
+        """End after a drain; at a second signal, at once."""
         now = self.reactor.seconds()
         if self._told_at is None:
             self._told_at = now
@@ -149,14 +281,14 @@ class ProxyService(Lifetime):
             self._log.info("In the last hour: {verdict}", verdict=report)
 
     async def _start(self) -> None:
-        if self.private_gate is not None:
-            gate = self.private_gate
-            self._private_port = await gate.listener.listen(gate.site)
+        if self.private is not None:
+            private = self.private
+            self._private_port = await private.listener.listen(private.site)
             address = where(self._private_port)
             self._log.info("Operations are on {address}/-/", address=address)
         await self._start_model()
         self.upstream.discovery.start()
-        self._port = await self.gate.listener.listen(self.site)
+        self._port = await self.public.listener.listen(self.site)
         self._log.info(
             "abproxy answers on {address}; inference server: {url}",
             address=where(self._port),
@@ -184,10 +316,10 @@ class ProxyService(Lifetime):
         self.collector.hurry()
         ends_at = self.reactor.seconds() + self.drain_timeout_s
         await self._answer_all(self.site, self.drain_timeout_s, idle_s=IDLE_STAY_S)
-        if self.private_gate is not None and self._private_port is not None:
+        if self.private is not None and self._private_port is not None:
             await close_port(self.reactor, self._private_port)
             left_s = max(LAST_S, ends_at - self.reactor.seconds())
-            await self._answer_all(self.private_gate.site, left_s, idle_s=0)
+            await self._answer_all(self.private.site, left_s, idle_s=0)
 
     async def _answer_all(
         self, site: ProxySite, timeout_s: float, *, idle_s: float
@@ -202,5 +334,5 @@ class ProxyService(Lifetime):
 
     def _abort(self) -> None:
         self.site.abort()
-        if self.private_gate is not None:
-            self.private_gate.site.abort()
+        if self.private is not None:
+            self.private.site.abort()

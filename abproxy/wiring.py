@@ -15,20 +15,18 @@ from abproxy.batching.admission import Admission
 from abproxy.batching.batch import by_length
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.concurrency import AdaptiveLimit, Budget, FixedLimit, Limit
-from abproxy.chosen import (
+from abproxy.configure import (
+    Configuration,
     credentials_for,
+    limits_for,
     patience_for,
     policy_for,
     slots_for,
 )
 from abproxy.dialects.routes import may_be_batched
 from abproxy.http.messages import UpstreamRequest
-from abproxy.limits import limits_for
-from abproxy.model_child import ModelChild, make_child
-from abproxy.reloading import Reloading
-from abproxy.service import Listening, ProxyService
+from abproxy.service import Listening, ProxyService, Signals
 from abproxy.settings import Settings
-from abproxy.signals import Signals
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.setup import (
     Telemetry,
@@ -41,6 +39,7 @@ from abproxy.tuning import Write, write_later, write_now
 from abproxy.upstream.agent import TreqClient, make_agent, make_pool, make_treq
 from abproxy.upstream.client import Transport, Upstream
 from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.embedded import ModelChild, make_child
 from abproxy.upstream.fast.client import FastClient, is_plain, make_endpoint
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.health import HealthCheck
@@ -110,7 +109,7 @@ def _furnish(
         Listening(listener=listener, site=_site(settings, reactor, app))
         for listener in listeners
     ]
-    reloading = Reloading(
+    configuration = Configuration(
         settings=settings,
         read=read or (lambda: settings),
         app=app,
@@ -118,16 +117,16 @@ def _furnish(
         facts=lambda: upstream.discovery.info,
         make_limit=lambda chosen: _limit(chosen, reactor, upstream.discovery.info),
     )
-    upstream.discovery.on_change = reloading.learn
+    upstream.discovery.on_change = configuration.learn
     sites = [gate.site for gate in gates]
     status = Status(
         recorder=telemetry.recorder,
         collector=collector,
         gauges=_gauges(telemetry, upstream, collector, sites),
         upstream=upstream.describe,
-        settings=lambda: list_settings(reloading.settings),
+        settings=lambda: list_settings(configuration.settings),
         limits=lambda: limits_in_force(
-            reloading.settings,
+            configuration.settings,
             collector.caps.items,
             upstream.discovery.info.max_batch_inputs,
         ),
@@ -140,10 +139,10 @@ def _furnish(
     sites[-1].operations = Operations(pages=health | own)
     return ProxyService(
         reactor=reactor,
-        gate=gates[0],
-        private_gate=gates[1] if len(gates) > 1 else None,
+        public=gates[0],
+        private=gates[1] if len(gates) > 1 else None,
         signals=Signals(reactor),
-        reload=reloading.reload,
+        reload=configuration.reload,
         reopen_logs=telemetry.reopen,
         stop_telemetry=telemetry.stop,
         report=status.report,

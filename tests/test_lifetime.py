@@ -12,8 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import LogEvent, Logger, capturedLogs, formatEvent
 
-from abproxy.lifetime import Lifetime
-from abproxy.signals import Signals
+from abproxy.service import Lifetime, Signals
 
 
 @define(eq=False)

@@ -265,7 +265,7 @@ def test_whoever_still_reads_a_page_at_the_end_has_a_moment() -> None:
     """When all clients are answered, nobody waits long for an operator."""
     with wired(operations_port="0", drain_timeout_s=0.2) as here:
         stopped: list[None] = []
-        private: Any = here.service.private_gate
+        private: Any = here.service.private
         here.service.startService()
         operator = here.connect(private.site)
         operator.ask("GET", "/health")
@@ -293,13 +293,13 @@ class Deaf:
         return fail(OSError("no door"))
 
 
-@pytest.mark.parametrize("gate", ["gate", "private_gate"])
-def test_a_door_that_cannot_be_opened_ends_the_proxy(gate: str) -> None:
+@pytest.mark.parametrize("port", ["public", "private"])
+def test_a_door_that_cannot_be_opened_ends_the_proxy(port: str) -> None:
     """It never runs deaf, and the log says why."""
     with wired(operations_port="0") as here:
         service = here.service
-        own: Any = getattr(service, gate)
-        setattr(service, gate, evolve(own, listener=Deaf(own.listener.socket)))
+        own: Any = getattr(service, port)
+        setattr(service, port, evolve(own, listener=Deaf(own.listener.socket)))
 
         codes: list[int] = []
         service.end_with = codes.append
@@ -370,7 +370,7 @@ def test_a_second_signal_cuts_off_clients_and_operators(urgent: int) -> None:
     """Somebody is in a hurry."""
     with wired(operations_port="0") as here:
         stopped: list[None] = []
-        private: Any = here.service.private_gate
+        private: Any = here.service.private
         here.service.startService()
         here.reactor.run()
         client, operator = here.call("a"), here.connect(private.site)

@@ -4,7 +4,7 @@ import os
 import signal
 from threading import Thread
 
-from abproxy.signals import Signals
+from abproxy.service import Signals
 
 
 class Reactor:

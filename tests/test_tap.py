@@ -132,7 +132,7 @@ def test_a_file_that_is_gone_when_it_is_read_again_changes_nothing(
     file = tmp_path / ".env"
     file.write_text("RATE_LIMIT=9\n")
     service = makeService(options("--port=0"))
-    service.gate.listener.close()
+    service.public.listener.close()
     file.unlink()
     if elsewhere:
         (tmp_path / "run").mkdir()
@@ -261,7 +261,7 @@ def test_the_embedded_model_needs_its_package(monkeypatch: pytest.MonkeyPatch) -
 def _log_observer(options: Options) -> Any:
     """Say who writes the log of the proxy that is made."""
     service = makeService(options)
-    service.gate.listener.socket.close()
+    service.public.listener.socket.close()
     return service.log_observer
 
 
@@ -306,7 +306,7 @@ async def _answer(service: IService, url: str, agent: Agent) -> tuple[int, bytes
 async def test_the_proxy_that_is_made_answers() -> None:
     """On a port of this machine; nobody is behind it, and it says so."""
     service = makeService(options("--port=0", *NOBODY))
-    port = service.gate.listener.socket.getsockname()[1]
+    port = service.public.listener.socket.getsockname()[1]
     pool = HTTPConnectionPool(reactor, persistent=False)
 
     url = f"http://127.0.0.1:{port}/embed"

@@ -49,7 +49,7 @@ def house(url: str = "http://upstream", **settings: Any) -> Iterator[House]:
     reactor = Reactor()
     service: Any = wire(Settings(port="0", upstream_url=url, **settings), reactor)
     yield House(reactor, service)
-    service.gate.listener.socket.close()
+    service.public.listener.socket.close()
 
 
 def _is_ours(factory: Any) -> bool:

@@ -180,7 +180,7 @@ def wired(elsewhere: Resource | None = None, **settings: Any) -> Iterator[Wired]
 
 def _let_go(house: Wired) -> None:
     """Close what `wire` has opened."""
-    gates: list[Any] = [house.service.gate, house.service.private_gate]
+    gates: list[Any] = [house.service.public, house.service.private]
     for gate in filter(None, gates):
         gate.listener.socket.close()
     access_log = house.telemetry.access_log

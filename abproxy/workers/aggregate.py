@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from abproxy import __version__
-from abproxy.chosen import keys_for
+from abproxy.configure import keys_for
 from abproxy.errors import CannotConnect
 from abproxy.events import BlockedBy, RequestInfo, UpstreamState
 from abproxy.http.messages import HeaderList, Response, Send

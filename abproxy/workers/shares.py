@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 from twisted.logger import Logger
 
-from abproxy.limits import part_of
+from abproxy.configure import part_of
 from abproxy.parsers import variable
 from abproxy.settings import Settings
 

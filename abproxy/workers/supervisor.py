@@ -11,11 +11,9 @@ from attrs import define, field
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from abproxy.chosen import keys_for
+from abproxy.configure import CHANGEABLE, keys_for, read_again
 from abproxy.errors import SettingsError
-from abproxy.lifetime import Lifetime
-from abproxy.reloading import CHANGEABLE, read_again
-from abproxy.service import LAST_S, where
+from abproxy.service import LAST_S, Lifetime, where
 from abproxy.settings import Settings
 from abproxy.web.listen import Listener, close_port
 from abproxy.web.server import ProxySite

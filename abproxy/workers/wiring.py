@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from abproxy.chosen import keys_for
-from abproxy.model_child import ModelChild, make_child
+from abproxy.configure import keys_for
+from abproxy.service import Signals
 from abproxy.settings import Settings
-from abproxy.signals import Signals
 from abproxy.upstream.agent import make_agent, make_pool, make_treq
+from abproxy.upstream.embedded import ModelChild, make_child
 from abproxy.web.admin import Operations, own_pages
 from abproxy.web.listen import make_listener
 from abproxy.web.relay import Relay

@@ -26,8 +26,8 @@ from zope.interface import implementer
 
 from abproxy.errors import SettingsError
 from abproxy.events import Observer
+from abproxy.service import Signals
 from abproxy.settings import Settings
-from abproxy.signals import Signals
 from abproxy.telemetry.logs import json_line
 from abproxy.tuning import tune_process
 from abproxy.wiring import wire
@@ -112,7 +112,7 @@ def make_worker(reactor: Any, own_socket: Path, control: ControlChannel) -> Any:
     )
     service: Any = wire(settings, reactor, lambda: control.settings, listeners)
     service.signals = control
-    public, private = service.gate.site, service.private_gate.site
+    public, private = service.public.site, service.private.site
     # Only the supervisor asks there: no client, and nothing for an access log.
     private.observer = Observer()
     agent = agent_in_folder(reactor, folder)

@@ -97,7 +97,7 @@ def test_connections_and_open_requests_are_seen(here: Wired) -> None:
 def test_a_port_for_operators_counts_as_well() -> None:
     """A connection is a connection."""
     with wired(operations_port="0") as here:
-        gate = here.service.private_gate
+        gate = here.service.private
         assert gate is not None
 
         here.connect(gate.site)

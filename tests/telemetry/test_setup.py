@@ -293,7 +293,7 @@ OURS = ("/metrics", "/-/", "/-/status.json", "/-/openapi.json")
 def test_all_pages_are_at_the_clients_door_if_there_is_no_other() -> None:
     """One port is enough for most."""
     with wired() as here:
-        statuses = _statuses(here, here.service.gate, *OURS, "/-/healthy")
+        statuses = _statuses(here, here.service.public, *OURS, "/-/healthy")
 
         assert statuses == [200] * 5
 
@@ -301,7 +301,7 @@ def test_all_pages_are_at_the_clients_door_if_there_is_no_other() -> None:
 def test_pages_are_at_the_operators_door_if_there_is_one() -> None:
     """At the clients' there is only health; the rest is the upstream's, or nothing."""
     with wired(operations_port="0") as here:
-        gate, private = here.service.gate, here.service.private_gate
+        gate, private = here.service.public, here.service.private
 
         assert _statuses(here, private, *OURS, "/-/healthy") == [200] * 5
         assert _statuses(here, gate, *OURS, "/-/healthy") == [200, 404, 404, 404, 200]
@@ -338,7 +338,7 @@ def test_health_says_at_every_door_that_the_proxy_drains() -> None:
     """It is the clients' port that closes."""
     with wired(operations_port="0") as here:
         here.service.site.drain()
-        private = here.service.private_gate
+        private = here.service.private
 
         assert _statuses(here, private, "/health") == [503]
         here.reactor.advance(0)

@@ -232,7 +232,7 @@ async def test_an_operator_who_does_not_finish_is_cut_off() -> None:
 
 
 async def _channels(here: Street) -> list[object]:
-    gate = here.service.private_gate
+    gate = here.service.private
     assert gate is not None
     await until(lambda: gate.site.channels)
     return list(gate.site.channels)

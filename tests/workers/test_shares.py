@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import capturedLogs
 
-from abproxy.chosen import slots_for
-from abproxy.limits import limits_for, part_of
+from abproxy.configure import limits_for, part_of, slots_for
 from abproxy.settings import Settings
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.workers.shares import share_of, warn_of_too_little

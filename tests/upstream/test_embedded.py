@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.logger import capturedLogs
 
-from abproxy.model_child import RESTART_S, ModelChild
 from abproxy.process import KILL_S
+from abproxy.upstream.embedded import RESTART_S, ModelChild
 
 STDOUT = 1
 

@@ -11,8 +11,8 @@ from twisted.web.resource import Resource
 from webdoubles import InMemoryProxy, OpenUpstream, in_memory_proxy
 
 from abproxy.batching.concurrency import AdaptiveLimit, FixedLimit
+from abproxy.configure import CHANGEABLE, Configuration
 from abproxy.parsers import read_env_file
-from abproxy.reloading import CHANGEABLE, Reloading
 from abproxy.settings import Settings, settings_from
 from abproxy.upstream.discovery import ServerInfo
 
@@ -33,7 +33,7 @@ def said() -> Iterator[list[str]]:
     globalLogPublisher.removeObserver(observe)
 
 
-def _reloading(proxy: InMemoryProxy, file: Path) -> Reloading:
+def _reloading(proxy: InMemoryProxy, file: Path) -> Configuration:
     def read() -> Settings:
         return settings_from({}, {}, read_env_file(str(file)))
 
@@ -42,7 +42,7 @@ def _reloading(proxy: InMemoryProxy, file: Path) -> Reloading:
             return AdaptiveLimit(clock=Clock(), ceiling=128, batch=16)
         return FixedLimit(ceiling=settings.budget, batch=16)
 
-    return Reloading(
+    return Configuration(
         settings=read(),
         read=read,
         app=proxy.app,
@@ -52,7 +52,7 @@ def _reloading(proxy: InMemoryProxy, file: Path) -> Reloading:
     )
 
 
-def _started(proxy: InMemoryProxy, file: Path) -> Reloading:
+def _started(proxy: InMemoryProxy, file: Path) -> Configuration:
     """Let the proxy go by what is in the file now, as from its start."""
     reloading = _reloading(proxy, file)
     reloading._go_by(reloading.settings)

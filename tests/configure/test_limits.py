@@ -5,7 +5,7 @@ import sys
 import pytest
 from twisted.logger import capturedLogs
 
-from abproxy.limits import limits_for
+from abproxy.configure import limits_for
 from abproxy.settings import Settings
 from abproxy.upstream.discovery import ServerInfo
 

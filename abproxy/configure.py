@@ -1,0 +1,234 @@
+"""
+What the settings, and what the upstream says of itself, mean for a running proxy.
+
+The same on the first day and at every change after it.  The operator's word
+counts first, then the upstream's, then our default.  Keys and limits are safe
+to change at any moment; for all else a line in the log asks for a restart.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import ClassVar
+
+import attrs
+from attrs import define, field, frozen
+from twisted.logger import Logger
+
+from abproxy.batching.collector import BatchCollector
+from abproxy.batching.concurrency import LEAST_SLOTS, Limit, Slots, make_slots
+from abproxy.batching.part import Caps
+from abproxy.batching.refusal import RetryTimeouts
+from abproxy.errors import SettingsError
+from abproxy.http.headers import Credentials
+from abproxy.settings import Settings
+from abproxy.upstream.discovery import ServerInfo
+from abproxy.web.app import Policy, ProxyApp
+from abproxy.web.auth import ApiKeys, Clients
+from abproxy.web.calls import CallReader
+
+__all__ = [
+    "CHANGEABLE",
+    "Configuration",
+    "Limits",
+    "credentials_for",
+    "keys_for",
+    "limits_for",
+    "part_of",
+    "patience_for",
+    "policy_for",
+    "read_again",
+    "slots_for",
+]
+
+MAX_BATCH_INPUTS = 32
+"""Inputs in a batch where nobody says otherwise: TEI's own default."""
+
+BUDGET = 512
+"""Inputs in flight where nobody says otherwise: TEI's own default."""
+
+CHANGEABLE = frozenset(
+    {
+        "api_keys",
+        "budget",
+        "bulk_api_keys",
+        "call_timeout_s",
+        "connect_patience_s",
+        "max_batch_bytes",
+        "max_batch_calls",
+        "max_batch_inputs",
+        "max_wait_ms",
+        "max_waiting_bytes",
+        "max_waiting_inputs",
+        "max_waiting_inputs_of_one",
+        "oversize",
+        "overload_patience_s",
+        "packing",
+        "rate_limit",
+        "slots",
+    }
+)
+"""Settings that can change without a restart."""
+
+_log = Logger()
+
+
+def keys_for(settings: Settings) -> ApiKeys:
+    """Return the keys that are accepted: a bulk key is one."""
+    return ApiKeys(accepted=settings.api_keys + settings.bulk_api_keys)
+
+
+def policy_for(settings: Settings, facts: ServerInfo) -> Policy:
+    """Return which requests are accepted, and how they are understood."""
+    return Policy(
+        keys=keys_for(settings),
+        clients=Clients(bulk_keys=frozenset(settings.bulk_api_keys)),
+        reader=CallReader(credentials=credentials_for(settings), task=facts.task),
+        inputs_per_s=settings.rate_limit,
+    )
+
+
+def credentials_for(settings: Settings) -> Credentials:
+    """Return what is shown to the upstream."""
+    has_keys = bool(keys_for(settings).accepted)
+    return Credentials(key=settings.upstream_key, are_for_us=has_keys)
+
+
+def patience_for(settings: Settings) -> RetryTimeouts:
+    """Return how long calls wait for an upstream that takes no work."""
+    return RetryTimeouts(
+        connect_s=settings.connect_patience_s,
+        overload_s=settings.overload_patience_s,
+    )
+
+
+def slots_for(settings: Settings) -> Slots:
+    """Return how many batches may be in flight that are not full."""
+    return make_slots(settings.slots, part_of(LEAST_SLOTS, settings.workers))
+
+
+@frozen(kw_only=True)
+class Limits:
+    """What a batch, and all of them together, may hold."""
+
+    caps: Caps
+    budget: int
+
+
+def limits_for(settings: Settings, facts: ServerInfo) -> Limits:
+    """
+    Return the limits, and warn of those that the upstream will not keep.
+
+    A batch of more inputs than the upstream has permits would never get in.
+    Workers that share an upstream share what it takes.
+    """
+    whole = settings.budget or facts.max_inputs_in_flight or BUDGET
+    budget = part_of(whole, settings.workers)
+    items = settings.max_batch_inputs or facts.max_batch_inputs or MAX_BATCH_INPUTS
+    _check("MAX_BATCH_INPUTS", settings.max_batch_inputs, facts.max_batch_inputs)
+    _check("BUDGET", settings.budget, facts.max_inputs_in_flight)
+    caps = Caps(
+        calls=settings.max_batch_calls or sys.maxsize,
+        items=min(items, budget),
+        size=settings.max_batch_bytes,
+    )
+    return Limits(caps=caps, budget=budget)
+
+
+def part_of(whole: int, workers: int) -> int:
+    """Return how much of the *whole* each of so many *workers* gets."""
+    return max(whole // workers, 1)
+
+
+def _check(name: str, chosen: int | None, allowed: int | None) -> None:
+    if chosen and allowed and chosen > allowed:
+        _log.warn(
+            "{name} is {chosen}, but the inference server takes {allowed}",
+            name=name,
+            chosen=chosen,
+            allowed=allowed,
+        )
+
+
+def read_again(read: Callable[[], Settings], current: Settings) -> Settings:
+    """
+    Read the settings that shall follow the *current* ones.
+
+    Raises:
+        SettingsError: they cannot be used, or would open a closed door, which is
+            more often a file that was lost than what somebody wants.
+    """
+    wanted = read()
+    if keys_for(current).accepted and not keys_for(wanted).accepted:
+        raise SettingsError(
+            "no key is left in API_KEY or BULK_API_KEY, and a reload does not open a "
+            "closed door; set a key, or restart to ask for none"
+        )
+    return wanted
+
+
+@define(kw_only=True, eq=False)
+class Configuration:
+    """The settings in force, and what goes by them."""
+
+    settings: Settings
+    read: Callable[[], Settings] = field(repr=False)
+    """Read all settings anew; raises SettingsError."""
+
+    app: ProxyApp
+    collector: BatchCollector
+    facts: Callable[[], ServerInfo] = field(repr=False)
+    make_limit: Callable[[Settings], Limit] = field(repr=False)
+    _log: ClassVar[Logger] = Logger()
+
+    def reload(self) -> None:
+        """Read the settings again, and apply those that may change."""
+        try:
+            wanted = read_again(self.read, self.settings)
+        except SettingsError as error:
+            self._log.error("Settings stay as they are: {error}", error=error)
+            return
+        names = [each.name for each in attrs.fields(Settings)]
+        changed = {
+            name: getattr(wanted, name)
+            for name in names
+            if getattr(wanted, name) != getattr(self.settings, name)
+        }
+        if not changed:
+            self._log.info("Settings read again: nothing has changed")
+        self._say("Settings changed: {names}", CHANGEABLE.intersection(changed))
+        self._say("Settings need a restart: {names}", changed.keys() - CHANGEABLE)
+        may_change = {name: changed[name] for name in CHANGEABLE & changed.keys()}
+        self.apply(attrs.evolve(self.settings, **may_change))
+
+    def apply(self, settings: Settings) -> None:
+        """Go by *settings* from now on; what is in flight is not touched."""
+        former, self.settings = self.settings, settings
+        budget = self.collector.budget
+        if (former.budget is None) != (settings.budget is None):
+            budget.limit = self.make_limit(settings)
+        if former.slots != settings.slots:
+            budget.slots = slots_for(settings)
+        self._apply_to_collector(settings)
+        self.app.relay.connect_patience_s = settings.connect_patience_s
+        self.learn(self.facts())
+
+    def learn(self, facts: ServerInfo) -> None:
+        """Apply what the upstream says of itself now."""
+        limits = limits_for(self.settings, facts)
+        self.app.policy = policy_for(self.settings, facts)
+        self.collector.learn(limits.caps, limits.budget)
+
+    def _say(self, message: str, names: set[str] | frozenset[str]) -> None:
+        if names:
+            self._log.warn(message, names=", ".join(sorted(names)))
+
+    def _apply_to_collector(self, settings: Settings) -> None:
+        collector = self.collector
+        collector.max_wait_s = settings.max_wait_ms / 1000
+        collector.splits = settings.oversize == "split"
+        collector.packs = settings.packing
+        collector.call_timeout_s = settings.call_timeout_s
+        collector.patience = patience_for(settings)
+        collector.room.max_items = settings.max_waiting_inputs
+        collector.room.max_size = settings.max_waiting_bytes
+        collector.room.max_items_of_one = settings.max_waiting_inputs_of_one
