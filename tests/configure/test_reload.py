@@ -33,7 +33,7 @@ def said() -> Iterator[list[str]]:
     globalLogPublisher.removeObserver(observe)
 
 
-def _reloading(proxy: InMemoryProxy, file: Path) -> Configuration:
+def _configuration(proxy: InMemoryProxy, file: Path) -> Configuration:
     def read() -> Settings:
         return settings_from({}, {}, read_env_file(str(file)))
 
@@ -54,9 +54,9 @@ def _reloading(proxy: InMemoryProxy, file: Path) -> Configuration:
 
 def _started(proxy: InMemoryProxy, file: Path) -> Configuration:
     """Let the proxy go by what is in the file now, as from its start."""
-    reloading = _reloading(proxy, file)
-    reloading._go_by(reloading.settings)
-    return reloading
+    configuration = _configuration(proxy, file)
+    configuration.apply(configuration.settings)
+    return configuration
 
 
 @pytest.fixture
@@ -71,10 +71,10 @@ def test_keys_change_without_a_restart(file: Path) -> None:
     """A new key opens the door, and an old one does no more."""
     upstream = OpenUpstream()
     proxy = in_memory_proxy(upstream)
-    reloading = _reloading(proxy, file)
+    configuration = _configuration(proxy, file)
     file.write_text("API_KEY=new\n", encoding="utf-8")
 
-    reloading.reload()
+    configuration.reload()
 
     assert proxy.ask("GET", "/info").status == 401
     shown = ("Authorization", "Bearer new")
@@ -85,7 +85,7 @@ def test_keys_change_without_a_restart(file: Path) -> None:
 def test_limits_change_without_a_restart(file: Path) -> None:
     """What is waiting and what is in flight is bounded anew."""
     proxy = in_memory_proxy(Resource())
-    reloading = _reloading(proxy, file)
+    configuration = _configuration(proxy, file)
     lines = (
         "MAX_WAIT_TIME=20",
         "MAX_BATCH_SIZE=3",
@@ -99,7 +99,7 @@ def test_limits_change_without_a_restart(file: Path) -> None:
     )
     file.write_text("\n".join(lines), encoding="utf-8")
 
-    reloading.reload()
+    configuration.reload()
 
     collector = proxy.collector
     assert collector.max_wait_s == 0.02
@@ -117,10 +117,10 @@ def test_a_budget_that_is_taken_away_follows_again(file: Path) -> None:
     """Without a number the budget follows the upstream."""
     proxy = in_memory_proxy(Resource())
     file.write_text("BUDGET=64\n", encoding="utf-8")
-    reloading = _reloading(proxy, file)
+    configuration = _configuration(proxy, file)
     file.write_text("", encoding="utf-8")
 
-    reloading.reload()
+    configuration.reload()
 
     assert isinstance(proxy.collector.budget.limit, AdaptiveLimit)
     assert proxy.collector.budget.limit.ceiling == 128
@@ -128,10 +128,10 @@ def test_a_budget_that_is_taken_away_follows_again(file: Path) -> None:
 
 def test_what_needs_a_restart_is_said(file: Path, said: list[str]) -> None:
     """A setting that cannot change yet is not silently ignored."""
-    reloading = _reloading(in_memory_proxy(Resource()), file)
+    configuration = _configuration(in_memory_proxy(Resource()), file)
     file.write_text("PORT=9000\nSLOTS=3\n", encoding="utf-8")
 
-    reloading.reload()
+    configuration.reload()
 
     assert "Settings changed: slots" in said
     assert "Settings need a restart: port" in said
@@ -140,10 +140,10 @@ def test_what_needs_a_restart_is_said(file: Path, said: list[str]) -> None:
 def test_a_mistake_changes_nothing(file: Path, said: list[str]) -> None:
     """A typo in the file does not stop a proxy that runs."""
     proxy = in_memory_proxy(Resource())
-    reloading = _reloading(proxy, file)
+    configuration = _configuration(proxy, file)
     file.write_text("SLOTS=many\nAPI_KEY=secret\n", encoding="utf-8")
 
-    reloading.reload()
+    configuration.reload()
 
     assert proxy.collector.budget.slots.count == 2
     assert any(line.startswith("Settings stay as they are") for line in said)
@@ -160,10 +160,10 @@ def test_a_reload_does_not_open_a_closed_door(
     """Whatever is left of the file, all settings stay as they were."""
     file.write_text(f"{name}=old\nRATE_LIMIT=9\n", encoding="utf-8")
     proxy = in_memory_proxy(OpenUpstream())
-    reloading = _started(proxy, file)
+    configuration = _started(proxy, file)
     file.write_text(left, encoding="utf-8")
 
-    reloading.reload()
+    configuration.reload()
 
     assert proxy.ask("GET", "/info").status == 401
     assert (proxy.app.policy.inputs_per_s, proxy.collector.budget.slots.count) == (
@@ -180,10 +180,10 @@ def test_a_reload_that_would_open_the_door_says_what_to_do(
 ) -> None:
     """Who wants it open restarts."""
     file.write_text("API_KEY=old\n", encoding="utf-8")
-    reloading = _started(in_memory_proxy(OpenUpstream()), file)
+    configuration = _started(in_memory_proxy(OpenUpstream()), file)
     file.write_text("", encoding="utf-8")
 
-    reloading.reload()
+    configuration.reload()
 
     assert "".join(said) == (
         "Settings stay as they are: no key is left in API_KEY or BULK_API_KEY, and a "
@@ -195,10 +195,10 @@ def test_a_key_of_the_other_kind_keeps_the_door_closed(file: Path) -> None:
     """Of two kinds of keys one may go."""
     file.write_text("API_KEY=old\n", encoding="utf-8")
     proxy = in_memory_proxy(OpenUpstream())
-    reloading = _started(proxy, file)
+    configuration = _started(proxy, file)
     file.write_text("BULK_API_KEY=new\n", encoding="utf-8")
 
-    reloading.reload()
+    configuration.reload()
 
     old, new = ("Authorization", "Bearer old"), ("Authorization", "Bearer new")
     assert proxy.ask("GET", "/info", b"", old).status == 401
