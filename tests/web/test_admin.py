@@ -69,24 +69,24 @@ def proxy(upstream: Upstream) -> InMemoryProxy:
 
 @pytest.fixture
 def strict(upstream: Upstream) -> InMemoryProxy:
-    """Make a proxy that wants a key."""
+    """Make a proxy that asks for a key."""
     return in_memory_proxy(upstream, shows=True, api_keys=("one",))
 
 
 @pytest.fixture
 def apart(upstream: Upstream) -> InMemoryProxy:
-    """Make a proxy whose pages are at a door of their own."""
+    """Make a proxy whose pages are at a port of their own."""
     return in_memory_proxy(upstream, has_private_door=True)
 
 
 def embed(proxy: InMemoryProxy) -> None:
-    """Let one call go through."""
+    """Have one call answered."""
     answer = proxy.ask("POST", "/embed", b'{"inputs":"a"}', JSON)
     assert answer.status == 200
 
 
 def without(answer: Answer, *names: str) -> dict[str, str]:
-    """Give the header lines but those of *names*."""
+    """Return the header lines but those of *names*."""
     return {name: value for name, value in answer.headers if name not in names}
 
 
@@ -106,7 +106,7 @@ def test_each_page_is_there(proxy: InMemoryProxy, path: str, kind: str) -> None:
 
 @pytest.mark.parametrize("path", [path for path in PAGES if path != "/metrics"])
 def test_head_is_the_same_without_the_body(proxy: InMemoryProxy, path: str) -> None:
-    """Whoever only wants to know whether it is there asks like this."""
+    """A client that only wants to know whether it is there asks like this."""
     whole = proxy.ask("GET", path)
 
     head = proxy.ask("HEAD", path)
@@ -243,7 +243,7 @@ def test_an_answer_does_not_wait_for_a_body(proxy: InMemoryProxy) -> None:
 
 
 def test_a_body_has_a_limit_here_too(upstream: Upstream) -> None:
-    """Nobody reads what nobody wants."""
+    """What is of no use is not read without end."""
     proxy = in_memory_proxy(upstream, shows=True, max_body_bytes=10)
 
     answer = proxy.ask("POST", "/-/status.json", b"x" * 11)
@@ -271,7 +271,7 @@ def test_public_pages_want_no_key(
 def test_the_rest_wants_a_key(
     strict: InMemoryProxy, path: str, method: str, shown: list[tuple[str, str]]
 ) -> None:
-    """Also what is not there: a stranger learns nothing."""
+    """Also what is not there: a client without one learns nothing."""
     answer = strict.ask(method, path, b"", *shown)
 
     assert (answer.status, answer.body) == (401, b"")
@@ -289,14 +289,14 @@ def test_public_pages_are_public_to_read(strict: InMemoryProxy, path: str) -> No
     ("path", "status"), [("/-/status.json", 200), ("/-/", 200), ("/-/nope", 404)]
 )
 def test_a_key_opens_all_pages(strict: InMemoryProxy, path: str, status: int) -> None:
-    """The same that opens the door for calls."""
+    """The same with which calls are accepted."""
     answer = strict.ask("GET", path, b"", KEY)
 
     assert answer.status == status
 
 
 @pytest.mark.parametrize("shown", [[], [("Authorization", "Bearer nope")]])
-def test_the_live_page_asks_a_stranger_for_the_key(
+def test_the_live_page_asks_for_the_key(
     strict: InMemoryProxy, shown: list[tuple[str, str]]
 ) -> None:
     """A browser shows the form though the status is 401; no figure is in it."""
@@ -321,7 +321,7 @@ def test_what_the_sign_in_form_needs_is_public(strict: InMemoryProxy) -> None:
 
 @pytest.mark.parametrize("path", ["/-/", "/-/docs", "/metrics", "/-/live.js"])
 def test_pages_load_nothing_from_elsewhere(proxy: InMemoryProxy, path: str) -> None:
-    """And nobody can frame them, or make them send a form away."""
+    """And no page can frame them, or make them send a form away."""
     answer = proxy.ask("GET", path)
 
     policy = str(answer.header("Content-Security-Policy")).split("; ")
@@ -350,7 +350,7 @@ def test_the_form_for_a_key_is_as_safe_as_the_page(strict: InMemoryProxy) -> Non
 def test_no_page_of_another_origin_may_read_ours(
     proxy: InMemoryProxy, path: str
 ) -> None:
-    """A browser inside the house is no way in."""
+    """A browser inside a network is no way into it."""
     answer = proxy.ask("GET", path, b"", ("Origin", "http://elsewhere"))
 
     assert answer.header("Access-Control-Allow-Origin") is None
@@ -372,7 +372,7 @@ def test_a_preflight_for_our_pages_is_turned_down(strict: InMemoryProxy) -> None
 
 
 @pytest.mark.parametrize("path", ["/-/status.json", "/-/healthy", "/-/ready"])
-def test_what_changes_is_kept_by_nobody(proxy: InMemoryProxy, path: str) -> None:
+def test_what_changes_is_kept_in_no_cache(proxy: InMemoryProxy, path: str) -> None:
     """No cache on the way answers for us."""
     assert proxy.ask("GET", path).header("Cache-Control") == "no-store"
 
@@ -454,7 +454,7 @@ def scrape(proxy: InMemoryProxy, *accept: str) -> Answer:
 
 
 @pytest.mark.parametrize("accept", [[], ["*/*"], ["text/plain"], ["text/html"], [""]])
-def test_figures_are_text_for_whoever_asks(
+def test_figures_are_text_for_any_other_client(
     proxy: InMemoryProxy, accept: list[str]
 ) -> None:
     """With a type that every Prometheus and every browser knows."""
@@ -523,11 +523,11 @@ def test_prometheus_finds_nothing_wrong_with_the_figures(proxy: InMemoryProxy) -
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
 
-# A door of their own
+# A port of their own
 
 
 @pytest.mark.parametrize("path", [path for path in BELOW if path not in HEALTH])
-def test_pages_with_a_door_of_their_own_are_not_at_the_clients(
+def test_pages_at_a_port_of_their_own_are_not_at_the_clients(
     apart: InMemoryProxy, upstream: Upstream, path: str
 ) -> None:
     """There they are not to be found, and not the upstream's either."""
@@ -537,7 +537,7 @@ def test_pages_with_a_door_of_their_own_are_not_at_the_clients(
     assert upstream.asked == []
 
 
-def test_at_the_clients_door_metrics_are_the_upstreams(
+def test_at_the_clients_port_metrics_are_the_upstreams(
     apart: InMemoryProxy, upstream: Upstream
 ) -> None:
     """As everything that is not ours there."""
@@ -547,7 +547,7 @@ def test_at_the_clients_door_metrics_are_the_upstreams(
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_all_pages_are_at_their_own_door(apart: InMemoryProxy, path: str) -> None:
+def test_all_pages_are_at_their_own_port(apart: InMemoryProxy, path: str) -> None:
     """Those about health as well."""
     assert apart.private is not None
 
@@ -557,17 +557,17 @@ def test_all_pages_are_at_their_own_door(apart: InMemoryProxy, path: str) -> Non
 
 
 @pytest.mark.parametrize("path", HEALTH)
-def test_health_is_at_both_doors(apart: InMemoryProxy, path: str) -> None:
+def test_health_is_at_both_ports_of_a_proxy(apart: InMemoryProxy, path: str) -> None:
     """A load balancer asks where its clients go."""
     assert apart.private is not None
 
-    both = [door.ask("GET", path) for door in (apart, apart.private)]
+    both = [port.ask("GET", path) for port in (apart, apart.private)]
 
     assert [answer.status for answer in both] == [200, 200]
 
 
 def test_the_page_that_is_not_there_is_not_named_either(apart: InMemoryProxy) -> None:
-    """At the clients' door only those are listed that are there."""
+    """At the clients' port only those are listed that are there."""
     answer = apart.ask("GET", "/-/")
 
     assert json.loads(answer.body)["error"] == (
@@ -575,13 +575,15 @@ def test_the_page_that_is_not_there_is_not_named_either(apart: InMemoryProxy) ->
     )
 
 
-def test_at_the_clients_door_there_is_no_way_to_the_page(apart: InMemoryProxy) -> None:
-    """Nobody is sent to where nothing is."""
+def test_at_the_clients_port_there_is_no_redirect_to_the_page(
+    apart: InMemoryProxy,
+) -> None:
+    """No client is sent to where nothing is."""
     assert apart.ask("GET", "/-").status == 404
 
 
 @pytest.mark.parametrize("path", ["/-/", "/-", "/-/status.json", "/-/nobody/knows"])
-def test_a_stranger_learns_nothing_at_the_clients_door(
+def test_a_client_without_a_key_learns_nothing_at_the_clients_port(
     upstream: Upstream, path: str
 ) -> None:
     """That there is no page wants a key, too."""
@@ -592,7 +594,7 @@ def test_a_stranger_learns_nothing_at_the_clients_door(
     assert [answer.status for answer in answers] == [401, 404]
 
 
-def test_calls_of_both_doors_are_counted(apart: InMemoryProxy) -> None:
+def test_calls_of_both_ports_are_counted(apart: InMemoryProxy) -> None:
     """There is one proxy behind them."""
     private: Any = apart.private
     embed(apart)

@@ -1,4 +1,4 @@
-"""What a client sees at the door."""
+"""What a client of the whole proxy sees."""
 
 import json
 from typing import Any
@@ -39,7 +39,7 @@ def test_two_clients_share_one_request(upstream: Upstream) -> None:
 
 
 def test_a_client_that_hangs_up_is_not_sent(upstream: Upstream) -> None:
-    """Who leaves while waiting takes its work along."""
+    """A client that leaves while its call waits costs the upstream no work."""
     proxy = in_memory_proxy(upstream, max_batch_calls=3, max_wait_s=1)
     first, second = _batch_of_two(proxy)
 
@@ -171,7 +171,7 @@ def test_credentials_keep_calls_apart_and_are_sent_on(upstream: Upstream) -> Non
 
 
 def test_our_own_key_stands_in_for_the_clients(upstream: Upstream) -> None:
-    """With INFERENCE_SERVICE_KEY everybody shares, whatever they sent."""
+    """With INFERENCE_SERVICE_KEY all calls share, whatever key they showed."""
     proxy = in_memory_proxy(upstream, key="ours", max_batch_calls=2, max_wait_s=1)
     for token in ("one", "two"):
         proxy.connect().embed(b'{"inputs":"a"}', ("Authorization", f"Bearer {token}"))
@@ -234,7 +234,7 @@ def test_headers_that_may_change_an_answer_keep_calls_apart(
         client.leave()
 
 
-def test_a_page_of_our_own_shares_batches_with_everybody(upstream: Upstream) -> None:
+def test_a_page_of_our_own_shares_batches_with_all_others(upstream: Upstream) -> None:
     """The browser says where it comes from, but no answer depends on that."""
     proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_s=1)
 
@@ -277,7 +277,7 @@ def test_an_absolute_target_means_its_path(upstream: Upstream) -> None:
 
 
 def test_a_body_over_the_limit_is_refused_at_once(upstream: Upstream) -> None:
-    """The answer does not wait for bytes that nobody wants."""
+    """The answer does not wait for the rest of the bytes."""
     proxy = in_memory_proxy(upstream, max_body_bytes=100)
     client = proxy.connect()
 
@@ -343,7 +343,7 @@ def test_pipelined_calls_are_answered_in_order(upstream: Upstream) -> None:
     assert [answer.body for answer in client.answers()] == [b"[[1]]", b"[[2]]"]
 
 
-def test_a_relayed_body_travels_while_it_arrives(upstream: Upstream) -> None:
+def test_a_relayed_body_is_sent_on_while_it_arrives(upstream: Upstream) -> None:
     """The upstream connection opens before the client has sent everything."""
     proxy = in_memory_proxy(upstream)
     client = proxy.connect()
@@ -379,7 +379,7 @@ def test_an_early_answer_waits_for_the_rest_of_the_body(upstream: Upstream) -> N
 
 
 def test_a_client_that_leaves_a_relay_cancels_it(upstream: Upstream) -> None:
-    """Nobody waits for an answer that nobody wants."""
+    """The upstream does no work for an answer that no client waits for."""
     proxy = in_memory_proxy(upstream)
     client = proxy.connect()
     client.ask("GET", "/slow")
@@ -394,7 +394,7 @@ def test_a_client_that_leaves_a_relay_cancels_it(upstream: Upstream) -> None:
     assert not proxy.site.requests
 
 
-def test_a_draining_door_closes_connections_after_their_answers(
+def test_a_draining_proxy_closes_connections_after_their_answers(
     upstream: Upstream,
 ) -> None:
     """Accepted calls are answered, and then the connection goes."""

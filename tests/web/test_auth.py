@@ -1,4 +1,4 @@
-"""Who may come in."""
+"""Which requests need a key, and how clients are told apart."""
 
 import pytest
 from pytest_twisted import ensureDeferred
@@ -42,10 +42,10 @@ def with_key(shown: str | None) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     "shown", [None, "Bearer nope", "one", "bearer one", "Bearer one ", "Bearer "]
 )
-def test_without_a_key_the_door_is_shut(
+def test_without_a_key_requests_are_refused(
     method: str, path: str, shown: str | None
 ) -> None:
-    """Nothing is sent upstream for a stranger, and the answer is TEI's 401."""
+    """Nothing is sent upstream, and the answer is TEI's 401."""
     upstream = OpenUpstream()
     proxy = in_memory_proxy(upstream, api_keys=("one", "two"))
     headers = [JSON, *([("Authorization", shown)] if shown else [])]
@@ -65,7 +65,7 @@ def test_without_a_key_the_door_is_shut(
 
 @pytest.mark.parametrize("key", ["one", "two"])
 @pytest.mark.parametrize(("method", "path"), PROTECTED)
-def test_any_of_the_keys_opens_the_door(method: str, path: str, key: str) -> None:
+def test_any_of_the_keys_is_accepted(method: str, path: str, key: str) -> None:
     """Several keys may be in use, and none of them is passed on."""
     upstream = OpenUpstream()
     proxy = in_memory_proxy(upstream, api_keys=("one", "two"))
@@ -90,10 +90,10 @@ def test_public_paths_are_public(method: str, path: str) -> None:
 
 @pytest.mark.parametrize("shown", [None, "Bearer nope", "Basic b25lOg=="])
 @pytest.mark.parametrize(("method", "path"), PUBLIC)
-def test_a_stranger_does_not_come_with_our_key(
+def test_a_client_without_a_key_is_not_sent_on_with_ours(
     method: str, path: str, shown: str | None
 ) -> None:
-    """What is let in without a key is passed on without one, whatever it shows."""
+    """Neither with ours nor with what it has shown."""
     upstream = OpenUpstream()
     proxy = in_memory_proxy(upstream, api_keys=("one",), key="ours")
 
@@ -104,10 +104,10 @@ def test_a_stranger_does_not_come_with_our_key(
 
 
 @pytest.mark.parametrize(("method", "path"), PUBLIC)
-def test_who_shows_a_key_is_no_stranger_on_a_public_path(
+def test_a_client_with_a_key_is_sent_on_with_ours_on_a_public_path(
     method: str, path: str
 ) -> None:
-    """The upstream may want to know that we vouch for who asks."""
+    """The upstream may need it there as well."""
     upstream = OpenUpstream()
     proxy = in_memory_proxy(upstream, api_keys=("one",), key="ours")
 
@@ -117,8 +117,10 @@ def test_who_shows_a_key_is_no_stranger_on_a_public_path(
 
 
 @pytest.mark.parametrize(("method", "path"), PUBLIC)
-def test_where_no_key_is_asked_for_nobody_is_a_stranger(method: str, path: str) -> None:
-    """Whoever reaches an open door is trusted."""
+def test_where_no_key_is_asked_for_every_client_is_trusted(
+    method: str, path: str
+) -> None:
+    """Every client that reaches such a proxy is."""
     upstream = OpenUpstream()
     proxy = in_memory_proxy(upstream, key="ours")
 
@@ -132,10 +134,10 @@ def test_where_no_key_is_asked_for_nobody_is_a_stranger(method: str, path: str) 
     ["Content-Length: 3000000", "Transfer-Encoding: chunked", "Content-Length: 00"],
 )
 @pytest.mark.parametrize(("method", "path"), PUBLIC)
-def test_a_body_wants_a_key_on_a_public_path_too(
+def test_a_body_needs_a_key_on_a_public_path_too(
     method: str, path: str, announced: str
 ) -> None:
-    """The answer is there before the body, which nobody asks for or sends on."""
+    """The answer comes before the body, which is neither asked for nor sent on."""
     upstream = OpenUpstream()
     proxy = in_memory_proxy(upstream, api_keys=("one",))
     client = proxy.connect()
@@ -159,7 +161,7 @@ def test_an_empty_body_is_none() -> None:
     assert answer.status == 200
 
 
-def test_who_shows_a_key_may_send_a_body_anywhere() -> None:
+def test_a_client_with_a_key_may_send_a_body_anywhere() -> None:
     """What it is good for is for the upstream to say."""
     upstream = Upstream()
     proxy = in_memory_proxy(upstream, api_keys=("one",))
@@ -199,7 +201,7 @@ async def test_a_preflight_has_nothing_about_us_in_it() -> None:
 
 
 def test_callers_with_different_keys_share_a_batch() -> None:
-    """Keys of our own door are no reason to travel apart."""
+    """Keys that the proxy itself asks for are no reason to keep calls apart."""
     upstream = OpenUpstream()
     proxy = in_memory_proxy(upstream, api_keys=("one", "two"), key="ours", max_wait_s=1)
     for key in ("one", "two"):

@@ -89,7 +89,7 @@ def test_a_key_can_be_bulk() -> None:
 
 
 def test_a_rate_limit_is_for_each_client() -> None:
-    """Who sends too much is told when to come back; others notice nothing."""
+    """A client that sends too much is told when to come back; others notice nothing."""
     upstream = Slow()
     proxy = in_memory_proxy(upstream, rate_limit=2, slots=9)
     greedy = [
@@ -140,7 +140,7 @@ def test_buckets_are_forgotten() -> None:
     "header", ["Request_Timeout_Ms", "X_Envoy_Expected_Rq_Timeout_Ms"]
 )
 def test_a_callers_own_deadline_is_kept(header: str) -> None:
-    """Nobody works on an answer that would come too late."""
+    """The upstream does not work on an answer that would come too late."""
     upstream = Slow()
     proxy = in_memory_proxy(upstream, slots=1)
     busy = _embed(proxy, "busy")
@@ -169,7 +169,7 @@ def test_a_deadline_that_is_none_is_ignored(value: str) -> None:
 
 
 def test_a_call_that_waits_too_long_for_its_turn_gets_an_answer() -> None:
-    """Behind an upstream that stalls, nobody waits for ever."""
+    """Behind an upstream that stalls, no client waits for ever."""
     upstream = Slow()
     proxy = in_memory_proxy(upstream, slots=1, timeout_s=400)
     _embed(proxy, "stalls")
@@ -184,7 +184,7 @@ def test_a_call_that_waits_too_long_for_its_turn_gets_an_answer() -> None:
 
 
 def test_a_probe_is_never_told_to_slow_down() -> None:
-    """Health checks behind one address do not use up anybody's rate."""
+    """Health checks behind one address do not use up a client's rate."""
     proxy = in_memory_proxy(OpenUpstream(), rate_limit=1)
 
     found = [proxy.ask("GET", "/health").status for _ in range(5)]
@@ -193,7 +193,7 @@ def test_a_probe_is_never_told_to_slow_down() -> None:
 
 
 def test_a_call_that_finds_no_room_costs_no_rate() -> None:
-    """Who was refused once is not refused for it twice."""
+    """A client that was refused once is not refused for it twice."""
     upstream = Slow()
     proxy = in_memory_proxy(upstream, rate_limit=1, slots=1, max_waiting_items=1)
     _embed(proxy, "busy", Authorization="Bearer a")

@@ -49,7 +49,7 @@ def proxy(upstream: Saying) -> InMemoryProxy:
 
 
 def make_unreachable(proxy: InMemoryProxy) -> None:
-    """Let nobody connect to the upstream any more."""
+    """Make every connection to the upstream fail."""
 
     def refuse(*_: object, **__: object) -> None:
         raise Refused
@@ -71,7 +71,7 @@ def only(client: Client) -> Answer:
 
 
 def reasons(answer: Answer) -> list[str]:
-    """Give the words for why calls may not come."""
+    """Return the words for why calls may not come."""
     assert answer.json["ready"] is (answer.status == 200)
     return [each["reason"] for each in answer.json["reasons"]]
 
@@ -263,7 +263,7 @@ def test_readiness_and_health_ask_the_same_question(
 
 
 def test_a_probe_that_has_left_harms_no_other() -> None:
-    """The question goes on for who still waits."""
+    """The question goes on for those that still wait."""
     upstream = Upstream()
     proxy = in_memory_proxy(upstream, shows=True)
     gone, patient = probe(proxy), probe(proxy)
@@ -277,8 +277,8 @@ def test_a_probe_that_has_left_harms_no_other() -> None:
     assert not proxy.site.requests
 
 
-def test_an_answer_that_nobody_waited_for_is_still_good() -> None:
-    """For whoever comes next."""
+def test_an_answer_that_came_too_late_for_its_probe_is_still_good() -> None:
+    """For the probe that comes next."""
     upstream = Upstream()
     proxy = in_memory_proxy(upstream, shows=True)
     gone = probe(proxy)
@@ -333,8 +333,8 @@ def test_a_proxy_that_drains_is_not_healthy(
     busy.leave()
 
 
-def test_at_its_own_door_a_proxy_that_drains_says_so(upstream: Saying) -> None:
-    """That door stays open while the clients' one is closing."""
+def test_at_the_operations_port_a_proxy_that_drains_says_so(upstream: Saying) -> None:
+    """It stays open while the clients' port is closing."""
     proxy = in_memory_proxy(upstream, has_private_door=True)
     private: Any = proxy.private
     proxy.site.drain()

@@ -1,4 +1,4 @@
-"""The port is taken first, and a port that is not to be had is said so."""
+"""The port is opened first, and one that cannot be had is a clear line."""
 
 import socket
 from collections.abc import Iterator
@@ -26,19 +26,19 @@ from abproxy.web.listen import Listener, make_listener
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """Give the number of a port that somebody listens on."""
+    """Return the number of a port that is in use."""
     with socket.create_server(("127.0.0.1", 0)) as ours:
         yield ours.getsockname()[1]
 
 
 def number_of(port: Any) -> int:
-    """Say which port it is."""
+    """Return which port it is."""
     number: int = port.getHost().port
     return number
 
 
 async def is_served(listener: Listener, endpoint: Any) -> bool:
-    """Let a factory listen, and ask it something; *endpoint* may need the port."""
+    """Return whether a client is answered; *endpoint* may need the port."""
     server = Server(asked=answering(b"hello"))
     port = await listener.listen(server)
     there: IStreamClientEndpoint = endpoint(port)
@@ -64,7 +64,7 @@ async def test_port_0_is_any_free_port() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_client_that_comes_early_waits() -> None:
-    """The port is open before anybody serves."""
+    """The port is open before there is a factory that serves."""
     listener: Any = make_listener(reactor, "127.0.0.1", "0")
     number = listener.socket.getsockname()[1]
     early = await connectProtocol(

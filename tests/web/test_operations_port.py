@@ -31,13 +31,13 @@ PATIENT = ("--drain-timeout=600", "--upstream-timeout=600")
 
 @pytest.fixture
 def taken() -> Iterator[str]:
-    """Give a port that somebody listens on."""
+    """Return a port that is in use."""
     with socket.create_server((LOCALHOST, 0)) as ours:
         yield str(ours.getsockname()[1])
 
 
 async def statuses(here: Street, *paths: str) -> tuple[list[int], list[int]]:
-    """Ask for each of *paths* at the clients' door, and at the operators'."""
+    """Ask for each of *paths* at the clients' port, and at the operators'."""
     client, operator = await here.caller(), await here.operator()
     return (
         [(await client.get(path)).status for path in paths],
@@ -98,7 +98,7 @@ async def test_a_call_can_be_tried_at_the_operators_port() -> None:
 
 @ensureDeferred
 async def test_keys_are_wanted_at_both_ports() -> None:
-    """Who can reach the port need not be somebody who may see it all."""
+    """Not everyone who can reach the port may see it all."""
     async with street(operations_port="0", api_keys=("one",)) as here:
         operator = await here.operator()
 
@@ -240,7 +240,7 @@ async def _channels(here: Street) -> list[object]:
 
 @ensureDeferred
 async def test_a_second_signal_cuts_off_operators_too(tmp_path: Path) -> None:
-    """Who is in a hurry waits for nobody."""
+    """An operator who is in a hurry need not wait."""
     async with (
         breakable(Traits(ms=60_000)) as upstream,
         daemon(tmp_path, upstream, "--operations-port=0", *PATIENT) as here,

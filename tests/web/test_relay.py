@@ -1,4 +1,4 @@
-"""What is passed on alone and unchanged, and what comes back."""
+"""What is forwarded alone and unchanged, and what comes back."""
 
 import json
 from collections.abc import AsyncIterator
@@ -54,7 +54,7 @@ class Answering(Resource):
 
 @pytest_twisted.async_yield_fixture
 async def real() -> AsyncIterator[Street]:
-    """Open a door on a free port of this machine."""
+    """Start a proxy on a free port of this machine."""
     opened = await street()
     yield opened
     await opened.close()
@@ -167,8 +167,8 @@ def test_a_trace_of_an_openai_route_is_refused_in_its_words() -> None:
     assert answer.json["code"] == 405
 
 
-def test_a_stranger_may_not_even_trace() -> None:
-    """What would be refused is not for a stranger to find out."""
+def test_a_trace_without_a_key_is_unauthorized() -> None:
+    """What would be refused is not to be found out without a key."""
     answer = in_memory_proxy(Upstream(), api_keys=("one",)).ask("TRACE", "/embed")
 
     assert answer.status == 401
@@ -278,7 +278,7 @@ def test_an_upstream_that_does_not_begin_to_answer_is_given_up() -> None:
     client.leave()
 
 
-def test_who_has_an_answer_is_not_asked_to_continue() -> None:
+def test_a_client_that_has_its_answer_is_not_asked_to_continue() -> None:
     """`100 Continue` behind an answer would be taken for the next one."""
     client = in_memory_proxy(Upstream()).connect()
 
@@ -293,7 +293,7 @@ def test_who_has_an_answer_is_not_asked_to_continue() -> None:
     client.leave()
 
 
-def test_who_asks_to_continue_is_told_so() -> None:
+def test_a_client_that_asks_to_continue_is_told_so() -> None:
     """And the upstream hears nothing of it."""
     upstream = Upstream()
     proxy = in_memory_proxy(upstream)
@@ -362,7 +362,7 @@ def test_an_answer_under_way_when_draining_begins_goes_on() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_answer_travels_while_it_arrives(real: Street) -> None:
+async def test_an_answer_is_sent_on_while_it_arrives(real: Street) -> None:
     """A client has the beginning before the upstream has the end."""
     real.server.asked = answering(OK + b"Content-Length: 8\r\n\r\nhalf")
     client = await real.client()
@@ -395,7 +395,7 @@ async def test_a_path_is_passed_on_to_the_letter(real: Street, path: bytes) -> N
 async def test_a_path_that_cannot_be_asked_for_costs_no_connection(
     real: Street,
 ) -> None:
-    """Nobody would close it."""
+    """It would never be closed."""
     client = await real.client()
     while not real.server.connections:
         await turn()  # the proxy asks with whom it speaks
@@ -411,7 +411,7 @@ async def test_a_path_that_cannot_be_asked_for_costs_no_connection(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_request_travels_while_it_is_sent(real: Street) -> None:
+async def test_a_request_is_sent_on_while_it_arrives(real: Street) -> None:
     """The upstream has the beginning before the client has sent the end."""
     client = await real.client()
 
@@ -510,10 +510,10 @@ async def test_packed_bytes_are_passed_on_packed(real: Street) -> None:
 
 @pytest.mark.parametrize("sent", [b"", OK + b"Content-Length: 8\r\n\r\nhalf"])
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_leaves_closes_the_way_upstream(
+async def test_a_client_that_leaves_closes_the_connection_upstream(
     real: Street, sent: bytes
 ) -> None:
-    """Before the head of the answer and within its body, and nobody complains."""
+    """Before the head of the answer and within its body, and no error is logged."""
     real.server.asked = answering(sent)
     client = await real.client()
     client.send(GET)
@@ -527,7 +527,7 @@ async def test_a_client_that_leaves_closes_the_way_upstream(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_leaves_within_its_request_closes_the_way_upstream(
+async def test_a_client_that_leaves_within_its_request_closes_the_connection_upstream(
     real: Street,
 ) -> None:
     """Half a request must not look complete either."""
@@ -608,7 +608,7 @@ def test_an_upstream_that_is_away_is_waited_for(path: str) -> None:
 
 
 def test_an_upstream_that_stays_away_is_a_502_when_patience_ends() -> None:
-    """Nobody waits for ever."""
+    """No client waits for ever."""
     proxy = in_memory_proxy(Answering())
     proxy.app.relay.agent = Away(proxy.app.relay.agent, times=1000)
     client = proxy.connect()
@@ -623,7 +623,7 @@ def test_an_upstream_that_stays_away_is_a_502_when_patience_ends() -> None:
     assert [answer.status for answer in client.answers()] == [502]
 
 
-def test_who_leaves_while_the_upstream_is_away_is_forgotten() -> None:
+def test_a_client_that_leaves_while_the_upstream_is_away_is_forgotten() -> None:
     """No timer is left for it."""
     proxy = in_memory_proxy(Answering())
     proxy.app.relay.agent = Away(proxy.app.relay.agent, times=1000)

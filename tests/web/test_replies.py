@@ -1,4 +1,4 @@
-"""Answers by the express way are written as Twisted writes them."""
+"""Answers on the fast path are written as Twisted writes them."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +21,7 @@ ROWS = b"[[0.1],[0.2]]"
 
 
 def _answer(reply: Response, *, express: bool, calls: int) -> bytes:
-    """Let so many calls share a batch, and say what the last one is sent."""
+    """Return what the last of so many calls is sent that share a batch."""
     proxy = in_memory_proxy(Resource(), express=express, max_wait_s=1)
     proxy.collector.send = lambda _: succeed(reply)
     clients = [proxy.connect() for _ in range(calls)]
@@ -70,7 +70,7 @@ def test_an_answer_that_is_passed_on_has_the_same_bytes(
 
 
 def test_an_answer_without_a_date_gets_one() -> None:
-    """As RFC 9110 wants it of whoever has a clock."""
+    """As RFC 9110 wants it of a server that has a clock."""
     reply = Response(status=200, reason=b"OK", headers=(), body=ROWS)
 
     assert b"\r\nDate: " in _answer(reply, express=True, calls=2)

@@ -190,7 +190,7 @@ def test_the_end_is_not_told_to_an_upstream_that_wants_a_pause(
     assert (while_full, upstream.sent) == ([], [None])
 
 
-def test_a_client_that_somebody_else_has_paused_stays_paused(source: Source) -> None:
+def test_a_client_that_was_paused_from_elsewhere_stays_paused(source: Source) -> None:
     """It does not read its answers, and is not to send more requests."""
     body = BodyStream(0, source)
     Upstream(body).start()
@@ -203,7 +203,7 @@ def test_a_client_that_somebody_else_has_paused_stays_paused(source: Source) -> 
     assert source.is_paused
 
 
-def test_what_nobody_wants_is_thrown_away(source: Source) -> None:
+def test_what_the_upstream_does_not_want_is_discarded(source: Source) -> None:
     """The upstream has answered already, but the client still sends."""
     body = BodyStream(None, source)
     upstream = Upstream(body)
@@ -218,7 +218,9 @@ def test_what_nobody_wants_is_thrown_away(source: Source) -> None:
     assert not source.is_paused
 
 
-def test_a_client_that_waits_is_released_when_nobody_wants_more(source: Source) -> None:
+def test_a_paused_client_goes_on_when_the_upstream_wants_no_more(
+    source: Source,
+) -> None:
     """It would wait for ever to send the rest."""
     body = BodyStream(None, source)
     body.write(b"x" * (MAX_BUFFERED + 1))
