@@ -22,7 +22,7 @@ def page(chromium: Chrome, url: str) -> LivePage:
     """Open the page, and wait until it asks for the key."""
     page = LivePage(chromium, url)
     page.open()
-    page.until_it_says("sign-in", "This abproxy wants a key")
+    page.until_it_says("sign-in", "This abproxy needs a key")
     return page
 
 
@@ -92,6 +92,6 @@ def test_the_key_is_kept_for_the_tab_and_no_longer(page: LivePage) -> None:
     page.browser.switch_to.new_window("tab")
     page.browser.get(f"{page.url}/-/")
 
-    page.until_it_says("sign-in", "This abproxy wants a key")
+    page.until_it_says("sign-in", "This abproxy needs a key")
     page.browser.close()
     page.browser.switch_to.window(first)

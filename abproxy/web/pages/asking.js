@@ -1,4 +1,4 @@
-// Asking abproxy: with the key, if there is one, and knowing what it said before.
+// Asks abproxy, with the key if there is one, and keeps what it has answered.
 
 const KEY = "abproxy key"; // in the storage of this tab, and never in an address
 const PATIENCE_MS = 5000;
@@ -19,10 +19,10 @@ export function ask(path, options = {}) {
 // have others.
 const inBytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
 
-// What is known of the past: the last batches, and rates over time.
+// The last batches, and rates over time.
 export const past = { startedAt: null, serial: 0, totals: null, batches: [], rates: [] };
 
-// Ask how things are; the past is then up to date.
+// Load the status, and add it to the past.
 export async function look() {
   let status;
   try {

@@ -1,5 +1,5 @@
-// The live page: looks every second while somebody watches, and asks for the
-// key if one is wanted.
+// The live page: loads the figures every second while it is visible, and asks for
+// the key if one is needed.
 import { forgetKey, hasKey, look, takeKey } from "/-/asking.js";
 import { show } from "/-/showing.js";
 import { suggest } from "/-/trying.js";
@@ -38,7 +38,7 @@ function showOrSayWhy(status) {
     suggest(status.upstream);
   } catch (error) {
     // The proxy was replaced by another version while the page was open.
-    say("bad", "This page and abproxy do not fit together: reload it.");
+    say("bad", "This page is of another version of abproxy: reload it.");
     throw error;
   }
   shownAt = Date.now() / 1000;
@@ -48,7 +48,7 @@ function showOrSayWhy(status) {
 }
 
 function condition({ flow, upstream }) {
-  if (flow.draining) return ["bad", "abproxy is going to stop, and answers what it has accepted."];
+  if (flow.draining) return ["bad", "abproxy is stopping, and answers what it has accepted."];
   if (upstream.state === "full") return ["busy", `The inference server has no room: ${upstream.why}. Calls wait.`];
   if (flow.upstream_up) return ["good", "abproxy works, and so does the inference server."];
   return ["bad", `The inference server does not answer: ${upstream.why}.`];
@@ -73,7 +73,7 @@ function signIn() {
   element("figures").hidden = true;
   element("pause").hidden = true;
   element("sign-in").hidden = false;
-  say("", "abproxy works. Its figures are for those who have a key.");
+  say("", "abproxy works. To see its figures you need a key.");
   element("key").focus();
 }
 
@@ -87,7 +87,7 @@ element("sign-in").addEventListener("submit", (event) => {
   watch();
 });
 
-// --- watching or not --------------------------------------------------------
+// --- visible or not ---------------------------------------------------------
 
 element("pause").addEventListener("click", () => {
   isPaused = !isPaused;

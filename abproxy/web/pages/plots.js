@@ -1,4 +1,4 @@
-// The two plots, and the same as tables for who does not see them.
+// The two plots, and the same as tables for readers who do not see them.
 import { element, lasting, moment, number, rows, write } from "/-/writing.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -89,7 +89,7 @@ function describeSizes(batches, largest) {
   ]), "None yet.");
 }
 
-// The next number that people like on an axis.
+// The next round number, as the end of an axis.
 function rounded(value) {
   const unit = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((times) => times * unit).find((each) => each >= value);

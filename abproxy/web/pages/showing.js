@@ -1,4 +1,4 @@
-// What a status says, on the page.
+// Shows a status on the page.
 import { past } from "/-/asking.js";
 import { drawRates, drawSizes } from "/-/plots.js";
 import { announce, element, facts, figures, lasting, meter, moment, number, percent, rows, write } from "/-/writing.js";
@@ -159,7 +159,7 @@ function showErrors(errors) {
 function showSettings(settings) {
   const changed = settings.filter((setting) => setting.value !== setting.default);
   const told = changed.map((setting) => `${setting.name}=${setting.value}`).join(", ");
-  write("settings-about", told ? `Not as by default: ${told}.` : "All as by default.");
+  write("settings-about", told ? `Changed from their defaults: ${told}.` : "All have their defaults.");
   rows("settings", settings.map((setting) => [setting.name, setting.value, setting.default, setting.unit, setting.meaning]));
   settings.forEach((setting, at) => {
     element("settings").rows[at].classList.toggle("changed", changed.includes(setting));

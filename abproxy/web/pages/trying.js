@@ -1,4 +1,4 @@
-// The box in which one asks what a client would ask.
+// The form that sends a call as a client would.
 import { ask } from "/-/asking.js";
 import { element, number, write } from "/-/writing.js";
 
@@ -9,7 +9,7 @@ let isTouched = false;
 
 const wantsModel = () => element("route").value.endsWith("/embeddings");
 
-// Begin with what this server can do.
+// Preselect a route that this server has.
 export function suggest(upstream) {
   if (isTouched || upstream.state === "unknown") return;
   isTouched = true;

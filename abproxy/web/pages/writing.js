@@ -11,7 +11,7 @@ export function write(target, text) {
 const heard = new Map();
 
 // Announce a text to screen readers once it has come so many times in a row: what
-// moves to and fro would interrupt whoever listens.
+// moves to and fro would interrupt their users.
 export function announce(id, text, times) {
   const [before, count] = heard.get(id) ?? [];
   heard.set(id, [text, before === text ? count + 1 : 1]);
