@@ -1,5 +1,5 @@
 """
-What can go wrong on our side of the road, and how a caller hears of it.
+The errors that abproxy itself answers with.
 
 An upstream's own answer, good or bad, is never one of these: it is passed on
 as it is.  Every error here has one status, one short type, a word for metrics and
@@ -43,7 +43,7 @@ class SettingsError(Exception):
 
 
 class ProxyError(Exception):
-    """Something that abproxy itself has to tell a caller."""
+    """An error of our own, as a caller gets it."""
 
     status: ClassVar[int] = 500
     error_type: ClassVar[str] = "Backend"
@@ -54,7 +54,7 @@ class ProxyError(Exception):
 
     def copy(self) -> "ProxyError":
         """
-        Make a new error that says the same, for one more waiter.
+        Return a new error that says the same, for one more waiter.
 
         One exception object given to many Deferreds would gather the
         tracebacks of all of them.
@@ -78,7 +78,7 @@ class BadRequest(ProxyError):
 
 
 class Unauthorized(ProxyError):
-    """The door wants a key; as TEI's, the answer has no body."""
+    """A key is required; as with TEI, the answer has no body."""
 
     status = 401
     reason = "key"
@@ -153,7 +153,7 @@ class QueueFull(Overloaded):
 
 
 class ClientQueueFull(Overloaded):
-    """As much of one client waits as may wait."""
+    """As much waits of one client as may wait."""
 
     reason = "client_share"
 
@@ -171,7 +171,7 @@ class TooManyConnections(Overloaded):
 
 
 class UpstreamFull(Overloaded):
-    """The inference server has no room, as it told somebody else or several calls."""
+    """The inference server has no room: it said so to another call, or to several."""
 
     reason = "upstream_full"
 
@@ -209,13 +209,13 @@ class UpstreamTimeout(ProxyError):
 
 
 class QueueTimeout(UpstreamTimeout):
-    """A call has waited too long for its turn."""
+    """A call has waited too long to be sent."""
 
     reason = "no_turn"
 
 
 class DeadlinePassed(UpstreamTimeout):
-    """The time is over that a caller gave us."""
+    """The deadline of the caller has passed."""
 
     reason = "deadline"
 

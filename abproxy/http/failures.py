@@ -1,9 +1,4 @@
-"""
-Foreign words in ours and ours in foreign ones, on the way upstream.
-
-Both ways, batch and relay, translate header lines and errors here and nowhere
-else.
-"""
+"""What errors of Twisted on the way to the upstream mean to a caller."""
 
 from typing import Any, NoReturn
 
@@ -14,24 +9,14 @@ from twisted.internet.error import (
     DNSLookupError,
 )
 from twisted.python.failure import Failure
-from twisted.web.http_headers import Headers
 
 from abproxy.errors import CannotConnect, ConnectionBroken, ProxyError, UpstreamTimeout
-from abproxy.http.messages import HeaderList
 
-__all__ = ["as_headers", "as_proxy_failure", "timed_out", "to_proxy_error"]
-
-
-def as_headers(lines: HeaderList) -> Headers:
-    """Make Twisted's headers of *lines*."""
-    headers = Headers()
-    for name, value in lines:
-        headers.addRawHeader(name, value)
-    return headers
+__all__ = ["as_proxy_failure", "timed_out", "to_proxy_error"]
 
 
 def timed_out(_result: object, timeout_s: float) -> NoReturn:
-    """Say what a deadline means that `Deferred.addTimeout` has kept."""
+    """Fail with the error of a deadline, for `Deferred.addTimeout`."""
     raise UpstreamTimeout(
         f"the inference server did not answer within {timeout_s:g} seconds"
     )
@@ -39,12 +24,12 @@ def timed_out(_result: object, timeout_s: float) -> NoReturn:
 
 def to_proxy_error(error: Exception) -> Exception:
     """
-    Say what *error* means to a caller.
+    Return what *error* means to a caller.
 
-    Twisted wraps errors in errors.  A request that was cancelled is one of
-    them, and is no fault of the inference server's.
+    A request that was cancelled is no fault of the inference server: for that
+    it is a `CancelledError`.
     """
-    reason = _bottom_of(error)
+    reason = _innermost(error)
     if isinstance(reason, (CancelledError, ConnectingCancelledError)):
         return CancelledError()
     said = str(reason) or repr(reason)
@@ -63,6 +48,7 @@ def as_proxy_failure(failure: Failure) -> Failure:
     return Failure(told)
 
 
-def _bottom_of(error: Exception) -> Exception:
+def _innermost(error: Exception) -> Exception:
+    # Twisted wraps errors in errors.
     reasons = getattr(error, "reasons", None)
-    return _bottom_of(reasons[0].value) if reasons else error
+    return _innermost(reasons[0].value) if reasons else error

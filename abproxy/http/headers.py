@@ -1,5 +1,5 @@
 """
-Which header lines travel on, and which of them can change an answer.
+Header lines: which are passed on, and which of them can change an answer.
 
 A line that is not known to be harmless keeps two calls apart: sharing a batch
 by mistake would give one client the answer of another.
@@ -19,6 +19,7 @@ from abproxy.http.messages import HeaderList, Response
 
 __all__ = [
     "Credentials",
+    "as_headers",
     "each_line",
     "end_to_end",
     "group",
@@ -44,7 +45,7 @@ HOP_BY_HOP = frozenset(
 """Lines about one connection only (RFC 9110, section 7.6.1)."""
 
 FRAMING = frozenset({b"content-length", b"expect", b"host"})
-"""Lines that whoever sends a message writes anew."""
+"""Lines that the sender of a message writes anew."""
 
 OF_ONE_HOP = HOP_BY_HOP | FRAMING
 
@@ -83,7 +84,7 @@ ABOUT_THE_CALLER = frozenset(
         b"x-request-start",
     }
 )
-"""Lines that say who asks, through whom, and when: no answer depends on them."""
+"""Lines about the client, the proxies and the time: no answer depends on them."""
 
 ABOUT_THE_CALLER_PREFIXES = (
     b"sec-",
@@ -98,13 +99,21 @@ Raw = Iterable[tuple[bytes, Sequence[bytes]]]
 """Names with all their values, as Twisted's `Headers.getAllRawHeaders` gives them."""
 
 
+def as_headers(lines: HeaderList) -> Headers:
+    """Return *lines* as Twisted's headers."""
+    headers = Headers()
+    for name, value in lines:
+        headers.addRawHeader(name, value)
+    return headers
+
+
 def each_line(raw: Raw) -> HeaderList:
-    """List the lines in *raw*, a name once for each of its values."""
+    """Return the lines in *raw*, a name once for each of its values."""
     return tuple([(name, value) for name, values in raw for value in values])
 
 
 def group(lines: Sequence[tuple[bytes, bytes]]) -> HeaderList:
-    """Bring *lines* of one name together, as Twisted does."""
+    """Return *lines* with those of one name together, as Twisted has them."""
     groups = dict(lines)
     if len(groups) == len(lines):
         return tuple(lines)
@@ -117,34 +126,34 @@ def write_lines(lines: HeaderList) -> bytes:
 
 
 def end_to_end(raw: Raw) -> HeaderList:
-    """Keep the lines that are meant for the other end."""
+    """Return the lines that are not about one connection only."""
     lines = each_line(raw)
-    named = {
+    listed = {
         token.strip().lower()
         for name, value in lines
         if name.lower() == b"connection"
         for token in value.split(b",")
     }
-    ours = OF_ONE_HOP | named if named else OF_ONE_HOP
-    return tuple(line for line in lines if line[0].lower() not in ours)
+    left_out = OF_ONE_HOP | listed if listed else OF_ONE_HOP
+    return tuple(line for line in lines if line[0].lower() not in left_out)
 
 
 @lru_cache(1000)
 def spell(name: bytes) -> bytes:
-    """Spell the *name* of a line as Twisted does."""
+    """Return the *name* of a line as Twisted spells it."""
     [(spelled, _)] = Headers({name: [b""]}).getAllRawHeaders()
     return bytes(spelled)
 
 
 @frozen(kw_only=True)
 class Credentials:
-    """Who we are to the upstream."""
+    """The key by which the upstream knows us, if it is not the client's own."""
 
     key: str | None = field(default=None, repr=False)
-    """Shown for everybody, in the place of what clients show."""
+    """Sent for all clients, in the place of what they send."""
 
     are_for_us: bool = False
-    """Whether clients show their keys to our own door: these stay here."""
+    """Whether the keys that clients send are checked here, and not sent on."""
 
     @property
     def are_the_clients(self) -> bool:
@@ -152,7 +161,7 @@ class Credentials:
         return self.key is None and not self.are_for_us
 
     def on(self, headers: HeaderList) -> HeaderList:
-        """Put the right credentials on *headers*."""
+        """Return *headers* with the right credentials."""
         if self.are_the_clients:
             return headers
         others = (line for line in headers if line[0].lower() != b"authorization")
@@ -163,7 +172,7 @@ class Credentials:
 
 def lane_headers(headers: HeaderList) -> HeaderList:
     """
-    Keep the lines that can change an answer, their names in one order.
+    Return the lines that can change an answer, sorted by name.
 
     The values of one name stay in theirs: the first may count, or the last.
     """

@@ -1,8 +1,8 @@
 """
-The two things that cross the border to the upstream: a request and a reply.
+The request and the response that are exchanged with the upstream.
 
-Both are plain bytes.  Header names keep the spelling they came with; those
-that belong to one connection only have been taken off at the door.
+Both are plain bytes.  Header names keep the spelling they came with; lines that
+belong to one connection only are left out.
 
 What is made anew for each call is a msgspec `Struct`, here and elsewhere: that
 takes a tenth of the time of a frozen attrs class.
@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 __all__ = ["NO_ROOM", "HeaderList", "Response", "Send", "UpstreamRequest", "reason_of"]
 
 NO_ROOM = frozenset({429, 503})
-"""How an upstream says that it is full."""
+"""The statuses by which an upstream says that it is full."""
 
 HeaderList = tuple[tuple[bytes, bytes], ...]
 """Header lines in order, a repeated name once for each of its values."""
@@ -41,10 +41,10 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """Inputs in it, if it is for a batched route."""
 
     traces: tuple[Any, ...] = ()
-    """The calls that it carries, as far as somebody follows them."""
+    """The spans of its calls, of those that are traced."""
 
     def __repr__(self) -> str:
-        """Say where it goes, and nothing of what is in it."""
+        """Show where it goes, and nothing of what is in it."""
         return f"UpstreamRequest({self.method!r}, {self.path!r}, items={self.items})"
 
 
@@ -56,25 +56,25 @@ class Response(Struct, frozen=True, kw_only=True):
     reason: bytes
 
     headers: HeaderList
-    """Without `Content-Length`, which whoever writes the reply sets."""
+    """Without `Content-Length`, which is set when the reply is written."""
 
     body: bytes
 
     def __repr__(self) -> str:
-        """Say what came, and nothing of what is in it."""
+        """Show what came, and nothing of what is in it."""
         return f"Response({self.status}, {len(self.body)} bytes)"
 
 
 Send = Callable[[UpstreamRequest], Deferred[Response]]
 """
-Carry one request to the upstream; fails with a ProxyError only.
+Send one request to the upstream; fails with a ProxyError only.
 
 Cancelling the Deferred closes the connection, so that the upstream may stop.
 """
 
 
 def reason_of(status: int) -> bytes:
-    """Name a *status* as RFC 9110 does; Twisted does not know all of them."""
+    """Return the name of *status* in RFC 9110; Twisted does not know all of them."""
     try:
         return HTTPStatus(status).phrase.encode()
     except ValueError:

@@ -30,8 +30,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from abproxy.errors import UpstreamBroken
-from abproxy.http.failures import as_headers
-from abproxy.http.headers import end_to_end
+from abproxy.http.headers import as_headers, end_to_end
 from abproxy.http.messages import Response, UpstreamRequest
 
 __all__ = [

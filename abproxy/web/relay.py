@@ -22,8 +22,8 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
 from abproxy.batching.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from abproxy.errors import BadRequest, CannotConnect, ProxyError
 from abproxy.events import RequestInfo
-from abproxy.http.failures import as_headers, timed_out, to_proxy_error
-from abproxy.http.headers import Credentials, end_to_end
+from abproxy.http.failures import timed_out, to_proxy_error
+from abproxy.http.headers import Credentials, as_headers, end_to_end
 from abproxy.http.messages import HeaderList
 from abproxy.web.replies import write_head
 from abproxy.web.request import ProxyRequest

@@ -124,7 +124,7 @@ def test_an_answer_without_each_index_once_is_refused(body: bytes) -> None:
         OPENAI.split(body, [[1], [1]])
 
 
-def test_members_that_nobody_here_knows_stay() -> None:
+def test_unknown_members_stay() -> None:
     """They are about the model or the server, which are the same for all."""
     body = answer(row("[0]", 0), row("[1]", 1), more=',"id":"x","cost":[1.50]')
 

@@ -125,7 +125,7 @@ def options(dialect: Dialect, *members: bytes) -> bytes:
         (OPENAI, b'"user":null'),
     ],
 )
-def test_a_default_that_is_spelled_out_keeps_nobody_apart(
+def test_a_default_that_is_spelled_out_keeps_no_calls_apart(
     dialect: Dialect, member: bytes
 ) -> None:
     """Absent, null where TEI allows it, and the default are one."""
@@ -160,7 +160,7 @@ def test_options_of_equal_value_are_equal_bytes(one: bytes, other: bytes) -> Non
     ],
 )
 def test_options_that_may_differ_are_different_bytes(one: bytes, other: bytes) -> None:
-    """A member that nobody here knows is compared as it is spelled."""
+    """An unknown member is compared as it is spelled."""
     assert options(EMBED, one) != options(EMBED, other)
 
 

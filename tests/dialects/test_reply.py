@@ -37,7 +37,7 @@ def test_a_call_that_was_alone_gets_the_reply_itself() -> None:
 
 
 def test_rows_of_all_parts_are_one_body() -> None:
-    """A call that was cut hears nothing of it."""
+    """The client of a call that was split does not notice."""
     results = [result([b"[1]", b"[2]"]), result([b"[3]"])]
 
     written = write_answer(call_of("a", "b", "c"), results)
@@ -59,7 +59,7 @@ def test_characters_are_counted_for_the_call() -> None:
     "name", [b"X-Compute-Tokens", b"x-compute-tokens", b"ETag", b"Set-Cookie"]
 )
 def test_what_is_true_of_the_batch_only_is_left_out(name: bytes) -> None:
-    """Nobody's session, and nothing that nobody can know."""
+    """No session of another client, and nothing that cannot be known."""
     lines = ((name, b"x"), (b"Vary", b"origin"))
 
     written = write_answer(call_of("a"), [result([b"[1]"], *lines)])
@@ -107,7 +107,7 @@ def test_any_message_makes_a_body(message: str) -> None:
 
 
 def test_a_shared_answer_says_where_the_time_went() -> None:
-    """Of a call that was cut up the slowest part counts."""
+    """Of a call that was split the slowest part counts."""
     results = [
         PartResult(
             response=reply(),

@@ -33,7 +33,7 @@ any_row = st.recursive(
 
 
 def check_rows(dialect: Dialect, rows: list[str], sizes: list[int]) -> None:
-    """Cut an answer made of *rows* for calls of these *sizes*, and join again."""
+    """Split an answer made of *rows* for calls of these *sizes*, and join again."""
     body = f"[{','.join(rows)}]".encode()
     slices = dialect.split(body, [[1] * size for size in sizes])
     ends = accumulate(sizes, initial=0)
@@ -45,7 +45,7 @@ def check_rows(dialect: Dialect, rows: list[str], sizes: list[int]) -> None:
 
 @given(calls=st.lists(st.lists(flat_row, min_size=1, max_size=3), min_size=1))
 def test_each_call_gets_the_bytes_it_would_get_alone(calls: list[list[str]]) -> None:
-    """Cut and joined, not a digit is changed, wherever the cut is made."""
+    """Split and joined, not a digit is changed, wherever it is split."""
     check_rows(EMBED, [row for call in calls for row in call], list(map(len, calls)))
 
 
@@ -53,7 +53,7 @@ def test_each_call_gets_the_bytes_it_would_get_alone(calls: list[list[str]]) -> 
     calls=st.lists(st.lists(any_row, min_size=1, max_size=3), min_size=1),
     dialect=st.sampled_from([EMBED_ALL, PREDICT, TOKENIZE, DECODE]),
 )
-def test_rows_of_any_shape_are_cut_where_they_end(
+def test_rows_of_any_shape_are_split_where_they_end(
     calls: list[list[str]], dialect: Dialect
 ) -> None:
     """Brackets in a string or below the surface are no borders."""
@@ -89,13 +89,13 @@ def test_white_space_between_rows_is_no_hindrance(body: bytes) -> None:
     assert find_arrays(body, 2) == [b"[1]", b"[2]"]
 
 
-def test_nested_rows_are_cut_at_their_own_level() -> None:
+def test_nested_rows_are_found_at_their_own_level() -> None:
     """As many brackets as rows do not make them rows."""
     assert find_arrays(b"[[[1],[2]],[]]", 2) == [b"[[1],[2]]", b"[]"]
 
 
 def test_empty_rows_are_rows() -> None:
-    """Nobody asked what is in them."""
+    """What is in them does not matter."""
     assert find_arrays(b"[[],[]]", 2) == [b"[]", b"[]"]
 
 
@@ -155,13 +155,13 @@ def parsed(body: bytes) -> tuple[list[object], dict[str, object]]:
     return [each["embedding"] for each in rows], members
 
 
-def cut_embeddings(body: bytes, count: int) -> tuple[list[object], dict[str, object]]:
+def split_and_write(body: bytes, count: int) -> tuple[list[object], dict[str, object]]:
     """What each of *count* callers gets of *body*, put together."""
     slices = OPENAI.split(body, [[1]] * count)
     return parsed(OPENAI.write(slices, is_list=True))
 
 
-def test_what_tei_writes_is_cut_quickly() -> None:
+def test_what_tei_writes_is_found_by_the_quick_scan() -> None:
     """The rows without their indexes, and what is around them."""
     rows = [row('"AACAPw=="', 0), row("[0.10]", 1)]
 
@@ -176,11 +176,11 @@ def test_what_tei_writes_is_cut_quickly() -> None:
 
 
 @given(drawn=st.lists(embeddings, min_size=1, max_size=5))
-def test_whoever_cuts_each_gets_its_own(drawn: list[str]) -> None:
+def test_each_caller_gets_its_own_however_rows_are_found(drawn: list[str]) -> None:
     """Brackets and quotes within a value are no borders."""
     body = written([row(value, at) for at, value in enumerate(drawn)])
 
-    assert cut_embeddings(body, len(drawn)) == parsed(body)
+    assert split_and_write(body, len(drawn)) == parsed(body)
 
 
 @given(
@@ -189,15 +189,15 @@ def test_whoever_cuts_each_gets_its_own(drawn: list[str]) -> None:
     change=st.sampled_from(["", " ", ",", "]", "}", '"', "\\", "0", '"data":[],']),
     length=st.integers(0, 2),
 )
-def test_what_was_changed_somewhere_is_cut_as_a_parser_would(
+def test_what_was_changed_somewhere_is_split_as_a_parser_would(
     drawn: list[str], at: int, change: str, length: int
 ) -> None:
-    """Or it is refused: nobody gets what is another's."""
+    """Or it is refused: no caller gets another's rows."""
     text = written([row(value, at) for at, value in enumerate(drawn)]).decode()
     changed = (text[:at] + change + text[at + length :]).encode()
     try:
         expected = parsed(changed)
-        found = cut_embeddings(changed, len(drawn))
+        found = split_and_write(changed, len(drawn))
     except (ValueError, KeyError, TypeError, AttributeError, BadAnswer):
         return
 
@@ -255,7 +255,7 @@ def test_an_object_is_filled_with_what_was_taken_out(members: dict[str, str]) ->
     weights=st.lists(st.integers(0, 10**6), min_size=1, max_size=40),
 )
 def test_shares_add_up_to_the_whole(total: int, weights: list[int]) -> None:
-    """No token is lost or paid for twice, and nobody is off by one whole token."""
+    """No token is lost or counted twice, and no share is off by a whole token."""
     shares = share_out(total, weights)
 
     whole = sum(weights)

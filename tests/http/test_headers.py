@@ -1,4 +1,4 @@
-"""Which header lines travel on, and which of them can change an answer."""
+"""Which header lines are passed on, and which of them can change an answer."""
 
 from operator import itemgetter
 
@@ -27,7 +27,7 @@ KEY = (b"Authorization", b"Bearer client")
     ],
 )
 def test_what_is_about_one_connection_stays_behind(name: bytes) -> None:
-    """Whoever sends the message on writes it anew, however it is spelled."""
+    """The sender of a message writes it anew, however it is spelled."""
     assert end_to_end([(name, [b"x"]), (name.upper(), [b"x"])]) == ()
 
 
@@ -69,7 +69,7 @@ def test_our_key_stands_in_for_every_credential_of_the_client() -> None:
     )
 
 
-def test_a_key_for_our_own_door_is_not_sent_on() -> None:
+def test_a_key_that_is_checked_here_is_not_sent_on() -> None:
     """It is none of the upstream's business."""
     assert Credentials(are_for_us=True).on((KEY, (b"X-A", b"1"))) == ((b"X-A", b"1"),)
 
@@ -90,7 +90,7 @@ def test_a_key_is_not_printed() -> None:
         b"Content-Type",
     ],
 )
-def test_lines_about_the_caller_keep_nobody_apart(name: bytes) -> None:
+def test_lines_about_the_caller_keep_no_calls_apart(name: bytes) -> None:
     """Every client sends its own."""
     assert lane_headers(((name, b"x"),)) == ()
 
@@ -100,7 +100,7 @@ def test_lines_about_the_caller_keep_nobody_apart(name: bytes) -> None:
     [b"Authorization", b"Cookie", b"Origin", b"X-New", b"Content-Encoding", b"X-B3"],
 )
 def test_any_other_line_keeps_apart(name: bytes) -> None:
-    """It may change the answer, or be somebody's secret."""
+    """It may change the answer, or be a secret."""
     assert lane_headers(((name, b"x"),)) == ((name, b"x"),)
 
 

@@ -1,4 +1,4 @@
-"""What crosses the border to the upstream is never printed."""
+"""What is exchanged with the upstream is never printed."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ CAPS = Caps(calls=8, items=32, size=1000)
     ids=lambda thing: type(thing).__name__,
 )
 def test_what_is_printed_of_it_holds_no_text_and_no_key(thing: Any, shown: str) -> None:
-    """Whoever logs one gives nothing away."""
+    """A log line of one gives nothing away."""
     printed = repr(thing)
 
     assert shown in printed

@@ -18,8 +18,7 @@ from twisted.python.failure import Failure
 from twisted.web._newclient import Request
 from twisted.web.client import URI
 
-from abproxy.http.failures import as_headers
-from abproxy.http.headers import each_line, write_lines
+from abproxy.http.headers import as_headers, each_line, write_lines
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
 from abproxy.tuning import Write, has_unsent
 from abproxy.upstream.agent import IDLE_S, target_of
