@@ -151,7 +151,7 @@ class Batch:
 
     @property
     def _names(self) -> str:
-        return b" ".join(part.call.name() for part in self.parts).decode()
+        return b" ".join(part.call.request_id() for part in self.parts).decode()
 
     async def _arrive(self, reply: Response) -> None:
         if reply.status in NO_ROOM:

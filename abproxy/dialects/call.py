@@ -165,7 +165,7 @@ class LaneKey(Struct, frozen=True, kw_only=True, cache_hash=True):
         )
 
 
-def _nameless() -> bytes:
+def _no_id() -> bytes:
     return b"-"
 
 
@@ -185,7 +185,7 @@ class Call(Struct, frozen=True, kw_only=True, eq=False):
     trace: Any = None
     """The span of this call, if it is traced."""
 
-    name: Callable[[], bytes] = _nameless
+    request_id: Callable[[], bytes] = _no_id
     """Return the request id."""
 
     def __repr__(self) -> str:

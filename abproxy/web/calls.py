@@ -71,7 +71,7 @@ class CallHead:
             ),
             client=client,
             trace=trace,
-            name=name,
+            request_id=name,
         )
 
     def _lane_of(self, options: bytes) -> LaneKey:
