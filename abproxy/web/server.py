@@ -174,7 +174,9 @@ class ProxyChannel(HTTPChannel):
     @property
     def has_more(self) -> bool:
         """Whether something of the next request is here already."""
-        return any(self._dataBuffer)
+        # Twisted keeps it in one place while a request waits for its answer, and
+        # in the other while it reads.
+        return any(self._dataBuffer) or bool(self._buffer)
 
     @property
     def is_busy(self) -> bool:

@@ -64,6 +64,7 @@ first_lines = st.one_of(
             b"post /embed HTTP/1.1",
             b"\r\nPOST /embed HTTP/1.1",
             b"GET /embed HTTP/1.1",
+            b"GET /-/answered/at/once HTTP/1.1",
             b"POST /%65mbed HTTP/1.1",
             b"POST //embed HTTP/1.1",
         ]

@@ -60,6 +60,8 @@ class State(Enum):
 IDLE, RECEIVING, SUBMITTING = State.IDLE, State.RECEIVING, State.SUBMITTING
 ANSWERING, TWISTED, CLOSED = State.ANSWERING, State.TWISTED, State.CLOSED
 
+BUSY = frozenset({RECEIVING, SUBMITTING, ANSWERING})
+
 
 class FastChannel(ProxyChannel):
     """One connection of a client, with the fast path."""
@@ -85,8 +87,8 @@ class FastChannel(ProxyChannel):
 
     @property
     def is_busy(self) -> bool:
-        """Whether an answer is owed."""
-        return self._request is not None or super().is_busy
+        """Whether a call is arriving or waits for its answer, or Twisted reads one."""
+        return self._state in BUSY or super().is_busy
 
     def connectionMade(self) -> None:
         """Add the connection to the site's."""

@@ -564,6 +564,17 @@ def test_the_rest_of_a_pipelined_request_has_to_arrive_in_time() -> None:
     assert [answer.status for answer in client.answers()] == [200, 408]
 
 
+def test_so_has_the_rest_of_one_behind_a_request_that_is_answered_at_once() -> None:
+    """Its first bytes were there when nobody had to wait for an answer."""
+    proxy = in_memory_proxy(Saying(b"[[1]]"))
+    client = proxy.connect()
+    client.send(GET.replace(b"/docs", b"/-/nothing") + b"POST /embed HTTP/1.1\r\nX-")
+
+    proxy.clock.pump([1] * 61)
+
+    assert [answer.status for answer in client.answers()] == [404, 408]
+
+
 def test_a_relayed_body_without_a_length_has_a_limit_too() -> None:
     """Nobody uploads without end."""
     proxy = in_memory_proxy(Saying(b"done"), max_body_bytes=10)

@@ -509,6 +509,41 @@ def test_two_clients_with_the_same_head_are_told_apart() -> None:
     assert [answer.status for answer in other.answers()] == [200]
 
 
+def test_a_body_behind_an_answered_request_is_not_taken_for_a_call() -> None:
+    """Twisted had begun to read its request when it answered the one before."""
+    door = Pair()
+    client = door.proxy.connect()
+    body = call("a")
+
+    client.send(
+        b"GET /-/nothing HTTP/1.1\r\nHost: door\r\n\r\n"
+        b"POST /other HTTP/1.1\r\nHost: door\r\nContent-Length: %d\r\n\r\n" % len(body)
+    )
+    client.send(body)
+    door.proxy.flush()
+
+    assert door.keeper.ways == [False, False]
+    assert door.upstream.bodies == [body]
+    client.leave()
+
+
+def test_a_call_that_still_arrives_is_waited_for_while_draining() -> None:
+    """It was half sent when SIGTERM came: it is accepted, and answered."""
+    door = Pair()
+    client = door.proxy.connect()
+    client.send(call("a")[:-3])
+
+    door.proxy.site.drain()
+    door.proxy.clock.pump([1, 1])
+    client.send(call("a")[-3:])
+    door.answer()
+    door.proxy.clock.advance(0)
+
+    [answer] = client.answers()
+    assert answer.header("Connection") == "close"
+    assert not client.transport.connected
+
+
 def test_a_surplus_connection_is_told_so() -> None:
     """It does not slip in by the express way."""
     proxy = in_memory_proxy(Resource(), max_connections=1)
