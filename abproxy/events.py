@@ -5,12 +5,12 @@ What is observed neither counts nor logs for an observer, and works the same
 without one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
-from attrs import frozen
 from msgspec import Struct
+from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 
 from abproxy.errors import ProxyError
@@ -27,6 +27,8 @@ __all__ = [
     "RequestInfo",
     "UpstreamState",
 ]
+
+_log = Logger()
 
 Cause = Response | ProxyError
 """Why a part got no rows: the upstream's reply, or an error of ours."""
@@ -209,24 +211,37 @@ class Observer:
     def blocked(self, by: BlockedBy) -> None:
         """Note that something else than before keeps batches from leaving."""
 
+    def upstream_request_ended(self, outcome: str, took_s: float) -> None:
+        """Note what became of a request for a batch: a status or a reason."""
 
-@frozen
+
+_EVENTS = {name: told for name, told in vars(Observer).items() if callable(told)}
+
+
 class Observers(Observer):
-    """Several observers of requests as one."""
+    """
+    Several observers as one.
 
-    observers: Sequence[Observer]
+    An error of one is logged, and costs neither an answer nor what others note.
+    """
 
-    def request_began(self, request: RequestInfo) -> None:
-        """Pass it on to each."""
-        for observer in self.observers:
-            observer.request_began(request)
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        for name, noting_nothing in _EVENTS.items():
+            listening = [
+                getattr(each, name)
+                for each in observers
+                if getattr(type(each), name) is not noting_nothing
+            ]
+            if listening:
+                setattr(self, name, _tell_each(listening))
 
-    def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
-        """Pass it on to each."""
-        for observer in self.observers:
-            observer.request_ended(request, gone=gone)
 
-    def answered_with(self, error: ProxyError) -> None:
-        """Pass it on to each."""
-        for observer in self.observers:
-            observer.answered_with(error)
+def _tell_each(listening: Sequence[Callable[..., None]]) -> Callable[..., None]:
+    def tell(*args: Any, **kwargs: Any) -> None:
+        for note in listening:
+            try:
+                note(*args, **kwargs)
+            except Exception:  # noqa: BLE001  whatever it is, it must cost nothing else
+                _log.failure("Something could not be noted")
+
+    return tell

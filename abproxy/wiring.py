@@ -176,7 +176,7 @@ def _upstream(
         pool=pool,
         agent=agent,
         agent_pool=agent_pool,
-        measure=telemetry.recorder.sent,
+        observer=telemetry.observer,
         trace=telemetry.trace,
     )
     return upstream, model
@@ -235,7 +235,7 @@ def _batching(
         count=counter.count if settings.usage == "exact" else by_length,
         call_timeout_s=settings.call_timeout_s,
         patience=patience_for(settings),
-        observer=telemetry.recorder,
+        observer=telemetry.observer,
     )
 
 

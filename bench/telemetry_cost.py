@@ -42,7 +42,7 @@ def serve(way: str, upstream: str) -> None:
     if way == "without":
         service.site.observer = Observer()
         service.collector.observer = Observer()
-        service.upstream.measure = lambda _outcome, _took_s: None
+        service.upstream.observer = Observer()
     service.startService()
     reactor.callWhenRunning(_say_where, service)
     reactor.run()

@@ -18,11 +18,11 @@ from tools.structure import (
     read_modules,
 )
 
-AT_MOST = {"modules": 112, "root modules": 15, "Protocols": 6}
+AT_MOST = {"modules": 111, "root modules": 15, "Protocols": 6}
 """What the source may have: to be lowered with the figure, never raised."""
 
 AT_MOST_FOR_A_CALL = {
-    "files": 33,
+    "files": 32,
     "classes": 47,
     "functions": 144,
     "calls of these functions": 189,

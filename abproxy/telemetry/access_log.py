@@ -18,7 +18,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from abproxy.events import Observer, RequestInfo
-from abproxy.telemetry.never_raises import never_raises
 
 __all__ = ["AccessLog"]
 
@@ -58,7 +57,6 @@ class AccessLog(Observer):
             with suppress(OSError):  # what could not be written cannot be now
                 former.close()
 
-    @never_raises
     def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
         """Write a line."""
         status = CLIENT_LEFT if gone else request.status

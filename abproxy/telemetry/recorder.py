@@ -18,7 +18,6 @@ from abproxy.events import (
 from abproxy.http.messages import Response
 from abproxy.telemetry.history import BlockedTime, RecentLog, Totals, Window
 from abproxy.telemetry.metrics import Metrics
-from abproxy.telemetry.never_raises import never_raises
 
 __all__ = ["Recorder"]
 
@@ -65,7 +64,6 @@ class Recorder(Observer):
         """Return what a call has cost lately in CPU time, relayed ones among them."""
         return self.window.lately().cpu_s_per_call
 
-    @never_raises
     def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
         """Count a request by what became of it."""
         now = self.clock.seconds()
@@ -98,7 +96,6 @@ class Recorder(Observer):
         metrics.calls.add((route, str(code)))
         metrics.call_seconds.of(route).observe(took_s)
 
-    @never_raises
     def answered_with(self, error: ProxyError) -> None:
         """Count an answer of our own, and keep it among the last errors."""
         if error.status < SERVER_ERROR:
@@ -113,7 +110,6 @@ class Recorder(Observer):
         message = str(error) if is_about_us else ""
         self.recent.error(self.clock.seconds(), error.reason, message)
 
-    @never_raises
     def batch_sent(self, batch: BatchSent) -> None:
         """Count a batch that leaves."""
         self.window.note(self.clock.seconds())
@@ -139,7 +135,6 @@ class Recorder(Observer):
             totals.crowded_out += 1
             totals.crowded_out_by_key += batch.is_personal
 
-    @never_raises
     def batch_done(self, batch: BatchSent, took_s: float | None) -> None:
         """Keep a batch among the last, and add up what it cost the upstream."""
         self.recent.batch(self.clock.seconds(), batch, took_s)
@@ -157,29 +152,24 @@ class Recorder(Observer):
             totals.shared_items += batch.items
             totals.shared_s += share_s
 
-    @never_raises
     def batch_split(self) -> None:
         """Count a batch that is halved."""
         self.metrics.isolations.add()
 
-    @never_raises
     def batch_resent(self) -> None:
         """Count a batch that is sent again."""
         self.metrics.resends.add()
 
-    @never_raises
     def batch_requeued(self, cause: Cause) -> None:
         """Count a batch that waits on."""
         why = "full" if isinstance(cause, Response) else "unreachable"
         self.metrics.put_backs.add((why,))
 
-    @never_raises
     def blocked(self, by: BlockedBy) -> None:
         """Note what keeps batches."""
         self.blocked_time.change(by)
 
-    @never_raises
-    def sent(self, outcome: str, took_s: float) -> None:
+    def upstream_request_ended(self, outcome: str, took_s: float) -> None:
         """Count a request to the upstream."""
         self._totals.requests += 1
         self.metrics.upstream_requests.add((outcome,))

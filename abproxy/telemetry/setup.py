@@ -34,14 +34,14 @@ class Telemetry:
     recorder: Recorder
     access_log: AccessLog | None
     tracing: Any
+    observer: Observer = field(init=False)
+    """All of them as one."""
+
     _log: Logger = field(init=False, factory=Logger)
 
-    @property
-    def observer(self) -> Observer:
-        """What observes requests."""
+    def __attrs_post_init__(self) -> None:
         others: list[Any] = [self.tracing, self.access_log]
-        found = [self.recorder, *filter(None, others)]
-        return Observers(found) if len(found) > 1 else self.recorder
+        self.observer = Observers([self.recorder, *filter(None, others)])
 
     @property
     def relay_headers(self) -> Any:

@@ -37,7 +37,6 @@ from twisted.python.failure import Failure
 from abproxy import __version__
 from abproxy.events import Observer, RequestInfo
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
-from abproxy.telemetry.never_raises import never_raises
 
 __all__ = ["Tracing", "make_tracing"]
 
@@ -60,7 +59,6 @@ class Tracing(Observer):
     shut_down: Callable[[], None] = field(repr=False)
     """Send what is left; blocks."""
 
-    @never_raises
     def request_began(self, request: RequestInfo) -> None:
         """Begin the span of a request, in its caller's trace if there is one."""
         if request.is_ours:
@@ -77,7 +75,6 @@ class Tracing(Observer):
             },
         )
 
-    @never_raises
     def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
         """End the span of a request."""
         span: Span | None = request.trace

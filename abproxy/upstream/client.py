@@ -21,6 +21,7 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 
 from abproxy.errors import ConnectionBroken, ProxyError
+from abproxy.events import Observer
 from abproxy.http.failures import as_proxy_failure, timed_out
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
@@ -41,9 +42,6 @@ Trace = Callable[
     [UpstreamRequest], tuple[UpstreamRequest, Callable[[Any], Response | Failure]]
 ]
 """Begin a span: the request to send instead, and what ends the span."""
-
-
-def _not_measured(_outcome: str, _took_s: float) -> None: ...
 
 
 @define(kw_only=True, eq=False)
@@ -73,9 +71,7 @@ class Upstream:
     agent_pool: HTTPConnectionPool = field(repr=False)
     """The connections of the agent, and of treq."""
 
-    measure: Callable[[str, float], None] = field(default=_not_measured, repr=False)
-    """Called with what became of a batch, a status or a reason, and seconds."""
-
+    observer: Observer = field(factory=Observer, repr=False)
     trace: Trace | None = field(default=None, repr=False)
 
     health: Health = field(init=False)
@@ -154,9 +150,9 @@ class Upstream:
     ) -> Response | Failure:
         took_s = self.clock.seconds() - began_at
         if isinstance(result, Response):
-            self.measure(str(result.status), took_s)
+            self.observer.upstream_request_ended(str(result.status), took_s)
         else:
-            self.measure(_reason_of(result), took_s)
+            self.observer.upstream_request_ended(_reason_of(result), took_s)
         return result
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.logger import capturedLogs, formatEvent
 from webdoubles import Client
@@ -34,10 +34,10 @@ class Logged:
 
     def write(self, *, as_json: bool = False) -> None:
         """Begin to write."""
-        telemetry = self.proxy.telemetry
-        telemetry.access_log = AccessLog(
+        access_log = AccessLog(
             open_file=lambda: self.file, as_json=as_json, clock=self.proxy.reactor
         )
+        telemetry = evolve(self.proxy.telemetry, access_log=access_log)
         self.proxy.service.site.observer = telemetry.observer
 
     @property

@@ -407,16 +407,16 @@ def test_a_mistake_in_watching_costs_no_answer(
         ("batch_resent", []),
         ("batch_requeued", [None]),
         ("blocked", [None]),
-        ("sent", ["200", 0.1]),
+        ("upstream_request_ended", ["200", 0.1]),
     ],
 )
-def test_whatever_is_told_a_mistake_stays_with_the_watcher(
+def test_whatever_is_noted_an_error_stays_with_the_recorder(
     here: Wired, nothing_leaked: list[object], what: str, arguments: list[object]
 ) -> None:
-    """Every room may tell it everything without a care."""
+    """What is observed need not expect one."""
     recorder = here.recorder
     recorder.metrics = recorder.recent = recorder.window = recorder.blocked_time = None
 
-    assert getattr(recorder, what)(*arguments) is None
+    assert getattr(here.telemetry.observer, what)(*arguments) is None
 
     nothing_leaked.clear()

@@ -9,17 +9,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from doubles import RecordingUpstream, reply
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.logger import capturedLogs, formatEvent
+from twisted.web.http_headers import Headers
 from upstreamdoubles import make_upstream
 from wired import Reactor, Wired, wired
 
-from abproxy.errors import SettingsError
-from abproxy.events import Observers
+from abproxy.errors import ProxyError, SettingsError
+from abproxy.events import Observer, RequestInfo
 from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.settings import Settings
 from abproxy.telemetry.setup import LAST_SPANS_S, Telemetry, make_telemetry
@@ -37,10 +38,14 @@ LOADING = (
 
 
 @define(eq=False)
-class Traces:
+class Traces(Observer):
     """A tracing that only marks what it is given."""
 
     shut_down: Callable[[], Any] = field(default=lambda: None)
+    answered: list[ProxyError] = field(factory=list)
+
+    def answered_with(self, error: ProxyError) -> None:
+        self.answered.append(error)
 
     def trace(self, request: UpstreamRequest) -> Any:
         """Follow what is sent."""
@@ -52,9 +57,7 @@ class Traces:
 
 
 def _telemetry(reactor: Any, tracing: Traces) -> Telemetry:
-    telemetry = make_telemetry(Settings(), reactor)
-    telemetry.tracing = tracing
-    return telemetry
+    return evolve(make_telemetry(Settings(), reactor), tracing=tracing)
 
 
 def refusal(**settings: Any) -> str:
@@ -68,7 +71,6 @@ def test_by_default_only_figures_are_kept() -> None:
     """Nothing is written for a request, and there is no span of it."""
     telemetry = make_telemetry(Settings(), Clock())
 
-    assert telemetry.observer is telemetry.recorder
     assert telemetry.access_log is None
     assert telemetry.tracing is None
     assert telemetry.relay_headers is None
@@ -90,12 +92,14 @@ def test_traces_are_followed_on_all_ways() -> None:
     heard: list[object] = []
 
     sent = make_upstream(
-        upstream.send, measure=telemetry.recorder.sent, trace=telemetry.trace
+        upstream.send, observer=telemetry.observer, trace=telemetry.trace
     ).send(REQUEST)
     sent.addCallback(heard.append)
     upstream.open[0].refuse(200)
 
-    assert telemetry.observer == Observers([telemetry.recorder, traces])
+    telemetry.observer.answered_with(error := ProxyError("ours"))
+    assert traces.answered == [error]
+    assert telemetry.recorder.totals().failed == 1
     assert telemetry.relay_headers == traces.mark
     assert heard == ["followed"]
     assert telemetry.recorder.totals().requests == 1
@@ -206,9 +210,11 @@ def test_traces_that_are_wanted_are_made(root_logger: logging.Logger) -> None:
     before = len(root_logger.handlers)
 
     telemetry = make_telemetry(Settings(otlp_endpoint="http://127.0.0.1:1"), Clock())
+    request = RequestInfo(method=b"GET", target=b"/", headers=Headers())
+    telemetry.observer.request_began(request)
     telemetry.tracing.shut_down()
 
-    assert telemetry.observer == Observers([telemetry.recorder, telemetry.tracing])
+    assert request.trace is not None
     assert len(root_logger.handlers) == before + 1
 
 

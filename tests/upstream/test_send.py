@@ -9,6 +9,7 @@ from twisted.python.failure import Failure
 from upstreamdoubles import make_upstream
 
 from abproxy.errors import CannotConnect, InternalError, UpstreamTimeout
+from abproxy.events import Observer
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.discovery import ServerInfo
@@ -18,12 +19,12 @@ REQUEST = UpstreamRequest(path=b"/embed", headers=(), body=b"")
 
 
 @define(eq=False)
-class Meter:
+class Meter(Observer):
     """Notes what it is told."""
 
     told: list[tuple[str, float]] = field(factory=list)
 
-    def sent(self, outcome: str, took_s: float) -> None:
+    def upstream_request_ended(self, outcome: str, took_s: float) -> None:
         self.told.append((outcome, took_s))
 
 
@@ -39,9 +40,7 @@ class Journey:
     under_way: Deferred[None] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.server = make_upstream(
-            self.upstream.send, self.clock, measure=self.meter.sent
-        )
+        self.server = make_upstream(self.upstream.send, self.clock, observer=self.meter)
         self.under_way = self.server.send(REQUEST).addBoth(self.results.append)
 
 

@@ -98,6 +98,33 @@ def test_several_who_watch_are_all_told() -> None:
     assert other.told == one.told
 
 
+class Broken(Observer):
+    """Has a bug in all that it overrides."""
+
+    def request_began(self, request: RequestInfo) -> None:
+        raise ZeroDivisionError(request)
+
+    def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
+        raise ZeroDivisionError(request, gone)
+
+
+def test_a_bug_of_one_costs_neither_the_answer_nor_what_others_note(
+    nothing_leaked: list[object],
+) -> None:
+    """It is logged each time."""
+    notes = Notes()
+    proxy = in_memory_proxy(OpenUpstream())
+    _watched(proxy, Observers([Broken(), notes]))
+
+    client = _call(proxy)
+
+    [answer] = client.answers()
+    assert answer.status == 200
+    assert notes.told == [("began", b"/embed"), ("ended", b"/embed")]
+    assert len(nothing_leaked) == 2
+    nothing_leaked.clear()
+
+
 def test_where_nobody_watches_everybody_is_served() -> None:
     """Nothing is noted."""
     proxy = _watched(in_memory_proxy(OpenUpstream(), api_keys=("key",)), Observer())
