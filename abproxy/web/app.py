@@ -136,13 +136,7 @@ class ProxyApp:
         parsed = self.read(head, body)
         if parsed is None:
             return None
-        return head.call(
-            parsed,
-            body,
-            client=caller.client,
-            trace=info.trace,
-            name=info.request_id,
-        )
+        return head.call(parsed, body, info, caller)
 
     @klein.route("/", branch=True)
     async def relayed(self, request: ProxyRequest) -> None:

@@ -7,8 +7,6 @@ upstream decides what to answer.
 """
 
 import re
-from collections.abc import Callable
-from typing import Any
 
 from attrs import define, field, frozen
 
@@ -47,16 +45,10 @@ class CallHead:
     """The lane of the last call: the next one is often in the same."""
 
     def call(
-        self,
-        parsed: ParsedBody,
-        body: bytes,
-        *,
-        client: bytes,
-        trace: Any,
-        name: Callable[[], bytes],
+        self, parsed: ParsedBody, body: bytes, request: RequestInfo, caller: Caller
     ) -> Call:
         """Return the call of this head and *body*, which is parsed already."""
-        items, lane = parsed.items, self._lane
+        items, trace, lane = parsed.items, request.trace, self._lane
         if lane is None or lane.options != parsed.options:
             lane = self._lane = self._lane_of(parsed.options)
         return Call(
@@ -69,9 +61,9 @@ class CallHead:
                 items=len(items.raw),
                 traces=() if trace is None else (trace,),
             ),
-            client=client,
+            client=caller.client,
             trace=trace,
-            request_id=name,
+            request_id=request.request_id,
         )
 
     def _lane_of(self, options: bytes) -> LaneKey:

@@ -145,9 +145,7 @@ class FastRequest(RequestInfo, kw_only=True, eq=False):
         self, head: CallHead, parsed: ParsedBody, body: bytes, caller: Caller
     ) -> None:
         """Submit the call; its answer may be sent before this returns."""
-        call = head.call(
-            parsed, body, client=caller.client, trace=self.trace, name=self.request_id
-        )
+        call = head.call(parsed, body, self, caller)
         try:
             results: Deferred[Any] = self.fast_path.app.submit(call, caller)
         except Exception:  # noqa: BLE001  whatever it is, the client hears of it
