@@ -20,7 +20,7 @@ def changed(tmp_path: Path) -> Path:
     """Give a folder with abproxy and its doubles, changed as the page says."""
     for folder in ("abproxy", "tools"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    for double in ("webdoubles.py", "described.py"):
+    for double in ("webdoubles.py", "upstreamdoubles.py", "described.py"):
         shutil.copy(ROOT / "tests" / double, tmp_path)
     for test in ("test_document.py", "test_files.py"):
         shutil.copy(ROOT / "tests/web/openapi" / test, tmp_path)
