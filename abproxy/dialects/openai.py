@@ -2,8 +2,8 @@
 The embeddings route of the OpenAI API, as TEI, vLLM, Infinity and others have it.
 
 An answer is an object; its `data` are the rows, which carry their `index`, and
-its `usage` is the batch's.  Each caller gets an answer put together again with
-indexes from 0 and a usage of its own; all other members stay as they are.
+its `usage` is the batch's.  Each caller gets an answer with indexes from 0 and a
+usage of its own; all other members stay as they are.
 """
 
 import re
@@ -14,7 +14,7 @@ import msgspec
 from attrs import evolve
 
 from abproxy.dialects.call import BadAnswer, Rows
-from abproxy.dialects.parse import Inputs, Size
+from abproxy.dialects.parse import NOT_JSON, Inputs, Size
 from abproxy.dialects.split import (
     Lengths,
     Members,
@@ -55,7 +55,7 @@ class _Frame(msgspec.Struct, frozen=True):
     """The answer without its rows and its usage."""
 
     usage: Usage
-    """The part's share."""
+    """The part's own."""
 
     raw_usage: bytes
     """The usage of the batch, as it was written."""
@@ -69,7 +69,7 @@ class OpenAIRoute(JSONRoute):
         try:
             rows, members = _rows_and_members(body, sum(map(len, lengths)))
             usage = _decode_usage(members.get("usage", _NONE)) or {}
-        except (msgspec.DecodeError, *_BROKEN) as error:
+        except (*NOT_JSON, KeyError) as error:
             raise BadAnswer(f"no list of embeddings: {error}") from error
         template = make_template(members, ("data", "usage"))
         raw = bytes(members.get("usage", _NONE))
@@ -80,7 +80,7 @@ class OpenAIRoute(JSONRoute):
         ]
 
     def write(self, parts: Sequence[Rows], *, is_list: bool) -> bytes:  # noqa: ARG002
-        """Write the first part's frame around all rows."""
+        """Write all rows, and around them what stood around the first part's."""
         rows = [row for part in parts for row in part.raw]
         data = b",".join([_numbered(row, at) for at, row in enumerate(rows)])
         frame: _Frame = parts[0].frame
@@ -96,9 +96,6 @@ class OpenAIRoute(JSONRoute):
         return openai_error_body(error)
 
 
-_BROKEN = (UnicodeDecodeError, RecursionError, KeyError)
-
-
 def _rows_and_members(body: bytes, count: int) -> tuple[list[bytes], Members]:
     plain = find_embeddings(body, count)
     if plain is not None:
@@ -110,9 +107,9 @@ def _rows_and_members(body: bytes, count: int) -> tuple[list[bytes], Members]:
 
 def _in_order(rows: list[bytes], count: int) -> list[bytes]:
     """
-    Put the rows where their indexes say, each place exactly once.
+    Return the rows in the order of their indexes, each place exactly once.
 
-    Where all end with their indexes, these are taken off.
+    Where all end with their indexes, these are left out.
     """
     if len(rows) != count:
         raise BadAnswer(f"{len(rows)} embeddings for {count} inputs")

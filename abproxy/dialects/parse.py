@@ -17,6 +17,7 @@ from attrs import define, field
 from abproxy.dialects.call import Items
 
 __all__ = [
+    "NOT_JSON",
     "Direction",
     "Inputs",
     "Size",
@@ -29,6 +30,10 @@ __all__ = [
     "read_members",
     "write_options",
 ]
+
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for what is no JSON, or JSON of another type."""
+
 
 # Members and elements, as the client's own bytes
 
@@ -51,7 +56,7 @@ def read_members(body: bytes) -> dict[str, bytes] | None:
     # account for everything between the braces.
     try:
         found = {name: bytes(raw) for name, raw in _decode_object(body).items()}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return None
     return found if _accounts_for(body, found) else None
 

@@ -16,6 +16,7 @@ from attrs import field, frozen
 
 from abproxy.dialects.call import Dialect, Items, ParsedBody, Rows
 from abproxy.dialects.parse import (
+    NOT_JSON,
     Direction,
     Inputs,
     Size,
@@ -88,7 +89,7 @@ class JSONRoute(Dialect):
             if options is None:
                 return self._read_whole(body, suffix)
             items = self.read_items(self._decode_items(raw), raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except NOT_JSON:
             return None
         return None if items is None else ParsedBody(items=items, options=options)
 

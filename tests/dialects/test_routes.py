@@ -1,4 +1,4 @@
-"""Which path is which route."""
+"""The dialect of each path."""
 
 import pytest
 
