@@ -18,7 +18,7 @@ from tools.structure import (
     read_modules,
 )
 
-AT_MOST = {"modules": 111, "root modules": 15, "Protocols": 6}
+AT_MOST = {"modules": 107, "root modules": 10, "Protocols": 6}
 """What the source may have: to be lowered with the figure, never raised."""
 
 AT_MOST_FOR_A_CALL = {
