@@ -21,6 +21,7 @@ from abproxy.batching.refusal import RetryTimeouts
 from abproxy.errors import SettingsError
 from abproxy.http.headers import Credentials
 from abproxy.settings import Settings
+from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.web.app import Policy, ProxyApp
 from abproxy.web.auth import ApiKeys, Clients
@@ -33,6 +34,7 @@ __all__ = [
     "credentials_for",
     "keys_for",
     "limits_for",
+    "limits_in_force",
     "part_of",
     "patience_for",
     "policy_for",
@@ -132,6 +134,21 @@ def limits_for(settings: Settings, facts: ServerInfo) -> Limits:
         size=settings.max_batch_bytes,
     )
     return Limits(caps=caps, budget=budget)
+
+
+def limits_in_force(
+    settings: Settings, batch_items: int, upstream_max_items: int | None
+) -> LimitsInForce:
+    """Return the limits in force, where a batch has so many inputs at most."""
+    return LimitsInForce(
+        slots=settings.slots,
+        budget=settings.budget,
+        max_batch_calls=settings.max_batch_calls,
+        max_wait_ms=settings.max_wait_ms,
+        batch_items=batch_items,
+        batch_bytes=settings.max_batch_bytes,
+        upstream_max_items=upstream_max_items,
+    )
 
 
 def part_of(whole: int, workers: int) -> int:

@@ -21,6 +21,7 @@ __all__ = [
     "Settings",
     "default_of",
     "explain",
+    "list_settings",
     "settings_from",
     "shown",
     "variable",
@@ -353,6 +354,20 @@ def shown(setting: "attrs.Attribute[Any]", value: Any) -> str:
     if not setting.repr:
         return f"{len(value)} keys" if isinstance(value, tuple) else "set"
     return f"{value:g}" if isinstance(value, float) else str(value).lower()
+
+
+def list_settings(settings: Settings) -> list[dict[str, Any]]:
+    """List all *settings* for the status; of secrets only whether there are any."""
+    return [
+        {
+            "name": variable(each.metadata["option"]),
+            "value": shown(each, getattr(settings, each.name)),
+            "default": default_of(each),
+            "unit": each.metadata["unit"],
+            "meaning": each.metadata["meaning"],
+        }
+        for each in attrs.fields(Settings)
+    ]
 
 
 def settings_from(

@@ -19,6 +19,7 @@ from abproxy.configure import (
     Configuration,
     credentials_for,
     limits_for,
+    limits_in_force,
     patience_for,
     policy_for,
     slots_for,
@@ -26,14 +27,9 @@ from abproxy.configure import (
 from abproxy.dialects.routes import may_be_batched
 from abproxy.http.messages import UpstreamRequest
 from abproxy.service import Listening, ProxyService, Signals
-from abproxy.settings import Settings
+from abproxy.settings import Settings, list_settings
 from abproxy.telemetry.gauges import Gauges
-from abproxy.telemetry.setup import (
-    Telemetry,
-    limits_in_force,
-    list_settings,
-    make_telemetry,
-)
+from abproxy.telemetry.setup import Telemetry, make_telemetry
 from abproxy.telemetry.status import Status
 from abproxy.tuning import Write, write_later, write_now
 from abproxy.upstream.agent import TreqClient, make_agent, make_pool, make_treq
@@ -101,7 +97,12 @@ def _furnish(
     read: Callable[[], Settings] | None,
     listeners: Sequence[Listener],
 ) -> ProxyService:
-    telemetry = make_telemetry(settings, reactor)
+    telemetry = make_telemetry(
+        reactor,
+        access_log=settings.access_log,
+        as_json=settings.log_format == "json",
+        otlp_endpoint=settings.otlp_endpoint,
+    )
     upstream, model = _upstream(settings, reactor, telemetry)
     collector = _batching(settings, reactor, upstream, telemetry)
     app = _app(settings, reactor, upstream, collector, telemetry)

@@ -19,13 +19,13 @@ from abproxy.batching.admission import Admission
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.concurrency import Budget, FixedLimit, make_slots
 from abproxy.batching.part import Caps
+from abproxy.configure import limits_in_force
 from abproxy.dialects.routes import may_be_batched
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import UpstreamRequest
-from abproxy.settings import Settings
+from abproxy.settings import Settings, list_settings
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.recorder import Recorder
-from abproxy.telemetry.setup import limits_in_force, list_settings
 from abproxy.telemetry.status import Status
 from abproxy.upstream.agent import TreqClient
 from abproxy.upstream.client import Upstream as Server

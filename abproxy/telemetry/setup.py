@@ -1,4 +1,4 @@
-"""What of telemetry there is, and what it shows, as the settings say."""
+"""All observers of a proxy: which there are, as the operator wants them."""
 
 import sys
 import time
@@ -7,20 +7,17 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import attrs
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from abproxy.errors import SettingsError
 from abproxy.events import Observer, Observers
-from abproxy.settings import Settings, default_of, shown, variable
 from abproxy.telemetry.access_log import AccessLog
-from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.telemetry.logs import forward_standard_logging
 from abproxy.telemetry.recorder import Recorder
 
-__all__ = ["Telemetry", "limits_in_force", "list_settings", "make_telemetry"]
+__all__ = ["Telemetry", "make_telemetry"]
 
 LAST_SPANS_S = 5.0
 """How long sending the last spans may take, in seconds."""
@@ -80,9 +77,21 @@ def _fire_once(waiting: Deferred[None]) -> None:
         waiting.callback(None)
 
 
-def make_telemetry(settings: Settings, reactor: Any) -> Telemetry:
+def make_telemetry(
+    reactor: Any,
+    *,
+    access_log: str | None = None,
+    as_json: bool = False,
+    otlp_endpoint: str | None = None,
+) -> Telemetry:
     """
     Make all observers, before there is anything to observe.
+
+    Args:
+        reactor: clock and threads.
+        access_log: the file of the access log, "-" for standard output, or none.
+        as_json: whether its lines are JSON objects.
+        otlp_endpoint: where traces are sent, if they are.
 
     Raises:
         SettingsError: there is no way to write the access log, or to trace.
@@ -90,18 +99,21 @@ def make_telemetry(settings: Settings, reactor: Any) -> Telemetry:
     return Telemetry(
         reactor=reactor,
         recorder=Recorder(clock=reactor, cpu_s=time.process_time),
-        access_log=_access_log(settings, reactor) if settings.access_log else None,
-        tracing=_tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None,
+        access_log=(
+            _open_access_log(access_log, reactor, as_json=as_json)
+            if access_log
+            else None
+        ),
+        tracing=_make_tracing(otlp_endpoint) if otlp_endpoint else None,
     )
 
 
-def _access_log(settings: Settings, reactor: Any) -> AccessLog:
-    name, stdout = str(settings.access_log), sys.stdout
+def _open_access_log(name: str, reactor: Any, *, as_json: bool) -> AccessLog:
+    stdout = sys.stdout
 
     def open_file() -> Any:
         return stdout if name == "-" else Path(name).open("a", encoding="utf-8")
 
-    as_json = settings.log_format == "json"
     try:
         return AccessLog(open_file=open_file, as_json=as_json, clock=reactor)
     except OSError as error:
@@ -109,7 +121,7 @@ def _access_log(settings: Settings, reactor: Any) -> AccessLog:
         raise SettingsError(f"cannot write to {name}: {reason}") from error
 
 
-def _tracing(endpoint: str) -> Any:
+def _make_tracing(endpoint: str) -> Any:
     try:
         from abproxy.telemetry.tracing import make_tracing
     except ImportError as error:
@@ -119,32 +131,3 @@ def _tracing(endpoint: str) -> Any:
         ) from error
     forward_standard_logging()
     return make_tracing(endpoint)
-
-
-def limits_in_force(
-    settings: Settings, batch_items: int, upstream_max_items: int | None
-) -> LimitsInForce:
-    """Return the limits in force, where a batch has so many inputs at most."""
-    return LimitsInForce(
-        slots=settings.slots,
-        budget=settings.budget,
-        max_batch_calls=settings.max_batch_calls,
-        max_wait_ms=settings.max_wait_ms,
-        batch_items=batch_items,
-        batch_bytes=settings.max_batch_bytes,
-        upstream_max_items=upstream_max_items,
-    )
-
-
-def list_settings(settings: Settings) -> list[dict[str, Any]]:
-    """List all *settings* for the status; of secrets only whether there are any."""
-    return [
-        {
-            "name": variable(each.metadata["option"]),
-            "value": shown(each, getattr(settings, each.name)),
-            "default": default_of(each),
-            "unit": each.metadata["unit"],
-            "meaning": each.metadata["meaning"],
-        }
-        for each in attrs.fields(Settings)
-    ]

@@ -19,15 +19,14 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from abproxy import __version__
-from abproxy.configure import keys_for
+from abproxy.configure import keys_for, limits_in_force
 from abproxy.errors import CannotConnect
 from abproxy.events import BlockedBy, RequestInfo, UpstreamState
 from abproxy.http.messages import HeaderList, Response, Send
-from abproxy.settings import Settings
+from abproxy.settings import Settings, list_settings
 from abproxy.telemetry.diagnosis import diagnose
 from abproxy.telemetry.history import BATCHES, ERRORS, Totals
 from abproxy.telemetry.metrics import write_metrics
-from abproxy.telemetry.setup import limits_in_force, list_settings
 from abproxy.telemetry.status import LANES
 from abproxy.workers.ipc import get_page
 from abproxy.workers.process import WorkerPool, WorkerProcess

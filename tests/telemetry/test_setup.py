@@ -22,7 +22,6 @@ from wired import Reactor, Wired, wired
 from abproxy.errors import ProxyError, SettingsError
 from abproxy.events import Observer, RequestInfo
 from abproxy.http.messages import HeaderList, UpstreamRequest
-from abproxy.settings import Settings
 from abproxy.telemetry.setup import LAST_SPANS_S, Telemetry, make_telemetry
 
 REQUEST = UpstreamRequest(path=b"/embed", headers=(), body=b"")
@@ -57,19 +56,19 @@ class Traces(Observer):
 
 
 def _telemetry(reactor: Any, tracing: Traces) -> Telemetry:
-    return evolve(make_telemetry(Settings(), reactor), tracing=tracing)
+    return evolve(make_telemetry(reactor), tracing=tracing)
 
 
 def refusal(**settings: Any) -> str:
     """Return why telemetry cannot be as the operator wants it."""
     with pytest.raises(SettingsError) as caught:
-        make_telemetry(Settings(**settings), Clock())
+        make_telemetry(Clock(), **settings)
     return str(caught.value)
 
 
 def test_by_default_only_figures_are_kept() -> None:
     """Nothing is written for a request, and there is no span of it."""
-    telemetry = make_telemetry(Settings(), Clock())
+    telemetry = make_telemetry(Clock())
 
     assert telemetry.access_log is None
     assert telemetry.tracing is None
@@ -165,7 +164,7 @@ def test_an_access_log_that_was_moved_away_is_opened_anew(tmp_path: Path) -> Non
 
 def test_without_an_access_log_there_is_none_to_open_anew() -> None:
     """SIGHUP also means other things."""
-    telemetry = make_telemetry(Settings(), Clock())
+    telemetry = make_telemetry(Clock())
 
     telemetry.reopen()
 
@@ -209,7 +208,7 @@ def test_traces_that_are_wanted_are_made(root_logger: logging.Logger) -> None:
     """And what their library has to say is heard in our log."""
     before = len(root_logger.handlers)
 
-    telemetry = make_telemetry(Settings(otlp_endpoint="http://127.0.0.1:1"), Clock())
+    telemetry = make_telemetry(Clock(), otlp_endpoint="http://127.0.0.1:1")
     request = RequestInfo(method=b"GET", target=b"/", headers=Headers())
     telemetry.observer.request_began(request)
     telemetry.tracing.shut_down()
@@ -222,7 +221,7 @@ def test_without_traces_nothing_is_left_to_send() -> None:
     """Stopping takes no time."""
     stopped: list[None] = []
 
-    make_telemetry(Settings(), Clock()).stop().addCallback(stopped.append)
+    make_telemetry(Clock()).stop().addCallback(stopped.append)
 
     assert stopped == [None]
 
