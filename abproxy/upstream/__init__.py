@@ -1,1 +1,1 @@
-"""One batch, one request: how the inference server is spoken to."""
+"""Inference servers: how requests reach them, and what is known of them."""

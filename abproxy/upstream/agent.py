@@ -58,10 +58,10 @@ aside), so that a request seldom meets a connection that is just closing.
 
 class _Connection(HTTP11ClientProtocol):
     """
-    A connection that keeps to itself what is about it alone.
+    A connection that takes off a response what is about the connection alone.
 
-    Twisted takes `Connection` off an answer, but not the lines that it names,
-    and nobody after it could tell which these are (RFC 9110, section 7.6.1).
+    Twisted takes off `Connection`, but not the lines that it names, and later on
+    nothing tells which these are (RFC 9110, section 7.6.1).
     """
 
     def request(self, request: Any) -> Deferred[IResponse]:
@@ -71,7 +71,7 @@ class _Connection(HTTP11ClientProtocol):
 
 
 def without_named(response: IResponse, parser: Any) -> IResponse:
-    """Take off *response* what its *parser* has read to be about the connection."""
+    """Remove from *response* the lines that its `Connection` names."""
     lines = parser.connHeaders.getRawHeaders(b"Connection", [])
     named = {token.strip().lower() for line in lines for token in line.split(b",")}
     for name, _ in list(response.headers.getAllRawHeaders()):
@@ -81,7 +81,7 @@ def without_named(response: IResponse, parser: Any) -> IResponse:
 
 
 class _Connections(_HTTP11ClientFactory):
-    """Makes connections, which are no news for the log."""
+    """Makes connections, of which the log says nothing."""
 
     noisy = False
 
@@ -106,15 +106,15 @@ def make_pool(reactor: Any, max_connections: int) -> HTTPConnectionPool:
     pool = _Pool(reactor)
     pool.maxPersistentPerHost = max_connections
     pool.cachedConnectionTimeout = IDLE_S
-    # What only asks, without a body, Twisted sends again if its connection was
-    # just closing; batches are sent again by us, knowingly.
+    # A request without a body Twisted sends again if its connection was just
+    # closing; batches are sent again by us, knowingly.
     pool.retryAutomatically = True
     return pool
 
 
 class ExactPathAgent(Agent):
     """
-    An agent that asks for the path it is given.
+    An agent that sends the path as it is given.
 
     Twisted takes it apart and puts it together with `urlunparse`, which makes
     `/a` of `/a;` and of `/a?`, and since Python 3.12.4 four slashes of two at
@@ -129,7 +129,7 @@ class ExactPathAgent(Agent):
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
         """Send a request; fires with the response when its head is here."""
-        # Before there is a connection: nobody would give it back.
+        # Before there is a connection: nothing would close it.
         target = _ensureValidURI(target_of(uri))
         parts = URI.fromBytes(uri)
         return self._requestWithEndpoint(
@@ -144,7 +144,7 @@ class ExactPathAgent(Agent):
 
 
 def target_of(uri: bytes) -> bytes:
-    """Say what stands in the request line for *uri*."""
+    """Return what stands in the request line for *uri*."""
     _, _, rest = uri.partition(b"://")
     return b"/" + rest.partition(b"/")[2].partition(b"#")[0]
 
@@ -162,7 +162,7 @@ class _NoGzipAgent:
     """
     Undo what treq adds to every request: `Accept-Encoding: gzip`.
 
-    treq would unpack the answer, and its bytes would not be the upstream's.
+    treq would unpack the response, and its bytes would not be the upstream's.
     """
 
     agent: IAgent
@@ -182,7 +182,7 @@ class _NoGzipAgent:
 
 def make_treq(agent: IAgent) -> HTTPClient:
     """
-    Make the treq client for batches.
+    Make a treq client.
 
     Its cookie jar accepts nothing: a jar shared by all clients would hand the
     session of one to the next.
@@ -202,14 +202,14 @@ class _Body(Protocol):
     done: Deferred[bytes] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.done = Deferred(self._give_up)
+        self.done = Deferred(self._stop)
 
     def dataReceived(self, data: bytes) -> None:
         self.size += len(data)
         if self.size <= self.max_bytes:
             self.chunks.append(data)
         elif not self.done.called:
-            self._give_up(self.done)
+            self._stop(self.done)
             self.done.errback(too_long(self.max_bytes))
 
     def connectionLost(self, reason: Failure = _DONE) -> None:
@@ -222,7 +222,7 @@ class _Body(Protocol):
         else:
             self.done.errback(reason)
 
-    def _give_up(self, _done: Deferred[bytes]) -> None:
+    def _stop(self, _done: Deferred[bytes]) -> None:
         self.chunks.clear()
         transport: ITransport | None = self.transport
         if transport is not None:
@@ -230,7 +230,7 @@ class _Body(Protocol):
 
 
 def too_long(max_bytes: int) -> UpstreamBroken:
-    """Say that an answer is over *max_bytes*."""
+    """Return the error for a response over *max_bytes*."""
     return UpstreamBroken(f"the inference server's answer is over {max_bytes} bytes")
 
 

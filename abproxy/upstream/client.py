@@ -140,8 +140,8 @@ class Upstream:
     def _to_proxy_error(self, failure: Failure) -> Failure:
         told = as_proxy_failure(failure)
         if told.check(ConnectionBroken):
-            # A server that restarts closes all of them at once.  Who tries again
-            # would use up its tries on one after the other.
+            # A server that restarts closes all of them at once: the next tries
+            # would be used up on one after the other.
             self.close_idle()
         return told
 

@@ -1,5 +1,5 @@
 """
-Knowing the upstream: ask at start, every minute, and whenever in doubt.
+What is known of an upstream: it is asked at start, every minute, and after doubt.
 
 A server that cannot be asked is no reason not to serve; what is not known has
 defaults.  A refusal that contradicts what is known is believed at once.
@@ -68,10 +68,10 @@ def _task(model_type: dict[str, object] | str | None) -> str | None:
             return model_type and model_type.lower()
 
 
-def read_info(reply: Response) -> ServerInfo | None:
-    """Understand the answer to `GET /info`; None if it is no TEI's."""
+def read_info(response: Response) -> ServerInfo | None:
+    """Return what the response to `GET /info` says; None if it is no TEI's."""
     try:
-        info = msgspec.json.decode(reply.body, type=_Info)
+        info = msgspec.json.decode(response.body, type=_Info)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if min(info.max_client_batch_size, info.max_concurrent_requests) < 1:
@@ -86,15 +86,15 @@ def read_info(reply: Response) -> ServerInfo | None:
     )
 
 
-def batch_limit_in(reply: Response) -> int | None:
+def batch_limit_in(response: Response) -> int | None:
     """
-    Find the limit in a refusal of too many inputs, if *reply* is one.
+    Return the limit in a refusal of too many inputs, if *response* is one.
 
     TEI says it with 422, and with 413 up to version 1.8.
     """
-    if reply.status not in {413, 422}:
+    if response.status not in {413, 422}:
         return None
-    found = _LIMIT.search(reply.body)
+    found = _LIMIT.search(response.body)
     return max(1, int(found[1])) if found else None
 
 
@@ -135,12 +135,12 @@ class Discovery:
     _log: ClassVar[Logger] = Logger()
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Ask now, and from now on."""
         self._running = True
         self._ask()
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         self._running = False
         self._cancel_next()
         if self._asking is not None:
@@ -174,20 +174,20 @@ class Discovery:
     def _ask(self) -> None:
         self._next = None
         asking = self._asking = Deferred.fromCoroutine(self._ask_once())
-        asking.addErrback(self._asked_in_vain).addCallback(self._asked)
+        asking.addErrback(self._not_asked).addCallback(self._asked)
 
     def _asked(self, pause_s: float) -> None:
         self._asking = None
         if self._running:
             self._ask_in(pause_s)
 
-    def _asked_in_vain(self, failure: Failure) -> float:
+    def _not_asked(self, failure: Failure) -> float:
         if not failure.check(CancelledError):
             self._log.failure("A bug while asking the inference server", failure)
         return RETRY_S
 
     async def _ask_once(self) -> float:
-        """Ask, and say after how many seconds to ask again."""
+        """Ask, and return after how many seconds to ask again."""
         try:
             asked = self.ask(self._question())
             asked.addTimeout(TIMEOUT_S, self.clock, lambda *_: Failure(_no_answer()))
@@ -201,15 +201,15 @@ class Discovery:
         headers = self.credentials.on(())
         return UpstreamRequest(method=b"GET", path=b"/info", headers=headers, body=b"")
 
-    def _take(self, reply: Response) -> None:
-        info = read_info(reply)
+    def _take(self, response: Response) -> None:
+        info = read_info(response)
         if info is not None:
             self._trouble = ""
             self._believe(info)
-        elif reply.status in {401, 403}:
+        elif response.status in {401, 403}:
             self._note_trouble(NO_KEY if self.credentials.key is None else WRONG_KEY)
         else:
-            self._note_trouble(f"it answers /info with {reply.status}, unlike TEI")
+            self._note_trouble(f"it answers /info with {response.status}, unlike TEI")
 
     def _believe(self, info: ServerInfo) -> None:
         if info != self.info:

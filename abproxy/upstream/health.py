@@ -30,7 +30,7 @@ class Health:
     _log: ClassVar[Logger] = Logger()
 
     def __attrs_post_init__(self) -> None:
-        """Begin with knowing nothing."""
+        """Begin with nothing known."""
         self.since = self.clock.seconds()
 
     def answered(self, response: Response) -> Response:
@@ -75,7 +75,7 @@ _log = Logger()
 
 @define(kw_only=True, eq=False)
 class HealthCheck:
-    """A question, and the latest answer to it."""
+    """A question to the upstream, sent once a second at most however many ask."""
 
     question: UpstreamRequest
     send: Send = field(repr=False)
@@ -103,7 +103,7 @@ class HealthCheck:
         self._answered_at = self.clock.seconds()
         waiting, self._waiting = self._waiting, []
         for asked in waiting:
-            # Who has left has cancelled it, and it takes no notice.
+            # One that was cancelled takes no notice.
             asked.callback(answer)
 
 
@@ -114,6 +114,6 @@ def _why(failure: Failure) -> ProxyError:
         return UpstreamTimeout(
             f"the inference server did not answer within {TIMEOUT_S:g} seconds"
         )
-    # Whoever asks must hear something: others wait for the same answer.
+    # All who wait must be answered.
     _log.failure("A bug while asking the inference server", failure)
     return InternalError("a bug in abproxy; its log says more")

@@ -1,8 +1,8 @@
 """
-What each item cost in tokens: the upstream's own tokenizer is asked.
+What each item costs in tokens: the upstream's own tokenizer is asked.
 
-Only wanted for the `usage` of a shared answer, and only if the operator asks
-for it to be exact: it is one request more for each batch.
+Only for the `usage` of a shared response, and only if the operator wants it to be
+exact: it is one request more for each batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,13 +47,13 @@ class TokenCounter:
         try:
             counts = await self._count(parts)
         except (ProxyError, msgspec.DecodeError, ValueError) as error:
-            self._tell_once(error)
+            self._warn_once(error)
             return [list(part.lengths) for part in parts]
         ends = accumulate((len(part.items) for part in parts), initial=0)
         return [counts[start:end] for start, end in pairwise(ends)]
 
-    def _tell_once(self, error: Exception) -> None:
-        """An upstream without /tokenize would fill the log, batch by batch."""
+    def _warn_once(self, error: Exception) -> None:
+        """Warn, but not for each batch of an upstream without /tokenize."""
         if self._works:
             _log.warn(
                 "Tokens cannot be counted, characters stand in until they can: {error}",
@@ -74,12 +74,12 @@ class TokenCounter:
         return [min(count, most or count) for count in counts]
 
     async def _ask(self, texts: Sequence[bytes], headers: HeaderList) -> list[int]:
-        question = UpstreamRequest(
+        request = UpstreamRequest(
             path=TOKENIZE.path,
             headers=(*headers, (b"Content-Type", b"application/json")),
             body=TOKENIZE.batch_body(texts, b""),
         )
-        reply = await self.send(question)
+        reply = await self.send(request)
         if reply.status != OK:
             raise ValueError(f"/tokenize answers {reply.status}")
         counts = [len(tokens) for tokens in _decode_tokens(reply.body)]

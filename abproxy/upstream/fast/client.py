@@ -11,7 +11,6 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.python.failure import Failure
 
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.tuning import Write, write_now
@@ -69,7 +68,7 @@ class FastClient:
         except ValueError as error:
             return fail(error)
         exchange = Exchange(request.method, written)
-        done = exchange.promise()
+        waiter = exchange.waiter = Deferred(exchange.cancel)
         connection = self.pool.take()
         if connection is None:
             self._connect(exchange)
@@ -77,20 +76,11 @@ class FastClient:
             if not request.body:
                 # As Twisted does: the connection was perhaps just closing.
                 exchange.again = self._connect
-            connection.ask(exchange)
-        return done
+            connection.send(exchange)
+        return waiter
 
     def _connect(self, exchange: Exchange) -> None:
         connecting: Deferred[Any] = self.endpoint.connect(self._connections)
         exchange.stop = connecting.cancel
-        connecting.addCallback(_ask, exchange)
-        connecting.addErrback(_cannot, exchange)
-
-
-def _ask(connection: Connection, exchange: Exchange) -> None:
-    connection.ask(exchange)
-
-
-def _cannot(failure: Failure, exchange: Exchange) -> None:
-    error: Any = failure.value
-    exchange.fail(error)
+        connecting.addCallback(Connection.send, exchange)
+        connecting.addErrback(exchange.tell)

@@ -1,8 +1,8 @@
 """
-One connection to the upstream: one question, one answer, then the next.
+Connections to the upstream: one request, one response, then the next.
 
-What comes unasked, or after an answer, is nobody's: the connection is closed
-rather than that one caller could get the answer of another.
+What comes before a request, or after a response, closes the connection, so that
+no caller can get the response of another.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from attrs import define, field
+from msgspec import Struct
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
@@ -22,7 +23,11 @@ from abproxy.http.headers import as_headers, each_line, write_lines
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
 from abproxy.tuning import Write, has_unsent
 from abproxy.upstream.agent import IDLE_S, target_of
-from abproxy.upstream.fast.response import PlainResponse, TwistedResponse, begin_plain
+from abproxy.upstream.fast.response import (
+    PlainResponse,
+    TwistedResponse,
+    begin_response,
+)
 
 __all__ = [
     "Connection",
@@ -34,59 +39,9 @@ __all__ = [
 ]
 
 
-@define(eq=False)
-class Exchange:
-    """One question and its answer."""
-
-    method: bytes
-
-    question: bytes = field(repr=False)
-    """Head and body, as they are written."""
-
-    stop: Callable[[], object] = field(init=False, repr=False)
-    """Called to stop what is being done for it."""
-
-    again: "Callable[[Exchange], object] | None" = field(default=None, repr=False)
-    """Sends it once more, if that is right when no byte of an answer has come."""
-
-    _done: Deferred[Response] | None = field(init=False, default=None, repr=False)
-
-    def promise(self) -> Deferred[Response]:
-        """
-        Promise the answer; whoever cancels that gives up.
-
-        Once kept, the promise is let go: two that hold on to each other, and to a
-        question of some megabytes, would wait for the garbage collector.
-        """
-        self._done = Deferred(self._give_up)
-        return self._done
-
-    def tell(self, outcome: Response | Failure) -> None:
-        """Tell what has become of it, unless nobody waits any more."""
-        done, self._done = self._done, None
-        if done is not None:
-            done.callback(outcome)
-
-    def fail(self, error: Exception) -> None:
-        """Tell of an *error*."""
-        self.tell(Failure(error))
-
-    def unheard(self, error: Exception) -> None:
-        """Send it again, or tell of the *error* that came in place of an answer."""
-        again, self.again = self.again, None
-        if again is None:
-            self.fail(error)
-        else:
-            again(self)
-
-    def _give_up(self, _done: Deferred[Response]) -> None:
-        self.fail(CancelledError())
-        self.stop()
-
-
 HEADS = 256
 """
-How many heads are remembered.
+How many heads are kept.
 
 They differ by route and by the credentials of clients, and a client alone in
 its batch may have lines of its own.
@@ -99,7 +54,7 @@ ANNOUNCING = frozenset({b"POST", b"PUT"})
 
 def uri_of(url: str) -> URI:
     """
-    Take *url* apart, to the letter.
+    Return the parts of *url*, to the letter.
 
     treq would also write what should not stand in a URL in another way, and
     refuse host names that DNS does not know, like those with an underscore.
@@ -117,7 +72,13 @@ def _host_line(uri: URI) -> bytes:
 
 @define(eq=False)
 class RequestWriter:
-    """Writes requests to one server."""
+    """
+    Writes requests to one server, byte for byte as Twisted's agent does.
+
+    The heads of batches are nearly always the same but for the length, so each is
+    made once and kept.  What must not be in a head Twisted takes out of it, or
+    refuses, as ever.
+    """
 
     base_url: str
     _head: Callable[[bytes, bytes, HeaderList], tuple[bytes, bytes]] = field(
@@ -125,12 +86,12 @@ class RequestWriter:
     )
 
     def __attrs_post_init__(self) -> None:
-        """Begin without any memory."""
+        """Begin with no head kept."""
         self._head = lru_cache(HEADS)(self._write_head)
 
     def write(self, request: UpstreamRequest) -> bytes:
         """
-        Write head and body of *request*.
+        Return head and body of *request*.
 
         Raises:
             ValueError: it cannot be written as HTTP.
@@ -144,7 +105,7 @@ class RequestWriter:
     def _write_head(
         self, method: bytes, path: bytes, lines: HeaderList
     ) -> tuple[bytes, bytes]:
-        """Write what is before and after the line with the length."""
+        """Return what is before and after the line with the length."""
         url = self.base_url + path.decode("ascii")
         uri = uri_of(url)
         headers = as_headers(lines)
@@ -158,16 +119,68 @@ class RequestWriter:
         return b"%b %b HTTP/1.1\r\n" % (method, target), written + b"\r\n"
 
 
+class Exchange(Struct, eq=False):
+    """A request on its way, and who waits for the response."""
+
+    method: bytes
+
+    written: bytes
+    """Head and body, as they are sent."""
+
+    waiter: Deferred[Response] | None = None
+
+    stop: Callable[[], object] = lambda: None
+    """Called to stop what is being done for it."""
+
+    again: "Callable[[Exchange], object] | None" = None
+    """Sends it once more, if that is right when no byte of a response has come."""
+
+    def __repr__(self) -> str:
+        """Return its method, and nothing of what is in it."""
+        return f"Exchange({self.method!r})"
+
+    def tell(self, outcome: Response | Failure) -> None:
+        """Fire the waiter with the *outcome*, if it was not cancelled."""
+        # Let go at once: two that hold on to each other, and to a request of some
+        # megabytes, would wait for the garbage collector.
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None:
+            waiter.callback(outcome)
+
+    def fail(self, error: Exception) -> None:
+        """Fire the waiter with an *error*."""
+        self.tell(Failure(error))
+
+    def not_answered(self, error: Exception) -> None:
+        """Send it again, or fail with the *error* that came in place of a response."""
+        again, self.again = self.again, None
+        if again is None:
+            self.fail(error)
+        else:
+            again(self)
+
+    def cancel(self, _waiter: Deferred[Response]) -> None:
+        """Fail at once, whatever becomes of the connection, and stop."""
+        self.fail(CancelledError())
+        self.stop()
+
+
 @define(eq=False)
 class ConnectionPool:
-    """The idle connections to one server."""
+    """
+    The idle connections to one server.
+
+    The one that was used last is used first: it is the least likely to be closed
+    by the server, and those that are not needed any more grow old.  One timer is
+    enough for all.
+    """
 
     clock: IReactorTime = field(repr=False)
 
     most: int
     """How many are kept."""
 
-    _since: dict["Connection", float] = field(init=False, factory=dict, repr=False)
+    _since: "dict[Connection, float]" = field(init=False, factory=dict, repr=False)
     """Since when each of them is idle, in that order; the clock's seconds."""
 
     _timer: IDelayedCall | None = field(init=False, default=None, repr=False)
@@ -178,10 +191,10 @@ class ConnectionPool:
         if len(self._since) > self.most:
             self._close(next(iter(self._since)))
         if self._timer is None:
-            self._timer = self.clock.callLater(IDLE_S, self._look)
+            self._timer = self.clock.callLater(IDLE_S, self._close_old)
 
     def take(self) -> "Connection | None":
-        """Give away the one that was put here last, if there is one."""
+        """Return the one that was put here last, if there is one."""
         return self._since.popitem()[0] if self._since else None
 
     def remove(self, connection: "Connection") -> None:
@@ -198,14 +211,15 @@ class ConnectionPool:
 
     def _close(self, connection: "Connection") -> Deferred[None]:
         self.remove(connection)
-        return connection.leave()
+        return connection.close()
 
-    def _look(self) -> None:
+    def _close_old(self) -> None:
         self._timer = None
         now = self.clock.seconds()
         for connection, since in list(self._since.items()):
             if since + IDLE_S > now:
-                self._timer = self.clock.callLater(since + IDLE_S - now, self._look)
+                left_s = since + IDLE_S - now
+                self._timer = self.clock.callLater(left_s, self._close_old)
                 break
             self._close(connection)
 
@@ -214,103 +228,96 @@ class ConnectionPool:
 class Connection(Protocol):
     """One connection."""
 
-    idle: ConnectionPool = field(repr=False)
+    pool: ConnectionPool = field(repr=False)
     write: Write = field(repr=False)
     max_bytes: int
 
     transport: Any = field(init=False, default=None)
     _exchange: Exchange | None = field(init=False, default=None)
-    _answer: PlainResponse | TwistedResponse | None = field(init=False, default=None)
+    _response: PlainResponse | TwistedResponse | None = field(init=False, default=None)
     _closed: Deferred[None] = field(init=False, factory=Deferred, repr=False)
 
     def connectionMade(self) -> None:
-        """Let nothing be held back: a question is written whole."""
+        """Hold nothing back: a request is written whole."""
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
 
-    def ask(self, exchange: Exchange) -> None:
-        """Send the question of *exchange*, which gets the answer."""
+    def send(self, exchange: Exchange) -> None:
+        """Send the request of *exchange*, which gets the response."""
         self._exchange = exchange
-        exchange.stop = self._give_up
-        self.write(self.transport, exchange.question)
+        exchange.stop = self._abort
+        self.write(self.transport, exchange.written)
 
-    def leave(self) -> Deferred[None]:
+    def close(self) -> Deferred[None]:
         """Close the connection; fires when it is closed."""
         self.transport.loseConnection()
         return self._closed
 
     def dataReceived(self, data: bytes) -> None:
-        """Take in a piece of an answer."""
-        exchange = self._exchange
+        """Add a piece to the response."""
+        exchange, response = self._exchange, self._response
         if exchange is None:
-            self._give_up()
+            self._abort()
             return
         try:
-            answer = self._answer or self._begin(exchange, data)
-            reply = answer.receive(data)
-        except Exception as error:  # noqa: BLE001  whoever asked is told
-            self._give_up()
+            if response is None:
+                response = begin_response(exchange.method, data, self.max_bytes)
+                self._response = response
+            whole = response.receive(data)
+        except Exception as error:  # noqa: BLE001  the waiter is told
+            self._abort()
             exchange.fail(error)
             return
-        if reply is not None:
-            self._be_free(may_be_followed=answer.may_be_followed)
-            exchange.tell(reply)
+        if whole is not None:
+            self._free(response)
+            exchange.tell(whole)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Take in that the connection is closed, which may be an answer's end."""
-        exchange, answer = self._exchange, self._answer
+        """Note that the connection is closed, which may be a response's end."""
+        exchange, response = self._exchange, self._response
         self._forget()
         self._closed.callback(None)
         if exchange is None:
             return
         error: Any = reason.value
-        if answer is None:
-            exchange.unheard(error)
+        if response is None:
+            exchange.not_answered(error)
             return
         try:
-            reply = answer.end(error)
-        except Exception as told:  # noqa: BLE001  whoever asked is told
+            whole = response.end(error)
+        except Exception as told:  # noqa: BLE001  the waiter is told
             exchange.fail(told)
         else:
-            exchange.tell(reply)
+            exchange.tell(whole)
 
-    def _begin(
-        self, exchange: Exchange, data: bytes
-    ) -> PlainResponse | TwistedResponse:
-        plain = None
-        if exchange.method != b"HEAD":
-            plain = begin_plain(data, self.max_bytes)
-        self._answer = plain or TwistedResponse(exchange.method, self.max_bytes)
-        return self._answer
-
-    def _be_free(self, *, may_be_followed: bool) -> None:
-        # Before the answer is told: what follows from it may be the next question.
-        self._exchange = self._answer = None
+    def _free(self, response: PlainResponse | TwistedResponse) -> None:
+        # Before the waiter is told: what follows may be the next request.
+        self._exchange = self._response = None
         if has_unsent(self.transport):
             self.transport.abortConnection()
-        elif may_be_followed:
-            self.idle.put(self)
+        elif response.may_be_followed:
+            self.pool.put(self)
         else:
             self.transport.loseConnection()
 
-    def _give_up(self) -> None:
+    def _abort(self) -> None:
         self._forget()
         self.transport.abortConnection()
 
     def _forget(self) -> None:
-        self.idle.remove(self)
-        self._exchange = self._answer = None
+        self.pool.remove(self)
+        self._exchange = self._response = None
 
 
 @define(eq=False)
 class Connections(Factory):
-    """Makes connections, which are no news for the log."""
+    """Makes connections, of which the log says nothing."""
 
     noisy = False
-    idle: ConnectionPool
+    pool: ConnectionPool
     write: Write
     max_bytes: int
 
     def buildProtocol(self, addr: Any) -> Connection:  # noqa: ARG002, N802
         """Make one."""
-        return Connection(self.idle, self.write, self.max_bytes)
+        return Connection(self.pool, self.write, self.max_bytes)

@@ -1,7 +1,9 @@
 """
-Answers that are plain: a plain head, and a body that says where it ends.
+One response, from its pieces.
 
-These are nearly all.  Pieces are kept as they come and joined once.
+Nearly all are plain: the head comes whole in the first piece, all readers read it
+alike, and the body has one length, or comes in chunks.  All others, which could
+mean one thing here and another elsewhere, are read by Twisted.
 """
 
 import re
@@ -9,7 +11,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, field
+from msgspec import Struct
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
@@ -24,13 +27,7 @@ from abproxy.http.headers import OF_ONE_HOP, group, spell
 from abproxy.http.messages import HeaderList, Response
 from abproxy.upstream.agent import collect, reply_of, too_long, without_named
 
-__all__ = [
-    "PlainResponse",
-    "ResponseHead",
-    "TwistedResponse",
-    "begin_plain",
-    "read_head",
-]
+__all__ = ["PlainResponse", "TwistedResponse", "begin_response"]
 
 _STATUS = re.compile(rb"HTTP/1\.1 (?!204|304)([2-9]\d\d)(?: (.*))?", re.DOTALL)
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -39,25 +36,106 @@ _FRAMING = re.compile(
 )
 
 
-@frozen
-class ResponseHead:
-    """A plain head."""
+@define(eq=False)
+class _Chunks:
+    """A body in chunks, whose pieces go to a list."""
+
+    pieces: list[bytes | memoryview]
+    max_bytes: int
+    surplus: bytes | None = field(init=False, default=None)
+    """What came after the end; None before that."""
+
+    _size: int = field(init=False, default=0)
+    _decoder: _ChunkedTransferDecoder = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Let Twisted look for the chunks."""
+        self._decoder = _ChunkedTransferDecoder(self._take, self._end)
+
+    def receive(self, data: bytes | memoryview) -> None:
+        """Add a piece."""
+        self._decoder.dataReceived(bytes(data))
+
+    def _take(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self.max_bytes:
+            raise too_long(self.max_bytes)
+        self.pieces.append(data)
+
+    def _end(self, surplus: bytes) -> None:
+        self.surplus = surplus
+
+
+class PlainResponse(Struct, kw_only=True):
+    """A response with a plain head, of which the body is still coming in."""
 
     status: int
     reason: bytes
 
-    headers: HeaderList = field(repr=False)
+    headers: HeaderList
     """The lines that are meant for the other end, as Twisted has them."""
 
-    length: int | None
-    """Bytes of the body; None if it comes in chunks."""
+    head_size: int
+    """Bytes of the next piece that are the head."""
 
-    end: int
-    """Where the body begins in the first piece."""
+    left: int
+    """Bytes that are still to come, if the length is known; negative: too many."""
+
+    chunks: _Chunks | None
+    pieces: list[bytes | memoryview]
+
+    def __repr__(self) -> str:
+        """Return its status, and nothing of what is in it."""
+        return f"PlainResponse({self.status})"
+
+    @property
+    def may_be_followed(self) -> bool:
+        """Whether nothing has come after it that was not asked for."""
+        return not (self.left if self.chunks is None else self.chunks.surplus)
+
+    def receive(self, data: bytes) -> Response | None:
+        """Add a piece; return the response if it is whole now."""
+        piece: bytes | memoryview = data
+        if self.head_size:
+            # No copy: joining makes one anyway.
+            piece, self.head_size = memoryview(data)[self.head_size :], 0
+        if self.chunks is not None:
+            self.chunks.receive(piece)
+            is_whole = self.chunks.surplus is not None
+        else:
+            self.left -= len(piece)
+            self.pieces.append(piece[: self.left] if self.left < 0 else piece)
+            is_whole = self.left <= 0
+        if not is_whole:
+            return None
+        body = b"".join(self.pieces)
+        self.pieces.clear()
+        return Response(
+            status=self.status, reason=self.reason, headers=self.headers, body=body
+        )
+
+    def end(self, error: Exception) -> Response:
+        """Raise the *error* with which the connection ended: some is missing."""
+        raise error
 
 
-def read_head(data: bytes) -> ResponseHead | None:
-    """Read the head of an answer of which *data* is the first piece, if plain."""
+def begin_response(
+    method: bytes, data: bytes, max_bytes: int
+) -> "PlainResponse | TwistedResponse":
+    """
+    Begin to read the response to *method* of which *data* is the first piece.
+
+    Raises:
+        UpstreamBroken: the body would be over *max_bytes*.
+    """
+    # A response to HEAD has a length, but no body.
+    plain = None if method == b"HEAD" else _begin_plain(data, max_bytes)
+    return plain or TwistedResponse(method, max_bytes)
+
+
+# httptools, which parses in C, is no faster here: it calls back for each line, which
+# then has to be spelled and checked as below all the same.
+def _begin_plain(data: bytes, max_bytes: int) -> PlainResponse | None:
     end = data.find(b"\r\n\r\n")
     head = data[: max(end, 0)]
     first, *lines = head.split(b"\r\n")
@@ -67,13 +145,28 @@ def read_head(data: bytes) -> ResponseHead | None:
     found = _read_lines(lines)
     if found is None:
         return None
-    headers, framing = found
-    length = int(framing[1]) if framing[1] else None
-    return ResponseHead(int(status[1]), status[2] or b"", headers, length, end + 4)
+    headers, length = found
+    if length is not None and length > max_bytes:
+        raise too_long(max_bytes)
+    pieces: list[bytes | memoryview] = []
+    return PlainResponse(
+        status=int(status[1]),
+        reason=status[2] or b"",
+        headers=headers,
+        head_size=end + 4,
+        left=length or 0,
+        chunks=_Chunks(pieces, max_bytes) if length is None else None,
+        pieces=pieces,
+    )
 
 
-def _read_lines(lines: list[bytes]) -> "tuple[HeaderList, re.Match[bytes]] | None":
-    """Read the lines for the other end, and the framing; None if not plain."""
+def _read_lines(lines: list[bytes]) -> tuple[HeaderList, int | None] | None:
+    """
+    Read the lines for the other end, and the length of the body.
+
+    Returns:
+        None if they are not plain; a length of None if the body is in chunks.
+    """
     headers = []
     framing = None
     for line in lines:
@@ -90,12 +183,14 @@ def _read_lines(lines: list[bytes]) -> "tuple[HeaderList, re.Match[bytes]] | Non
                 return None
         elif spelled not in _LEFT_OUT and (spelled, value.lower()) != _AS_EVER:
             return None
-    return framing and (group(headers), framing)
+    if framing is None:
+        return None
+    return group(headers), int(framing[1]) if framing[1] else None
 
 
 @lru_cache(1000)
 def _spelled(name: bytes) -> bytes:
-    """Spell *name* as Twisted does; empty if it is no name."""
+    """Return *name* as Twisted spells it; empty if it is no name."""
     return spell(name) if _TOKEN.fullmatch(name) else b""
 
 
@@ -108,7 +203,7 @@ _AS_EVER = (b"Connection", b"keep-alive")
 _FRAMES = _spelled_all({b"content-length", b"transfer-encoding"})
 
 _CHANGING = _FRAMES | _spelled_all({b"connection", b"content-encoding"})
-"""Lines that may change how an answer is read."""
+"""Lines that may change how a response is read."""
 
 # `Trailers` is no header of HTTP's, but Twisted takes it for one.
 _LEFT_OUT = _spelled_all(OF_ONE_HOP | {b"trailers"}) - _CHANGING
@@ -116,115 +211,11 @@ _LEFT_OUT = _spelled_all(OF_ONE_HOP | {b"trailers"}) - _CHANGING
 _SPECIAL = _CHANGING | _LEFT_OUT
 
 
-@define(eq=False)
-class WithLength:
-    """A body whose length was told."""
-
-    left: int
-    """Bytes that are still to come; less than 0 if too many came."""
-
-    pieces: list[bytes | memoryview] = field(init=False, factory=list)
-
-    @property
-    def has_surplus(self) -> bool:
-        """Whether something came after its end."""
-        return self.left < 0
-
-    def receive(self, data: bytes | memoryview) -> bool:
-        """Take in a piece; whether it was the last."""
-        self.left -= len(data)
-        self.pieces.append(data[: self.left] if self.left < 0 else data)
-        return self.left <= 0
-
-
-@define(eq=False)
-class InChunks:
-    """A body that comes in chunks."""
-
-    max_bytes: int
-    has_surplus: bool = field(init=False, default=False)
-    pieces: list[bytes | memoryview] = field(init=False, factory=list)
-    _size: int = field(init=False, default=0)
-    _is_whole: bool = field(init=False, default=False)
-    _decoder: _ChunkedTransferDecoder = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Let Twisted look for the chunks."""
-        self._decoder = _ChunkedTransferDecoder(self._take, self._end)
-
-    def receive(self, data: bytes | memoryview) -> bool:
-        """Take in a piece; whether it was the last."""
-        self._decoder.dataReceived(bytes(data))
-        return self._is_whole
-
-    def _take(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > self.max_bytes:
-            raise too_long(self.max_bytes)
-        self.pieces.append(data)
-
-    def _end(self, surplus: bytes) -> None:
-        self._is_whole = True
-        self.has_surplus = bool(surplus)
-
-
-@define(eq=False)
-class PlainResponse:
-    """A plain answer of which the body is still coming in."""
-
-    head: ResponseHead
-    body: WithLength | InChunks
-    _is_new: bool = field(init=False, default=True)
-
-    @property
-    def may_be_followed(self) -> bool:
-        """Whether nothing has come after it that nobody asked for."""
-        return not self.body.has_surplus
-
-    def receive(self, data: bytes) -> Response | None:
-        """Take in a piece; the reply if it is whole now."""
-        piece: bytes | memoryview = data
-        if self._is_new:
-            # No copy: joining makes one anyway.
-            piece, self._is_new = memoryview(data)[self.head.end :], False
-        if not self.body.receive(piece):
-            return None
-        body = b"".join(self.body.pieces)
-        self.body.pieces.clear()
-        return Response(
-            status=self.head.status,
-            reason=self.head.reason,
-            headers=self.head.headers,
-            body=body,
-        )
-
-    def end(self, error: Exception) -> Response:
-        """Raise the *error*: some of it is missing."""
-        raise error
-
-
-def begin_plain(data: bytes, max_bytes: int) -> PlainResponse | None:
-    """
-    Begin with an answer of which *data* is the first piece, if it is plain.
-
-    Raises:
-        UpstreamBroken: the body would be over *max_bytes*.
-    """
-    head = read_head(data)
-    if head is None:
-        return None
-    if head.length is None:
-        return PlainResponse(head, InChunks(max_bytes))
-    if head.length > max_bytes:
-        raise too_long(max_bytes)
-    return PlainResponse(head, WithLength(head.length))
-
-
 HTTP_1_1 = (b"HTTP", 1, 1)
 
 
 class _Parser(HTTPClientParser):
-    """Reads one answer."""
+    """Reads one response."""
 
     def allHeadersReceived(self) -> None:
         """Refuse what would end HTTP on this connection, and two framings."""
@@ -237,28 +228,33 @@ class _Parser(HTTPClientParser):
 
 
 @define(eq=False)
-class _Line:
-    """What the parser takes for its connection: it may only be given up."""
+class _Connection:
+    """What the parser takes for its connection: it can only be closed."""
 
     disconnecting: bool = False
 
     def pauseProducing(self) -> None:
-        """Do nothing: what comes is taken in at once."""
+        """Do nothing: what comes is read at once."""
 
     resumeProducing = pauseProducing
 
     def loseConnection(self) -> None:  # noqa: N802
-        """Remember that no more is wanted."""
+        """Note that no more is wanted."""
         self.disconnecting = True
 
 
 @define(eq=False)
 class TwistedResponse:
-    """One answer that Twisted reads."""
+    """
+    A response that Twisted reads.
+
+    Without a length, in parts, packed, after another that is only interim, or
+    broken: the result is what treq makes of it, in its words.
+    """
 
     method: bytes
     max_bytes: int
-    _line: _Line = field(init=False, factory=_Line)
+    _connection: _Connection = field(init=False, factory=_Connection)
     _parser: Any = field(init=False)
     _surplus: bytes | None = field(init=False, default=None)
     """What came after its end; None before that."""
@@ -267,15 +263,15 @@ class TwistedResponse:
 
     def __attrs_post_init__(self) -> None:
         """Wait for the first piece."""
-        question = Request(self.method, b"/", Headers(), None)
-        self._parser = _Parser(question, self._over)
-        self._parser.makeConnection(self._line)
+        request = Request(self.method, b"/", Headers(), None)
+        self._parser = _Parser(request, self._over)
+        self._parser.makeConnection(self._connection)
         read: Deferred[Any] = self._parser._responseDeferred  # noqa: SLF001
         read.addCallback(self._begun).addBoth(self._ended)
 
     @property
     def may_be_followed(self) -> bool:
-        """Whether it has an end of its own, and nobody wants to close."""
+        """Whether it has an end of its own, and neither side wants to close."""
         lines = self._parser.connHeaders.getRawHeaders(b"Connection", [])
         closes = b"close" in b",".join(lines).lower()
         return (
@@ -285,21 +281,21 @@ class TwistedResponse:
         )
 
     def receive(self, data: bytes) -> Response | None:
-        """Take in a piece; the reply if it is whole now."""
+        """Add a piece; return the response if it is whole now."""
         self._parser.dataReceived(data)
         if self._surplus is not None:
             self._parser.connectionLost(Failure(ConnectionDone()))
-        if self._outcome is None and self._line.disconnecting:
+        if self._outcome is None and self._connection.disconnecting:
             raise ConnectionDone
-        return self._reply()
+        return self._take_outcome()
 
     def end(self, error: Exception) -> Response:
-        """Take in that the connection has ended: some answers end so."""
+        """Return the response now that the connection has ended: some end so."""
         self._parser.connectionLost(Failure(error))
-        reply = self._reply()
-        if reply is None:
+        response = self._take_outcome()
+        if response is None:
             raise error
-        return reply
+        return response
 
     def _begun(self, response: IResponse) -> Deferred[Response]:
         without_named(response, self._parser)
@@ -315,8 +311,8 @@ class TwistedResponse:
     def _ended(self, outcome: Response | Failure) -> None:
         self._outcome = outcome
 
-    def _reply(self) -> Response | None:
-        # Let go at once: parser and answer hold on to each other.
+    def _take_outcome(self) -> Response | None:
+        # Let go at once: parser and response hold on to each other.
         outcome, self._outcome = self._outcome, None
         if isinstance(outcome, Failure):
             outcome.raiseException()
@@ -326,7 +322,7 @@ class TwistedResponse:
 @implementer(IAgent)
 @define(eq=False)
 class _Answered:
-    """Has the answer before it is asked."""
+    """Has the response before the request."""
 
     response: IResponse
 
@@ -335,7 +331,7 @@ class _Answered:
 
 
 def _unpacking(response: IResponse) -> Deferred[IResponse]:
-    """Unpack what comes packed, as treq does."""
+    """Unpack *response* if it is packed, as treq does."""
     agent = ContentDecoderAgent(_Answered(response), [(b"gzip", GzipDecoder)])
     unpacked: Deferred[IResponse] = agent.request(b"GET", b"/")
     return unpacked

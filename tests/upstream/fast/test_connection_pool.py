@@ -1,7 +1,5 @@
 """Connections that have nothing to do."""
 
-from typing import Any
-
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -11,32 +9,29 @@ from abproxy.upstream.fast.connection import ConnectionPool
 
 
 @define(eq=False)
-class Idler:
+class Idle:
     """A connection that closes when the test says so."""
 
     closed: Deferred[None] = field(factory=Deferred)
     is_told_to_leave: bool = False
 
-    def ask(self, exchange: Any) -> None:
-        """Be never asked."""
-
-    def leave(self) -> Deferred[None]:
+    def close(self) -> Deferred[None]:
         self.is_told_to_leave = True
         return self.closed
 
 
-def idle_with(count: int, most: int = 9) -> tuple[Clock, ConnectionPool, list[Idler]]:
+def idle_with(count: int, most: int = 9) -> tuple[Clock, ConnectionPool, list[Idle]]:
     """Put some away, a second after each other."""
     clock = Clock()
     idle = ConnectionPool(clock, most)
-    idlers = [Idler() for _ in range(count)]
+    idlers = [Idle() for _ in range(count)]
     for idler in idlers:
         idle.put(idler)
         clock.advance(1)
     return clock, idle, idlers
 
 
-def left(idlers: list[Idler]) -> list[bool]:
+def left(idlers: list[Idle]) -> list[bool]:
     """Tell which of them were told to leave."""
     return [idler.is_told_to_leave for idler in idlers]
 
@@ -65,7 +60,7 @@ def test_one_that_was_closed_is_not_used() -> None:
     _, idle, (one, two) = idle_with(2)
 
     idle.remove(two)
-    idle.remove(Idler())
+    idle.remove(Idle())
 
     assert [idle.take(), idle.take()] == [one, None]
 
@@ -140,7 +135,7 @@ def test_it_can_be_used_after_closing() -> None:
     """A server that broke a connection may be back."""
     clock, idle, _ = idle_with(1)
     idle.close()
-    late = Idler()
+    late = Idle()
 
     idle.put(late)
     clock.advance(IDLE_S)

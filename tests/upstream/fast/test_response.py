@@ -47,6 +47,7 @@ ANSWERS = {
     "no content": head(b"X-A: 1", status=b"HTTP/1.1 204 No Content"),
     "not modified": head(LENGTH, status=b"HTTP/1.1 304 Not Modified"),
     "no reason": head(LENGTH, status=b"HTTP/1.1 418") + BODY,
+    "odd reason": head(LENGTH, status=b"HTTP/1.1 200 Very\tfine \xff") + BODY,
     "interim": head(status=b"HTTP/1.1 100 Continue") * 2 + head(LENGTH) + BODY,
     "hints": head(b"Link: x", status=b"HTTP/1.1 103 Early") + head(LENGTH) + BODY,
     "packed": head(b"content-encoding: gzip", b"content-length: %d" % len(PACKED))
@@ -307,6 +308,20 @@ def test_an_answer_that_is_too_long_is_not_waited_for() -> None:
     kind, _ = ask(fast(size=12), [head(LENGTH)])
 
     assert kind is UpstreamBroken
+
+
+@pytest.mark.parametrize("size", [1, 5000, 70_000])
+def test_a_large_head_is_read_in_pieces_of_any_size(size: int) -> None:
+    """A server may have much to say of itself."""
+    lines = [b"X-%d: %b" % (number, b"a" * 1000) for number in range(64)]
+    answer = head(*lines, LENGTH) + BODY
+    pieces = [answer[at : at + size] for at in range(0, len(answer), size)]
+
+    ours = ask(fast(), pieces)
+
+    assert isinstance(ours, Response)
+    assert len(ours.headers) == 64
+    assert ours == ask(treq(), [answer])
 
 
 @pytest.mark.parametrize("method", [b"HEAD", b"GET"])
