@@ -14,10 +14,10 @@ import attrs
 from attrs import define, field, frozen
 from twisted.logger import Logger
 
+from abproxy.batching.backoff import RetryTimeouts
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.concurrency import LEAST_SLOTS, Limit, Slots, make_slots
 from abproxy.batching.part import Caps
-from abproxy.batching.refusal import RetryTimeouts
 from abproxy.errors import SettingsError
 from abproxy.http.headers import Credentials
 from abproxy.settings import Settings
@@ -245,7 +245,7 @@ class Configuration:
         collector.splits = settings.oversize == "split"
         collector.packs = settings.packing
         collector.call_timeout_s = settings.call_timeout_s
-        collector.patience = patience_for(settings)
-        collector.room.max_items = settings.max_waiting_inputs
-        collector.room.max_size = settings.max_waiting_bytes
-        collector.room.max_items_of_one = settings.max_waiting_inputs_of_one
+        collector.retry_timeouts = patience_for(settings)
+        collector.admission.max_items = settings.max_waiting_inputs
+        collector.admission.max_size = settings.max_waiting_bytes
+        collector.admission.max_items_of_one = settings.max_waiting_inputs_of_one

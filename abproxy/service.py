@@ -313,7 +313,7 @@ class ProxyService(Lifetime):
 
     async def _drain(self) -> None:
         self._log.info("Draining {n} calls", n=len(self.site.requests))
-        self.collector.hurry()
+        self.collector.flush()
         ends_at = self.reactor.seconds() + self.drain_timeout_s
         await self._answer_all(self.site, self.drain_timeout_s, idle_s=IDLE_STAY_S)
         if self.private is not None and self._private_port is not None:

@@ -223,7 +223,7 @@ def _batching(
             limit=_limit(settings, reactor, ServerInfo()),
             slots=slots_for(settings),
         ),
-        room=Admission(
+        admission=Admission(
             clock=reactor,
             max_items=settings.max_waiting_inputs,
             max_size=settings.max_waiting_bytes,
@@ -235,7 +235,7 @@ def _batching(
         is_alive=upstream.discovery.is_alive,
         count=counter.count if settings.usage == "exact" else by_length,
         call_timeout_s=settings.call_timeout_s,
-        patience=patience_for(settings),
+        retry_timeouts=patience_for(settings),
         observer=telemetry.observer,
     )
 
@@ -331,6 +331,6 @@ def _health_pages(
     }
     return HealthPages(
         checks=checks,
-        room=collector.room,
+        admission=collector.admission,
         is_draining=lambda: sites[0].is_draining,
     ).by_path()

@@ -16,12 +16,14 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from abproxy.batching.admission import Admission
+from abproxy.batching.batch import Count, by_length
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.concurrency import Budget, FixedLimit, make_slots
 from abproxy.batching.part import Caps
 from abproxy.dialects.call import Call, LaneKey
 from abproxy.dialects.reply import write_answer
 from abproxy.dialects.tei import EMBED
+from abproxy.events import Observer
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.settings import FAST_PATHS
 
@@ -118,7 +120,13 @@ class House:
     collector: BatchCollector
 
     def submit(self, *texts: str, lane: str = "") -> "Outcome":
-        """Submit a call and follow it."""
+        """Submit a call in a turn of the reactor by itself, and follow it."""
+        outcome = self.submit_in_this_turn(*texts, lane=lane)
+        self.clock.advance(0)
+        return outcome
+
+    def submit_in_this_turn(self, *texts: str, lane: str = "") -> "Outcome":
+        """Submit a call in a turn that goes on, and follow it."""
         call = call_of(*texts, lane=lane)
         return Outcome(call, self.collector.submit(call))
 
@@ -129,9 +137,10 @@ class House:
         return (
             not collector.budget.items_in_flight
             and not collector.budget.slots_taken
-            and not collector.room.items
-            and not collector.room.size
-            and not collector.platform.lanes._open
+            and not collector.admission.items
+            and not collector.admission.size
+            and not collector.queue.lanes
+            and not collector.queue.has_suspects
             and not self.clock.getDelayedCalls()
         )
 
@@ -191,22 +200,25 @@ def house(
     max_waiting_items: int = 10_000,
     max_waiting_size: int = 1 << 20,
     packs: bool = False,
+    count: Count = by_length,
+    observer: Observer | None = None,
 ) -> House:
     """Make a collector in front of a recording upstream."""
     clock = Clock()
     upstream = RecordingUpstream()
     collector = BatchCollector(
-        gathers=False,  # each departure is seen at once
         clock=clock,
         send=upstream.send,
         caps=Caps(calls=calls, items=items, size=size),
         budget=Budget(
             limit=FixedLimit(ceiling=budget, batch=items), slots=make_slots(slots)
         ),
-        room=Admission(
+        admission=Admission(
             clock=clock, max_items=max_waiting_items, max_size=max_waiting_size
         ),
         packs=packs,
+        count=count,
+        observer=observer or Observer(),
         max_wait_s=max_wait_s,
     )
     return House(clock, upstream, collector)

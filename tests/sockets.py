@@ -201,10 +201,10 @@ class Street:
         return not (
             collector.budget.items_in_flight
             or collector.budget.slots_taken
-            or collector.room.items
-            or collector.room.size
-            or collector.room.of_clients
-            or collector.platform.lanes._open
+            or collector.admission.items
+            or collector.admission.size
+            or collector.admission.of_clients
+            or collector.queue.lanes
             or site.requests
             or self.upstream.work.inputs
         )

@@ -18,14 +18,14 @@ from tools.structure import (
     read_modules,
 )
 
-AT_MOST = {"modules": 107, "root modules": 10, "Protocols": 6}
+AT_MOST = {"modules": 101, "root modules": 10, "Protocols": 4}
 """What the source may have: to be lowered with the figure, never raised."""
 
 AT_MOST_FOR_A_CALL = {
-    "files": 32,
-    "classes": 45,
-    "functions": 136,
-    "calls of these functions": 181,
+    "files": 28,
+    "classes": 42,
+    "functions": 128,
+    "calls of these functions": 167,
 }
 """What a warm lone call may enter: to be lowered with the figure, never raised."""
 

@@ -76,9 +76,13 @@ class Client:
     transport: StringTransportWithDisconnection
     channel: Any
 
+    clock: Clock = field(factory=Clock)
+    """The proxy's, if that is in memory as a whole."""
+
     def send(self, raw: bytes) -> None:
-        """Send bytes as they are."""
+        """Send bytes as they are, in a turn of the reactor by themselves."""
         self.channel.dataReceived(raw)
+        self.clock.advance(0)
 
     def ask(
         self, method: str, path: str, body: bytes = b"", *headers: tuple[str, str]
@@ -137,7 +141,7 @@ class InMemoryProxy:
         transport = StringTransportWithDisconnection()
         transport.protocol = channel
         channel.makeConnection(transport)
-        client = Client(transport, channel)
+        client = Client(transport, channel, self.clock)
         self.channels.append(client)
         return client
 
@@ -205,15 +209,16 @@ def in_memory_proxy(
     server = make_upstream(
         client.send, clock, credentials=credentials, timeout_s=timeout_s, agent=agent
     )
+    recorder = Recorder(clock=clock, cpu_s=clock.seconds)
     collector = BatchCollector(
-        gathers=False,  # each departure is seen at once
         clock=clock,
         send=server.send,
         caps=Caps(calls=max_batch_calls, items=max_batch_items, size=1_900_000),
         budget=Budget(limit=FixedLimit(ceiling=512, batch=32), slots=make_slots(slots)),
-        room=Admission(clock=clock, max_items=max_waiting_items, max_size=1 << 26),
+        admission=Admission(clock=clock, max_items=max_waiting_items, max_size=1 << 26),
         max_wait_s=max_wait_s,
         splits=splits,
+        observer=recorder,
     )
     app = ProxyApp(
         policy=Policy(
@@ -240,7 +245,7 @@ def in_memory_proxy(
     if has_private_door:
         proxy.private = evolve(proxy, site=_site(app, limits, clock), channels=[])
     if shows or has_private_door:
-        _show(proxy)
+        _show(proxy, recorder)
     return proxy
 
 
@@ -261,11 +266,9 @@ def _site(
 HEALTH = (b"/health", b"/ping")
 
 
-def _show(proxy: InMemoryProxy) -> None:
-    clock, collector = proxy.clock, proxy.collector
-    recorder = Recorder(clock=clock, cpu_s=clock.seconds)
+def _show(proxy: InMemoryProxy, recorder: Recorder) -> None:
+    collector = proxy.collector
     doors = [door for door in (proxy, proxy.private) if door is not None]
-    collector.observer = recorder
     proxy.app.observer = recorder
     for door in doors:
         door.site.observer = recorder
@@ -289,7 +292,7 @@ def _show(proxy: InMemoryProxy) -> None:
     )
     health = HealthPages(
         checks={path: _health_check(proxy.server, path).ask for path in HEALTH},
-        room=collector.room,
+        admission=collector.admission,
         is_draining=lambda: proxy.site.is_draining,
     ).by_path()
     own = own_pages(recorder.metrics.write, status.document)

@@ -99,7 +99,7 @@ class Wired:
         transport = StringTransportWithDisconnection(peerAddress=address)
         transport.protocol = channel
         channel.makeConnection(transport)
-        client = Client(transport, channel)
+        client = Client(transport, channel, self.reactor)
         self.clients.append(client)
         return client
 
@@ -164,7 +164,6 @@ def wired(elsewhere: Resource | None = None, **settings: Any) -> Iterator[Wired]
     reactor.advance(START)
     chosen = Settings(**{"port": "0", **settings})
     service: Any = wire(chosen, reactor)
-    service.collector.gathers = False  # each departure is seen at once
     upstream = RecordingUpstream()
     agent = RequestTraversalAgent(elsewhere or OpenUpstream())
     house = Wired(reactor=reactor, service=service, upstream=upstream, relayed=agent)

@@ -1,5 +1,5 @@
 """
-Nobody waits in an unbounded queue, and nobody fills it alone.
+Room for so much to wait, in all and of one client, and no more.
 
 Items and bytes of all calls that were accepted and have not left yet are
 counted here, the unsent rest of large calls among them.
@@ -18,12 +18,12 @@ from abproxy.errors import ClientQueueFull, QueueFull
 __all__ = ["Admission"]
 
 MAX_RETRY_AFTER_S = 60
-"""The longest time that a caller is told to stay away, in seconds."""
+"""The longest time after which a caller is told to try again, in seconds."""
 
 
 @define(kw_only=True, eq=False)
 class Admission:
-    """Room for so many items and bytes, and no more."""
+    """Counts what waits, and refuses what there is no room for."""
 
     clock: IReactorTime = field(repr=False)
     max_items: int
@@ -38,19 +38,18 @@ class Admission:
     _leaving: Rate = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        """Begin to measure how fast people leave."""
         self._leaving = Rate(self.clock)
 
     def admit(self, parts: list[Part]) -> None:
         """
-        Make room for all the *parts* of one call, or for none.
+        Count in all the *parts* of one call, or refuse them.
 
-        With nobody waiting a call of any size is let in: a caller told to
+        While nothing waits a call of any size is accepted: a caller told to
         come back later must have a chance then.
 
         Raises:
-            WaitingRoomFull: there is no room.
-            ClientShareTaken: there is none for this client.
+            QueueFull: there is no room.
+            ClientQueueFull: there is none for this client.
         """
         first, *rest = parts
         call, size = first.call, first.size
@@ -68,7 +67,7 @@ class Admission:
             self._admit_client(call.client, items, self.max_items_of_one)
         self._count_in(call.client, items, size)
         for part in rest:  # the first is in its lane at once
-            part.holder = self
+            part.on_cancel = self._drop
 
     def _admit_client(self, client: bytes, items: int, most: int) -> None:
         waiting = self.of_clients.get(client, 0)
@@ -79,23 +78,23 @@ class Admission:
             )
 
     def enter(self, part: Part) -> None:
-        """Account for a part that waits."""
+        """Count in a part that came back, whatever the limits say."""
         self._count_in(part.call.client, len(part.items), part.size)
 
     def _count_in(self, client: bytes, items: int, size: int) -> None:
         if not self.items:
-            # How fast people leave shows only while somebody waits; before
-            # that it was how fast they came.
+            # How fast calls leave shows only while some wait; before that it
+            # was how fast they came.
             self._leaving.begin()
         self.items += items
         self.size += size
         self.of_clients[client] = self.of_clients.get(client, 0) + items
 
     def leave(self, parts: Sequence[Part]) -> None:
-        """Account, once, for *parts* that wait no longer: nobody here holds them."""
+        """Count out, once, *parts* that wait no longer."""
         items, of_clients = 0, self.of_clients
         for part in parts:
-            part.holder = None
+            part.on_cancel = None
             own, client = len(part.items), part.call.client
             items += own
             self.size -= part.size
@@ -107,12 +106,12 @@ class Admission:
         self.items -= items
         self._leaving.count(items)
 
-    def drop(self, part: Part) -> None:
+    def _drop(self, part: Part) -> None:
         """Forget a part whose caller left before it was even in a queue."""
         self.leave((part,))
 
     def retry_after_s(self, items: int) -> int:
-        """Estimate when there is room for *items*, from how fast others leave."""
+        """Estimate in how many seconds there is room for *items*, as others leave."""
         rate = self._leaving.per_second()
         too_many = max(items, self.items + items - self.max_items)
         seconds = ceil(too_many / rate) if rate else 1

@@ -1,23 +1,22 @@
 """
-One batch's way to the upstream and back: send, cut, fire.
+One batch in flight: send it, and fire each of its parts with the part's own rows.
 
-Every waiter is fired exactly once, or its part is handed back to travel with
-another batch.  A batch that is refused because of what is in it travels again
-as two halves, until what is refused is one call: that one gets the upstream's
-own answer.
+Every waiter is fired exactly once, or its part goes back to the queue.  A batch
+that is refused because of what is in it is sent again as two halves, until what
+is refused is one call: that one gets the upstream's own answer.
 """
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from abproxy.batching.gathering import gather
-from abproxy.batching.part import Caps, Part, cut_up
+from abproxy.batching.backoff import Backoff
+from abproxy.batching.part import Part, join_results, reject, split_part
+from abproxy.batching.queue import SUSPECT_AFTER, Queue
 from abproxy.dialects.call import BadAnswer, PartResult
 from abproxy.errors import (
     CannotConnect,
@@ -26,10 +25,10 @@ from abproxy.errors import (
     ProxyError,
     UpstreamBroken,
 )
-from abproxy.events import Cause, Observer
+from abproxy.events import Observer
 from abproxy.http.messages import NO_ROOM, Response, Send, UpstreamRequest
 
-__all__ = ["Batch", "Count", "Road", "by_length"]
+__all__ = ["Batch", "Count", "by_length"]
 
 Count = Callable[[Sequence[Part]], Coroutine[Any, Any, list[list[int]]]]
 """Count what each item of each part cost, to share out the usage of a batch."""
@@ -43,31 +42,7 @@ TOO_MANY = frozenset({413, 422})
 SAME_FOR_ALL = frozenset({401, 402, 403, 404, 405, 406, 407, 408, 410, 415, 421, 426})
 """Refusals that do not depend on the items: all calls of a lane share them."""
 
-SUSPECT = 2
-"""Breaks after which a part is a suspect; one more convicts it."""
-
 _log = Logger()
-
-
-class Road(Protocol):
-    """What a trip needs of the world, and where it leaves what it cannot do."""
-
-    clock: IReactorTime
-    send: Send
-    count: Count
-    observer: Observer
-
-    def caps_for_cutting(self) -> Caps | None:
-        """What fits into a batch now; None if nothing may be cut."""
-
-    def got_through(self) -> None:
-        """The upstream has answered."""
-
-    def put_back(self, parts: list[Part], cause: Cause, *, shared: bool) -> None:
-        """The upstream took no work: *parts*, if *shared* of one request, wait on."""
-
-    def quarantine(self, parts: list[Part]) -> None:
-        """Each of *parts* may be what breaks the upstream: it travels alone."""
 
 
 @define(kw_only=True, eq=False)
@@ -75,28 +50,41 @@ class Batch:
     """The parts of one batch between leaving and answer."""
 
     parts: list[Part]
-    road: Road = field(repr=False)
+
+    clock: IReactorTime = field(repr=False)
+    send: Send = field(repr=False)
+    count: Count = field(repr=False)
+    observer: Observer = field(repr=False)
+
+    queue: Queue = field(repr=False)
+    """Where suspects go back to."""
+
+    backoff: Backoff = field(repr=False)
+    """What deals with parts that the upstream had no room for."""
+
+    splits: bool = True
+    """Whether a part may be split that is too large for the upstream."""
 
     sorts: bool = False
-    """Whether items travel by length, for an upstream that pads."""
+    """Whether items are sent by length, for an upstream that pads."""
 
     answered_after_s: float | None = field(init=False, default=None)
     """How long the upstream took for the whole batch; None if it failed."""
 
     _order: list[int] | None = field(init=False, default=None, repr=False)
-    _under_way: Deferred[Any] | None = field(init=False, default=None, repr=False)
-    _left_at: float = field(init=False, default=0.0)
+    _pending: Deferred[Any] | None = field(init=False, default=None, repr=False)
+    _sent_at: float = field(init=False, default=0.0)
 
     def start(self) -> Deferred[None]:
         """Leave now.  Fires with None when nothing is left to do."""
         for part in self.parts:
-            part.holder = self
-        return Deferred.fromCoroutine(self._travel())
+            part.on_cancel = self._drop
+        return Deferred.fromCoroutine(self._run())
 
-    def drop(self, _part: Part) -> None:
-        """A caller left; when all have left, so does the request."""
-        if self._under_way is not None and not self._left:
-            self._under_way.cancel()
+    def _drop(self, _part: Part) -> None:
+        """Cancel the request when all callers have left."""
+        if self._pending is not None and not self._waiting:
+            self._pending.cancel()
 
     @property
     def _is_shared(self) -> bool:
@@ -104,35 +92,35 @@ class Batch:
         return len(self.parts) > 1
 
     @property
-    def _left(self) -> list[Part]:
-        return [part for part in self.parts if not part.gone]
+    def _waiting(self) -> list[Part]:
+        return [part for part in self.parts if not part.cancelled]
 
-    async def _travel(self) -> None:
+    async def _run(self) -> None:
         try:
-            await self._try()
+            await self._send_once()
         except ProxyError as error:
-            self._warn_and_fail(error)
+            self._warn_and_reject(error)
         except BadAnswer as error:
             message = f"the inference server's answer cannot be shared out: {error}"
-            self._warn_and_fail(UpstreamBroken(message))
+            self._warn_and_reject(UpstreamBroken(message))
         except CancelledError:
-            self._fail(UpstreamBroken("the request was cancelled"))
+            reject(self.parts, UpstreamBroken("the request was cancelled"))
         except Exception:  # noqa: BLE001  a bug must not starve the callers
-            _log.failure("A batch failed: {request_ids}", request_ids=self._names)
-            self._fail(InternalError("a bug in abproxy; its log says more"))
+            _log.failure("A batch failed: {request_ids}", request_ids=self._request_ids)
+            reject(self.parts, InternalError("a bug in abproxy; its log says more"))
 
-    async def _try(self) -> None:
+    async def _send_once(self) -> None:
         try:
-            self._left_at = self.road.clock.seconds()
-            self._under_way = self.road.send(self._request())
-            reply = await self._under_way
+            self._sent_at = self.clock.seconds()
+            self._pending = self.send(self._request())
+            response = await self._pending
         except CannotConnect as error:
-            self.road.put_back(self._left, error, shared=self._is_shared)
+            self.backoff.requeue(self._waiting, error, shared=self._is_shared)
         except ConnectionBroken as error:
-            await self._break(error)
+            await self._after_broken_connection(error)
         else:
-            self._under_way = None
-            await self._arrive(reply)
+            self._pending = None
+            await self._take_response(response)
 
     def _request(self) -> UpstreamRequest:
         first = self.parts[0]
@@ -150,72 +138,80 @@ class Batch:
         return tuple(trace for trace in traces if trace is not None)
 
     @property
-    def _names(self) -> str:
+    def _request_ids(self) -> str:
         return b" ".join(part.call.request_id() for part in self.parts).decode()
 
-    async def _arrive(self, reply: Response) -> None:
-        if reply.status in NO_ROOM:
-            self.road.put_back(self._left, reply, shared=self._is_shared)
+    # The upstream has answered
+
+    async def _take_response(self, response: Response) -> None:
+        if response.status in NO_ROOM:
+            self.backoff.requeue(self._waiting, response, shared=self._is_shared)
             return
-        self.road.got_through()
-        if reply.status == OK:
-            self.answered_after_s = self.road.clock.seconds() - self._left_at
+        self.backoff.reset()
+        if response.status == OK:
+            self.answered_after_s = self.clock.seconds() - self._sent_at
         if len(self.parts) == 1:
-            await self._arrive_alone(self.parts[0], reply)
-        elif reply.status == OK:
-            await self._share_out(reply)
-        elif self._blames_an_item(reply.status):
-            self.road.observer.batch_split()
-            await self._halve(self._left)
+            await self._take_response_for_one(self.parts[0], response)
+        elif response.status == OK:
+            await self._share_out(response)
+        elif self._blames_an_item(response.status):
+            self.observer.batch_split()
+            await self._send_halves(self._waiting)
         else:
-            self._pass_on(reply)
+            self._pass_on(response)
 
-    async def _arrive_alone(self, part: Part, reply: Response) -> None:
-        caps = self.road.caps_for_cutting()
-        if reply.status == OK and not part.is_whole_call:
-            await self._share_out(reply)
-        elif reply.status in TOO_MANY and caps and len(part.items) > caps.items:
-            await self._travel_in_pieces(part, caps)
+    async def _take_response_for_one(self, part: Part, response: Response) -> None:
+        if response.status == OK and not part.is_whole_call:
+            await self._share_out(response)
+        elif self._was_too_large(part, response.status):
+            await self._send_in_pieces(part)
         else:
-            self._pass_on(reply)
+            self._pass_on(response)
 
-    async def _share_out(self, reply: Response) -> None:
+    async def _share_out(self, response: Response) -> None:
         lengths = await self._lengths()
-        slices = self.parts[0].call.lane.dialect.split(reply.body, lengths, self._order)
-        for part, own in zip(self.parts, slices, strict=True):
+        dialect = self.parts[0].call.lane.dialect
+        rows = dialect.split(response.body, lengths, self._order)
+        for part, own in zip(self.parts, rows, strict=True):
             result = PartResult(
-                response=reply,
+                response=response,
                 rows=own,
                 calls=len(self.parts),
-                queue_s=self._left_at - part.arrived_at,
+                queue_s=self._sent_at - part.arrived_at,
                 upstream_s=self.answered_after_s or 0.0,
             )
             part.fire([result])
 
     async def _lengths(self) -> list[Sequence[int]]:
         if len(self.parts) > 1 and self.parts[0].call.lane.dialect.has_usage:
-            self._under_way = Deferred.fromCoroutine(self.road.count(self.parts))
-            return list(await self._under_way)
+            self._pending = Deferred.fromCoroutine(self.count(self.parts))
+            return list(await self._pending)
         return [part.lengths for part in self.parts]
 
-    def _pass_on(self, reply: Response) -> None:
+    def _pass_on(self, response: Response) -> None:
         for part in self.parts:
-            part.fire([PartResult(response=reply)])
+            part.fire([PartResult(response=response)])
 
     def _blames_an_item(self, status: int) -> bool:
         return BAD_REQUEST <= status < SERVER_ERROR and status not in SAME_FOR_ALL
 
-    async def _travel_in_pieces(self, part: Part, caps: Caps) -> None:
+    def _was_too_large(self, part: Part, status: int) -> bool:
         """
-        Send a part again that was cut for larger batches than there are now.
+        Whether *part* was made for larger batches than there are now.
 
-        The upstream has just said so, and its word is in *caps* by now.
+        The upstream has just said so, and the queue's caps say the same by now.
         """
-        pieces = cut_up(part, caps)
-        self._under_way = gather(pieces).addBoth(part.fire)
-        await self._all_arrived([[piece] for piece in pieces])
+        has_too_many = len(part.items) > self.queue.caps.items
+        return self.splits and status in TOO_MANY and has_too_many
 
-    async def _break(self, error: ConnectionBroken) -> None:
+    async def _send_in_pieces(self, part: Part) -> None:
+        pieces = split_part(part, self.queue.caps)
+        self._pending = join_results(pieces).addBoth(part.fire)
+        await self._send_again([[piece] for piece in pieces])
+
+    # The connection broke
+
+    async def _after_broken_connection(self, error: ConnectionBroken) -> None:
         """
         Send again what may have been innocent when the connection broke.
 
@@ -225,40 +221,36 @@ class Batch:
         the upstream; after a third there is no doubt left.
         """
         # It was there to break: this is no longer the trouble before.
-        self.road.got_through()
-        for part in self._left:
-            part.breaks += 1
-        self._under_way = None
-        for part in self._left:
-            if part.breaks > SUSPECT:
-                part.fire(Failure(error.copy()))
-        self.road.quarantine([part for part in self._left if part.breaks == SUSPECT])
-        innocent = [part for part in self._left if part.breaks < SUSPECT]
+        self.backoff.reset()
+        for part in self._waiting:
+            part.connection_failures += 1
+        self._pending = None
+        guilty = [p for p in self._waiting if p.connection_failures > SUSPECT_AFTER]
+        reject(guilty, error)
+        suspects = [p for p in self._waiting if p.connection_failures == SUSPECT_AFTER]
+        self.queue.quarantine(suspects)
+        innocent = [p for p in self._waiting if p.connection_failures < SUSPECT_AFTER]
         if innocent:
-            self.road.observer.batch_resent()
-            await self._halve(innocent)
+            self.observer.batch_resent()
+            await self._send_halves(innocent)
 
-    async def _halve(self, parts: list[Part]) -> None:
+    async def _send_halves(self, parts: list[Part]) -> None:
         middle = len(parts) // 2
-        await self._all_arrived([parts[:middle], parts[middle:]])
+        await self._send_again([parts[:middle], parts[middle:]])
 
-    async def _all_arrived(self, batches: list[list[Part]]) -> None:
-        trips = [Batch(parts=parts, road=self.road) for parts in batches if parts]
-        await gatherResults([trip.start() for trip in trips])
+    async def _send_again(self, groups: list[list[Part]]) -> None:
+        batches = [evolve(self, parts=parts, sorts=False) for parts in groups if parts]
+        await gatherResults([batch.start() for batch in batches])
 
-    def _warn_and_fail(self, error: ProxyError) -> None:
+    def _warn_and_reject(self, error: ProxyError) -> None:
         _log.warn(
             "A batch failed: {error} ({request_ids})",
             error=str(error),
-            request_ids=self._names,
+            request_ids=self._request_ids,
         )
-        self._fail(error)
-
-    def _fail(self, error: ProxyError) -> None:
-        for part in self.parts:
-            part.fire(Failure(error.copy()))
+        reject(self.parts, error)
 
 
 async def by_length(parts: Sequence[Part]) -> list[list[int]]:
-    """Count characters, where nobody counts tokens."""
+    """Count characters, where tokens are not counted."""
     return [list(part.lengths) for part in parts]

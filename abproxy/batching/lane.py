@@ -1,54 +1,49 @@
 """
-One lane's batch while it fills.
+One lane: the parts that may share a batch, while they wait for it.
 
 The first part starts the timer and later ones never extend it; a full batch
-does not wait for it.  With a wait of 0 there is no timer at all.  Which batch
-leaves next is for the departures to say; a collector knows whether its own is
-full or due, and gives up its parts.
+does not wait for it.  With a wait of 0 there is no timer at all.  Which lane
+sends the next batch is for the collector to say; a lane knows whether its own
+is full or due, and which of its parts go together.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from abproxy.batching.admission import Admission
-from abproxy.batching.packing import WINDOW_BATCHES, choose
-from abproxy.batching.part import Caps, Part, Turn
+from abproxy.batching.part import Caps, Part, Priority
 from abproxy.dialects.call import LaneKey
 
-__all__ = ["Lane", "TakenParts"]
+__all__ = ["MAX_OVERTAKEN", "Lane", "choose_alike"]
 
+MAX_OVERTAKEN = 4
+"""How many batches may leave with younger parts before a part goes first."""
 
-@frozen(kw_only=True)
-class TakenParts:
-    """The parts that leave together."""
-
-    parts: list[Part]
-
-    is_packed: bool
-    """Whether they were chosen by length."""
+WINDOW_BATCHES = 8
+"""How many batches' worth of parts, from the oldest on, are looked at."""
 
 
 @define(kw_only=True, eq=False)
 class Lane:
     """The parts of one lane that wait, oldest first."""
 
-    lane: LaneKey = field(repr=False)
+    key: LaneKey = field(repr=False)
     caps: Caps
     clock: IReactorTime = field(repr=False)
-    room: Admission = field(repr=False)
+    admission: Admission = field(repr=False)
 
     max_wait_s: float
-    """How long a part may be held for company."""
+    """How long a part may wait for others to share its batch."""
 
-    changed: Callable[["Lane"], None] = field(repr=False)
-    """Called when the batch may have become full or due, or empty."""
+    on_change: Callable[["Lane"], None] = field(repr=False)
+    """Called when the batch has become due, or when a caller has left."""
 
     is_due: bool = field(default=False, init=False)
-    """Whether the oldest part has been held long enough."""
+    """Whether the oldest part has waited long enough."""
 
     is_full: bool = field(default=False, init=False)
     """Whether a cap is reached."""
@@ -56,141 +51,129 @@ class Lane:
     items: int = field(default=0, init=False)
     size: int = field(default=0, init=False)
     calls: int = field(default=0, init=False)
-    _queue: deque[Part] = field(init=False, factory=deque)
+    """How many parts wait; the lane is empty without one."""
+
+    _parts: deque[Part] = field(init=False, factory=deque)
+    """Cancelled ones among them, but never as the first."""
+
     _timer: IDelayedCall | None = field(init=False, default=None, repr=False)
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nobody waits here."""
-        return not self._queue
-
-    @property
     def oldest_arrived_at(self) -> float | None:
-        """When the one whose turn is next came."""
-        return self._queue[0].arrived_at if self._queue else None
+        """When the part arrived that is next."""
+        return self._parts[0].arrived_at if self._parts else None
 
     @property
-    def turn(self) -> Turn | None:
-        """The place of the oldest part in the queue of all lanes."""
-        return self._queue[0].turn if self._queue else None
+    def priority(self) -> Priority | None:
+        """The place of the oldest part in the queue over all lanes."""
+        return self._parts[0].priority if self._parts else None
 
     @property
     def next_items(self) -> int:
         """How many items the next batch holds at most."""
         return min(self.items, self.caps.items)
 
-    def submit(self, part: Part) -> bool:
-        """Add *part* at the end of the queue, and say whether it makes a batch full."""
-        is_first, was_full = not self._queue, self.is_full
-        part.holder = self
-        self._queue.append(part)
+    def add(self, part: Part) -> bool:
+        """Add *part* at the end, and return whether it makes a batch full."""
+        part.on_cancel = self._drop
+        self._parts.append(part)
         self.items += len(part.items)
         self.size += part.size
         self.calls += 1
-        if is_first:
-            self._arm()
-        gets_full = not was_full and self._reaches_a_cap()
-        if is_first or gets_full:
-            self.is_full = was_full or gets_full
-            self.changed(self)
+        if self.calls == 1:
+            self._set_timer()
+        gets_full = not self.is_full and self._reaches_a_cap()
+        self.is_full = self.is_full or gets_full
         return gets_full
 
-    def put_back(self, parts: list[Part]) -> None:
-        """Take *parts* in again, each where it was in the queue."""
+    def requeue(self, parts: list[Part]) -> None:
+        """Add *parts* again, each where it was."""
         for part in parts:
-            part.holder = self
+            part.on_cancel = self._drop
         self._count(parts, +1)
-        waiting = sorted([*parts, *self._queue], key=attrgetter("turn"))
-        self._queue = deque(waiting)
+        waiting = sorted([*parts, *self._parts], key=attrgetter("priority"))
+        self._parts = deque(waiting)
         self._clear_head()
-        self._arm()
-        self.changed(self)
+        self._set_timer()
 
-    def take(self, caps: Caps, *, packs: bool) -> TakenParts:
+    def take(self, caps: Caps, *, alike: bool) -> list[Part]:
         """
-        Give up the parts of one batch, at least the oldest part.
+        Take out the parts of one batch within *caps*, at least the oldest part.
 
         Args:
             caps: what fits into the batch.
-            packs: whether parts of similar length leave together if many wait.
+            alike: whether those of similar length go together.
         """
-        many = packs and self.items > caps.items
-        parts = self._take_alike(caps) if many else self._take_oldest(caps)
-        self._leave(parts)
-        self._arm()
-        self.changed(self)
-        return TakenParts(parts=parts, is_packed=many)
+        parts = self._take_alike(caps) if alike else self._take_oldest(caps)
+        self._account_for_leaving(parts)
+        self._set_timer()
+        return parts
 
-    def drop(self, part: Part) -> None:
+    def expire(self, is_expired: Callable[[Part], bool]) -> list[Part]:
+        """Take out the parts that have waited too long."""
+        waiting = [part for part in self._parts if not part.cancelled]
+        expired = [part for part in waiting if is_expired(part)]
+        self._account_for_leaving(expired)
+        leaving = set(expired)
+        self._parts = deque(part for part in waiting if part not in leaving)
+        self._set_timer()
+        return expired
+
+    def set_limits(self, caps: Caps, max_wait_s: float) -> None:
+        """Apply other limits from now on, also to what waits already."""
+        self.caps = caps
+        self.max_wait_s = max_wait_s
+        self.is_full = self._reaches_a_cap()
+        self._set_timer()
+
+    def _drop(self, part: Part) -> None:
         """
         Forget *part*, whose caller has left.
 
-        It stays in the queue as an empty seat, so that leaving costs the same
-        however long the queue is.  But no queue is mostly empty seats: behind
-        a head that waits long, callers may come and go without end.
+        It stays among the others, so that leaving costs the same however many
+        there are.  But most of them are never cancelled ones: behind a first
+        part that waits long, callers may come and go without end.
         """
-        self._leave((part,))
-        if self._queue[0] is part:
+        self._account_for_leaving((part,))
+        if self._parts[0] is part:
             self._clear_head()
-            self._arm()
-        elif len(self._queue) > 2 * self.calls:
-            self._queue = deque(one for one in self._queue if not one.gone)
-        self.changed(self)
-
-    def give_up(self, has_waited_too_long: Callable[[Part], bool]) -> list[Part]:
-        """Take out the parts that have waited too long."""
-        waiting = [part for part in self._queue if not part.gone]
-        overdue = [part for part in waiting if has_waited_too_long(part)]
-        self._leave(overdue)
-        leaving = set(overdue)
-        self._queue = deque(part for part in waiting if part not in leaving)
-        self._arm()
-        self.changed(self)
-        return overdue
-
-    def go_by(self, caps: Caps, max_wait_s: float) -> None:
-        """
-        Go by other limits from now on, those who wait already among them.
-
-        Nobody is told: other lanes may have to hear of the limits first.
-        """
-        self.caps = caps
-        self.max_wait_s = max_wait_s
-        self._count((), 0)
-        self._arm()
+            self._set_timer()
+        elif len(self._parts) > 2 * self.calls:
+            self._parts = deque(each for each in self._parts if not each.cancelled)
+        self.on_change(self)
 
     def _take_oldest(self, caps: Caps) -> list[Part]:
-        queue, batch = self._queue, list[Part]()
+        waiting, batch = self._parts, list[Part]()
         items = size = 0
-        while queue and len(batch) < caps.calls:
-            part = queue[0]
+        while waiting and len(batch) < caps.calls:
+            part = waiting[0]
             items += len(part.items)
             size += part.size
             if batch and (items > caps.items or size > caps.size):
                 break
-            batch.append(queue.popleft())
-            if queue and queue[0].gone:
+            batch.append(waiting.popleft())
+            if waiting and waiting[0].cancelled:
                 self._clear_head()
         return batch
 
     def _take_alike(self, caps: Caps) -> list[Part]:
-        width = min(len(self._queue), WINDOW_BATCHES * caps.items)
-        window = [self._queue.popleft() for _ in range(width)]
-        window = [part for part in window if not part.gone]
-        batch = choose(window, caps)
+        width = min(len(self._parts), WINDOW_BATCHES * caps.items)
+        window = [self._parts.popleft() for _ in range(width)]
+        window = [part for part in window if not part.cancelled]
+        batch = choose_alike(window, caps)
         leaving = set(batch)
         stay = [part for part in window if part not in leaving]
-        self._queue.extendleft(reversed(stay))
+        self._parts.extendleft(reversed(stay))
         self._clear_head()
         return batch
 
     def _clear_head(self) -> None:
-        while self._queue and self._queue[0].gone:
-            self._queue.popleft()
+        while self._parts and self._parts[0].cancelled:
+            self._parts.popleft()
 
-    def _leave(self, parts: Sequence[Part]) -> None:
+    def _account_for_leaving(self, parts: Sequence[Part]) -> None:
         self._count(parts, -1)
-        self.room.leave(parts)
+        self.admission.leave(parts)
 
     def _count(self, parts: Sequence[Part], sign: int) -> None:
         for part in parts:
@@ -207,22 +190,70 @@ class Lane:
             or self.size >= caps.size
         )
 
-    def _arm(self) -> None:
-        self._disarm()
-        if not self._queue:
-            return
-        left_s = self._queue[0].arrived_at + self.max_wait_s - self.clock.seconds()
-        self.is_due = left_s <= 0
-        if not self.is_due:
-            self._timer = self.clock.callLater(left_s, self._ring)
-
-    def _disarm(self) -> None:
+    def _set_timer(self) -> None:
+        """Start the wait of the part that is the oldest now."""
         self.is_due = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if not self._parts:
+            return
+        left_s = self._parts[0].arrived_at + self.max_wait_s - self.clock.seconds()
+        self.is_due = left_s <= 0
+        if not self.is_due:
+            self._timer = self.clock.callLater(left_s, self._becomes_due)
 
-    def _ring(self) -> None:
+    def _becomes_due(self) -> None:
         self._timer = None
         self.is_due = True
-        self.changed(self)
+        self.on_change(self)
+
+
+# Packing
+#
+# An upstream that pads computes every input as if it were the longest beside
+# it.  So the oldest part leaves with those closest to it in length.  No part
+# pays with waiting for ever: one that has been overtaken by a few batches goes
+# first, whatever its length.
+
+
+def choose_alike(window: Sequence[Part], caps: Caps) -> list[Part]:
+    """
+    Choose the parts of the next batch, and count for the others who overtakes them.
+
+    Args:
+        window: waiting parts, the oldest first.
+        caps: what fits into a batch.
+
+    Returns:
+        The parts, by length; at least the oldest one.
+    """
+    oldest = window[0]
+
+    def reluctance(part: Part) -> tuple[bool, float]:
+        may_wait = part is not oldest and part.overtaken < MAX_OVERTAKEN
+        return may_wait, may_wait * abs(part.mean_size - oldest.mean_size)
+
+    batch = _as_many_as_fit(sorted(window, key=reluctance), caps)
+    _count_overtaken(window, batch)
+    return sorted(batch, key=lambda part: part.mean_size)
+
+
+def _as_many_as_fit(wanted: Sequence[Part], caps: Caps) -> list[Part]:
+    batch: list[Part] = []
+    items = size = 0
+    for part in wanted[: caps.calls]:
+        items += len(part.items)
+        size += part.size
+        if batch and (items > caps.items or size > caps.size):
+            break
+        batch.append(part)
+    return batch
+
+
+def _count_overtaken(window: Sequence[Part], batch: Sequence[Part]) -> None:
+    leaving = set(batch)
+    youngest = max(part.priority for part in batch)
+    for part in window:
+        if part.priority < youngest and part not in leaving:
+            part.overtaken += 1

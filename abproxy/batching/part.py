@@ -1,26 +1,38 @@
 """
-A part: consecutive items of one call that ride together, and their waiter.
+A part: consecutive items of one call that share a batch, and their waiter.
 
-A call is one part unless it is larger than a cap.  The parts of a call form
-a chain: the next one queues up only when the one before has left, so that a
-large import never stands in front of everybody else.
+A call is one part unless it is larger than a cap.  The parts of a call are
+linked: the next one queues up only when the one before has left, so that a
+large import never stands in front of all other calls.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import cast
 
 from attrs import frozen
 from msgspec import Struct
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.python.failure import Failure
 
 from abproxy.dialects.call import Call, PartResult
+from abproxy.events import Cause
+from abproxy.http.messages import Response
 
-__all__ = ["Caps", "Holder", "Part", "Turn", "chain", "cut_up", "size_of"]
+__all__ = [
+    "Caps",
+    "Part",
+    "Priority",
+    "join_results",
+    "reject",
+    "replace_by_parts",
+    "size_of",
+    "split_call",
+    "split_part",
+]
 
-Turn = tuple[float, int]
-"""A place in the queue of all lanes: a lower one is older, or more urgent."""
+Priority = tuple[float, int]
+"""A place in the queue over all lanes: a lower one is older, or more urgent."""
 
 
 @frozen(kw_only=True)
@@ -37,23 +49,16 @@ class Caps:
     """Bytes of JSON in a batch's items."""
 
     def fill(self, calls: int, items: int, size: int) -> float:
-        """Say how full a batch is, by the cap that it comes closest to; 1 is full."""
+        """Return how full a batch is, by the cap it comes closest to; 1 is full."""
         shares = (calls / self.calls, items / self.items, size / self.size)
         return min(1.0, max(shares))
 
 
-_NOBODY: Deferred[list[PartResult]] = Deferred()
-
-
-class Holder(Protocol):
-    """Whoever has a part at the moment: its lane, or the trip it is on."""
-
-    def drop(self, part: "Part") -> None:
-        """The part's caller has left."""
+_NO_WAITER: Deferred[list[PartResult]] = Deferred()
 
 
 class Part(Struct, kw_only=True, eq=False):
-    """Some items of a call on their way to their rows."""
+    """Some items of a call, from its arrival to their rows."""
 
     call: Call
 
@@ -64,42 +69,42 @@ class Part(Struct, kw_only=True, eq=False):
     arrived_at: float
     """When its call came, on the clock's scale."""
 
-    rest: "Part | None" = None
-    """The next part of the same call."""
+    next_part: "Part | None" = None
+    """The next part of the same call, until that one queues up."""
 
-    holder: Holder | None = None
+    on_cancel: "Callable[[Part], None] | None" = None
+    """Called if the caller leaves; set by what holds the part: a lane, a batch."""
 
-    turn: Turn = (0, 0)
+    priority: Priority = (0, 0)
 
     overtaken: int = 0
     """How many batches have left with younger parts of its lane."""
 
-    breaks: int = 0
+    connection_failures: int = 0
     """How many requests it was in when their connection broke."""
 
     size: int = 0
     """Bytes of its items, with a comma each."""
 
-    waiter: Deferred[list[PartResult]] = _NOBODY
-    """Fires once; with several shares if the part had to be cut after all."""
+    waiter: Deferred[list[PartResult]] = _NO_WAITER
+    """Fires once; with several results if the part had to be split after all."""
 
-    gone: bool = False
+    cancelled: bool = False
     """Whether its caller has left."""
 
     def __post_init__(self) -> None:
-        """Measure the items and make the waiter."""
         self.size = size_of(self.items)
-        self.waiter = Deferred(self._caller_left)
+        self.waiter = Deferred(self._cancel)
 
     def __repr__(self) -> str:
-        """Say whose it is: a text is never printed."""
+        """Name its call: a text is never printed."""
         return f"Part({self.call!r}, {len(self.items)} items)"
 
-    def _caller_left(self, _waiter: Deferred[list[PartResult]]) -> None:
-        self.gone = True
-        holder, self.holder = self.holder, None
-        if holder is not None:
-            holder.drop(self)
+    def _cancel(self, _waiter: Deferred[list[PartResult]]) -> None:
+        self.cancelled = True
+        on_cancel, self.on_cancel = self.on_cancel, None
+        if on_cancel is not None:
+            on_cancel(self)
 
     @property
     def is_whole_call(self) -> bool:
@@ -116,11 +121,11 @@ class Part(Struct, kw_only=True, eq=False):
         Hand the outcome to the waiter, if there still is one.
 
         A waiter whose caller left is called by its cancellation, or is just
-        about to be; firing it again would raise and starve everybody after it
-        in the batch.
+        about to be; firing it again would raise and starve all that come after
+        it in the batch.
         """
-        self.holder = None
-        if not self.gone and not self.waiter.called:
+        self.on_cancel = None
+        if not self.cancelled and not self.waiter.called:
             self.waiter.callback(outcome)
 
 
@@ -129,11 +134,52 @@ def size_of(items: Sequence[bytes]) -> int:
     return sum(map(len, items)) + len(items)
 
 
-def _stretches(items: Sequence[bytes], caps: Caps) -> Iterator[slice]:
-    """
-    Cut *items* into stretches that each fit into one batch.
+def reject(parts: Sequence[Part], cause: Cause) -> None:
+    """Fire each of *parts* with the reason why there are no rows for it."""
+    for part in parts:
+        if isinstance(cause, Response):
+            part.fire([PartResult(response=cause)])
+        else:
+            part.fire(Failure(cause.copy()))
 
-    One item over the cap of bytes makes a stretch by itself: whether it is
+
+# From one call to parts
+
+
+def split_call(call: Call, caps: Caps, now: float) -> list[Part]:
+    """Make the parts of *call*, each linked to the next."""
+    whole = Part(
+        call=call,
+        items=call.items.raw,
+        lengths=call.items.lengths,
+        arrived_at=now,
+    )
+    if len(whole.items) <= caps.items and whole.size <= caps.size:
+        return [whole]
+    parts = split_part(whole, caps)
+    for part, following in pairwise(parts):
+        part.next_part = following
+    return parts
+
+
+def split_part(part: Part, caps: Caps) -> list[Part]:
+    """Make parts of a *part*, each within *caps*; one alone if it fits."""
+    return [
+        Part(
+            call=part.call,
+            items=part.items[span],
+            lengths=part.lengths[span],
+            arrived_at=part.arrived_at,
+        )
+        for span in _ranges(part.items, caps)
+    ]
+
+
+def _ranges(items: Sequence[bytes], caps: Caps) -> Iterator[slice]:
+    """
+    Divide *items* into ranges that each fit into one batch.
+
+    One item over the cap of bytes makes a range by itself: whether it is
     too large is for the upstream to say.
     """
     start = size = 0
@@ -145,30 +191,52 @@ def _stretches(items: Sequence[bytes], caps: Caps) -> Iterator[slice]:
     yield slice(start, len(items))
 
 
-def cut_up(part: Part, caps: Caps) -> list[Part]:
-    """Make parts of a *part*, each within *caps*; one alone if it fits."""
-    return [
-        Part(
-            call=part.call,
-            items=part.items[stretch],
-            lengths=part.lengths[stretch],
-            arrived_at=part.arrived_at,
-        )
-        for stretch in _stretches(part.items, caps)
-    ]
+def replace_by_parts(part: Part, caps: Caps) -> list[Part]:
+    """Make parts within *caps* that wait in the place of *part*, and answer it."""
+    pieces = split_part(part, caps)
+    for piece in pieces:
+        piece.priority = part.priority
+        piece.connection_failures = part.connection_failures
+    joined = join_results(pieces).addBoth(part.fire)
+    part.on_cancel = lambda _part: joined.cancel()
+    return pieces
 
 
-def chain(call: Call, caps: Caps, now: float) -> list[Part]:
-    """Make the parts of *call*, each linked to the next."""
-    whole = Part(
-        call=call,
-        items=call.items.raw,
-        lengths=call.items.lengths,
-        arrived_at=now,
-    )
-    if len(whole.items) <= caps.items and whole.size <= caps.size:
-        return [whole]
-    parts = cut_up(whole, caps)
-    for part, following in pairwise(parts):
-        part.rest = following
-    return parts
+# And back again: what ends the wait for one part ends it for all, be it a
+# failure, a caller who leaves, or a response of the upstream that is no rows.
+
+
+class _NotRows(Exception):
+    """A part of a large call got a response instead of rows."""
+
+
+def _rows_or_stop(results: list[PartResult]) -> list[PartResult]:
+    if results[0].rows is None:
+        raise _NotRows(results[0])
+    return results
+
+
+def join_results(parts: list[Part]) -> Deferred[list[PartResult]]:
+    """
+    Wait for all *parts* of one call; fires with their results in order.
+
+    A response that is no rows is the only result then.
+    """
+    if len(parts) == 1:
+        return parts[0].waiter
+    return Deferred.fromCoroutine(_join(parts))
+
+
+async def _join(parts: list[Part]) -> list[PartResult]:
+    # From the last to the first, also when they are cancelled: room that one
+    # part gives back must not be taken by a later one that is about to go.
+    waiters = [part.waiter.addCallback(_rows_or_stop) for part in reversed(parts)]
+    try:
+        found = await gatherResults(waiters, consumeErrors=True)
+        return [result for results in reversed(found) for result in results]
+    except FirstError as first:
+        for waiter in waiters:
+            waiter.cancel()
+        if isinstance(first.subFailure.value, _NotRows):
+            return list(first.subFailure.value.args)
+        raise cast("BaseException", first.subFailure.value) from first

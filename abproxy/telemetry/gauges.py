@@ -47,7 +47,7 @@ class Gauges(Collector):
 
     def readings(self) -> Iterator[tuple[str, str, float]]:
         """Yield all figures without a label: name, meaning and value."""
-        budget, room = self.collector.budget, self.collector.room
+        budget, admission = self.collector.budget, self.collector.admission
         limit, caps = budget.limit, self.collector.caps
         yield "batches_in_flight", "Batches on their way", budget.batches_in_flight
         yield "items_in_flight", "Inputs on their way", budget.items_in_flight
@@ -56,13 +56,13 @@ class Gauges(Collector):
         yield "slots", "Batches that may leave without being full", budget.slots.count
         yield "slots_taken", "Batches on their way that were not", budget.slots_taken
         yield "batch_max_items", "Inputs that make a batch full", caps.items
-        yield "waiting_items", "Inputs that wait", room.items
-        yield "waiting_bytes", "JSON of the inputs that wait", room.size
-        yield "waiting_max_items", "Inputs that may wait", room.max_items
-        yield "waiting_max_bytes", "JSON of inputs that may wait", room.max_size
+        yield "waiting_items", "Inputs that wait", admission.items
+        yield "waiting_bytes", "JSON of the inputs that wait", admission.size
+        yield "waiting_max_items", "Inputs that may wait", admission.max_items
+        yield "waiting_max_bytes", "JSON of inputs that may wait", admission.max_size
         oldest_s = self._oldest_wait_s()
         yield "oldest_wait_seconds", "The wait of who has waited longest", oldest_s
-        lanes = len(self.collector.platform.lanes)
+        lanes = len(self.collector.queue.lanes)
         yield "lanes", "Kinds of calls of which some wait", lanes
         yield "connections", "Connections open", self.connections()
         yield "requests_open", "Requests not yet answered", self.open_requests()
@@ -72,7 +72,7 @@ class Gauges(Collector):
         yield "cpu_seconds_per_call", "CPU time of a call in the last hour", cpu_s
 
     def _oldest_wait_s(self) -> float:
-        oldest = self.collector.platform.oldest_arrived_at
+        oldest = self.collector.queue.oldest_arrived_at
         return 0.0 if oldest is None else self.collector.clock.seconds() - oldest
 
     def _states(self) -> Metric:

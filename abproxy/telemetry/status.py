@@ -83,18 +83,18 @@ class Status:
         }
 
     def _lanes(self, now: float) -> list[dict[str, Any]]:
-        lanes = sorted(self.collector.platform.lanes, key=lambda lane: -lane.items)
+        lanes = sorted(self.collector.queue.lanes, key=lambda lane: -lane.items)
         return [_lane(lane, now) for lane in lanes[:LANES]]
 
 
 def _lane(lane: Lane, now: float) -> dict[str, Any]:
-    kind = lane.lane
-    options = _decode_members(b"{%b}" % kind.options.removeprefix(b","))
+    key = lane.key
+    options = _decode_members(b"{%b}" % key.options.removeprefix(b","))
     return {
-        "route": kind.dialect.path.decode(),
+        "route": key.dialect.path.decode(),
         "options": sorted(name[:40] for name in options),
-        "has_key": kind.is_personal,
-        "is_bulk": kind.is_bulk,
+        "has_key": key.is_personal,
+        "is_bulk": key.is_bulk,
         "calls": lane.calls,
         "items": lane.items,
         "oldest_wait_ms": 1000 * (now - (lane.oldest_arrived_at or now)),

@@ -216,7 +216,7 @@ class HealthPages:
     checks: Mapping[bytes, Callable[[], Awaitable[Response | ProxyError]]]
     """Asks the upstream, or returns why that failed, by path of the page."""
 
-    room: Admission
+    admission: Admission
     is_draining: Callable[[], bool] = field(repr=False)
 
     def by_path(self) -> Pages:
@@ -249,8 +249,9 @@ class HealthPages:
         reasons = []
         if self.is_draining():
             reasons.append(_reason("draining", "abproxy is going to stop"))
-        if self.room.items >= self.room.max_items:
-            reasons.append(_reason("full", f"{self.room.items} inputs are waiting"))
+        waiting, most = self.admission.items, self.admission.max_items
+        if waiting >= most:
+            reasons.append(_reason("full", f"{waiting} inputs are waiting"))
         if not isinstance(answer, Response):
             reasons.append(_reason("unreachable", str(answer)))
         elif answer.status >= SERVER_ERROR:

@@ -223,7 +223,7 @@ def _proxy(server: Server, chosen: Chosen) -> BatchCollector:
             limit=limit,
             slots=make_slots(chosen.slots),
         ),
-        room=Admission(clock=clock, max_items=10_000, max_size=64 << 20),
+        admission=Admission(clock=clock, max_items=10_000, max_size=64 << 20),
         max_wait_s=chosen.wait_ms / 1000,
         packs=chosen.packs,
     )

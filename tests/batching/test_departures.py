@@ -2,7 +2,7 @@
 
 import attrs
 import pytest
-from doubles import House, call_of, house, texts
+from doubles import call_of, house, texts
 
 from abproxy.batching.concurrency import AdaptiveSlots
 from abproxy.errors import Overloaded, UpstreamTimeout
@@ -194,9 +194,9 @@ def test_lanes_are_forgotten_when_empty() -> None:
             proxy.upstream.open[0].answer()
 
     assert proxy.is_at_rest
-    lanes = proxy.collector.platform.lanes
-    assert len(lanes) == 0
-    assert len(lanes._due._heap) + len(lanes._full._heap) <= 1
+    queue = proxy.collector.queue
+    assert len(queue.lanes) == 0
+    assert len(queue._due._heap) + len(queue._full._heap) <= 1
 
 
 def test_a_lane_that_opens_again_goes_by_the_limits_of_today() -> None:
@@ -358,7 +358,7 @@ def test_when_hurried_nobody_is_held_for_company() -> None:
     proxy.submit("a")
     proxy.submit("b", lane="other")
 
-    proxy.collector.hurry()
+    proxy.collector.flush()
     for sent in list(proxy.upstream.open):
         sent.answer()
     proxy.submit("c")
@@ -406,7 +406,7 @@ def test_when_hurried_those_who_have_to_wait_are_held_no_longer_either() -> None
     proxy = house(calls=2, budget=2, items=2, slots=1, max_wait_s=60)
     calls = [proxy.submit(text) for text in texts(5)]
 
-    proxy.collector.hurry()
+    proxy.collector.flush()
     while proxy.upstream.open:
         proxy.upstream.open[0].answer()
 
@@ -419,7 +419,7 @@ def test_when_hurried_the_next_part_of_a_large_call_is_not_held() -> None:
     proxy = house(items=2, budget=2, max_wait_s=60)
     call = proxy.submit(*texts(5))
 
-    proxy.collector.hurry()
+    proxy.collector.flush()
     while proxy.upstream.open:
         proxy.upstream.open[0].answer()
 
@@ -431,7 +431,7 @@ def test_when_hurried_what_was_put_back_is_not_held() -> None:
     proxy = house(max_wait_s=60)
     call = proxy.submit("a")
 
-    proxy.collector.hurry()
+    proxy.collector.flush()
     proxy.upstream.sent[0].refuse(429)
     proxy.clock.advance(0.1)
     proxy.upstream.sent[1].answer()
@@ -447,7 +447,7 @@ def test_a_lane_that_opens_while_limits_change_is_not_forgotten() -> None:
     proxy.submit("x0", "x1", "x2", lane="two")
 
     proxy.collector.learn(proxy.collector.caps, ceiling=100)
-    proxy.collector.hurry()
+    proxy.collector.flush()
 
     assert proxy.upstream.batches == [["b0", "b1"], ["a0", "a1"], ["x0", "x1"], ["x2"]]
 
@@ -461,8 +461,8 @@ def test_callers_who_come_and_go_leave_no_memory_behind() -> None:
     for _ in range(100):
         proxy.submit("a").done.cancel()
 
-    [lane] = proxy.collector.platform.lanes._open.values()
-    assert len(lane._queue) <= 2
+    [lane] = proxy.collector.queue.lanes
+    assert len(lane._parts) <= 2
 
 
 def test_lanes_that_come_and_go_leave_no_memory_behind() -> None:
@@ -474,14 +474,14 @@ def test_lanes_that_come_and_go_leave_no_memory_behind() -> None:
     for number in range(1000):
         proxy.submit("a", lane=f"lane {number}").done.cancel()
 
-    assert len(proxy.collector.platform.lanes._due._heap) <= 100
-    assert len(proxy.collector.platform.lanes._due._listed) <= 100
+    assert len(proxy.collector.queue._due._heap) <= 100
+    assert len(proxy.collector.queue._due._listed) <= 100
 
 
 def test_whoever_hurries_does_not_begin_to_wait_again() -> None:
     """Settings that are read again while the proxy stops change nothing."""
     proxy = house()
-    proxy.collector.hurry()
+    proxy.collector.flush()
 
     proxy.collector.max_wait_s = 60
     proxy.collector.learn(proxy.collector.caps, ceiling=100)
@@ -502,17 +502,11 @@ def test_a_shorter_wait_holds_for_those_who_wait_already() -> None:
     assert proxy.upstream.batches == [["a"]]
 
 
-def _gathering(**options: int) -> House:
-    proxy = house(**options)
-    proxy.collector.gathers = True
-    return proxy
-
-
 def test_who_finds_the_upstream_idle_does_not_wait_for_the_turn_to_end() -> None:
     """A lone call leaves in the turn in which it came."""
-    proxy = _gathering()
+    proxy = house()
 
-    proxy.submit("alone")
+    proxy.submit_in_this_turn("alone")
 
     assert proxy.upstream.batches == [["alone"]]
     assert not proxy.clock.getDelayedCalls()
@@ -520,11 +514,11 @@ def test_who_finds_the_upstream_idle_does_not_wait_for_the_turn_to_end() -> None
 
 def test_calls_of_one_turn_leave_together() -> None:
     """While the upstream is busy, what arrived at once travels at once."""
-    proxy = _gathering(slots=9)
-    proxy.submit("busy")
+    proxy = house(slots=9)
+    proxy.submit_in_this_turn("busy")
 
     for text in texts(3):
-        proxy.submit(text)
+        proxy.submit_in_this_turn(text)
     before = list(proxy.upstream.batches)
     proxy.clock.advance(0)
 
@@ -534,11 +528,11 @@ def test_calls_of_one_turn_leave_together() -> None:
 
 def test_a_batch_that_is_full_does_not_wait_for_the_turn_to_end() -> None:
     """There is no more room for company."""
-    proxy = _gathering(calls=2, slots=9)
-    proxy.submit("busy")
+    proxy = house(calls=2, slots=9)
+    proxy.submit_in_this_turn("busy")
 
     for text in texts(3):
-        proxy.submit(text)
+        proxy.submit_in_this_turn(text)
 
     assert proxy.upstream.batches == [["busy"], ["t0", "t1"]]
     proxy.collector.stop()
@@ -546,9 +540,9 @@ def test_a_batch_that_is_full_does_not_wait_for_the_turn_to_end() -> None:
 
 def test_stopping_in_mid_turn_leaves_no_timer() -> None:
     """Whatever the moment, nothing is left behind."""
-    proxy = _gathering()
-    proxy.submit("busy")
-    proxy.submit("next")
+    proxy = house()
+    proxy.submit_in_this_turn("busy")
+    proxy.submit_in_this_turn("next")
 
     proxy.collector.stop()
 

@@ -53,8 +53,9 @@ plays = st.one_of(
 class Play:
     """One house and everything that was done to it."""
 
-    def __init__(self, proxy: House) -> None:
+    def __init__(self, proxy: House, *, in_one_turn: bool) -> None:
         self.proxy = proxy
+        self.submit_to = proxy.submit_in_this_turn if in_one_turn else proxy.submit
         self.calls: list[Outcome] = []
         self.cancelled: set[int] = set()
         self.most_in_flight = 0
@@ -69,7 +70,7 @@ class Play:
         if has_bad:
             texts[-1] = f"{BAD} {number}"
         try:
-            self.calls.append(self.proxy.submit(*texts, lane=lane))
+            self.calls.append(self.submit_to(*texts, lane=lane))
         except Overloaded:
             return
 
@@ -163,7 +164,7 @@ def check(call: Outcome, *, was_cancelled: bool, was_calm: bool) -> None:
     calls=st.sampled_from([1, 3, 100]),
     size=st.sampled_from([60, 100_000]),
     slots=st.integers(1, 3),
-    gathers=st.booleans(),
+    in_one_turn=st.booleans(),
     packs=st.booleans(),
 )
 def test_each_item_gets_its_own_row_exactly_once(
@@ -173,7 +174,7 @@ def test_each_item_gets_its_own_row_exactly_once(
     calls: int,
     size: int,
     slots: int,
-    gathers: bool,
+    in_one_turn: bool,
     packs: bool,
 ) -> None:
     """No row is lost, doubled, swapped or given to a stranger, and nothing leaks."""
@@ -187,8 +188,7 @@ def test_each_item_gets_its_own_row_exactly_once(
         max_waiting_items=40,
         packs=packs,
     )
-    proxy.collector.gathers = gathers
-    game = Play(proxy)
+    game = Play(proxy, in_one_turn=in_one_turn)
 
     for step in play:
         game.step(*step)

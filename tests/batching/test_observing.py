@@ -54,9 +54,8 @@ class Notes(Observer):
 
 def watched(**traits: Any) -> tuple[House, Notes]:
     """Make a collector that somebody watches."""
-    proxy, notes = house(**traits), Notes()
-    proxy.collector.observer = notes
-    return proxy, notes
+    notes = Notes()
+    return house(observer=notes, **traits), notes
 
 
 def _submit_each(proxy: House, calls: Sequence[str]) -> None:
@@ -116,7 +115,7 @@ def test_a_batch_that_leaves_before_the_end_leaves_for_the_drain() -> None:
     proxy, notes = watched(max_wait_s=1)
     proxy.submit("a")
 
-    proxy.collector.hurry()
+    proxy.collector.flush()
     proxy.submit("b")
 
     assert notes.reasons == [FlushReason.DRAIN, FlushReason.DRAIN]
@@ -125,7 +124,7 @@ def test_a_batch_that_leaves_before_the_end_leaves_for_the_drain() -> None:
 def test_a_full_batch_leaves_as_full_also_before_the_end() -> None:
     """It would have left in any case."""
     proxy, notes = watched(max_wait_s=1, calls=1)
-    proxy.collector.hurry()
+    proxy.collector.flush()
 
     proxy.submit("a")
 

@@ -7,8 +7,8 @@ from doubles import call_of, house
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abproxy.batching.packing import MAX_OVERTAKEN, choose
-from abproxy.batching.part import Caps, Part, chain
+from abproxy.batching.lane import MAX_OVERTAKEN, choose_alike
+from abproxy.batching.part import Caps, Part, split_call
 
 CAPS = Caps(calls=sys.maxsize, items=4, size=100_000)
 _numbers = count()
@@ -16,8 +16,8 @@ _numbers = count()
 
 def part_of(length: int, items: int = 1) -> Part:
     """Make a part whose items are that long, younger than all before."""
-    [part] = chain(call_of(*["x" * length] * items), CAPS, now=0)
-    part.turn = (0, next(_numbers))
+    [part] = split_call(call_of(*["x" * length] * items), CAPS, now=0)
+    part.priority = (0, next(_numbers))
     return part
 
 
@@ -30,7 +30,7 @@ def test_those_of_similar_length_leave_together() -> None:
     """The oldest leaves with those closest to it."""
     window = [part_of(length) for length in (10, 200, 12, 190, 11, 210, 9)]
 
-    batch = choose(window, CAPS)
+    batch = choose_alike(window, CAPS)
 
     assert lengths(batch) == [9, 10, 11, 12]
 
@@ -39,7 +39,7 @@ def test_the_oldest_always_leaves() -> None:
     """Also if nobody is like it."""
     window = [part_of(length) for length in (200, 10, 10, 10, 10, 10)]
 
-    batch = choose(window, CAPS)
+    batch = choose_alike(window, CAPS)
 
     assert window[0] in batch
 
@@ -48,7 +48,7 @@ def test_a_batch_is_in_order_of_length() -> None:
     """An upstream that takes a few at a time finds them sorted."""
     window = [part_of(length) for length in (30, 10, 40, 20)]
 
-    batch = choose(window, CAPS)
+    batch = choose_alike(window, CAPS)
 
     assert lengths(batch) == [10, 20, 30, 40]
 
@@ -57,7 +57,7 @@ def test_a_batch_is_within_the_cap_of_items() -> None:
     """A part that does not fit any more waits for the next one."""
     window = [part_of(10, items=3), part_of(10, items=3), part_of(10)]
 
-    batch = choose(window, CAPS)
+    batch = choose_alike(window, CAPS)
 
     assert batch == window[:1]
 
@@ -66,7 +66,7 @@ def test_a_batch_is_within_the_cap_of_calls() -> None:
     """A batch may be full of few calls."""
     window = [part_of(10) for _ in range(4)]
 
-    batch = choose(window, Caps(calls=2, items=4, size=1000))
+    batch = choose_alike(window, Caps(calls=2, items=4, size=1000))
 
     assert batch == window[:2]
 
@@ -76,7 +76,7 @@ def test_who_was_overtaken_often_goes_first() -> None:
     window = [part_of(length) for length in (10, 200, 10, 10, 10, 10)]
     window[1].overtaken = MAX_OVERTAKEN
 
-    batch = choose(window, CAPS)
+    batch = choose_alike(window, CAPS)
 
     assert window[1] in batch
 
@@ -85,7 +85,7 @@ def test_only_batches_with_younger_parts_overtake() -> None:
     """Who simply came later has not been passed by."""
     window = [part_of(length) for length in (10, 200, 10, 10, 10, 300)]
 
-    choose(window, CAPS)
+    choose_alike(window, CAPS)
 
     assert [part.overtaken for part in window] == [0, 1, 0, 0, 0, 0]
 
@@ -110,11 +110,11 @@ def test_nobody_is_overtaken_by_more_than_a_few_batches(
         if not queue:
             continue
         oldest = queue[0]
-        batch = choose(queue, CAPS)
+        batch = choose_alike(queue, CAPS)
         queue = [part for part in queue if part not in batch]
-        youngest = max(part.turn for part in batch)
+        youngest = max(part.priority for part in batch)
         for part in queue:
-            passed_by[part] = passed_by.get(part, 0) + (part.turn < youngest)
+            passed_by[part] = passed_by.get(part, 0) + (part.priority < youngest)
         assert oldest in batch
         assert sum(len(part.items) for part in batch) <= CAPS.items
 

@@ -1,6 +1,7 @@
 """What happens to the calls of a batch when the upstream has its say."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from doubles import house, reply, row_of, texts
@@ -16,10 +17,10 @@ from abproxy.errors import (
 )
 
 
-def _together(count: int):  # noqa: ANN202
-    """Make *count* calls that share one batch."""
-    proxy = house(calls=count, max_wait_s=1)
-    calls = [proxy.submit(text) for text in texts(count)]
+def _together(number: int, **more: Any):  # noqa: ANN202
+    """Make *number* calls that share one batch."""
+    proxy = house(calls=number, max_wait_s=1, **more)
+    calls = [proxy.submit(text) for text in texts(number)]
     [sent] = proxy.upstream.sent
     return proxy, calls, sent
 
@@ -251,13 +252,12 @@ def test_when_all_callers_have_left_nothing_is_counted_for_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What the rows cost is asked in a request of its own, which ends as well."""
-    proxy, calls, sent = _together(2)
     counting: Deferred[list[list[int]]] = Deferred()
 
     async def count(_parts: Sequence[Part]) -> list[list[int]]:
         return await counting
 
-    monkeypatch.setattr(proxy.collector, "count", count)
+    proxy, calls, sent = _together(2, count=count)
     monkeypatch.setattr(JSONRoute, "has_usage", True)
     sent.answer()
 

@@ -6,7 +6,7 @@ from doubles import call_of, texts
 from twisted.internet.task import Clock
 
 from abproxy.batching.admission import Admission
-from abproxy.batching.part import Caps, Part, chain
+from abproxy.batching.part import Caps, Part, split_call
 from abproxy.errors import Overloaded
 
 CAPS = Caps(calls=100, items=4, size=1000)
@@ -14,7 +14,7 @@ CAPS = Caps(calls=100, items=4, size=1000)
 
 def _parts(*inputs: str, client: bytes = b"") -> list[Part]:
     call = msgspec.structs.replace(call_of(*inputs), client=client)
-    return chain(call, CAPS, 0.0)
+    return split_call(call, CAPS, 0.0)
 
 
 def _room(clock: Clock | None = None, **options: int) -> Admission:

@@ -106,10 +106,10 @@ def test_limits_change_without_a_restart(file: Path) -> None:
     assert (collector.caps.calls, collector.caps.items) == (3, 8)
     assert collector.budget.slots.count == 5
     assert collector.budget.limit.items == 64
-    assert collector.room.max_items == 7
+    assert collector.admission.max_items == 7
     assert proxy.app.policy.inputs_per_s == 9
     assert not collector.splits
-    assert collector.patience.connect_s == 2
+    assert collector.retry_timeouts.connect_s == 2
     assert proxy.app.relay.connect_patience_s == 2
 
 

@@ -71,7 +71,7 @@ async def test_a_client_that_closes_its_half_is_gone_and_nobody_else() -> None:
     """As to the upstream itself, a closed half is a closed connection."""
     async with street(max_wait_ms=60_000, max_batch_calls=3) as here:
         half, *others = await here.crowd(4)
-        room = here.service.collector.room
+        room = here.service.collector.admission
         lost = half.embed("half")
         asked = [others[0].embed("0")]
         await until(lambda: room.items == 2)
@@ -104,7 +104,7 @@ async def test_a_client_that_never_reads_holds_up_nobody() -> None:
 
         assert [answer.status for answer in answers] == [200] * 20
         collector = here.service.collector
-        assert not collector.room.items
+        assert not collector.admission.items
         assert not collector.budget.items_in_flight
         deaf.hang_up()
         await here.comes_to_rest()

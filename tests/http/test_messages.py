@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from doubles import call_of
 
-from abproxy.batching.part import Caps, chain
+from abproxy.batching.part import Caps, split_call
 from abproxy.http.messages import Response, UpstreamRequest
 
 SECRET = b"sesame"
@@ -25,7 +25,7 @@ CAPS = Caps(calls=8, items=32, size=1000)
             "Response(200, 6 bytes)",
         ),
         (call_of(SECRET.decode()), "Call(LaneKey("),
-        (chain(call_of(SECRET.decode()), CAPS, 0.0)[0], "1 items"),
+        (split_call(call_of(SECRET.decode()), CAPS, 0.0)[0], "1 items"),
     ],
     ids=lambda thing: type(thing).__name__,
 )

@@ -404,7 +404,7 @@ def test_a_draining_proxy_closes_connections_after_their_answers(
     drained: list[object] = []
 
     proxy.site.drain().addCallback(drained.append)
-    proxy.collector.hurry()
+    proxy.collector.flush()
     proxy.clock.advance(0)
     proxy.flush()
     early = list(drained)

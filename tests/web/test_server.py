@@ -300,7 +300,7 @@ def test_a_call_that_was_open_when_draining_began_is_the_last() -> None:
     other.embed(b'{"inputs":"b"}', ("Authorization", "another lane"))
 
     proxy.site.drain()
-    proxy.collector.hurry()
+    proxy.collector.flush()
     proxy.flush()
 
     assert client.answers()[0].header("Connection") == "close"
@@ -335,7 +335,7 @@ def test_connections_that_stayed_idle_wait_for_the_last_answer() -> None:
     proxy.clock.pump([0, 1])
     before = idle.transport.connected
 
-    proxy.collector.hurry()
+    proxy.collector.flush()
     proxy.flush()
     proxy.clock.advance(0)
 

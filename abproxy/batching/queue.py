@@ -1,0 +1,272 @@
+"""
+The queue: all parts that wait for one upstream, oldest first.
+
+Each part has its place in one queue over all lanes, and keeps it when the
+upstream takes no work.  Of the lanes whose batch may leave, the one with the
+oldest part is next.
+
+Suspects wait apart from the lanes.  A part that was in two requests whose
+connection broke may be what kills the upstream: it is sent alone, with nothing
+else in flight, so that the next break convicts one and harms no other.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from heapq import heapify, heappop, heappush
+from itertools import count
+from operator import attrgetter
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+
+from abproxy.batching.admission import Admission
+from abproxy.batching.lane import Lane
+from abproxy.batching.part import Caps, Part, Priority, reject
+from abproxy.dialects.call import LaneKey
+from abproxy.errors import ProxyError
+
+__all__ = ["SUSPECT_AFTER", "Queue"]
+
+SUSPECT_AFTER = 2
+"""Broken connections after which a part is a suspect; one more convicts it."""
+
+BULK_HANDICAP_S = 10.0
+"""How much older another call counts than a bulk one that came with it."""
+
+TIDY_OVER = 100
+"""Entries of a heap that are not worth looking through."""
+
+_Entry = tuple[Priority, int, Lane]
+
+
+@define(eq=False)
+class _OldestFirst:
+    """
+    The lanes that fulfil a condition, the one with the oldest part first.
+
+    It is a heap that tolerates change: an entry is left in it when its lane
+    changes, and thrown away when it comes up and is no longer true, or when
+    there are many of its kind.
+    """
+
+    _holds: Callable[[Lane], bool]
+    _heap: list[_Entry] = field(init=False, factory=list)
+    _listed: dict[Priority, Lane] = field(init=False, factory=dict)
+    _serial: "count[int]" = field(init=False, factory=count)
+    _tidy_over: int = field(init=False, default=TIDY_OVER)
+
+    def note(self, lane: Lane) -> None:
+        """Enter a *lane* that fulfils the condition, if it is not there already."""
+        priority = lane.priority
+        if priority is None or self._listed.get(priority) is lane:
+            return
+        self._listed[priority] = lane
+        heappush(self._heap, (priority, next(self._serial), lane))
+        if len(self._heap) > self._tidy_over:
+            self._tidy()
+
+    def first(self) -> Lane | None:
+        """Return the lane whose oldest part is the oldest."""
+        while self._heap:
+            priority, _, lane = entry = self._heap[0]
+            if self._is_true(entry):
+                return lane
+            heappop(self._heap)
+            if self._listed.get(priority) is lane:
+                del self._listed[priority]
+        return None
+
+    def _is_true(self, entry: _Entry) -> bool:
+        priority, _, lane = entry
+        return lane.priority == priority and self._holds(lane)
+
+    def _tidy(self) -> None:
+        """Throw away what is no longer true, before most of it is."""
+        self._heap = list(filter(self._is_true, self._heap))
+        heapify(self._heap)
+        self._listed = {priority: lane for priority, _, lane in self._heap}
+        self._tidy_over = max(TIDY_OVER, 2 * len(self._heap))
+
+
+@define(kw_only=True, eq=False)
+class Queue:
+    """
+    All parts that wait, in lanes or as suspects.
+
+    A lane exists as long as a part waits in it, so that a million different
+    option sets leave no memory behind.  Only the one that emptied last is kept:
+    its next call often comes soon.
+    """
+
+    clock: IReactorTime = field(repr=False)
+    admission: Admission = field(repr=False)
+
+    caps: Caps
+    """What fits into a batch now."""
+
+    max_wait_s: float
+
+    on_change: Callable[[], None] = field(repr=False)
+    """Called when a batch may have become ready, by itself or as a caller left."""
+
+    _lanes: dict[LaneKey, Lane] = field(init=False, factory=dict, repr=False)
+    _emptied: Lane | None = field(init=False, default=None, repr=False)
+    _full: _OldestFirst = field(
+        init=False, factory=partial(_OldestFirst, attrgetter("is_full")), repr=False
+    )
+    _due: _OldestFirst = field(
+        init=False, factory=partial(_OldestFirst, attrgetter("is_due")), repr=False
+    )
+    _suspects: deque[Part] = field(init=False, factory=deque, repr=False)
+    _serial: "count[int]" = field(init=False, factory=count, repr=False)
+
+    @property
+    def lanes(self) -> Collection[Lane]:
+        """The lanes in which parts wait."""
+        return self._lanes.values()
+
+    @property
+    def oldest_arrived_at(self) -> float | None:
+        """When the part arrived that has waited longest."""
+        arrivals = [lane.oldest_arrived_at for lane in self._lanes.values()]
+        arrivals += [part.arrived_at for part in self._suspects]
+        return min((at for at in arrivals if at is not None), default=None)
+
+    @property
+    def has_full(self) -> bool:
+        """Whether a full batch waits."""
+        return self._full.first() is not None
+
+    @property
+    def has_due(self) -> bool:
+        """Whether a batch has waited long enough."""
+        return self._due.first() is not None
+
+    @property
+    def has_suspects(self) -> bool:
+        """Whether a part waits to be sent alone."""
+        return bool(self._suspects)
+
+    def next_lane(self, *, also_not_full: bool) -> Lane | None:
+        """Return the lane whose batch leaves next."""
+        ready = [self._full.first()]
+        if also_not_full:
+            ready.append(self._due.first())
+        return min(filter(None, ready), key=attrgetter("priority"), default=None)
+
+    def add(self, part: Part) -> bool:
+        """Add *part* at the end, and return whether it makes a batch full."""
+        key = part.call.lane
+        handicap_s = BULK_HANDICAP_S if key.is_bulk else 0.0
+        part.priority = (self.clock.seconds() + handicap_s, next(self._serial))
+        lane = self._lane_of(key)
+        gets_full = lane.add(part)
+        if gets_full or lane.calls == 1:
+            self._note(lane)
+        return gets_full
+
+    def take(self, lane: Lane, caps: Caps, *, alike: bool) -> list[Part]:
+        """
+        Take the parts of the next batch out of *lane*.
+
+        Only now the next parts of their calls queue up, at the end.
+        """
+        parts = lane.take(caps, alike=alike)
+        self._note(lane)
+        for part in parts:
+            following, part.next_part = part.next_part, None
+            if following is not None and not following.cancelled:
+                self.add(following)
+        return parts
+
+    def requeue(self, parts: Sequence[Part]) -> None:
+        """Give *parts* of one lane, which came back unsent, their places again."""
+        self.quarantine([p for p in parts if p.connection_failures >= SUSPECT_AFTER])
+        others = [p for p in parts if p.connection_failures < SUSPECT_AFTER]
+        if not others:
+            return
+        for part in others:
+            self.admission.enter(part)
+        lane = self._lane_of(others[0].call.lane)
+        lane.requeue(others)
+        self._lane_changed(lane)
+
+    def quarantine(self, parts: Sequence[Part]) -> None:
+        """Let each of *parts* be sent alone: it may be what breaks the upstream."""
+        for part in parts:
+            self.admission.enter(part)
+            part.on_cancel = self._drop_suspect
+            self._suspects.append(part)
+
+    def take_suspect(self) -> Part:
+        """Take out the suspect that is next."""
+        part = self._suspects.popleft()
+        self.admission.leave((part,))
+        return part
+
+    def expire(self, is_expired: Callable[[Part], bool], error: ProxyError) -> None:
+        """
+        Reject all that have waited too long with *error*.
+
+        It is an error of ours, as no reply of the upstream can be an answer to
+        parts that still wait.
+        """
+        suspects = [part for part in self._suspects if is_expired(part)]
+        for part in suspects:
+            self._suspects.remove(part)
+        self.admission.leave(suspects)
+        reject(suspects, error)
+        expired: list[Part] = []
+        for lane in list(self._lanes.values()):
+            expired += lane.expire(is_expired)
+            self._note(lane)
+        self.on_change()
+        reject(expired, error)
+
+    def set_limits(self, caps: Caps, max_wait_s: float) -> None:
+        """Apply other limits from now on, also to what waits already."""
+        self.caps, self.max_wait_s = caps, max_wait_s
+        self._emptied = None
+        for lane in self._lanes.values():
+            lane.set_limits(caps, max_wait_s)
+            self._note(lane)
+        self.on_change()
+
+    def _lane_of(self, key: LaneKey) -> Lane:
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._emptied
+            if lane is None or lane.key != key:
+                lane = self._make_lane(key)
+            self._lanes[key] = lane
+        return lane
+
+    def _make_lane(self, key: LaneKey) -> Lane:
+        return Lane(
+            key=key,
+            caps=self.caps,
+            clock=self.clock,
+            admission=self.admission,
+            max_wait_s=self.max_wait_s,
+            on_change=self._lane_changed,
+        )
+
+    def _lane_changed(self, lane: Lane) -> None:
+        self._note(lane)
+        self.on_change()
+
+    def _note(self, lane: Lane) -> None:
+        if not lane.calls:
+            del self._lanes[lane.key]
+            self._emptied = lane
+            return
+        if lane.is_full:
+            self._full.note(lane)
+        if lane.is_due:
+            self._due.note(lane)
+
+    def _drop_suspect(self, part: Part) -> None:
+        self._suspects.remove(part)
+        self.admission.leave((part,))
+        self.on_change()
