@@ -44,11 +44,10 @@ from abproxy.web.admin import HealthPages, Operations, Pages, own_pages
 from abproxy.web.app import ProxyApp
 from abproxy.web.fast.connection import FastSite
 from abproxy.web.fast.request import FastPath
-from abproxy.web.files import room_for
 from abproxy.web.listen import Listener, make_listener
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
-from abproxy.web.server import ProxySite, ServerLimits
+from abproxy.web.server import ProxySite, ServerLimits, raise_connection_limit
 from abproxy_model.files import require
 
 __all__ = ["wire"]
@@ -275,22 +274,20 @@ def _app(
 def _site(settings: Settings, reactor: Any, app: ProxyApp) -> ProxySite:
     limits = ServerLimits(
         max_body_bytes=settings.max_body_bytes,
-        max_connections=room_for(settings.max_connections),
+        max_connections=raise_connection_limit(settings.max_connections),
         request_timeout_s=settings.request_timeout_s,
     )
     resource = app.klein.resource()
     about: dict[str, Any] = {
         "is_batched": may_be_batched,
+        "observer": app.observer,
         "limits": limits,
         "reactor": reactor,
     }
     if "server" in settings.fast_paths:
         fast_path = FastPath(app=app, write=_write(settings))
-        site: ProxySite = FastSite(resource, fast_path=fast_path, **about)
-    else:
-        site = ProxySite(resource, **about)
-    site.observer = app.observer
-    return site
+        return FastSite(resource, fast_path=fast_path, **about)
+    return ProxySite(resource, **about)
 
 
 def _gauges(

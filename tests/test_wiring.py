@@ -147,7 +147,7 @@ class _Gatekeeper(Observer):
         self.ways.append(isinstance(request, FastRequest))
 
 
-def _came_by_express(**settings: Any) -> bool:
+def _took_the_fast_path(**settings: Any) -> bool:
     keeper = _Gatekeeper()
     with wired(**settings) as here:
         here.service.site.observer = keeper
@@ -159,12 +159,12 @@ def _came_by_express(**settings: Any) -> bool:
     return keeper.ways == [True]
 
 
-@pytest.mark.parametrize("express", [True, False])
-def test_calls_take_the_express_way_unless_it_is_closed(express: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_calls_take_the_fast_path_unless_it_is_off(is_fast: bool) -> None:  # noqa: FBT001
     """They are answered on both."""
-    chosen = without() if express else without("server")
+    chosen = without() if is_fast else without("server")
 
-    assert _came_by_express(fast_paths=chosen) is express
+    assert _took_the_fast_path(fast_paths=chosen) is is_fast
 
 
 @pytest.mark.parametrize(

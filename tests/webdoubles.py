@@ -190,7 +190,7 @@ def in_memory_proxy(
     task: str | None = None,
     shows: bool = False,
     has_private_door: bool = False,
-    express: bool = True,
+    is_fast: bool = True,
 ) -> InMemoryProxy:
     """
     Put the rooms together in memory, as `wire` does for real.
@@ -240,7 +240,7 @@ def in_memory_proxy(
     limits = ServerLimits(
         max_body_bytes=max_body_bytes, max_connections=max_connections
     )
-    site = _site(app, limits, clock, express=express)
+    site = _site(app, limits, clock, is_fast=is_fast)
     proxy = InMemoryProxy(clock, site, app, collector, server, stub, agent)
     if has_private_door:
         proxy.private = evolve(proxy, site=_site(app, limits, clock), channels=[])
@@ -250,7 +250,7 @@ def in_memory_proxy(
 
 
 def _site(
-    app: ProxyApp, limits: ServerLimits, clock: Clock, *, express: bool = False
+    app: ProxyApp, limits: ServerLimits, clock: Clock, *, is_fast: bool = False
 ) -> ProxySite:
     resource = app.klein.resource()
     about: dict[str, Any] = {
@@ -258,7 +258,7 @@ def _site(
         "limits": limits,
         "reactor": clock,
     }
-    if express:
+    if is_fast:
         return FastSite(resource, fast_path=FastPath(app=app), **about)
     return ProxySite(resource, **about)
 

@@ -33,9 +33,9 @@ class Server(Resource):
             return b"%b %b %b" % (request.method, request.uri, body)
 
 
-def _answers(pieces: list[bytes], *, express: bool) -> bytes:
+def _answers(pieces: list[bytes], *, is_fast: bool) -> bytes:
     """Send *pieces* until the connection is closed, and say what came back."""
-    proxy = in_memory_proxy(Server(), express=express)
+    proxy = in_memory_proxy(Server(), is_fast=is_fast)
     channel = proxy.site.buildProtocol(None)
     # A connection that is told to close does so a moment later, as a real one.
     transport = StringTransport()
@@ -150,6 +150,6 @@ def test_both_ways_in_answer_alike(
     cuts = data.draw(st.sets(st.integers(1, len(raw) - 1), max_size=5))
     pieces = [raw[start:end] for start, end in pairwise([0, *sorted(cuts), len(raw)])]
 
-    expected = _answers(pieces, express=False)
+    expected = _answers(pieces, is_fast=False)
 
-    assert _answers(pieces, express=True) == expected
+    assert _answers(pieces, is_fast=True) == expected

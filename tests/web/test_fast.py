@@ -1,4 +1,4 @@
-"""The express way in: who takes it, and that nobody can tell."""
+"""The fast path: which calls take it, and that no client can tell."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ from abproxy.web.server import IDLE_S
 
 @define(eq=False)
 class Gatekeeper(Observer):
-    """Notes who came by the express way, and how it ended."""
+    """Notes which requests took the fast path, and how they ended."""
 
     ways: list[bool] = field(factory=list)
     ends: list[tuple[int, bool]] = field(factory=list)
@@ -95,7 +95,7 @@ def bodies(client: Client) -> list[Any]:
     return [answer.json for answer in client.answers()]
 
 
-def test_a_plain_call_takes_the_express_way() -> None:
+def test_a_plain_call_takes_the_fast_path() -> None:
     """It is answered and watched as any other."""
     door = Pair()
     client = door.proxy.connect()
@@ -108,19 +108,19 @@ def test_a_plain_call_takes_the_express_way() -> None:
     assert door.keeper.ends == [(200, False)]
 
 
-def test_express_calls_and_others_share_a_batch() -> None:
+def test_calls_on_the_fast_path_and_others_share_a_batch() -> None:
     """Which way somebody came makes no difference afterwards."""
     door = Pair(options={"max_wait_s": 1})
-    express, other = door.proxy.connect(), door.proxy.connect()
+    fast, other = door.proxy.connect(), door.proxy.connect()
 
-    express.send(call("a"))
+    fast.send(call("a"))
     other.send(call("b").replace(b"Host: ", b"Host:"))
     door.proxy.clock.advance(1)
     door.answer()
 
     assert door.keeper.ways == [True, False]
     assert [json.loads(body)["inputs"] for body in door.upstream.bodies] == [["a", "b"]]
-    assert (bodies(express), bodies(other)) == ([[[1, 97]]], [[[1, 98]]])
+    assert (bodies(fast), bodies(other)) == ([[[1, 97]]], [[[1, 98]]])
 
 
 @pytest.mark.parametrize(
@@ -297,8 +297,8 @@ def test_a_drain_answers_the_call_and_closes_the_connection() -> None:
 def test_a_call_that_cannot_wait_is_refused_in_the_same_words() -> None:
     """Both doors say what is wrong, and when to come back."""
     refusals = []
-    for express in (True, False):
-        door = Pair(options={"max_waiting_items": 1, "slots": 1, "express": express})
+    for is_fast in (True, False):
+        door = Pair(options={"max_waiting_items": 1, "slots": 1, "is_fast": is_fast})
         clients = [door.proxy.connect() for _ in range(3)]
         for client in clients:
             client.send(call("a", X_Request_Id="mine"))
@@ -545,7 +545,7 @@ def test_a_call_that_still_arrives_is_waited_for_while_draining() -> None:
 
 
 def test_a_surplus_connection_is_told_so() -> None:
-    """It does not slip in by the express way."""
+    """It does not slip in by the fast path."""
     proxy = in_memory_proxy(Resource(), max_connections=1)
     proxy.connect()
     surplus = proxy.connect()

@@ -3,7 +3,7 @@
 from attrs import define
 from twisted.logger import capturedLogs
 
-from abproxy.web.files import SPARE, room_for
+from abproxy.web.server import SPARE_FILES, raise_connection_limit
 
 
 @define
@@ -32,16 +32,16 @@ def test_as_many_files_are_asked_for_as_connections_need() -> None:
     """A client's connection, and one upstream for it."""
     system = _System(soft=1024, hard=1_000_000)
 
-    assert room_for(10_000, system) == 10_000
-    assert (system.soft, system.hard) == (20_000 + SPARE, 1_000_000)
+    assert raise_connection_limit(10_000, system) == 10_000
+    assert (system.soft, system.hard) == (20_000 + SPARE_FILES, 1_000_000)
 
 
 def test_a_system_without_a_hard_limit_is_asked_too() -> None:
     """What is not limited can be had."""
     system = _System(soft=1024, hard=_System.RLIM_INFINITY)
 
-    assert room_for(10_000, system) == 10_000
-    assert system.soft == 20_000 + SPARE
+    assert raise_connection_limit(10_000, system) == 10_000
+    assert system.soft == 20_000 + SPARE_FILES
 
 
 def test_nothing_is_asked_for_where_there_is_enough() -> None:
@@ -51,7 +51,9 @@ def test_nothing_is_asked_for_where_there_is_enough() -> None:
         _System(soft=_System.RLIM_INFINITY, hard=_System.RLIM_INFINITY),
     ]
 
-    assert [room_for(10_000, system) for system in systems] == [10_000] * 2
+    assert [raise_connection_limit(10_000, system) for system in systems] == [
+        10_000
+    ] * 2
     assert [system.soft for system in systems] == [50_000, _System.RLIM_INFINITY]
 
 
@@ -60,9 +62,9 @@ def test_fewer_are_let_in_where_files_are_few() -> None:
     system = _System(soft=1024, hard=4096)
 
     with capturedLogs() as logged:
-        room = room_for(10_000, system)
+        room = raise_connection_limit(10_000, system)
 
-    assert room == (4096 - SPARE) // 2
+    assert room == (4096 - SPARE_FILES) // 2
     assert [event["files"] for event in logged] == [4096]
 
 
@@ -70,4 +72,4 @@ def test_a_system_that_gives_no_more_is_believed() -> None:
     """Not all say what they really allow."""
     system = _System(soft=1024, hard=1_000_000, is_stubborn=True)
 
-    assert room_for(10_000, system) == (1024 - SPARE) // 2
+    assert raise_connection_limit(10_000, system) == (1024 - SPARE_FILES) // 2

@@ -1,4 +1,4 @@
-"""Which heads are plain enough for the express way."""
+"""Which heads are plain enough for the fast path."""
 
 import pytest
 from hypothesis import given

@@ -23,15 +23,15 @@ def _significant(headers: object) -> set[tuple[str, str]]:
     }
 
 
-@pytest.mark.parametrize("express", [True, False], ids=["express", "klein"])
+@pytest.mark.parametrize("is_fast", [True, False], ids=["fast", "klein"])
 @pytest.mark.parametrize("exchange", ALL, ids=[each.name for each in ALL])
 def test_alone_a_request_is_answered_as_recorded(
-    exchange: Exchange, *, express: bool
+    exchange: Exchange, *, is_fast: bool
 ) -> None:
     """Status, reason, body and significant headers are TEI's own."""
     upstream = ReplayingUpstream([exchange])
     task = TASKS[exchange.server]
-    proxy = in_memory_proxy(upstream, splits=False, task=task, express=express)
+    proxy = in_memory_proxy(upstream, splits=False, task=task, is_fast=is_fast)
     headers = [h for h in exchange.headers if h[0].lower() != "connection"]
     headers = [h for h in headers if h[0].lower() not in {"host", "content-length"}]
 

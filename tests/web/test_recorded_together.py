@@ -167,14 +167,14 @@ CASES = list(
 )
 
 
-@pytest.mark.parametrize("express", [True, False], ids=["express", "klein"])
+@pytest.mark.parametrize("is_fast", [True, False], ids=["fast", "klein"])
 @pytest.mark.parametrize(
     ("lane", "turn"),
     CASES,
     ids=[f"{lane[0].server}{lane[0].path}-{turn}" for lane, turn in CASES],
 )
 def test_together_each_request_is_answered_as_if_alone(
-    lane: list[Exchange], turn: int, *, express: bool
+    lane: list[Exchange], turn: int, *, is_fast: bool
 ) -> None:
     """Good and bad requests of one lane, in every rotation, share batches."""
     upstream = BatchingTEI(lane)
@@ -183,7 +183,7 @@ def test_together_each_request_is_answered_as_if_alone(
         task=TASKS[lane[0].server],
         max_batch_items=200,
         max_wait_s=1,
-        express=express,
+        is_fast=is_fast,
     )
     asked = [*lane[turn:], *lane[:turn]]
     clients = [proxy.connect() for _ in asked]

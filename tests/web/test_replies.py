@@ -20,9 +20,9 @@ HEADERS = st.lists(st.tuples(NAME, VALUE), max_size=6).map(tuple)
 ROWS = b"[[0.1],[0.2]]"
 
 
-def _answer(reply: Response, *, express: bool, calls: int) -> bytes:
+def _answer(reply: Response, *, is_fast: bool, calls: int) -> bytes:
     """Return what the last of so many calls is sent that share a batch."""
-    proxy = in_memory_proxy(Resource(), express=express, max_wait_s=1)
+    proxy = in_memory_proxy(Resource(), is_fast=is_fast, max_wait_s=1)
     proxy.collector.send = lambda _: succeed(reply)
     clients = [proxy.connect() for _ in range(calls)]
     for client in clients:
@@ -45,10 +45,10 @@ def test_a_shared_answer_has_the_same_bytes(headers: HeaderList) -> None:
     """Lines are in the same order, and spelled in the same way."""
     reply = Response(status=200, reason=b"OK", headers=_dated(headers), body=ROWS)
 
-    expected = _answer(reply, express=False, calls=2)
+    expected = _answer(reply, is_fast=False, calls=2)
 
     assert expected.endswith(b"\r\n\r\n[[0.2]]")
-    assert _answer(reply, express=True, calls=2) == expected
+    assert _answer(reply, is_fast=True, calls=2) == expected
 
 
 @given(
@@ -63,14 +63,14 @@ def test_an_answer_that_is_passed_on_has_the_same_bytes(
     """A status without a body has none, whatever the upstream says."""
     reply = Response(status=status, reason=reason, headers=_dated(headers), body=body)
 
-    expected = _answer(reply, express=False, calls=1)
+    expected = _answer(reply, is_fast=False, calls=1)
 
     assert expected.startswith(b"HTTP/1.1 %d " % status)
-    assert _answer(reply, express=True, calls=1) == expected
+    assert _answer(reply, is_fast=True, calls=1) == expected
 
 
 def test_an_answer_without_a_date_gets_one() -> None:
     """As RFC 9110 wants it of a server that has a clock."""
     reply = Response(status=200, reason=b"OK", headers=(), body=ROWS)
 
-    assert b"\r\nDate: " in _answer(reply, express=True, calls=2)
+    assert b"\r\nDate: " in _answer(reply, is_fast=True, calls=2)

@@ -112,17 +112,17 @@ async def test_the_log_says_where_one_answers(certificate: Path) -> None:
     assert said == [f"https://127.0.0.1:{operations}", f"http://127.0.0.1:{clients}"]
 
 
-@pytest.mark.parametrize("express", [True, False])
+@pytest.mark.parametrize("is_fast", [True, False])
 @ensureDeferred
 async def test_an_answer_is_the_same_with_tls_and_without(
-    certificate: Path, *, express: bool
+    certificate: Path, *, is_fast: bool
 ) -> None:
     """To the byte, by either way in, with rows that fill many of its records."""
     async with street(
         Traits(dimensions=10_000),
         port=endpoint(certificate),
         operations_port="0",
-        fast_paths=without() if express else without("server"),
+        fast_paths=without() if is_fast else without("server"),
     ) as here:
         plain = socket.create_connection((LOCALHOST, here.operations_port))
         client = await deferToThread(shake_hands, here.port, ["http/1.1"])

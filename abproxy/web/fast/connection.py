@@ -80,10 +80,13 @@ class FastChannel(ProxyChannel):
     """How many bytes of it there have to be in RECEIVING."""
 
     _last: KnownHead | None = None
-    """The head of the last plain call, its client, and that client's address."""
+    """The head of the last call on the fast path."""
 
     _caller: Caller
+    """The client that sent it."""
+
     _host = ""
+    """Its IP address."""
 
     @property
     def is_busy(self) -> bool:
@@ -191,13 +194,14 @@ class FastChannel(ProxyChannel):
         request.submit(head.call_head, parsed, body, self._caller)
         if self._state is SUBMITTING:
             self._state = ANSWERING
-            self._hold_back()
+            if self._waiting:
+                self._hold_back()
 
     def answer(self, written: bytes) -> None:
         """Send an answer as it is *written*, and go on with what has arrived since."""
         site, was, self._request = self.site, self._state, None
         if site.is_draining:
-            self._state, self._discards = CLOSED, True
+            self._state, self._waiting, self._discards = CLOSED, b"", True
             site.fast_path.write(self.transport, written)
             self.loseConnection()
             return
