@@ -1,1 +1,1 @@
-"""The clients' door: what comes in over HTTP, and what goes out again."""
+"""The side of the clients: requests that come in over HTTP, and their answers."""

@@ -3,13 +3,13 @@ Who sends a request: whether it may, and what that client is to us.
 
 The proxy's own keys are checked as TEI checks its one.  Health, metrics and
 documentation are public, everything else needs a key.  An unknown path needs
-one too, where TEI answers 404: a stranger is not to find out which paths the
-upstream has.
+one too, where TEI answers 404: without a key no client is to find out which paths
+the upstream has.
 
 Without a key a request is passed on without credentials, and without a body: a
 preflight, a probe and a page have none.  So a body needs a key, and the answer is
-401 as soon as the head is here: to throw the body away would mean to read
-whatever strangers send, and 413 would say that less is welcome.
+401 as soon as the head is here: to discard the body would mean to read whatever is
+sent without a key, and 413 would say that less of it is accepted.
 
 A client is its key, or its address where it shows none.
 """

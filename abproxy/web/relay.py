@@ -36,7 +36,7 @@ AddHeaders = Callable[[RequestInfo, HeaderList], HeaderList]
 
 Attempt = Callable[[], Awaitable[IResponse]]
 
-STRANGER = Credentials(are_for_us=True)
+WITHOUT_KEY = Credentials(are_for_us=True)
 """For a client without a key: neither ours nor what it has shown is sent."""
 
 
@@ -74,7 +74,7 @@ class Relay:
             UpstreamBroken: no connection, or it broke before an answer.
         """
         body = None if credentials is None else _body_of(request)
-        headers = self._headers(request, credentials or STRANGER)
+        headers = self._headers(request, credentials or WITHOUT_KEY)
         try:
             await self._answer(request, await self._send(request, headers, body))
         finally:

@@ -186,7 +186,7 @@ def test_a_page_that_is_not_there_says_which_are(proxy: InMemoryProxy) -> None:
 def test_the_address_without_a_slash_leads_to_the_page(
     strict: InMemoryProxy, path: str
 ) -> None:
-    """Who types it ends up where the links of the page are right."""
+    """A reader who types it gets to where the links of the page are right."""
     answer = strict.ask("GET", path)
 
     assert (answer.status, answer.body) == (308, b"")
@@ -449,7 +449,7 @@ PROMETHEUS_3 = (
 
 
 def scrape(proxy: InMemoryProxy, *accept: str) -> Answer:
-    """Ask for the figures."""
+    """Return the answer with the figures."""
     return proxy.ask("GET", "/metrics", b"", *(("Accept", each) for each in accept))
 
 

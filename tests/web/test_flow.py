@@ -19,7 +19,7 @@ class Slow(Resource):
         self.asked: list[list[str]] = []
 
     def render(self, request: Request) -> int:
-        """Take in a request."""
+        """Keep a request."""
         inputs = json.loads(request.content.read())["inputs"]
         inputs = inputs if isinstance(inputs, list) else [inputs]
         self.asked.append(inputs)

@@ -65,7 +65,7 @@ def probe(proxy: InMemoryProxy, path: str = "/health") -> Client:
 
 
 def only(client: Client) -> Answer:
-    """Take the one answer."""
+    """Return the one answer."""
     [answer] = client.answers("GET")
     return answer
 
@@ -428,7 +428,7 @@ def test_no_calls_should_come_while_there_is_no_room() -> None:
 
 
 def test_all_reasons_are_told_at_once(upstream: Saying) -> None:
-    """Who repairs one thing need not ask again for the next."""
+    """An operator who repairs one thing need not ask again for the next."""
     proxy = in_memory_proxy(
         upstream, has_private_door=True, max_waiting_items=1, max_wait_s=60
     )

@@ -152,7 +152,7 @@ UNUSABLE = "key and certificate must be PEM that OpenSSL can use: "
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with files for TLS, good ones and others."""
+    """Return a folder with files for TLS, good ones and others."""
     folder = tmp_path_factory.mktemp("tls")
     no_use = x25519.X25519PrivateKey.generate()
     for which, key_of in (("ours", None), ("theirs", None), ("x", no_use)):

@@ -37,7 +37,7 @@ def taken() -> Iterator[str]:
 
 
 async def statuses(here: Street, *paths: str) -> tuple[list[int], list[int]]:
-    """Ask for each of *paths* at the clients' port, and at the operators'."""
+    """Return the statuses of *paths* at the clients' port, and at the operators'."""
     client, operator = await here.caller(), await here.operator()
     return (
         [(await client.get(path)).status for path in paths],
@@ -147,7 +147,7 @@ async def test_the_pages_are_there_while_the_upstream_is_not() -> None:
 
 @ensureDeferred
 async def test_the_pages_are_there_until_the_last_call_is_answered() -> None:
-    """Who watches the proxy sees it drain, and a balancer hears of it."""
+    """Its operators see it drain, and a balancer is told of it."""
     async with street(Traits(workers=0), operations_port="0") as here:
         client, operator = await here.caller(), await here.operator()
         asked = client.embed("a")

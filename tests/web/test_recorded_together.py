@@ -29,7 +29,7 @@ TASKS = {
     "splade": "splade",
 }
 TOO_BUSY = 429
-"""What TEI was busy with when it said so, nobody can ask for again."""
+"""What TEI was busy with when it said so cannot be asked for again."""
 
 OURS = {"connection", "content-length", "date", "transfer-encoding"}
 OF_THE_BATCH = {

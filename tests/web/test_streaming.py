@@ -1,4 +1,4 @@
-"""A request body that travels on while it still arrives."""
+"""A request body that is sent upstream while it still arrives."""
 
 from typing import Any
 
@@ -116,7 +116,7 @@ def test_a_body_that_is_all_here_needs_no_source() -> None:
 def test_the_announced_length_is_passed_on(
     source: Source, announced: int, length: int
 ) -> None:
-    """How the client has framed it."""
+    """As the client has framed it."""
     assert BodyStream(announced, source).length == length
 
 
@@ -137,7 +137,7 @@ def test_the_client_waits_for_an_upstream_that_is_not_ready(source: Source) -> N
 
 
 def test_the_client_goes_on_when_the_upstream_is_ready(source: Source) -> None:
-    """As soon as the body may travel."""
+    """As soon as the body may be sent on."""
     body = BodyStream(None, source)
     body.write(b"x" * (MAX_BUFFERED + 1))
 

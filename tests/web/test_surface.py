@@ -40,7 +40,7 @@ def in_front_of(server: ModelServer, **settings: Any) -> InMemoryProxy:
 
 
 def directly(server: ModelServer, request: Drawn) -> Answer:
-    """Ask the server itself."""
+    """Return the answer of the server itself."""
     client = server.connect()
     client.send(bytes(request))
     server.thread.go_on()
@@ -52,7 +52,7 @@ def directly(server: ModelServer, request: Drawn) -> Answer:
 def through(
     proxy: InMemoryProxy, server: ModelServer, requests: Sequence[Drawn]
 ) -> list[list[Answer]]:
-    """Ask the proxy everything at once, each on a connection of its own."""
+    """Return the proxy's answers to all at once, each on a connection of its own."""
     clients = [proxy.connect() for _ in requests]
     for client, request in zip(clients, requests, strict=True):
         client.send(bytes(request))
@@ -70,7 +70,7 @@ def through(
 
 
 def significant(answer: Answer) -> set[tuple[str, str]]:
-    """Give the header lines that do not tell of one connection or batch."""
+    """Return the header lines that do not tell of one connection or batch."""
     return {
         (name.lower(), value)
         for name, value in answer.headers
@@ -80,7 +80,7 @@ def significant(answer: Answer) -> set[tuple[str, str]]:
 
 
 def without_usage(body: bytes) -> Any:
-    """Give the body, without the tokens counted for a whole batch."""
+    """Return the body, without the tokens counted for a whole batch."""
     if not body.startswith(b'{"object"'):
         return body
     members = json.loads(body)

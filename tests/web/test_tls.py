@@ -31,12 +31,12 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a file with a key and its certificate."""
+    """Return a file with a key and its certificate."""
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 def without_date(answer: bytes) -> list[bytes]:
-    """Take the answer apart, and the only line away that time changes."""
+    """Return the parts of the answer, without the only line that time changes."""
     return [line for line in answer.split(b"\r\n") if not line.startswith(b"Date: ")]
 
 

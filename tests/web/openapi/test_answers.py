@@ -31,7 +31,7 @@ class Full(Resource):
 
 
 def make_unreachable(proxy: InMemoryProxy) -> None:
-    """Let nobody connect to the upstream any more."""
+    """Make every connection to the upstream fail."""
 
     def refuse(*_: object, **__: object) -> None:
         raise Refused

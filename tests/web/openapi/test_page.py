@@ -57,15 +57,15 @@ class Outline(HTMLParser):
             self.texts.append((tuple(self._open), data))
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
-        """Give the attributes of all elements of a kind."""
+        """Return the attributes of all elements of a kind."""
         return [attrs for name, attrs in self.elements if name == tag]
 
     def values(self, attribute: str) -> list[str]:
-        """Give the values of an attribute, wherever it stands."""
+        """Return the values of an attribute, wherever it stands."""
         return [str(a[attribute]) for _, a in self.elements if attribute in a]
 
     def text(self, *tags: str) -> list[str]:
-        """Give the texts in all elements of a kind, or of one in another."""
+        """Return the texts in all elements of a kind, or of one in another."""
         return [text for path, text in self.texts if path[-len(tags) :] == tags]
 
 
@@ -156,7 +156,7 @@ def test_its_sections_are_named(outline: Outline) -> None:
 
 
 def test_it_needs_nothing_from_elsewhere(outline: Outline) -> None:
-    """It is read where there is no network, and tells nobody that it is."""
+    """It is read where there is no network, and no server is told that it is."""
     assert b"//" not in PAGE
     assert outline.all("script") == outline.all("img") == outline.all("style") == []
     assert outline.values("style") == outline.values("src") == []
