@@ -68,7 +68,7 @@ class WorkerProcess(ChildProcess):
         self._write(write_settings(settings))
 
     def end(self) -> None:
-        """Tell the worker to end, as a signal would; no other run follows."""
+        """Ask the worker to end, as a signal would; no other run follows."""
         super().end()
         self._write(END)
 
@@ -174,7 +174,7 @@ class WorkerPool:
             worker.send(settings)
 
     def end(self) -> None:
-        """Tell all workers to end."""
+        """Ask all workers to end."""
         for worker in self.workers:
             worker.end()
 

@@ -22,7 +22,7 @@ def listening() -> Iterator[socket.socket]:
         yield ours
 
 
-class Home:
+class Setup:
     """A child, its reactor and its readiness."""
 
     def __init__(self, listening: socket.socket) -> None:
@@ -49,140 +49,142 @@ class Home:
 
 
 @pytest.fixture
-def home(listening: socket.socket) -> Home:
-    """Make a home for a child."""
-    return Home(listening)
+def setup(listening: socket.socket) -> Setup:
+    """Prepare a child."""
+    return Setup(listening)
 
 
-def test_it_has_started_when_it_answers(home: Home) -> None:
+def test_it_has_started_when_it_answers(setup: Setup) -> None:
     """Clients are accepted when the model answers, not before."""
-    home.start()
-    before = list(home.done)
-    home.ready.callback(None)
+    setup.start()
+    before = list(setup.done)
+    setup.ready.callback(None)
 
     assert before == []
-    assert home.done == ["started"]
+    assert setup.done == ["started"]
 
 
-def test_it_inherits_the_socket(home: Home) -> None:
+def test_it_inherits_the_socket(setup: Setup) -> None:
     """Its address is known from the start, and survives it."""
-    home.start()
+    setup.start()
 
-    [process] = home.reactor.started
-    assert process.files[3] == home.child.listening.fileno()
+    [process] = setup.reactor.started
+    assert process.files[3] == setup.child.listening.fileno()
     assert "--listen-fd" in process.arguments
-    assert home.child.url.startswith("http://127.0.0.1:")
+    assert setup.child.url.startswith("http://127.0.0.1:")
 
 
-def test_a_child_that_ends_is_started_again(home: Home) -> None:
+def test_a_child_that_ends_is_started_again(setup: Setup) -> None:
     """A crash of the model costs a second, and the log says what it was."""
-    home.start()
-    home.ready.callback(None)
+    setup.start()
+    setup.ready.callback(None)
 
     with capturedLogs() as captured:
-        home.reactor.started[0].ends(ProcessTerminated(signal=9))
-    home.reactor.advance(RESTART_S)
+        setup.reactor.started[0].ends(ProcessTerminated(signal=9))
+    setup.reactor.advance(RESTART_S)
 
-    assert len(home.reactor.started) == 2
+    assert len(setup.reactor.started) == 2
     assert [event["how"] for event in captured] == ["signal 9"]
 
 
-def test_a_child_that_ends_before_it_is_ready_is_not_started_again(home: Home) -> None:
+def test_a_child_that_ends_before_it_is_ready_is_not_started_again(
+    setup: Setup,
+) -> None:
     """It would end again and again, and callers would wait for ever."""
-    home.start()
+    setup.start()
 
-    home.reactor.started[0].ends(ProcessTerminated(exitCode=1))
-    home.reactor.advance(10)
+    setup.reactor.started[0].ends(ProcessTerminated(exitCode=1))
+    setup.reactor.advance(10)
 
-    assert home.done == ["the embedded model ended with exit code 1"]
-    assert len(home.reactor.started) == 1
+    assert setup.done == ["the embedded model ended with exit code 1"]
+    assert len(setup.reactor.started) == 1
 
 
-def test_a_child_that_cannot_begin_is_not_tried_again(home: Home) -> None:
+def test_a_child_that_cannot_begin_is_not_tried_again(setup: Setup) -> None:
     """As where Python may not be executed."""
-    home.reactor.error = OSError("no room")
+    setup.reactor.error = OSError("no room")
 
-    home.start()
-    home.stop()
+    setup.start()
+    setup.stop()
 
     why = "the embedded model ended with an error before it began: no room"
-    assert home.done == [why, "stopped"]
-    assert not home.reactor.getDelayedCalls()
+    assert setup.done == [why, "stopped"]
+    assert not setup.reactor.getDelayedCalls()
 
 
-def test_a_restart_that_cannot_begin_is_tried_again(home: Home) -> None:
-    """A machine that is full now may have room soon."""
-    home.start()
-    home.ready.callback(None)
-    home.reactor.started[0].ends()
-    home.reactor.error = OSError("no room")
-    home.reactor.advance(RESTART_S)
-    home.reactor.error = None
+def test_a_restart_that_cannot_begin_is_tried_again(setup: Setup) -> None:
+    """A machine that is full now may have memory soon."""
+    setup.start()
+    setup.ready.callback(None)
+    setup.reactor.started[0].ends()
+    setup.reactor.error = OSError("no room")
+    setup.reactor.advance(RESTART_S)
+    setup.reactor.error = None
 
-    home.reactor.advance(RESTART_S)
+    setup.reactor.advance(RESTART_S)
 
-    assert len(home.reactor.started) == 2
+    assert len(setup.reactor.started) == 2
 
 
-def test_stopping_waits_for_its_end(home: Home) -> None:
+def test_stopping_waits_for_its_end(setup: Setup) -> None:
     """It may finish what it was given."""
-    home.start()
-    home.ready.callback(None)
-    [process] = home.reactor.started
+    setup.start()
+    setup.ready.callback(None)
+    [process] = setup.reactor.started
 
-    home.stop()
-    before = list(home.done)
+    setup.stop()
+    before = list(setup.done)
     process.ends()
 
     assert before == ["started"]
-    assert home.done == ["started", "stopped"]
+    assert setup.done == ["started", "stopped"]
     assert process.signals == ["TERM"]
-    assert not home.reactor.getDelayedCalls()
+    assert not setup.reactor.getDelayedCalls()
 
 
-def test_a_child_that_does_not_end_is_killed(home: Home) -> None:
+def test_a_child_that_does_not_end_is_killed(setup: Setup) -> None:
     """A model that hangs does not keep the proxy from ending."""
-    home.start()
-    [process] = home.reactor.started
+    setup.start()
+    [process] = setup.reactor.started
 
-    home.stop()
-    home.reactor.advance(KILL_S)
+    setup.stop()
+    setup.reactor.advance(KILL_S)
     process.ends()
 
     assert process.signals == ["TERM", "KILL"]
-    assert home.done == ["stopped"]
+    assert setup.done == ["stopped"]
 
 
-def test_a_child_that_has_just_ended_by_itself_is_no_trouble(home: Home) -> None:
+def test_a_child_that_has_just_ended_by_itself_is_no_trouble(setup: Setup) -> None:
     """Its end may be known to the kernel before it is to us."""
-    home.start()
-    [process] = home.reactor.started
+    setup.start()
+    [process] = setup.reactor.started
     process.has_ended = True
 
-    home.stop()
+    setup.stop()
     process.ends()
 
-    assert home.done == ["stopped"]
+    assert setup.done == ["stopped"]
 
 
-def test_stopping_between_two_runs_starts_no_other(home: Home) -> None:
+def test_stopping_between_two_runs_starts_no_other(setup: Setup) -> None:
     """A restart that was planned is called off."""
-    home.start()
-    home.ready.callback(None)
-    home.reactor.started[0].ends()
+    setup.start()
+    setup.ready.callback(None)
+    setup.reactor.started[0].ends()
 
-    home.stop()
-    home.reactor.advance(10)
+    setup.stop()
+    setup.reactor.advance(10)
 
-    assert home.done == ["started", "stopped"]
-    assert len(home.reactor.started) == 1
-    assert not home.reactor.getDelayedCalls()
+    assert setup.done == ["started", "stopped"]
+    assert len(setup.reactor.started) == 1
+    assert not setup.reactor.getDelayedCalls()
 
 
-def test_what_it_says_is_passed_on_by_lines(home: Home) -> None:
+def test_what_it_says_is_passed_on_by_lines(setup: Setup) -> None:
     """Half a line waits for its other half."""
-    home.start()
-    [process] = home.reactor.started
+    setup.start()
+    [process] = setup.reactor.started
 
     with capturedLogs() as captured:
         process.writes(b"one\ntw", STDOUT)

@@ -57,7 +57,7 @@ def has_ended(pid: int) -> bool:
 
 @asynccontextmanager
 async def paused(pid: int) -> AsyncIterator[None]:
-    """Let a process do nothing for a while."""
+    """Stop a process for a while."""
     os.kill(pid, signal.SIGSTOP)
     try:
         await until(lambda: state_of(pid) == "T")
@@ -394,7 +394,7 @@ async def test_no_secret_is_on_a_command_line_or_in_the_log(tmp_path: Path) -> N
 
 
 def command_of(pid: int) -> str:
-    """Say how a process was started."""
+    """Return the command line of a process."""
     return Path(f"/proc/{pid}/cmdline").read_text()
 
 

@@ -25,7 +25,7 @@ SESAME = Settings(api_keys=("sesame",))
 KILLED = ProcessTerminated(signal=9)
 
 
-class Home:
+class Setup:
     """A worker, its reactor, and what becomes of it."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Home:
         return self.reactor.started[-1]
 
     def start_well(self) -> FakeProcess:
-        """Start it, and let it let clients in."""
+        """Start it, and let it accept clients."""
         process = self.start()
         process.writes(READY + b"\n", CONTROL_OUT)
         return process
@@ -62,24 +62,24 @@ class Home:
 
 
 @pytest.fixture
-def home() -> Home:
-    """Make a home for a worker."""
-    return Home()
+def setup() -> Setup:
+    """Prepare a worker."""
+    return Setup()
 
 
-def test_it_has_started_when_it_lets_clients_in(home: Home) -> None:
+def test_it_has_started_when_it_accepts_clients(setup: Setup) -> None:
     """It says so itself."""
-    process = home.start()
-    before = list(home.done)
+    process = setup.start()
+    before = list(setup.done)
     process.writes(READY + b"\n", CONTROL_OUT)
 
     assert before == []
-    assert home.done == ["started"]
+    assert setup.done == ["started"]
 
 
-def test_it_inherits_the_port_and_its_output(home: Home) -> None:
+def test_it_inherits_the_port_and_its_output(setup: Setup) -> None:
     """And three pipes to its supervisor."""
-    process = home.start()
+    process = setup.start()
 
     assert process.files == {
         CONTROL_IN: "w",
@@ -91,165 +91,167 @@ def test_it_inherits_the_port_and_its_output(home: Home) -> None:
 
 
 def test_its_settings_are_written_to_it_and_stand_on_no_command_line(
-    home: Home,
+    setup: Setup,
 ) -> None:
-    """Everybody on the machine can read that."""
-    process = home.start()
+    """Every user of the machine can read that."""
+    process = setup.start()
 
     [line] = process.received
     assert msgspec.json.decode(line)["api_keys"] == ["sesame"]
     assert process.arguments[1:] == ["-m", "abproxy.workers", "/private/1"]
 
 
-def test_a_first_life_that_begins_badly_is_the_last(home: Home) -> None:
+def test_a_worker_whose_first_run_ends_early_is_not_started_again(setup: Setup) -> None:
     """Another would begin no better; what it said tells why."""
-    process = home.start()
+    process = setup.start()
     process.writes(b"cannot write to /log\n", STDERR)
 
     process.ends(ProcessTerminated(exitCode=1))
-    home.reactor.advance(60)
+    setup.reactor.advance(60)
 
-    assert home.done == ["worker 1 ended with exit code 1: cannot write to /log"]
-    assert len(home.reactor.started) == 1
+    assert setup.done == ["worker 1 ended with exit code 1: cannot write to /log"]
+    assert len(setup.reactor.started) == 1
 
 
-def test_a_first_life_that_cannot_begin_is_the_last(home: Home) -> None:
+def test_a_worker_that_cannot_be_spawned_at_first_is_not_tried_again(
+    setup: Setup,
+) -> None:
     """As where Python may not be executed."""
-    home.reactor.error = OSError("no room")
+    setup.reactor.error = OSError("no room")
 
-    starting = Deferred.fromCoroutine(home.worker.start())
-    starting.addErrback(lambda failed: home.done.append(failed.getErrorMessage()))
-    home.stop()
+    starting = Deferred.fromCoroutine(setup.worker.start())
+    starting.addErrback(lambda failed: setup.done.append(failed.getErrorMessage()))
+    setup.stop()
 
     why = "worker 1 ended with an error before it began: no room"
-    assert home.done == [why, "stopped"]
-    assert not home.reactor.getDelayedCalls()
+    assert setup.done == [why, "stopped"]
+    assert not setup.reactor.getDelayedCalls()
 
 
-def test_a_later_life_that_cannot_begin_is_tried_again(home: Home) -> None:
-    """A machine that is full now may have room soon."""
-    home.start_well().ends(KILLED)
-    home.reactor.error = OSError("no room")
-    home.reactor.advance(FIRST_DELAY_S)
-    home.reactor.error = None
+def test_a_later_run_that_cannot_be_spawned_is_tried_again(setup: Setup) -> None:
+    """A machine that is full now may have memory soon."""
+    setup.start_well().ends(KILLED)
+    setup.reactor.error = OSError("no room")
+    setup.reactor.advance(FIRST_DELAY_S)
+    setup.reactor.error = None
 
-    home.reactor.advance(2 * FIRST_DELAY_S)
+    setup.reactor.advance(2 * FIRST_DELAY_S)
 
-    assert len(home.reactor.started) == 2
+    assert len(setup.reactor.started) == 2
 
 
-def test_who_had_lived_for_a_while_is_replaced_at_once(home: Home) -> None:
+def test_a_worker_that_had_run_for_a_while_is_replaced_at_once(setup: Setup) -> None:
     """The log says so, and its figures are kept."""
-    process = home.start_well()
-    home.reactor.advance(LONG_S)
+    process = setup.start_well()
+    setup.reactor.advance(LONG_S)
 
     with capturedLogs() as events:
         process.ends(KILLED)
-    home.reactor.advance(0)
+    setup.reactor.advance(0)
 
-    assert len(home.reactor.started) == 2
+    assert len(setup.reactor.started) == 2
     assert [(e["worker"], e["how"], e["pause_s"]) for e in events] == [
         ("1", "signal 9", 0)
     ]
-    assert home.ended == ["1"]
-    assert home.worker.restarts == 1
+    assert setup.ended == ["1"]
+    assert setup.worker.restarts == 1
 
 
-def test_who_dies_young_is_replaced_after_a_pause(home: Home) -> None:
-    """It will probably die again."""
-    home.start_well().ends(KILLED)
+def test_a_worker_that_ends_soon_is_replaced_after_a_pause(setup: Setup) -> None:
+    """It will probably end again."""
+    setup.start_well().ends(KILLED)
 
-    home.reactor.advance(FIRST_DELAY_S - 0.1)
-    early = len(home.reactor.started)
-    home.reactor.advance(0.1)
+    setup.reactor.advance(FIRST_DELAY_S - 0.1)
+    early = len(setup.reactor.started)
+    setup.reactor.advance(0.1)
 
-    assert (early, len(home.reactor.started)) == (1, 2)
-
-
-def test_a_later_life_that_begins_badly_is_not_the_last(home: Home) -> None:
-    """The others still work; somebody may mend what is wrong."""
-    home.start_well().ends(KILLED)
-    home.reactor.advance(FIRST_DELAY_S)
-
-    home.reactor.started[1].ends(ProcessTerminated(exitCode=1))
-    home.reactor.advance(2 * FIRST_DELAY_S)
-
-    assert len(home.reactor.started) == 3
+    assert (early, len(setup.reactor.started)) == (1, 2)
 
 
-def test_new_settings_are_for_this_life_and_the_next(home: Home) -> None:
-    """Whoever comes later does not begin with the old ones."""
-    first = home.start_well()
-    home.worker.send(Settings(api_keys=("open",)))
+def test_a_later_run_that_ends_early_is_not_the_last(setup: Setup) -> None:
+    """The others still work; what is wrong may be mended."""
+    setup.start_well().ends(KILLED)
+    setup.reactor.advance(FIRST_DELAY_S)
+
+    setup.reactor.started[1].ends(ProcessTerminated(exitCode=1))
+    setup.reactor.advance(2 * FIRST_DELAY_S)
+
+    assert len(setup.reactor.started) == 3
+
+
+def test_new_settings_are_for_this_run_and_the_next(setup: Setup) -> None:
+    """One that comes later does not begin with the old ones."""
+    first = setup.start_well()
+    setup.worker.send(Settings(api_keys=("open",)))
     first.ends(KILLED)
-    home.reactor.advance(FIRST_DELAY_S)
+    setup.reactor.advance(FIRST_DELAY_S)
 
-    received = [first.received[1], *home.reactor.started[1].received]
+    received = [first.received[1], *setup.reactor.started[1].received]
     keys = [msgspec.json.decode(line)["api_keys"] for line in received]
     assert keys == [["open"], ["open"]]
 
 
-def test_it_is_told_to_end_and_waited_for(home: Home) -> None:
-    """It answers what it has accepted, and nobody comes in its place."""
-    process = home.start_well()
+def test_it_is_told_to_end_and_waited_for(setup: Setup) -> None:
+    """It answers what it has accepted, and no other is started."""
+    process = setup.start_well()
 
-    home.stop()
-    before = list(home.done)
+    setup.stop()
+    before = list(setup.done)
     process.ends()
-    home.reactor.advance(60)
+    setup.reactor.advance(60)
 
     assert process.received[1:] == [END]
     assert before == ["started"]
-    assert home.done == ["started", "stopped"]
-    assert len(home.reactor.started) == 1
-    assert not home.reactor.getDelayedCalls()
+    assert setup.done == ["started", "stopped"]
+    assert len(setup.reactor.started) == 1
+    assert not setup.reactor.getDelayedCalls()
 
 
-def test_one_that_does_not_end_is_killed(home: Home) -> None:
+def test_one_that_does_not_end_is_killed(setup: Setup) -> None:
     """Long after all calls should be answered."""
-    process = home.start_well()
+    process = setup.start_well()
 
-    home.stop()
-    home.reactor.advance(5.0 + KILL_S)
+    setup.stop()
+    setup.reactor.advance(5.0 + KILL_S)
     process.ends(KILLED)
 
     assert process.signals == ["KILL"]
-    assert home.done == ["started", "stopped"]
+    assert setup.done == ["started", "stopped"]
 
 
-def test_one_that_is_being_replaced_is_not_waited_for(home: Home) -> None:
-    """Its next life is called off."""
-    home.start_well().ends(KILLED)
+def test_one_that_is_being_replaced_is_not_waited_for(setup: Setup) -> None:
+    """Its next run is cancelled."""
+    setup.start_well().ends(KILLED)
 
-    home.stop()
-    home.reactor.advance(60)
+    setup.stop()
+    setup.reactor.advance(60)
 
-    assert home.done == ["started", "stopped"]
-    assert len(home.reactor.started) == 1
+    assert setup.done == ["started", "stopped"]
+    assert len(setup.reactor.started) == 1
 
 
-def test_one_that_dies_while_it_is_told_something_is_no_trouble(home: Home) -> None:
+def test_one_that_ends_while_it_is_written_to_is_no_trouble(setup: Setup) -> None:
     """Its end may be known to the kernel before it is to us."""
-    process = home.start_well()
+    process = setup.start_well()
     process.has_ended = True
 
-    home.stop()
+    setup.stop()
     process.ends(KILLED)
 
-    assert home.done == ["started", "stopped"]
+    assert setup.done == ["started", "stopped"]
 
 
-def test_one_that_ends_between_the_wish_and_the_wait_is_not_replaced(
-    home: Home,
+def test_one_that_ends_before_it_is_waited_for_is_not_replaced(
+    setup: Setup,
 ) -> None:
     """It has only done what it was told."""
-    process = home.start_well()
-    home.worker.end()
+    process = setup.start_well()
+    setup.worker.end()
 
     process.ends()
-    home.reactor.advance(60)
+    setup.reactor.advance(60)
 
-    assert len(home.reactor.started) == 1
+    assert len(setup.reactor.started) == 1
 
 
 def shown(event: LogEvent) -> str:
@@ -257,9 +259,9 @@ def shown(event: LogEvent) -> str:
     return str(event["log_format"]).format(**event)
 
 
-def test_what_it_writes_is_logged_by_lines(home: Home) -> None:
+def test_what_it_writes_is_logged_by_lines(setup: Setup) -> None:
     """Half a line waits for its other half, on each pipe by itself."""
-    process = home.start_well()
+    process = setup.start_well()
 
     with capturedLogs() as events:
         process.writes(b'{"level":"info","logger":"a","mess', CONTROL_OUT)
@@ -270,46 +272,46 @@ def test_what_it_writes_is_logged_by_lines(home: Home) -> None:
     assert list(map(shown, events)) == ["worker 1: so", "worker 1: Traceback"]
 
 
-def logged(home: Home, line: bytes) -> LogEvent:
+def logged(setup: Setup, line: bytes) -> LogEvent:
     """Return what the supervisor logs when worker 1 logs *line*."""
-    process = home.start_well()
+    process = setup.start_well()
     with capturedLogs() as events:
         process.writes(line + b"\n", CONTROL_OUT)
     [event] = events
     return event
 
 
-def test_what_a_worker_logs_is_logged_with_its_name(home: Home) -> None:
+def test_what_a_worker_logs_is_logged_with_its_name(setup: Setup) -> None:
     """As important as it was, from where it was, with what it was about."""
     line = b'{"time":"t","level":"warn","logger":"a.b","message":"so","n":3}'
 
-    event = logged(home, line)
+    event = logged(setup, line)
 
     assert shown(event) == "worker 1: so"
     assert (event["log_level"].name, event["log_namespace"]) == ("warn", "a.b")
     assert (event["worker"], event["n"]) == ("1", 3)
 
 
-def test_a_traceback_of_a_worker_is_not_lost(home: Home) -> None:
+def test_a_traceback_of_a_worker_is_not_lost(setup: Setup) -> None:
     """Nor is it a failure of the supervisor's."""
     line = b'{"level":"critical","logger":"a","message":"oh","traceback":"Traceback"}'
 
-    assert shown(logged(home, line)) == "worker 1: oh\nTraceback"
+    assert shown(logged(setup, line)) == "worker 1: oh\nTraceback"
 
 
 @pytest.mark.parametrize("member", ["said", "worker", "text"])
-def test_a_member_of_any_name_is_no_trouble(home: Home, member: str) -> None:
+def test_a_member_of_any_name_is_no_trouble(setup: Setup, member: str) -> None:
     """Modules call the fields of their events as they like."""
     line = msgspec.json.encode(
         {"level": "info", "logger": "a", "message": "so", member: "x"}
     )
 
-    assert shown(logged(home, line)) == "worker 1: so"
+    assert shown(logged(setup, line)) == "worker 1: so"
 
 
-def test_what_python_itself_writes_is_a_warning(home: Home) -> None:
+def test_what_python_itself_writes_is_a_warning(setup: Setup) -> None:
     """It is never written on purpose."""
-    process = home.start_well()
+    process = setup.start_well()
 
     with capturedLogs() as events:
         process.writes(b"Segmentation f\xffault\n", STDERR)

@@ -23,7 +23,7 @@ DIVIDED = (
 
 
 def warnings(**chosen: Any) -> list[str]:
-    """Say what is warned of."""
+    """Return the warnings that are logged."""
     with capturedLogs() as events:
         warn_of_too_little(Settings(**chosen))
     return [event["log_format"].format(**event) for event in events]

@@ -26,24 +26,24 @@ from abproxy.workers.sockets import (
 )
 
 
-class Guest(Protocol):
+class Kept(Protocol):
     """A connection that is kept."""
 
     factory: Any
 
     def connectionMade(self) -> None:
-        """Come in."""
+        """Count in."""
         self.factory.channels.add(self)
 
     def connectionLost(self, reason: object = None) -> None:  # noqa: ARG002
-        """Leave."""
+        """Count out."""
         self.factory.channels.discard(self)
 
 
-class Room(Factory):
-    """Where a worker keeps its connections."""
+class Worker(Factory):
+    """The connections of a worker."""
 
-    protocol = Guest
+    protocol = Kept
     noisy = False
 
     def __init__(self) -> None:
@@ -51,13 +51,13 @@ class Room(Factory):
 
 
 @define(kw_only=True)
-class House:
+class Workers:
     """One socket, and the workers that listen on it."""
 
     socket: socket.socket
     file: Path
-    workers: int
-    rooms: list[Room] = field(factory=list)
+    count: int
+    all: list[Worker] = field(factory=list)
     ports: list[Any] = field(factory=list)
 
     @property
@@ -65,22 +65,22 @@ class House:
         """Where they listen."""
         return int(self.socket.getsockname()[1])
 
-    async def open(self, name: str, reactor: Any = reactor) -> Room:
+    async def start(self, name: str, reactor: Any = reactor) -> Worker:
         """Let a worker listen."""
-        room = Room()
-        adopted = WorkerSocket(
+        worker = Worker()
+        inherited = WorkerSocket(
             reactor=reactor,
             fd=self.socket.dup().detach(),
             name=name,
-            counts=ConnectionCounts.at(self.file, self.workers),
+            counts=ConnectionCounts.at(self.file, self.count),
         )
-        self.ports.append(await adopted.listen(room))
-        self.rooms.append(room)
-        return room
+        self.ports.append(await inherited.listen(worker))
+        self.all.append(worker)
+        return worker
 
-    def taken(self) -> int:
-        """Count those who are in."""
-        return sum(len(room.channels) for room in self.rooms)
+    def accepted(self) -> int:
+        """Count the connections of all."""
+        return sum(len(worker.channels) for worker in self.all)
 
 
 SLOW = SimpleNamespace(
@@ -95,94 +95,98 @@ on_each_machine = pytest.mark.parametrize(
 
 
 @asynccontextmanager
-async def house(folder: Path, workers: int) -> AsyncIterator[House]:
+async def shared_by(folder: Path, workers: int) -> AsyncIterator[Workers]:
     """Open a socket for so many *workers*."""
     ours = socket.create_server((LOCALHOST, 0), backlog=256)
     ours.setblocking(False)
-    here = House(socket=ours, file=folder / "connections", workers=workers)
+    here = Workers(socket=ours, file=folder / "connections", count=workers)
     try:
         yield here
     finally:
-        for room in here.rooms:
-            for guest in room.channels:
-                guest.transport.abortConnection()
-        await until(lambda: not here.taken())
+        for worker in here.all:
+            for connection in worker.channels:
+                connection.transport.abortConnection()
+        await until(lambda: not here.accepted())
         for port in here.ports:
             await close_port(reactor, port)
         ours.close()
 
 
-async def crowd(here: House, count: int) -> None:
-    """Let so many more come at once, and wait until all are in."""
-    all_of_them = here.taken() + count
+async def clients(here: Workers, count: int) -> None:
+    """Let so many more connect at once, and wait until all are accepted."""
+    accepted = here.accepted() + count
     await together(connect(here.port) for _ in range(count))
-    await until(lambda: here.taken() == all_of_them)
+    await until(lambda: here.accepted() == accepted)
 
 
 @ensureDeferred
-async def test_a_crowd_is_spread_evenly(tmp_path: Path) -> None:
-    """However fast it comes, and whoever looks first."""
-    async with house(tmp_path, 2) as here:
-        one, other = await here.open("1"), await here.open("2")
+async def test_clients_at_once_are_spread_evenly(tmp_path: Path) -> None:
+    """However fast they come, and whichever worker looks first."""
+    async with shared_by(tmp_path, 2) as here:
+        one, other = await here.start("1"), await here.start("2")
 
-        await crowd(here, 100)
+        await clients(here, 100)
 
         assert abs(len(one.channels) - len(other.channels)) <= 2
 
 
 @on_each_machine
 @ensureDeferred
-async def test_who_has_fewer_is_given_more(tmp_path: Path, machine: Any) -> None:
+async def test_a_worker_that_has_fewer_is_given_more(
+    tmp_path: Path, machine: Any
+) -> None:
     """A worker that begins anew catches up."""
-    async with house(tmp_path, 2) as here:
+    async with shared_by(tmp_path, 2) as here:
         counts = ConnectionCounts.at(here.file, 2)
         counts.remove("2")
-        one = await here.open("1", machine)
-        await crowd(here, 20)
+        one = await here.start("1", machine)
+        await clients(here, 20)
 
-        other = await here.open("2", machine)
-        await crowd(here, 20)
+        other = await here.start("2", machine)
+        await clients(here, 20)
 
         assert abs(len(one.channels) - len(other.channels)) <= 2
 
 
 @on_each_machine
 @ensureDeferred
-async def test_who_has_fewer_is_given_each_that_comes(
+async def test_a_worker_that_has_fewer_is_given_each_client(
     tmp_path: Path, machine: Any
 ) -> None:
     """That it was left one does not mean that the next is not for it."""
-    async with house(tmp_path, 2) as here:
+    async with shared_by(tmp_path, 2) as here:
         ConnectionCounts.at(here.file, 2).remove("2")
-        one = await here.open("1", machine)
-        await crowd(here, 10)
+        one = await here.start("1", machine)
+        await clients(here, 10)
 
-        other = await here.open("2", machine)
+        other = await here.start("2", machine)
         for _ in range(10):
-            await crowd(here, 1)
+            await clients(here, 1)
 
         assert (len(one.channels), len(other.channels)) == (10, 10)
 
 
 @on_each_machine
 @ensureDeferred
-async def test_nobody_waits_for_a_worker_that_does_not_come(
+async def test_no_client_waits_for_a_worker_that_does_not_accept(
     tmp_path: Path, machine: Any
 ) -> None:
     """It has none, but it is busy, or it hangs."""
-    async with house(tmp_path, 2) as here:
-        one = await here.open("1", machine)
+    async with shared_by(tmp_path, 2) as here:
+        one = await here.start("1", machine)
 
-        await crowd(here, 20)
+        await clients(here, 20)
 
         assert len(one.channels) == 20
 
 
 @ensureDeferred
-async def test_those_who_wait_when_the_door_closes_are_let_in(tmp_path: Path) -> None:
+async def test_clients_that_wait_when_the_port_closes_are_accepted(
+    tmp_path: Path,
+) -> None:
     """They are connected already for all they know."""
-    async with house(tmp_path, 2) as here:
-        one = await here.open("1")
+    async with shared_by(tmp_path, 2) as here:
+        one = await here.start("1")
         [port] = here.ports
         port.stopReading()
         await together(connect(here.port) for _ in range(20))
@@ -193,7 +197,7 @@ async def test_those_who_wait_when_the_door_closes_are_let_in(tmp_path: Path) ->
 
 
 def test_workers_see_each_others_numbers(tmp_path: Path) -> None:
-    """Each through its own eyes."""
+    """Each in its own memory."""
     ours, theirs = (
         ConnectionCounts.at(tmp_path / "c", 2),
         ConnectionCounts.at(tmp_path / "c", 2),
