@@ -18,14 +18,14 @@ from tools.structure import (
     read_modules,
 )
 
-AT_MOST = {"modules": 101, "root modules": 10, "Protocols": 4}
+AT_MOST = {"modules": 100, "root modules": 10, "Protocols": 4}
 """What the source may have: to be lowered with the figure, never raised."""
 
 AT_MOST_FOR_A_CALL = {
     "files": 28,
     "classes": 42,
-    "functions": 128,
-    "calls of these functions": 167,
+    "functions": 127,
+    "calls of these functions": 166,
 }
 """What a warm lone call may enter: to be lowered with the figure, never raised."""
 
