@@ -1,9 +1,9 @@
 """
-What the settings, and what the upstream says of itself, mean for a running proxy.
+Apply settings, and what the upstream reports in `/info`, to a running proxy.
 
-The same on the first day and at every change after it.  The operator's word
-counts first, then the upstream's, then our default.  Keys and limits are safe
-to change at any moment; for all else a line in the log asks for a restart.
+The same code runs at the start and at each change after it.  A setting wins
+over what the upstream reports, which wins over our default.  Keys and limits
+can change at any moment; for all else a line in the log asks for a restart.
 """
 
 import sys
@@ -43,10 +43,10 @@ __all__ = [
 ]
 
 MAX_BATCH_INPUTS = 32
-"""Inputs in a batch where nobody says otherwise: TEI's own default."""
+"""Inputs in a batch unless set or reported by the upstream: TEI's own default."""
 
 BUDGET = 512
-"""Inputs in flight where nobody says otherwise: TEI's own default."""
+"""Inputs in flight unless set or reported by the upstream: TEI's own default."""
 
 CHANGEABLE = frozenset(
     {
@@ -75,12 +75,12 @@ _log = Logger()
 
 
 def keys_for(settings: Settings) -> ApiKeys:
-    """Return the keys that are accepted: a bulk key is one."""
+    """Return the keys that are accepted, bulk keys included."""
     return ApiKeys(accepted=settings.api_keys + settings.bulk_api_keys)
 
 
 def policy_for(settings: Settings, facts: ServerInfo) -> Policy:
-    """Return which requests are accepted, and how they are understood."""
+    """Return which requests are accepted, and how they are parsed."""
     return Policy(
         keys=keys_for(settings),
         clients=Clients(bulk_keys=frozenset(settings.bulk_api_keys)),
@@ -90,13 +90,13 @@ def policy_for(settings: Settings, facts: ServerInfo) -> Policy:
 
 
 def credentials_for(settings: Settings) -> Credentials:
-    """Return what is shown to the upstream."""
+    """Return the credentials that are sent to the upstream."""
     has_keys = bool(keys_for(settings).accepted)
     return Credentials(key=settings.upstream_key, are_for_us=has_keys)
 
 
 def patience_for(settings: Settings) -> RetryTimeouts:
-    """Return how long calls wait for an upstream that takes no work."""
+    """Return how long calls wait for an upstream that is down or full."""
     return RetryTimeouts(
         connect_s=settings.connect_patience_s,
         overload_s=settings.overload_patience_s,
@@ -104,13 +104,13 @@ def patience_for(settings: Settings) -> RetryTimeouts:
 
 
 def slots_for(settings: Settings) -> Slots:
-    """Return how many batches may be in flight that are not full."""
+    """Return what limits the batches in flight that are not full."""
     return make_slots(settings.slots, part_of(LEAST_SLOTS, settings.workers))
 
 
 @frozen(kw_only=True)
 class Limits:
-    """What a batch, and all of them together, may hold."""
+    """What one batch may hold, and all batches in flight together."""
 
     caps: Caps
     budget: int
@@ -118,10 +118,10 @@ class Limits:
 
 def limits_for(settings: Settings, facts: ServerInfo) -> Limits:
     """
-    Return the limits, and warn of those that the upstream will not keep.
+    Return the limits, and log a warning for each above the upstream's own.
 
-    A batch of more inputs than the upstream has permits would never get in.
-    Workers that share an upstream share what it takes.
+    A batch of more inputs than the upstream has permits would never be accepted.
+    Workers that share an upstream share its permits.
     """
     whole = settings.budget or facts.max_inputs_in_flight or BUDGET
     budget = part_of(whole, settings.workers)
@@ -139,7 +139,7 @@ def limits_for(settings: Settings, facts: ServerInfo) -> Limits:
 def limits_in_force(
     settings: Settings, batch_items: int, upstream_max_items: int | None
 ) -> LimitsInForce:
-    """Return the limits in force, where a batch has so many inputs at most."""
+    """Return the limits in force; *batch_items* is how many inputs fill a batch."""
     return LimitsInForce(
         slots=settings.slots,
         budget=settings.budget,
@@ -152,7 +152,7 @@ def limits_in_force(
 
 
 def part_of(whole: int, workers: int) -> int:
-    """Return how much of the *whole* each of so many *workers* gets."""
+    """Return the share of each of so many *workers* in the *whole*, at least 1."""
     return max(whole // workers, 1)
 
 
@@ -168,28 +168,28 @@ def _check(name: str, chosen: int | None, allowed: int | None) -> None:
 
 def read_again(read: Callable[[], Settings], current: Settings) -> Settings:
     """
-    Read the settings that shall follow the *current* ones.
+    Return the settings that are to replace the *current* ones.
 
     Raises:
-        SettingsError: they cannot be used, or would open a closed door, which is
-            more often a file that was lost than what somebody wants.
+        SettingsError: they cannot be used, or would stop asking for keys, which is
+            more often a lost file than the intention.
     """
     wanted = read()
     if keys_for(current).accepted and not keys_for(wanted).accepted:
         raise SettingsError(
-            "no key is left in API_KEY or BULK_API_KEY, and a reload does not open a "
-            "closed door; set a key, or restart to ask for none"
+            "no key is left in API_KEY or BULK_API_KEY, and a reload does not turn "
+            "keys off; set a key, or restart without keys"
         )
     return wanted
 
 
 @define(kw_only=True, eq=False)
 class Configuration:
-    """The settings in force, and what goes by them."""
+    """The settings in force, and the objects that they are applied to."""
 
     settings: Settings
     read: Callable[[], Settings] = field(repr=False)
-    """Read all settings anew; raises SettingsError."""
+    """Reads all settings again; raises SettingsError."""
 
     app: ProxyApp
     collector: BatchCollector
@@ -198,7 +198,7 @@ class Configuration:
     _log: ClassVar[Logger] = Logger()
 
     def reload(self) -> None:
-        """Read the settings again, and apply those that may change."""
+        """Read the settings again, and apply those that can change."""
         try:
             wanted = read_again(self.read, self.settings)
         except SettingsError as error:
@@ -218,7 +218,7 @@ class Configuration:
         self.apply(attrs.evolve(self.settings, **may_change))
 
     def apply(self, settings: Settings) -> None:
-        """Go by *settings* from now on; what is in flight is not touched."""
+        """Apply *settings* from now on; batches in flight are not touched."""
         former, self.settings = self.settings, settings
         budget = self.collector.budget
         if (former.budget is None) != (settings.budget is None):
@@ -230,7 +230,7 @@ class Configuration:
         self.learn(self.facts())
 
     def learn(self, facts: ServerInfo) -> None:
-        """Apply what the upstream says of itself now."""
+        """Apply what the upstream reports now."""
         limits = limits_for(self.settings, facts)
         self.app.policy = policy_for(self.settings, facts)
         self.collector.learn(limits.caps, limits.budget)

@@ -1,10 +1,9 @@
 """
-The errors that abproxy itself answers with.
+Errors that abproxy itself answers with.
 
 An upstream's own answer, good or bad, is never one of these: it is passed on
 as it is.  Every error here has one status, one short type, a word for metrics and
-logs, and a message that says what to do; the route's dialect decides in which
-JSON it is written.
+logs, and a message that says what to do; the route's dialect writes it as JSON.
 """
 
 from typing import ClassVar
@@ -43,20 +42,20 @@ class SettingsError(Exception):
 
 
 class ProxyError(Exception):
-    """An error of our own, as a caller gets it."""
+    """An error of our own, with what callers see of it."""
 
     status: ClassVar[int] = 500
     error_type: ClassVar[str] = "Backend"
     reason: ClassVar[str] = "bug"
 
     allow: ClassVar[bytes] = b""
-    """Methods for an `Allow` header, if another one may help."""
+    """Methods for an `Allow` header; empty if none is sent."""
 
     def copy(self) -> "ProxyError":
         """
-        Return a new error that says the same, for one more waiter.
+        Return an equal error, for one more waiting call.
 
-        One exception object given to many Deferreds would gather the
+        One exception object given to many Deferreds would collect the
         tracebacks of all of them.
         """
         twin = type(self)(*self.args)
@@ -65,7 +64,7 @@ class ProxyError(Exception):
 
     @property
     def retry_after_s(self) -> int | None:
-        """Whole seconds for a `Retry-After` header, if coming back may help."""
+        """Whole seconds for a `Retry-After` header; None if a retry does not help."""
         return None
 
 
@@ -88,8 +87,8 @@ class MethodNotAllowed(ProxyError):
     """
     The method is not passed on.
 
-    It is `TRACE`: a server that answers it with what it was sent would show the
-    key that we show it.
+    It is `TRACE`: a server that echoes the request would reveal the key that we
+    add to it.
     """
 
     status = 405
@@ -99,7 +98,7 @@ class MethodNotAllowed(ProxyError):
 
 
 class HeadersTooLarge(ProxyError):
-    """The head of a request is over our limit."""
+    """The request line and headers are over our limit."""
 
     status = 431
     error_type = "Validation"
@@ -124,10 +123,10 @@ class BodyTooLarge(ProxyError):
 
 class Overloaded(ProxyError):
     """
-    There is no room to wait.
+    The call cannot be queued.
 
     The status is never 503: a published client repeats a POST answered with
-    503 for ever and without a pause.
+    503 endlessly and without a pause.
     """
 
     status = 429
@@ -142,36 +141,36 @@ class Overloaded(ProxyError):
 
     @property
     def retry_after_s(self) -> int:
-        """Whole seconds until there should be room."""
+        """Whole seconds until a retry should succeed."""
         return int(self.args[1])
 
 
 class QueueFull(Overloaded):
-    """As much waits as may wait."""
+    """The queue is full."""
 
     reason = "waiting_room"
 
 
 class ClientQueueFull(Overloaded):
-    """As much waits of one client as may wait."""
+    """One client has as much in the queue as it may have."""
 
     reason = "client_share"
 
 
 class RateExceeded(Overloaded):
-    """A client sends more in a second than it may."""
+    """A client sends more inputs per second than it may."""
 
     reason = "rate"
 
 
 class TooManyConnections(Overloaded):
-    """As many connections are open as may be."""
+    """As many connections are open as are allowed."""
 
     reason = "connections"
 
 
 class UpstreamFull(Overloaded):
-    """The inference server has no room: it said so to another call, or to several."""
+    """The inference server is full: it refused another call, or several at once."""
 
     reason = "upstream_full"
 
@@ -195,7 +194,7 @@ class CannotConnect(UpstreamBroken):
 
 
 class ConnectionBroken(UpstreamBroken):
-    """The connection ended before a whole answer had come."""
+    """The connection ended before the whole answer had arrived."""
 
     reason = "upstream_connection"
 
@@ -209,7 +208,7 @@ class UpstreamTimeout(ProxyError):
 
 
 class QueueTimeout(UpstreamTimeout):
-    """A call has waited too long to be sent."""
+    """A call waited too long to be sent."""
 
     reason = "no_turn"
 
@@ -221,12 +220,12 @@ class DeadlinePassed(UpstreamTimeout):
 
 
 def tei_error_body(error: ProxyError) -> bytes:
-    """Write *error* as text-embeddings-inference does: `{"error","error_type"}`."""
+    """Return *error* as TEI writes it: `{"error","error_type"}`."""
     return msgspec.json.encode({"error": str(error), "error_type": error.error_type})
 
 
 def openai_error_body(error: ProxyError) -> bytes:
-    """Write *error* as TEI's OpenAI routes do: `{"message","code","type"}`."""
+    """Return *error* as TEI's OpenAI routes write it: `{"message","code","type"}`."""
     return msgspec.json.encode(
         {"message": str(error), "code": error.status, "type": error.error_type}
     )

@@ -1,5 +1,5 @@
 """
-How the text of a setting is found, and how it becomes its value.
+Find the text of a setting, and parse it into its value.
 
 Each parser raises a ValueError that says what it expected and what it got.
 """
@@ -40,7 +40,7 @@ DEFAULT_ENV_FILE = ".env"
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """Make a reader of whole numbers from *least* on."""
+    """Return a parser for whole numbers not below *least*."""
 
     def read(text: str) -> int:
         message = f"expected a whole number, {least} or more, not {text!r}"
@@ -67,22 +67,22 @@ def _duration(text: str, unit: str, *, zero: bool) -> float:
 
 
 def milliseconds(text: str) -> float:
-    """Read a wait, which may be 0."""
+    """Parse a number of milliseconds, which may be 0."""
     return _duration(text, "milliseconds", zero=True)
 
 
 def seconds(text: str) -> float:
-    """Read a timeout, which may not be 0."""
+    """Parse a number of seconds, which may not be 0."""
     return _duration(text, "seconds greater than 0", zero=False)
 
 
 def rate(text: str) -> float:
-    """Read how many in a second."""
+    """Parse a rate per second, which may not be 0."""
     return _duration(text, "inputs per second greater than 0", zero=False)
 
 
 def port(text: str) -> str:
-    """Read a port number, or a Twisted endpoint, which has a colon."""
+    """Parse a port number, or a Twisted endpoint, which has a colon."""
     if ":" in text:
         return text
     if not text.isdecimal() or int(text) > MAX_PORT:
@@ -91,7 +91,7 @@ def port(text: str) -> str:
 
 
 def url(text: str) -> str:
-    """Read the base URL of a server; a slash at its end means nothing."""
+    """Parse the base URL of a server, and drop a slash at its end."""
     try:
         parts = urlsplit(text)
         known = parts.scheme in {"http", "https"} and bool(parts.hostname)
@@ -108,14 +108,14 @@ def url(text: str) -> str:
 
 
 def key(text: str) -> str:
-    """Read a key, which is not repeated in the message if it is none."""
+    """Parse a key; the error message does not repeat a bad one."""
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError("expected a key of visible ASCII characters")
     return text
 
 
 def keys(text: str) -> tuple[str, ...]:
-    """Read keys that are separated by commas; a text without any is a mistake."""
+    """Parse keys that are separated by commas; there must be at least one."""
     read = tuple(key(word.strip()) for word in text.split(",") if word.strip())
     if not read:
         raise ValueError("expected keys, found none; to ask for none leave it empty")
@@ -123,7 +123,7 @@ def keys(text: str) -> tuple[str, ...]:
 
 
 def yes_or_no(text: str) -> bool:
-    """Read a switch."""
+    """Parse a boolean."""
     known = {"1": True, "true": True, "yes": True, "on": True}
     known |= {"0": False, "false": False, "no": False, "off": False}
     try:
@@ -133,7 +133,7 @@ def yes_or_no(text: str) -> bool:
 
 
 def one_of(*names: str) -> Callable[[str], str]:
-    """Make a reader that knows some *names*."""
+    """Return a parser that accepts one of the *names*."""
 
     def read(text: str) -> str:
         if text not in names:
@@ -144,7 +144,7 @@ def one_of(*names: str) -> Callable[[str], str]:
 
 
 def some_of(*names: str) -> Callable[[str], frozenset[str]]:
-    """Make a reader of `all`, `none`, or some *names* separated by commas."""
+    """Return a parser for `all`, `none`, or some *names* separated by commas."""
 
     def read(text: str) -> frozenset[str]:
         if text in {"all", "none"}:
@@ -159,27 +159,27 @@ def some_of(*names: str) -> Callable[[str], frozenset[str]]:
 
 
 def listed(chosen: frozenset[str], names: Sequence[str]) -> str:
-    """Write what of *names* is *chosen*, as `some_of` reads it."""
+    """Return the *chosen* names in the form that `some_of` parses."""
     if len(chosen) in {0, len(names)}:
         return "all" if chosen else "none"
     return ",".join(name for name in names if name in chosen)
 
 
 def variable(option: str) -> str:
-    """Name the environment variable of an *option*."""
+    """Return the environment variable of an *option*."""
     return option.upper().replace("-", "_")
 
 
 @frozen
 class Sources:
-    """Where settings come from, the first that has one counts."""
+    """The sources of settings; the first that has a value wins."""
 
     options: Mapping[str, Any]
     environ: Mapping[str, str]
     env_file: Mapping[str, str]
 
     def read(self, option: str, read: Callable[[str], Any]) -> Any:
-        """Return the value of *option*; None if no source has it."""
+        """Return the parsed value of *option*; None if no source has it."""
         name = variable(option)
         sources = (
             (f"--{option}", self.options.get(option)),
@@ -197,7 +197,7 @@ class Sources:
 
 def read_env_file(path: str | None) -> dict[str, str]:
     """
-    Read settings from *path*, or from `.env` here if there is one.
+    Return the settings in *path*, or in `.env` here if there is one.
 
     Raises:
         SettingsError: the file cannot be read or understood.
@@ -213,7 +213,7 @@ def read_env_file(path: str | None) -> dict[str, str]:
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(f"cannot read settings from {file}: {reason}") from error
     for line in lines:
-        # Half a name is how a file ends that was cut off.
+        # A file that was truncated may end in half a name.
         if line.error or (line.key is not None and line.value is None):
             text = line.original.string
             blank = text[: len(text) - len(text.lstrip())].count("\n")

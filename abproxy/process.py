@@ -1,4 +1,4 @@
-"""One child process: its pipes, its restarts, and how it is ended."""
+"""Child processes: their pipes, restarts and end."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 __all__ = ["KILL_S", "ChildProcess", "RestartDelays"]
 
 LONG_S = 10.0
-"""How long a process must run for the next to follow at once, in seconds."""
+"""Restart without a delay after a run of so many seconds."""
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 30.0
 
@@ -27,7 +27,7 @@ KILL_S = 15.0
 
 @define(eq=False)
 class RestartDelays:
-    """How long to wait before the next run, which depends on the runs before."""
+    """The delays between runs, which double while runs are short."""
 
     _next_s: float = field(init=False, default=FIRST_DELAY_S)
 
@@ -43,7 +43,7 @@ class RestartDelays:
 
 @define(eq=False)
 class _Pipes(ProcessProtocol):
-    """What a process writes, cut into lines, and how it has ended, in words."""
+    """Report each line that a process writes, and how it ended, in words."""
 
     line_received: Callable[[int, bytes], None]
     ended: Callable[[str], None]
@@ -64,10 +64,10 @@ class _Pipes(ProcessProtocol):
 @define(kw_only=True, eq=False)
 class ChildProcess(ABC):
     """
-    A Python process that runs as long as it is wanted.
+    A Python process that is started again whenever it ends, until `end`.
 
     If its first run ends before it is ready, it is not started again: another
-    run would end in the same way. Later runs are replaced whenever they end.
+    run would end in the same way.
     """
 
     reactor: Any = field(repr=False)
@@ -82,14 +82,14 @@ class ChildProcess(ABC):
     _stopped: Deferred[None] | None = field(init=False, default=None, repr=False)
 
     command: ClassVar[tuple[str, ...]]
-    """What Python is told to run."""
+    """The arguments of Python that name the module to run."""
 
     async def start(self) -> None:
         """
-        Start it and wait until it is ready.
+        Start the process and wait until it is ready.
 
         Raises:
-            Exception: it ended before; a subclass says with which error.
+            Exception: it ended before that; `_not_started` makes the error.
         """
         self._starting = Deferred()
         self._spawn()
@@ -99,13 +99,13 @@ class ChildProcess(ABC):
             raise self._not_started(how)
 
     def end(self) -> None:
-        """Start no other run."""
+        """Do not start it again."""
         self._is_wanted = False
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
 
     async def stop(self, kill_after_s: float) -> None:
-        """Wait until the last run has ended, and kill it after some seconds."""
+        """Wait until the last run has ended; kill it after *kill_after_s*."""
         if self._process is None:
             return
         self._stopped = Deferred()
@@ -116,11 +116,11 @@ class ChildProcess(ABC):
 
     @abstractmethod
     def _ready(self) -> Deferred[Any]:
-        """Fire when the first run is ready."""
+        """Return a Deferred that fires when the first run is ready."""
 
     @abstractmethod
     def _not_started(self, how: str) -> Exception:
-        """Make the error for a first run that ended before it was ready."""
+        """Return the error for a first run that ended before it was ready."""
 
     @abstractmethod
     def _arguments(self) -> Sequence[str]:
@@ -132,7 +132,7 @@ class ChildProcess(ABC):
 
     @abstractmethod
     def _line_received(self, file: int, line: bytes) -> None:
-        """Take in a line that the process wrote to *file*."""
+        """Handle a line that the process wrote to *file*."""
 
     @abstractmethod
     def _restart_delay(self, how: str) -> float:
@@ -166,6 +166,6 @@ class ChildProcess(ABC):
             )
 
     def _signal(self, name: str) -> None:
-        # It may have ended by itself just before we hear of it.
+        # It may have ended just now, before the reactor has noticed.
         with suppress(ProcessExitedAlready):
             self._process.signalProcess(name)

@@ -1,13 +1,13 @@
 """
-Start, drain, stop, in that order, and what signals mean.
+The service that twistd runs: start, drain, stop, and the signals for it.
 
-Nothing that was accepted is lost: the ports are closed first, then waiting
-batches are sent, then their answers are written, then the connections of
-clients are closed, and only then those to the upstream.
+No accepted call is lost: the ports are closed first, then waiting batches are
+sent, then their answers are written, then the connections of clients are
+closed, and only then those to the upstream.
 
-SIGTERM and SIGINT ask for an end after all that was accepted is answered; a
-second one stops at once.  SIGHUP reads the settings again, unless it comes of
-a terminal that closes: that is an end too.
+SIGTERM and SIGINT stop the process after all accepted calls are answered; a
+second one stops it at once.  SIGHUP reads the settings again, unless it is
+sent because the terminal has closed: then it stops the process, too.
 """
 
 import os
@@ -43,33 +43,33 @@ STDIN = 0
 REPORT_EVERY_S = 3600.0
 """How often the log says whether batching helps, in seconds."""
 
-SAME_WISH_S = 0.1
+SAME_SIGNAL_S = 0.1
 """
-For how long another signal is the same wish, in seconds.
+Within how many seconds a second signal counts as the same one.
 
-A supervisor that tells a whole group reaches a process in it twice at once.
+A supervisor that signals a whole process group reaches each process in it twice.
 """
 
 LAST_S = 1.0
-"""How long operators are answered at least when all clients are, in seconds."""
+"""How long operators are answered at least once all clients are, in seconds."""
 
 IDLE_STAY_S = 1.0
 """
 How long idle connections of clients stay open after SIGTERM, in seconds.
 
-Its client has read the last answer without `Connection: close`, and may be
-writing the next call, which is lost if it is a POST: no client sends it again.
+A client that has read its last answer without `Connection: close` may be
+writing the next call, which would be lost: no client repeats a POST by itself.
 """
 
 
 def where(port: Any) -> str:
-    """Write where an open *port* is as one would type it."""
+    """Return the URL of a listening *port*, or the path of its socket."""
     is_tls = isinstance(getattr(port, "factory", None), TLSMemoryBIOFactory)
     return shown(port.getHost(), "https" if is_tls else "http")
 
 
 def shown(address: Any, scheme: str = "http") -> str:
-    """Write an *address* as one would type it."""
+    """Return the URL of an *address*, or the path of a Unix socket."""
     host = getattr(address, "host", None)
     if host is None:
         return os.fsdecode(getattr(address, "name", None) or str(address))
@@ -88,8 +88,8 @@ class Signals:
         """
         Call *callback* in the reactor when the signal comes.
 
-        Only the main thread may say what signals mean; elsewhere, as in some
-        tests, they keep their meaning.
+        Only the main thread can set signal handlers; in others, as in some tests,
+        this does nothing.
         """
         if current_thread() is not main_thread():
             return
@@ -101,12 +101,12 @@ class Signals:
 
     def on_hangup(self, asked: Callable[[], None], gone: Callable[[], None]) -> None:
         """
-        Call *asked* or *gone* on SIGHUP, by where it comes from.
+        Call *asked* or *gone* on SIGHUP, depending on its cause.
 
         Args:
-            asked: called if it is an operator.
-            gone: called if the terminal has closed that we were started in.  It
-                could not stop us any more, and the port would stay taken.
+            asked: called if an operator or a program sent it.
+            gone: called if the terminal that we were started in has closed.
+                Ctrl-C could not stop us any more, and the port would stay in use.
         """
         had_terminal = os.isatty(STDIN)
 
@@ -117,7 +117,7 @@ class Signals:
         self.on(signal.SIGHUP, heard)
 
     def restore(self) -> None:
-        """Give every signal its former meaning."""
+        """Restore the former handlers."""
         while self._former:
             number, former = self._former.popitem()
             signal.signal(number, former)
@@ -126,10 +126,9 @@ class Signals:
 @define(kw_only=True, eq=False)
 class Lifetime(Service):
     """
-    What every process of ours that twistd runs has in common.
+    What all of our processes that twistd runs have in common.
 
-    It starts in its own time, logs once why it cannot, and ends when a signal says
-    so.  Log and exit code are twistd's, unless the operator wants them otherwise.
+    It starts asynchronously, logs once why it cannot start, and ends on a signal.
     """
 
     reactor: Any
@@ -138,35 +137,35 @@ class Lifetime(Service):
     upstream_url: str
 
     end_with: Callable[[int], None] = field(init=False, default=lambda _code: None)
-    """Set the exit code of the process."""
+    """Sets the exit code of the process."""
 
     tune: Callable[[], None] = field(init=False, default=lambda: None)
-    """Prepare the process for serving; called once the reactor runs."""
+    """Prepares the process for serving; called once the reactor runs."""
 
     log_observer: ILogObserver | None = field(init=False, default=None)
-    """What writes the log instead of twistd's own observer."""
+    """The log observer to use instead of twistd's own."""
 
     _starting: Deferred[None] | None = field(init=False, default=None)
     _log: ClassVar[Logger]
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: N802
-        """Hand the log observer to twistd, whose application *parent* is."""
+        """Set the log observer of twistd, whose application is *parent*."""
         if self.log_observer is not None and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self.log_observer)
         super().setServiceParent(parent)
 
     def startService(self) -> None:
-        """Start the model if there is one, then the work."""
+        """Start the model if there is one, then listen."""
         super().startService()
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addErrback(self._cannot_start)
-        # Once it runs: the reactor has handlers of its own, which would let the
-        # process end with the signal's number instead of 0.
+        # Once it runs: the reactor sets handlers of its own, with which the process
+        # would end with the signal's number instead of 0.
         self.reactor.callWhenRunning(self._listen_to_signals)
         self.reactor.callWhenRunning(self.tune)
 
     def stopService(self) -> "Deferred[None]":
-        """Drain and end; fires when all is answered and nothing is left."""
+        """Drain and end; fires when all is answered and closed."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
@@ -189,7 +188,7 @@ class Lifetime(Service):
             return  # a signal came first
         self._log.critical("Cannot start: {reason}", reason=failure.getErrorMessage())
         self.end_with(1)
-        # One that does not run yet cannot be stopped, and would then run for ever.
+        # A reactor that does not run yet cannot be stopped, and would run forever.
         self.reactor.callWhenRunning(self._end)
 
     def _end(self) -> None:
@@ -207,43 +206,43 @@ class Listening:
 
 @define(kw_only=True, eq=False)
 class ProxyService(Lifetime):
-    """The proxy from its start to the end of its drain."""
+    """The running proxy, from its start to the end of its drain."""
 
     public: Listening
-    """Where clients connect."""
+    """The port for clients."""
 
     private: Listening | None
-    """Where operators connect, if they have a port of their own."""
+    """The port for operators, if there is a separate one."""
 
     collector: BatchCollector
     upstream: Upstream
     reload: Callable[[], None]
     reopen_logs: Callable[[], None]
-    """Write into new files, if the old ones were moved away."""
+    """Reopens log files, in case the old ones were moved away."""
 
     stop_telemetry: Callable[[], Deferred[None]]
-    """Send the last spans; fires when that is done, or takes too long."""
+    """Sends the last spans; fires when that is done, or takes too long."""
 
     report: Callable[[], str]
-    """Return whether batching helps; empty if there were no calls."""
+    """Returns the diagnosis for the log; empty if there were no calls."""
 
     drain_timeout_s: float
 
     _port: IListeningPort | None = field(init=False, default=None)
     _private_port: IListeningPort | None = field(init=False, default=None)
     _reporting: LoopingCall = field(init=False)
-    _told_at: float | None = field(init=False, default=None)
-    """When a signal first asked for the end."""
+    _signalled_at: float | None = field(init=False, default=None)
+    """When the first signal to stop came."""
 
     _log: ClassVar[Logger] = Logger()
 
     def __attrs_post_init__(self) -> None:
-        """Make the timer of the hourly report."""
+        """Create the timer of the hourly report."""
         self._reporting = LoopingCall(self._report)
 
     @property
     def site(self) -> ProxySite:
-        """The site of the clients."""
+        """The site for clients."""
         return self.public.site
 
     def startService(self) -> None:
@@ -255,15 +254,15 @@ class ProxyService(Lifetime):
     def _listen_to_signals(self) -> None:
         self.signals.on_hangup(self._reload, self._end)
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.signals.on(number, self._told_to_end)
+            self.signals.on(number, self._stop_on_signal)
 
-    def _told_to_end(self) -> None:
-        """End after a drain; at a second signal, at once."""
+    def _stop_on_signal(self) -> None:
+        """Stop after a drain; on a second signal, at once."""
         now = self.reactor.seconds()
-        if self._told_at is None:
-            self._told_at = now
+        if self._signalled_at is None:
+            self._signalled_at = now
             self._end()
-        elif now - self._told_at >= SAME_WISH_S:
+        elif now - self._signalled_at >= SAME_SIGNAL_S:
             self._abort()
 
     def _reload(self) -> None:
@@ -271,11 +270,11 @@ class ProxyService(Lifetime):
         self.reopen_logs()
 
     def _report(self) -> None:
-        """Log whether batching helps, if there were calls."""
+        """Log the diagnosis, if there were calls."""
         try:
             report = self.report()
-        except Exception:  # noqa: BLE001  it would be the last report
-            self._log.failure("Something could not be noted")
+        except Exception:  # noqa: BLE001  the timer would stop
+            self._log.failure("The hourly report failed")
             return
         if report:
             self._log.info("In the last hour: {verdict}", verdict=report)

@@ -1,10 +1,10 @@
 """
-What the operator chose: every value checked at the edge, once.
+All settings, checked once when they are read.
 
 The command line wins over the environment, which wins over the `.env` file.
 Each setting is declared in one place, with its option, unit, default and
-meaning; help, `.env.example` and the README say the same because they are
-made of it or tested against it.
+meaning; `--help` and the settings page are made from it, `.env.example` and
+the README are tested against it.
 """
 
 from collections.abc import Callable, Mapping
@@ -62,10 +62,11 @@ class Settings:
         parsers.port,
         "8081",
         "number, or endpoint",
-        "where to listen; with a colon a Twisted endpoint like unix:/run/abproxy.sock",
+        "port to listen on; a value with a colon is a Twisted endpoint, like "
+        "unix:/run/abproxy.sock",
     )
     ip: str = _setting(
-        "ip", str, "127.0.0.1", "address", "the address to listen on; 0.0.0.0 for all"
+        "ip", str, "127.0.0.1", "address", "address to listen on; 0.0.0.0 for all"
     )
     workers: int = _setting(
         "workers",
@@ -79,15 +80,15 @@ class Settings:
         parsers.port,
         None,
         "number, or endpoint",
-        "where /metrics and the pages below /-/ are instead of at PORT, with all the "
-        "rest; it stays open until the last call is answered",
+        "separate port for /metrics and the pages below /-/, of which PORT then serves "
+        "only the health checks; it stays open until the last call is answered",
     )
     upstream_url: str = _setting(
         "inference-service-url",
         parsers.url,
         "http://127.0.0.1:8080",
         "URL",
-        "the inference server",
+        "base URL of the inference server",
     )
     upstream_key: str | None = _secret(
         "inference-service-key",
@@ -100,163 +101,167 @@ class Settings:
         "api-key",
         parsers.keys,
         (),
-        "keys that clients must show as `Authorization: Bearer`, separated by commas; "
-        "they are not passed on to the inference server",
+        "keys, separated by commas; clients must send one of them as `Authorization: "
+        "Bearer`; it is not passed on to the inference server",
     )
     bulk_api_keys: tuple[str, ...] = _secret(
         "bulk-api-key",
         parsers.keys,
         (),
-        "more such keys, whose calls are in no hurry: as if they said X-Priority: bulk",
+        "more such keys, for calls of low priority: as if they had X-Priority: bulk",
     )
     max_wait_ms: float = _setting(
         "max-wait-time",
         parsers.milliseconds,
         0.0,
         "ms",
-        "how long a call may be held for company; 0: a lone call leaves at once",
+        "how long a call may be held so that others can join its batch; 0: a lone call "
+        "is sent at once",
     )
     max_batch_calls: int | None = _setting(
         "max-batch-size",
         parsers.at_least(1),
         None,
         "calls",
-        "client requests in one batch; by default as many as fit",
+        "most client requests in one batch; by default as many as fit",
     )
     max_batch_inputs: int | None = _setting(
         "max-batch-inputs",
         parsers.at_least(1),
         None,
         "inputs",
-        "inputs in one batch; by default what the inference server takes, or 32",
+        "most inputs in one batch; by default as many as the inference server accepts, "
+        "or 32",
     )
     max_batch_bytes: int = _setting(
         "max-batch-bytes",
         parsers.at_least(1),
         1_900_000,
         "bytes",
-        "JSON in one batch; TEI takes bodies of 2,000,000 bytes",
+        "most JSON in one batch; TEI accepts bodies of 2,000,000 bytes",
     )
     oversize: str = _setting(
         "oversize",
         parsers.one_of("split", "refuse"),
         "split",
         "split or refuse",
-        "what becomes of a call with more inputs than a batch: cut and joined again, "
-        "or left to the inference server to refuse",
+        "what to do with a call that has more inputs than a batch may have: split it "
+        "and join the results, or send it whole, for the inference server to refuse",
     )
     usage: str = _setting(
         "usage",
         parsers.one_of("shared", "exact"),
         "shared",
         "shared or exact",
-        "the token counts in OpenAI answers of shared batches: in proportion to "
-        "length, or counted by one more request to /tokenize for each batch",
+        "token counts in OpenAI answers of shared batches: divided in proportion to "
+        "length, or counted with one more request to /tokenize for each batch",
     )
     slots: int | None = _setting(
         "slots",
         parsers.at_least(1),
         None,
         "batches",
-        "batches that may be in flight without being full; by default 2, and more if "
-        "the inference server works on several at a time",
+        "most batches in flight that were not full when sent; by default 2, and more "
+        "if the inference server works on several at a time",
     )
     budget: int | None = _setting(
         "budget",
         parsers.at_least(1),
         None,
         "inputs",
-        "inputs that may be in flight; by default it follows what the inference "
-        "server can do, up to the number that it takes",
+        "most inputs in flight; by default it adapts to the inference server, up to "
+        "the number that the server accepts",
     )
     packing: bool = _setting(
         "packing",
         parsers.yes_or_no,
         True,
         "true or false",
-        "whether calls of similar length leave together when many wait, for "
-        "inference servers that pad",
+        "whether calls of similar length are sent together when many wait, for "
+        "inference servers that pad inputs to the longest",
     )
     fast_paths: frozenset[str] = _setting(
         "fast-paths",
         parsers.some_of(*FAST_PATHS),
         frozenset(FAST_PATHS),
         "all, none, or names",
-        "what costs less and gives the same bytes, each of which can be left out: "
-        "server (plain calls do not pass Klein), write (in the same reactor turn), "
-        "poll (no logging context around events), client (a client of our own for "
-        "batches instead of treq, which https:// takes anyway)",
+        "optimizations that save CPU time and give the same bytes: server (plain calls "
+        "bypass Klein), write (write to sockets in the same reactor turn), poll (no "
+        "logging context around events), client (abproxy's own HTTP client for "
+        "batches; without it, and for https://, treq)",
     )
     connect_patience_s: float = _setting(
         "connect-patience",
         parsers.seconds,
         5.0,
         "s",
-        "how long calls wait for an inference server that cannot be reached",
+        "how long calls wait while the inference server cannot be reached",
     )
     overload_patience_s: float = _setting(
         "overload-patience",
         parsers.seconds,
         5.0,
         "s",
-        "how long calls wait for an inference server that has no room (429, 503)",
+        "how long calls wait while the inference server has no capacity (429, 503)",
     )
     max_waiting_inputs: int = _setting(
         "max-waiting-inputs",
         parsers.at_least(1),
         10_000,
         "inputs",
-        "inputs that may wait; more are refused with 429",
+        "most inputs that may wait; calls beyond that are refused with 429",
     )
     max_waiting_bytes: int = _setting(
         "max-waiting-bytes",
         parsers.at_least(1),
         64 << 20,
         "bytes",
-        "JSON of inputs that may wait; more is refused with 429",
+        "most JSON of inputs that may wait; calls beyond that are refused with 429",
     )
     max_waiting_inputs_of_one: int | None = _setting(
         "max-waiting-inputs-per-client",
         parsers.at_least(1),
         None,
         "inputs",
-        "inputs that one client (a key, or an address) may have waiting",
+        "most inputs of one client (a key, or an address) that may wait; calls beyond "
+        "that are refused with 429",
     )
     rate_limit: float | None = _setting(
         "rate-limit",
         parsers.rate,
         None,
         "inputs/s",
-        "inputs that one client may send in a second; more are refused with 429",
+        "inputs that one client may send in a second; calls beyond that are refused "
+        "with 429",
     )
     call_timeout_s: float = _setting(
         "call-timeout",
         parsers.seconds,
         300.0,
         "s",
-        "how long a call may wait for its turn; after that it gets a 504",
+        "how long a call may wait to be sent; after that it gets a 504",
     )
     max_body_bytes: int = _setting(
         "max-body-bytes",
         parsers.at_least(1),
         32 << 20,
         "bytes",
-        "the largest request body; a larger one is refused with 413",
+        "largest request body; a larger one is refused with 413",
     )
     max_connections: int = _setting(
         "max-connections",
         parsers.at_least(1),
         10_000,
         "connections",
-        "connections of clients, and no more than half the files that may be open; "
-        "one too many is answered with 429 and closed",
+        "most client connections, and never more than half of the files that may be "
+        "open; one too many is answered with 429 and closed",
     )
     request_timeout_s: float = _setting(
         "request-timeout",
         parsers.seconds,
         60.0,
         "s",
-        "how long a request may take to arrive, head and body; a slower one is "
+        "how long a request may take to arrive, headers and body; a slower one is "
         "refused with 408",
     )
     max_answer_bytes: int = _setting(
@@ -264,7 +269,7 @@ class Settings:
         parsers.at_least(1),
         512 << 20,
         "bytes",
-        "the largest answer to a batch; a larger one is a 502",
+        "largest answer to a batch; for a larger one its callers get a 502",
     )
     upstream_timeout_s: float = _setting(
         "upstream-timeout",
@@ -285,68 +290,68 @@ class Settings:
         parsers.seconds,
         30.0,
         "s",
-        "how long accepted calls may take after SIGTERM",
+        "how long accepted calls may take to finish after SIGTERM",
     )
     log_level: str = _setting(
         "log-level",
         parsers.one_of("debug", "info", "warn", "error", "critical"),
         "info",
         "debug, info, warn, error or critical",
-        "what is too unimportant for the log",
+        "least important level that is logged",
     )
     log_format: str = _setting(
         "log-format",
         parsers.one_of("text", "json"),
         "text",
         "text or json",
-        "how log lines look: for people, or one JSON object a line",
+        "format of log lines: text for people, or one JSON object a line",
     )
     access_log: str | None = _setting(
         "access-log",
         str,
         None,
         "file, or -",
-        "a line for each request, in the Combined Log Format or as JSON, into a file "
-        "or (-) to standard output; SIGHUP opens the file anew",
+        "file for a line about each request, in the Combined Log Format or, with "
+        "LOG_FORMAT=json, as JSON; - is standard output; SIGHUP reopens the file",
     )
     otlp_endpoint: str | None = _setting(
         "otel-exporter-otlp-endpoint",
         parsers.url,
         None,
         "URL",
-        "an OpenTelemetry collector that traces are sent to, over HTTP, like "
-        "http://127.0.0.1:4318; by default there are none",
+        "OpenTelemetry collector that traces are sent to over HTTP, like "
+        "http://127.0.0.1:4318; by default no traces are made",
     )
     embedded: bool = _setting(
         "embedded",
         parsers.yes_or_no,
         False,
         "",
-        "start a small real model beside the proxy and use it as inference server",
+        "start a small real model beside the proxy and use it as the inference server",
     )
     embedded_model: str = _setting(
         "embedded-model",
         parsers.one_of("minilm", "static"),
         "minilm",
         "minilm or static",
-        "the model to start with --embedded",
+        "model to start with --embedded",
     )
 
 
 def explain(setting: "attrs.Attribute[Any]") -> str:
-    """Say what a *setting* means, with its unit and default, in one line."""
+    """Return the meaning of a *setting* with its unit and default, in one line."""
     about = setting.metadata
     unit = f"{about['unit']}; " if about["unit"] else ""
     return f"{about['meaning']} [{unit}default: {default_of(setting)}]"
 
 
 def default_of(setting: "attrs.Attribute[Any]") -> str:
-    """Write the default of a *setting* as the operator would."""
+    """Return the default of a *setting*, written as in a `.env` file."""
     return shown(setting, setting.default)
 
 
 def shown(setting: "attrs.Attribute[Any]", value: Any) -> str:
-    """Write a *value* as the operator would; of a secret only whether there is one."""
+    """Return a *value* as in a `.env` file; of a secret only whether there is one."""
     if value is None or value == ():
         return "none"
     if isinstance(value, frozenset):
@@ -357,7 +362,7 @@ def shown(setting: "attrs.Attribute[Any]", value: Any) -> str:
 
 
 def list_settings(settings: Settings) -> list[dict[str, Any]]:
-    """List all *settings* for the status; of secrets only whether there are any."""
+    """Return all *settings* for the status; of secrets only whether there are any."""
     return [
         {
             "name": variable(each.metadata["option"]),
@@ -374,7 +379,7 @@ def settings_from(
     options: Mapping[str, Any], environ: Mapping[str, str], env_file: Mapping[str, str]
 ) -> Settings:
     """
-    Take each setting from the first source that has it.
+    Read each setting from the first source that has it.
 
     An empty value counts as none, as `NAME=` does in compose files.
 
@@ -393,13 +398,13 @@ def settings_from(
 
 
 def _former_fast_paths(sources: Sources) -> frozenset[str]:
-    """Return the fast paths that settings of former versions leave on."""
+    """Return the fast paths that the settings of former versions leave on."""
     left = frozenset(FAST_PATHS)
     for option, (path, read, off) in REPLACED.items():
         if sources.read(option, read) == off:
             left -= {path}
             _log.warn(
-                "{former} will go; leave {path} out of FAST_PATHS instead",
+                "{former} is deprecated; leave {path} out of FAST_PATHS instead",
                 former=variable(option),
                 path=path,
             )

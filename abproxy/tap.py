@@ -1,8 +1,8 @@
 """
-The command `twistd abproxy`: its options, and one clear line if one is wrong.
+The command `twistd abproxy`: its options, and one line of error if one is wrong.
 
-Twisted imports this before the reactor is installed, and Klein would install
-one: so the house itself is imported when the service is made.
+Twisted imports this module before a reactor is installed, and importing Klein
+would install one: so the proxy itself is imported when the service is made.
 """
 
 import atexit
@@ -47,12 +47,12 @@ def _flags() -> list[list[str | None]]:
 
 
 class Options(usage.Options):
-    """What may stand on the command line."""
+    """The options of the command line."""
 
     synopsis = "[options]"
     longdesc = (
         "An auto-batching proxy for embedding servers: calls that arrive at the same "
-        "time travel as one request. Each option but --env-file can also be set in "
+        "time are sent as one request. Each option but --env-file can also be set in "
         "the environment or in a .env file, by its name in upper case with "
         f"underscores, like {variable('max-wait-time')}. The command line wins over "
         "the environment, which wins over the file."
@@ -61,29 +61,29 @@ class Options(usage.Options):
     optFlags: ClassVar[list[list[str | None]]] = _flags()
 
     def parseOptions(self, options: Any = None) -> None:  # noqa: N802
-        """Read the command line; a mistake is one line, not the whole help."""
+        """Parse the command line; print one line on a mistake, not the whole help."""
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
             raise SystemExit(f"abproxy: {error}") from None
 
     def opt_no_embedded(self) -> None:
-        """Start no model, whatever the environment or the .env file says."""
+        """Start no model, even if the environment or the .env file asks for one."""
         self["embedded"] = "false"
 
     def parseArgs(self, *rest: str) -> None:
-        """Refuse what is no option."""
+        """Refuse arguments that are not options."""
         if rest:
             raise usage.UsageError(f"unexpected argument {rest[0]!r}")
 
 
 def _end_with(code: int) -> None:
-    # Of all ends twistd makes exit code 0.
+    # twistd exits with 0 whatever happened.
     atexit.register(os._exit, code)
 
 
 def _wiring(settings: Settings) -> Callable[..., Any]:
-    """Choose who does the work: this process, or others."""
+    """Return what makes the service: the proxy, or the supervisor of its workers."""
     if settings.workers > 1:
         from abproxy.workers.wiring import wire_supervisor
 
@@ -95,7 +95,7 @@ def _wiring(settings: Settings) -> Callable[..., Any]:
 
 def makeService(options: Options) -> IService:
     """
-    Make the proxy, or end with one clear line.
+    Make the service that twistd runs, or exit with one line of error.
 
     Raises:
         SystemExit: a setting cannot be used.
@@ -113,8 +113,8 @@ def makeService(options: Options) -> IService:
         settings = read()
         env_file = Path(options[ENV_FILE] or DEFAULT_ENV_FILE)
         if env_file.exists():
-            # When it is read again it is missed if it is gone, and twistd may be in
-            # another folder.
+            # A reload has to fail if the file has gone, and to find it though twistd
+            # has changed its working directory.
             options[ENV_FILE] = str(env_file.absolute())
         service: Any = _wiring(settings)(settings, reactor, read)
         service.end_with = _end_with

@@ -1,7 +1,7 @@
 """
-How the house is put together: the only module that knows every room.
+Create the proxy from its settings.
 
-Read it from top to bottom.  Each room gets the ones behind it as arguments.
+Each object gets the objects that it uses as arguments of its constructor.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,23 +60,23 @@ def wire(
     listeners: Sequence[Listener] = (),
 ) -> ProxyService:
     """
-    Put all rooms together: upstream, batching, door, life.
+    Return the proxy as a service, not started yet.
 
     Args:
-        settings: what the operator chose.
+        settings: all settings.
         reactor: clock, network and processes.
-        read: reads the settings again; without it they stay as they are.
-        listeners: where clients and operators come in, if that is open already.
+        read: reads the settings again; without it a reload changes nothing.
+        listeners: the ports for clients and operators, if they are open already.
 
     Raises:
-        SettingsError: a port or a file cannot be had.
+        SettingsError: a port or a file cannot be opened.
         ModelUnavailable: the embedded model is not installed.
     """
     if settings.embedded:
         require(settings.embedded_model)
     with ExitStack() as undo:
         listeners = listeners or _listeners(settings, reactor, undo)
-        service = _furnish(settings, reactor, read, listeners)
+        service = _build(settings, reactor, read, listeners)
         undo.pop_all()
     return service
 
@@ -90,7 +90,7 @@ def _listeners(settings: Settings, reactor: Any, undo: ExitStack) -> list[Listen
     return listeners
 
 
-def _furnish(
+def _build(
     settings: Settings,
     reactor: Any,
     read: Callable[[], Settings] | None,
@@ -105,7 +105,7 @@ def _furnish(
     upstream, model = _upstream(settings, reactor, telemetry)
     collector = _batching(settings, reactor, upstream, telemetry)
     app = _app(settings, reactor, upstream, collector, telemetry)
-    gates = [
+    ports = [
         Listening(listener=listener, site=_site(settings, reactor, app))
         for listener in listeners
     ]
@@ -118,7 +118,7 @@ def _furnish(
         make_limit=lambda chosen: _limit(chosen, reactor, upstream.discovery.info),
     )
     upstream.discovery.on_change = configuration.learn
-    sites = [gate.site for gate in gates]
+    sites = [port.site for port in ports]
     status = Status(
         recorder=telemetry.recorder,
         collector=collector,
@@ -135,12 +135,12 @@ def _furnish(
     own = own_pages(telemetry.recorder.metrics.write, status.document)
     for site in sites:
         site.operations = Operations(pages=health)
-    # Only operators see the rest, where they have a port of their own.
+    # With a separate port for operators, only that one has the other pages.
     sites[-1].operations = Operations(pages=health | own)
     return ProxyService(
         reactor=reactor,
-        public=gates[0],
-        private=gates[1] if len(gates) > 1 else None,
+        public=ports[0],
+        private=ports[1] if len(ports) > 1 else None,
         signals=Signals(reactor),
         reload=configuration.reload,
         reopen_logs=telemetry.reopen,
@@ -157,7 +157,7 @@ def _furnish(
 def _upstream(
     settings: Settings, reactor: Any, telemetry: Telemetry
 ) -> tuple[Upstream, ModelChild | None]:
-    """Make the upstream, and its process if it is the embedded model."""
+    """Return the upstream, and its process if it is the embedded model."""
     budget = limits_for(settings, ServerInfo()).budget
     agent_pool = make_pool(reactor, max_connections=budget)
     agent = make_agent(reactor, agent_pool, settings.connect_timeout_s)
@@ -209,7 +209,7 @@ def _batching(
     settings: Settings, reactor: Any, upstream: Upstream, telemetry: Telemetry
 ) -> BatchCollector:
     limits = limits_for(settings, ServerInfo())
-    # A question about tokens is no request for a batch, and not counted as one.
+    # A request to /tokenize is not a request for a batch, nor counted as one.
     counter = TokenCounter(
         send=partial(upstream.send, is_batch=False),
         info=lambda: upstream.discovery.info,

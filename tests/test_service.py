@@ -19,7 +19,7 @@ from twisted.logger import (
 )
 from wired import Wired, wired
 
-from abproxy.service import IDLE_STAY_S, LAST_S, REPORT_EVERY_S, SAME_WISH_S
+from abproxy.service import IDLE_STAY_S, LAST_S, REPORT_EVERY_S, SAME_SIGNAL_S
 from abproxy.telemetry.diagnosis import LimitsInForce, Recommendation, diagnose
 from abproxy.telemetry.history import Totals
 
@@ -378,7 +378,7 @@ def test_a_second_signal_cuts_off_clients_and_operators(urgent: int) -> None:
         os.kill(os.getpid(), urgent)
         here.reactor.advance(0)
         here.service.stopService().addCallback(stopped.append)
-        here.reactor.advance(2 * SAME_WISH_S)
+        here.reactor.advance(2 * SAME_SIGNAL_S)
 
         os.kill(os.getpid(), urgent)
         here.reactor.advance(0)

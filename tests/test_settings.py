@@ -240,7 +240,7 @@ def test_a_switch_of_a_former_version_still_switches_off(
 
     assert found == set(FAST_PATHS) - {path}
     [said] = [formatEvent(event) for event in events]
-    assert said == f"{name} will go; leave {path} out of FAST_PATHS instead"
+    assert said == f"{name} is deprecated; leave {path} out of FAST_PATHS instead"
 
 
 def test_a_former_switch_that_says_what_is_so_anyway_is_not_worth_a_line() -> None:

@@ -187,7 +187,7 @@ def test_a_reload_that_would_open_the_door_says_what_to_do(
 
     assert "".join(said) == (
         "Settings stay as they are: no key is left in API_KEY or BULK_API_KEY, and a "
-        "reload does not open a closed door; set a key, or restart to ask for none"
+        "reload does not turn keys off; set a key, or restart without keys"
     )
 
 

@@ -13,7 +13,7 @@ from sockets import Daemon, breakable, connect, daemon, sleep, together, until
 from tally import Tally
 from twisted.internet.error import ConnectError, ConnectionClosed
 
-from abproxy.service import SAME_WISH_S
+from abproxy.service import SAME_SIGNAL_S
 from bench.breakable import Traits
 
 
@@ -82,7 +82,7 @@ async def test_a_second_signal_stops_at_once(tmp_path: Path, first: Signals) -> 
 
         here.process.send_signal(first)
         await until(lambda: "Draining 1 calls" in here.log.read_text())
-        await sleep(2 * SAME_WISH_S)
+        await sleep(2 * SAME_SIGNAL_S)
         here.process.send_signal(SIGTERM)
 
         with pytest.raises(ConnectionClosed):

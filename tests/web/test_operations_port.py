@@ -22,7 +22,7 @@ from sockets import (
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.logger import capturedLogs
 
-from abproxy.service import SAME_WISH_S
+from abproxy.service import SAME_SIGNAL_S
 from bench.breakable import Traits
 
 PATIENT = ("--drain-timeout=600", "--upstream-timeout=600")
@@ -251,7 +251,7 @@ async def test_a_second_signal_cuts_off_operators_too(tmp_path: Path) -> None:
 
         here.process.send_signal(SIGTERM)
         await until(lambda: "Draining" in here.log.read_text())
-        await sleep(2 * SAME_WISH_S)
+        await sleep(2 * SAME_SIGNAL_S)
         here.process.send_signal(SIGTERM)
 
         with pytest.raises(ConnectionClosed):

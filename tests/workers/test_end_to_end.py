@@ -29,7 +29,7 @@ from tally import Tally
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.threads import deferToThread
 
-from abproxy.service import SAME_WISH_S
+from abproxy.service import SAME_SIGNAL_S
 from abproxy.workers.ipc import COUNTS
 from abproxy.workers.sockets import ConnectionCounts
 from bench.breakable import Breakable, Traits
@@ -264,7 +264,7 @@ async def test_a_second_signal_stops_all_at_once(tmp_path: Path) -> None:
 
         here.process.send_signal(signal.SIGTERM)
         await until(lambda: "Draining 1 calls" in here.log.read_text())
-        await sleep(2 * SAME_WISH_S)
+        await sleep(2 * SAME_SIGNAL_S)
         here.process.send_signal(signal.SIGTERM)
 
         with pytest.raises(ConnectionClosed):
