@@ -40,7 +40,7 @@ def call_of(*texts: str, lane: str = "") -> Call:
     assert parsed is not None
     headers = ((b"Authorization", lane.encode()),) if lane else ()
     return Call(
-        lane=LaneKey(
+        lane_key=LaneKey(
             dialect=EMBED,
             path=b"/embed",
             headers=headers,
@@ -140,7 +140,7 @@ class House:
             and not collector.admission.items
             and not collector.admission.size
             and not collector.queue.lanes
-            and not collector.queue.has_suspects
+            and not collector.queue.has_quarantined
             and not self.clock.getDelayedCalls()
         )
 

@@ -1,5 +1,6 @@
 """
-When a batch leaves, who shares it, and who gets which rows.
+Collects calls into batches: when one leaves, and which rows each call gets.
 
-The clock and the way upstream are arguments; nothing here knows HTTP.
+Begin with `collector.py`.  The clock and the way upstream are arguments;
+nothing here knows HTTP.
 """

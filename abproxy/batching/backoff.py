@@ -80,12 +80,12 @@ class Backoff:
 
     @property
     def pauses(self) -> bool:
-        """Whether nothing may be sent right now."""
+        """Return whether nothing may be sent right now."""
         return self._timer is not None
 
     @property
     def takes_long(self) -> bool:
-        """Whether the latest attempt should have been answered by now."""
+        """Return whether the latest attempt should have been answered by now."""
         return self.clock.seconds() - self._tried_at >= LONG_S
 
     def tried(self) -> None:
@@ -122,7 +122,7 @@ class Backoff:
 
     def requeue(self, parts: list[Part], cause: Cause, *, shared: bool) -> None:
         """
-        Let *parts* of one batch wait on, as the upstream took no work.
+        Return *parts* of one batch to the queue, as the upstream took no work.
 
         Those whose time to wait is over hear why, also among those that have
         not been tried: no call waits for ever.  A response of the upstream reaches
@@ -132,7 +132,7 @@ class Backoff:
         """
         if not parts:
             return
-        key = parts[0].call.lane
+        key = parts[0].call.lane_key
         theirs = _in_our_words(cause) if shared and not key.is_personal else cause
         timeout_s = self.timeouts().after(cause)
         asked_s = _pause_asked_for_s(cause)
@@ -163,7 +163,7 @@ class Backoff:
 
 def _is_for_all(cause: Cause, key: LaneKey) -> bool:
     """
-    Whether the upstream takes no work at all, or one client has no quota.
+    Return whether the upstream takes no work at all, or one client has no quota.
 
     Only a 429 can be about a quota; a server that says 503 is not there for
     any client.

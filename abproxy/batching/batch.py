@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from abproxy.batching.backoff import Backoff
 from abproxy.batching.part import Part, join_results, reject, split_part
-from abproxy.batching.queue import SUSPECT_AFTER, Queue
+from abproxy.batching.queue import QUARANTINE_AFTER, Queue
 from abproxy.dialects.call import BadAnswer, PartResult
 from abproxy.errors import (
     CannotConnect,
@@ -57,10 +57,10 @@ class Batch:
     observer: Observer = field(repr=False)
 
     queue: Queue = field(repr=False)
-    """Where suspects go back to."""
+    """Where parts go back to that are to be sent alone."""
 
     backoff: Backoff = field(repr=False)
-    """What deals with parts that the upstream had no room for."""
+    """Where parts go back to that the upstream had no room for."""
 
     splits: bool = True
     """Whether a part may be split that is too large for the upstream."""
@@ -88,7 +88,7 @@ class Batch:
 
     @property
     def _is_shared(self) -> bool:
-        """Whether several parts were in the request, though callers may have left."""
+        """Return whether several parts were sent, though callers may have left."""
         return len(self.parts) > 1
 
     @property
@@ -130,7 +130,7 @@ class Batch:
         if self.sorts:
             self._order = sorted(range(len(items)), key=lambda at: len(items[at]))
             items = [items[at] for at in self._order]
-        return first.call.lane.request(items, self._traces)
+        return first.call.lane_key.request(items, self._traces)
 
     @property
     def _traces(self) -> tuple[Any, ...]:
@@ -163,14 +163,14 @@ class Batch:
     async def _take_response_for_one(self, part: Part, response: Response) -> None:
         if response.status == OK and not part.is_whole_call:
             await self._share_out(response)
-        elif self._was_too_large(part, response.status):
+        elif response.status in TOO_MANY and self._was_too_large(part):
             await self._send_in_pieces(part)
         else:
             self._pass_on(response)
 
     async def _share_out(self, response: Response) -> None:
         lengths = await self._lengths()
-        dialect = self.parts[0].call.lane.dialect
+        dialect = self.parts[0].call.lane_key.dialect
         rows = dialect.split(response.body, lengths, self._order)
         for part, own in zip(self.parts, rows, strict=True):
             result = PartResult(
@@ -183,7 +183,7 @@ class Batch:
             part.fire([result])
 
     async def _lengths(self) -> list[Sequence[int]]:
-        if len(self.parts) > 1 and self.parts[0].call.lane.dialect.has_usage:
+        if len(self.parts) > 1 and self.parts[0].call.lane_key.dialect.has_usage:
             self._pending = Deferred.fromCoroutine(self.count(self.parts))
             return list(await self._pending)
         return [part.lengths for part in self.parts]
@@ -195,14 +195,13 @@ class Batch:
     def _blames_an_item(self, status: int) -> bool:
         return BAD_REQUEST <= status < SERVER_ERROR and status not in SAME_FOR_ALL
 
-    def _was_too_large(self, part: Part, status: int) -> bool:
+    def _was_too_large(self, part: Part) -> bool:
         """
-        Whether *part* was made for larger batches than there are now.
+        Return whether *part* was made for larger batches than there are now.
 
         The upstream has just said so, and the queue's caps say the same by now.
         """
-        has_too_many = len(part.items) > self.queue.caps.items
-        return self.splits and status in TOO_MANY and has_too_many
+        return self.splits and len(part.items) > self.queue.caps.items
 
     async def _send_in_pieces(self, part: Part) -> None:
         pieces = split_part(part, self.queue.caps)
@@ -213,7 +212,7 @@ class Batch:
 
     async def _after_broken_connection(self, error: ConnectionBroken) -> None:
         """
-        Send again what may have been innocent when the connection broke.
+        Send again what need not have been the cause of a broken connection.
 
         An embedding is the same whoever asks and however often.  First as
         halves, as the connection may have been an idle one just closing;
@@ -225,14 +224,14 @@ class Batch:
         for part in self._waiting:
             part.connection_failures += 1
         self._pending = None
-        guilty = [p for p in self._waiting if p.connection_failures > SUSPECT_AFTER]
-        reject(guilty, error)
-        suspects = [p for p in self._waiting if p.connection_failures == SUSPECT_AFTER]
-        self.queue.quarantine(suspects)
-        innocent = [p for p in self._waiting if p.connection_failures < SUSPECT_AFTER]
-        if innocent:
+        failed = [p for p in self._waiting if p.connection_failures > QUARANTINE_AFTER]
+        reject(failed, error)
+        alone = [p for p in self._waiting if p.connection_failures == QUARANTINE_AFTER]
+        self.queue.quarantine(alone)
+        others = [p for p in self._waiting if p.connection_failures < QUARANTINE_AFTER]
+        if others:
             self.observer.batch_resent()
-            await self._send_halves(innocent)
+            await self._send_halves(others)
 
     async def _send_halves(self, parts: list[Part]) -> None:
         middle = len(parts) // 2

@@ -88,8 +88,8 @@ class BatchCollector:
     """Whether the proxy is going to stop, whatever the settings say."""
 
     _dispatching: bool = field(init=False, default=False, repr=False)
-    _tries_suspect: bool = field(init=False, default=False)
-    """Whether a suspect is in flight, or about to be: nothing may join it."""
+    _sends_quarantined: bool = field(init=False, default=False)
+    """Whether a part from quarantine is in flight, or about to be: nothing joins it."""
 
     _blocked_by: BlockedBy = field(init=False, default=BlockedBy.NOTHING)
     """What kept batches from leaving when last looked at."""
@@ -138,7 +138,7 @@ class BatchCollector:
         return results
 
     def takes(self, items: Sequence[bytes]) -> bool:
-        """Whether *items* fit into one batch, or may be split so that they do."""
+        """Return whether *items* fit into one batch, or may be split to fit."""
         if self.splits:
             return True
         return len(items) <= self.caps.items and size_of(items) <= self.caps.size
@@ -151,7 +151,7 @@ class BatchCollector:
         self.queue.set_limits(caps, self._wait_s)
 
     def flush(self) -> None:
-        """Let no batch wait for more calls from now on: the proxy is going to stop."""
+        """Send batches without waiting from now on: the proxy is going to stop."""
         self._flushes = True
         self.queue.set_limits(self.caps, self._wait_s)
 
@@ -191,9 +191,9 @@ class BatchCollector:
             return BlockedBy.NOTHING
         if not self._may_send():
             return BlockedBy.UPSTREAM
-        if self.queue.has_suspects:
-            self._tries_suspect = True
-            self.is_alive().addCallback(self._try_suspect)
+        if self.queue.has_quarantined:
+            self._sends_quarantined = True
+            self.is_alive().addCallback(self._send_quarantined)
             return None
         slot_free = self.budget.slot_free
         lane = self.queue.next_lane(also_not_full=slot_free)
@@ -206,14 +206,14 @@ class BatchCollector:
         return None
 
     def _may_send(self) -> bool:
-        if self.backoff.pauses or self._tries_suspect:
+        if self.backoff.pauses or self._sends_quarantined:
             return False
         if not self.budget.items_in_flight:
             return True
-        # A suspect waits until nothing is left that could go down with it; and
-        # after trouble one batch goes ahead to see whether it is over.
+        # A part in quarantine waits until nothing is left in flight that could
+        # break with it; and after trouble one batch goes ahead as a test.
         is_over = self.backoff.began_at is None
-        return not self.queue.has_suspects and (is_over or self.backoff.takes_long)
+        return not self.queue.has_quarantined and (is_over or self.backoff.takes_long)
 
     def _end_turn(self) -> None:
         self._turn_end = None
@@ -247,19 +247,19 @@ class BatchCollector:
             return FlushReason.DRAIN
         return FlushReason.TIMER if self.max_wait_s else FlushReason.FREE
 
-    def _try_suspect(self, is_alive: bool) -> None:  # noqa: FBT001
+    def _send_quarantined(self, is_alive: bool) -> None:  # noqa: FBT001
         """
-        Send a suspect, if there is an upstream that it could kill.
+        Send a part from quarantine, if there is an upstream that it could kill.
 
         Behind a port that stays open while a server restarts, connections
         break as well, and no call is to blame.
         """
-        self._tries_suspect = is_alive and self.queue.has_suspects
-        if self._tries_suspect:
-            self._send([self.queue.take_suspect()], FlushReason.SUSPECT)
-        elif self.queue.has_suspects:
+        self._sends_quarantined = is_alive and self.queue.has_quarantined
+        if self._sends_quarantined:
+            self._send([self.queue.take_quarantined()], FlushReason.SUSPECT)
+        elif self.queue.has_quarantined:
             away = CannotConnect("the inference server does not answer")
-            self.backoff.requeue([self.queue.take_suspect()], away, shared=False)
+            self.backoff.requeue([self.queue.take_quarantined()], away, shared=False)
         self.dispatch()
 
     def _send(
@@ -290,7 +290,7 @@ class BatchCollector:
         self, parts: Sequence[Part], reason: FlushReason, load: Load
     ) -> BatchSent:
         now = self.clock.seconds()
-        key = parts[0].call.lane
+        key = parts[0].call.lane_key
         size = sum([part.size for part in parts])
         return BatchSent(
             route=key.dialect.path.decode(),
@@ -309,7 +309,7 @@ class BatchCollector:
     ) -> None:
         self.budget.give_back(load)
         if not self.budget.items_in_flight:
-            self._tries_suspect = False
+            self._sends_quarantined = False
         took_s = batch.answered_after_s
         try:
             self.observer.batch_done(sent, took_s)
@@ -325,7 +325,8 @@ class BatchCollector:
     def _expire_while_calls_wait(self) -> None:
         """Keep one timer for all that wait, and none for what leaves at once."""
         if not self.admission.items:
-            self._stop_expiring()
+            if self._next_expiry is not None:
+                self._stop_expiring()
         elif self._next_expiry is None:
             self._next_expiry = self.clock.callLater(EXPIRE_EVERY_S, self._expire)
 

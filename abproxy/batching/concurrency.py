@@ -123,7 +123,7 @@ class FixedLimit:
 
     @property
     def items(self) -> int:
-        """How many items may be in flight now."""
+        """Return how many items may be in flight now."""
         return self.ceiling if self._now is None else min(self._now, self.ceiling)
 
     def answered(self, load: Load, took_s: float, *, full_wait: bool) -> None:  # noqa: ARG002
@@ -170,7 +170,7 @@ class AdaptiveLimit:
 
     @property
     def items(self) -> int:
-        """How many items may be in flight now."""
+        """Return how many items may be in flight now."""
         wanted = max(self._grown, self._rate.per_second() * HORIZON_S, 2 * self.batch)
         return max(int(min(wanted, self._most, self._left)), 1)
 
@@ -221,7 +221,7 @@ Limit = FixedLimit | AdaptiveLimit
 # it: with twice as many in flight an answer takes twice as long.  If it takes
 # clearly less, the upstream works on several at a time, and one more may be in
 # flight; if not, small batches only stand in each other's way, and there are
-# fewer.  A few tell nothing, as one may be computed while the others travel, so
+# fewer.  A few tell nothing, as one may be computed while the others are sent, so
 # one more is tried once in a while.
 #
 # Beside many full batches one more that is not full hardly stands in the way,
@@ -237,7 +237,7 @@ PARALLEL, SERIAL = 0.75, 0.8
 """Times the share with half as many in flight: below the first, above the second."""
 
 TELLING = 4
-"""Fewer in flight tell nothing: one may be computed while the others travel."""
+"""Fewer in flight tell nothing: one may be computed while the others are sent."""
 
 CURIOSITY, LEAST_CURIOSITY = 1 / 8, 1 / 128
 """How much of a slot an answer adds that tells nothing, and after bad experience."""
@@ -253,7 +253,7 @@ class FixedSlots:
     count: int
 
     def beside(self, full: int) -> int:  # noqa: ARG002
-        """How many there are, whatever else is in flight."""
+        """Return how many there are, whatever else is in flight."""
         return self.count
 
     def answered(self, in_flight: int, took_s: float) -> None:
@@ -276,11 +276,11 @@ class AdaptiveSlots:
 
     @property
     def count(self) -> int:
-        """How many slots there are now."""
+        """Return how many slots there are now."""
         return int(self._now)
 
     def beside(self, full: int) -> int:
-        """How many there are while so many *full* batches are in flight."""
+        """Return how many there are while so many *full* batches are in flight."""
         return int(self._now) + full // FULL_FOR_ONE
 
     def answered(self, in_flight: int, took_s: float) -> None:
@@ -323,13 +323,13 @@ class Budget:
 
     @property
     def slot_free(self) -> bool:
-        """Whether a batch that is not full may leave."""
+        """Return whether a batch that is not full may leave."""
         full = self.batches_in_flight - self.slots_taken
         return self.slots_taken < self.slots.beside(full)
 
     def admits(self, items: int) -> bool:
         """
-        Whether *items* more may be in flight, or as many of them as ever may.
+        Return whether *items* more may be in flight, or as many as ever may.
 
         With nothing in flight there is always room: a batch larger than the
         whole budget would wait for ever otherwise.

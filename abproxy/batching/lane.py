@@ -60,17 +60,17 @@ class Lane:
 
     @property
     def oldest_arrived_at(self) -> float | None:
-        """When the part arrived that is next."""
+        """Return when the part arrived that is next."""
         return self._parts[0].arrived_at if self._parts else None
 
     @property
     def priority(self) -> Priority | None:
-        """The place of the oldest part in the queue over all lanes."""
+        """Return the place of the oldest part in the queue over all lanes."""
         return self._parts[0].priority if self._parts else None
 
     @property
     def next_items(self) -> int:
-        """How many items the next batch holds at most."""
+        """Return how many items the next batch holds at most."""
         return min(self.items, self.caps.items)
 
     def add(self, part: Part) -> bool:
@@ -98,7 +98,7 @@ class Lane:
 
     def take(self, caps: Caps, *, alike: bool) -> list[Part]:
         """
-        Take out the parts of one batch within *caps*, at least the oldest part.
+        Remove and return the parts of one batch, at least the oldest part.
 
         Args:
             caps: what fits into the batch.
@@ -110,7 +110,7 @@ class Lane:
         return parts
 
     def expire(self, is_expired: Callable[[Part], bool]) -> list[Part]:
-        """Take out the parts that have waited too long."""
+        """Remove and return the parts that have waited too long."""
         waiting = [part for part in self._parts if not part.cancelled]
         expired = [part for part in waiting if is_expired(part)]
         self._account_for_leaving(expired)

@@ -108,12 +108,12 @@ class Part(Struct, kw_only=True, eq=False):
 
     @property
     def is_whole_call(self) -> bool:
-        """Whether this is all that its call asked for."""
+        """Return whether this is all that its call asked for."""
         return len(self.items) == len(self.call.items.raw)
 
     @property
     def mean_size(self) -> float:
-        """Bytes of an item on average: an estimate of its tokens."""
+        """Return the bytes of an item on average: an estimate of its tokens."""
         return self.size / len(self.items)
 
     def fire(self, outcome: list[PartResult] | Failure) -> None:

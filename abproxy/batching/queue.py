@@ -5,9 +5,10 @@ Each part has its place in one queue over all lanes, and keeps it when the
 upstream takes no work.  Of the lanes whose batch may leave, the one with the
 oldest part is next.
 
-Suspects wait apart from the lanes.  A part that was in two requests whose
-connection broke may be what kills the upstream: it is sent alone, with nothing
-else in flight, so that the next break convicts one and harms no other.
+A part that was in two requests whose connection broke may be what kills the
+upstream.  It waits in quarantine, apart from the lanes, until it can be sent
+alone, with nothing else in flight: then the next break is due to this part, and
+harms no other.
 """
 
 from collections import deque
@@ -26,10 +27,10 @@ from abproxy.batching.part import Caps, Part, Priority, reject
 from abproxy.dialects.call import LaneKey
 from abproxy.errors import ProxyError
 
-__all__ = ["SUSPECT_AFTER", "Queue"]
+__all__ = ["QUARANTINE_AFTER", "Queue"]
 
-SUSPECT_AFTER = 2
-"""Broken connections after which a part is a suspect; one more convicts it."""
+QUARANTINE_AFTER = 2
+"""Broken connections after which a part is sent alone; after one more it fails."""
 
 BULK_HANDICAP_S = 10.0
 """How much older another call counts than a bulk one that came with it."""
@@ -92,7 +93,7 @@ class _OldestFirst:
 @define(kw_only=True, eq=False)
 class Queue:
     """
-    All parts that wait, in lanes or as suspects.
+    All parts that wait, in lanes or in quarantine.
 
     A lane exists as long as a part waits in it, so that a million different
     option sets leave no memory behind.  Only the one that emptied last is kept:
@@ -118,35 +119,35 @@ class Queue:
     _due: _OldestFirst = field(
         init=False, factory=partial(_OldestFirst, attrgetter("is_due")), repr=False
     )
-    _suspects: deque[Part] = field(init=False, factory=deque, repr=False)
+    _quarantined: deque[Part] = field(init=False, factory=deque, repr=False)
     _serial: "count[int]" = field(init=False, factory=count, repr=False)
 
     @property
     def lanes(self) -> Collection[Lane]:
-        """The lanes in which parts wait."""
+        """Return the lanes in which parts wait."""
         return self._lanes.values()
 
     @property
     def oldest_arrived_at(self) -> float | None:
-        """When the part arrived that has waited longest."""
+        """Return when the part arrived that has waited longest."""
         arrivals = [lane.oldest_arrived_at for lane in self._lanes.values()]
-        arrivals += [part.arrived_at for part in self._suspects]
+        arrivals += [part.arrived_at for part in self._quarantined]
         return min((at for at in arrivals if at is not None), default=None)
 
     @property
     def has_full(self) -> bool:
-        """Whether a full batch waits."""
+        """Return whether a full batch waits."""
         return self._full.first() is not None
 
     @property
     def has_due(self) -> bool:
-        """Whether a batch has waited long enough."""
+        """Return whether a batch waits that has waited long enough."""
         return self._due.first() is not None
 
     @property
-    def has_suspects(self) -> bool:
-        """Whether a part waits to be sent alone."""
-        return bool(self._suspects)
+    def has_quarantined(self) -> bool:
+        """Return whether a part waits to be sent alone."""
+        return bool(self._quarantined)
 
     def next_lane(self, *, also_not_full: bool) -> Lane | None:
         """Return the lane whose batch leaves next."""
@@ -157,7 +158,7 @@ class Queue:
 
     def add(self, part: Part) -> bool:
         """Add *part* at the end, and return whether it makes a batch full."""
-        key = part.call.lane
+        key = part.call.lane_key
         handicap_s = BULK_HANDICAP_S if key.is_bulk else 0.0
         part.priority = (self.clock.seconds() + handicap_s, next(self._serial))
         lane = self._lane_of(key)
@@ -168,7 +169,7 @@ class Queue:
 
     def take(self, lane: Lane, caps: Caps, *, alike: bool) -> list[Part]:
         """
-        Take the parts of the next batch out of *lane*.
+        Remove and return the parts of the next batch of *lane*.
 
         Only now the next parts of their calls queue up, at the end.
         """
@@ -182,26 +183,26 @@ class Queue:
 
     def requeue(self, parts: Sequence[Part]) -> None:
         """Give *parts* of one lane, which came back unsent, their places again."""
-        self.quarantine([p for p in parts if p.connection_failures >= SUSPECT_AFTER])
-        others = [p for p in parts if p.connection_failures < SUSPECT_AFTER]
+        self.quarantine([p for p in parts if p.connection_failures >= QUARANTINE_AFTER])
+        others = [p for p in parts if p.connection_failures < QUARANTINE_AFTER]
         if not others:
             return
         for part in others:
             self.admission.enter(part)
-        lane = self._lane_of(others[0].call.lane)
+        lane = self._lane_of(others[0].call.lane_key)
         lane.requeue(others)
         self._lane_changed(lane)
 
     def quarantine(self, parts: Sequence[Part]) -> None:
-        """Let each of *parts* be sent alone: it may be what breaks the upstream."""
+        """Keep each of *parts* to be sent alone: it may be what breaks the upstream."""
         for part in parts:
             self.admission.enter(part)
-            part.on_cancel = self._drop_suspect
-            self._suspects.append(part)
+            part.on_cancel = self._drop_quarantined
+            self._quarantined.append(part)
 
-    def take_suspect(self) -> Part:
-        """Take out the suspect that is next."""
-        part = self._suspects.popleft()
+    def take_quarantined(self) -> Part:
+        """Remove and return the next part that is to be sent alone."""
+        part = self._quarantined.popleft()
         self.admission.leave((part,))
         return part
 
@@ -212,12 +213,12 @@ class Queue:
         It is an error of ours, as no reply of the upstream can be an answer to
         parts that still wait.
         """
-        suspects = [part for part in self._suspects if is_expired(part)]
-        for part in suspects:
-            self._suspects.remove(part)
-        self.admission.leave(suspects)
-        reject(suspects, error)
-        expired: list[Part] = []
+        expired = [part for part in self._quarantined if is_expired(part)]
+        for part in expired:
+            self._quarantined.remove(part)
+        self.admission.leave(expired)
+        reject(expired, error)
+        expired = []
         for lane in list(self._lanes.values()):
             expired += lane.expire(is_expired)
             self._note(lane)
@@ -266,7 +267,7 @@ class Queue:
         if lane.is_due:
             self._due.note(lane)
 
-    def _drop_suspect(self, part: Part) -> None:
-        self._suspects.remove(part)
+    def _drop_quarantined(self, part: Part) -> None:
+        self._quarantined.remove(part)
         self.admission.leave((part,))
         self.on_change()

@@ -172,7 +172,7 @@ def _no_id() -> bytes:
 class Call(Struct, frozen=True, kw_only=True, eq=False):
     """One client request for a batchable route."""
 
-    lane: LaneKey
+    lane_key: LaneKey
 
     items: Items
 
@@ -190,4 +190,4 @@ class Call(Struct, frozen=True, kw_only=True, eq=False):
 
     def __repr__(self) -> str:
         """Show where it belongs: a text or a key is never printed."""
-        return f"Call({self.lane!r})"
+        return f"Call({self.lane_key!r})"

@@ -64,7 +64,7 @@ class TokenCounter:
     async def _count(self, parts: Sequence[Part]) -> list[int]:
         items = [item for part in parts for item in part.items]
         texts = [item for item in items if item.startswith(b'"')]
-        headers = parts[0].call.lane.headers
+        headers = parts[0].call.lane_key.headers
         counted = iter(await self._ask(texts, headers) if texts else [])
         most = self.info().max_input_length
         counts = [

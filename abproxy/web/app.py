@@ -88,7 +88,7 @@ class ProxyApp:
         if call is None:
             await self._relay(request, caller)
             return
-        request.info.route = call.lane.dialect.path.decode()
+        request.info.route = call.lane_key.dialect.path.decode()
         write_reply(request, write_answer(call, await self.submit(call, caller)))
 
     def read(self, head: CallHead, body: bytes) -> ParsedBody | None:

@@ -52,7 +52,7 @@ class CallHead:
         if lane is None or lane.options != parsed.options:
             lane = self._lane = self._lane_of(parsed.options)
         return Call(
-            lane=lane,
+            lane_key=lane,
             items=items,
             alone=UpstreamRequest(
                 path=self.target,

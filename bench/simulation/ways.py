@@ -87,7 +87,7 @@ LANES = {is_bulk: _lane(is_bulk=is_bulk) for is_bulk in (False, True)}
 def call_of(items: Sequence[bytes], *, is_bulk: bool = False) -> Call:
     """Make a call."""
     return Call(
-        lane=LANES[is_bulk],
+        lane_key=LANES[is_bulk],
         items=Items(raw=items, lengths=[len(item) for item in items]),
         alone=UpstreamRequest(path=b"/", headers=(), body=b",".join(items)),
     )
@@ -124,7 +124,7 @@ class Direct:
             return [PartResult(response=await self.server.send(call.alone))]
         bodies = []
         for start in range(0, len(items), BATCH):
-            request = call.lane.request(items[start : start + BATCH])
+            request = call.lane_key.request(items[start : start + BATCH])
             reply = await self.server.send(request)
             if reply.status != 200:  # noqa: PLR2004
                 return [PartResult(response=reply)]
@@ -174,7 +174,7 @@ class Timer:
             self._timer = None
         batch, self._waiting, self._items = self._waiting, [], 0
         items = [item for call, _ in batch for item in call.items.raw]
-        done = self.server.send(batch[0][0].lane.request(items))
+        done = self.server.send(batch[0][0].lane_key.request(items))
         done.addCallbacks(_share_out, _fail, (batch,), {}, (batch,), {})
 
 

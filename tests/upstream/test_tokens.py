@@ -31,7 +31,7 @@ def part_of(*inputs: Any) -> Part:
         dialect=OPENAI, path=OPENAI.path, headers=KEY, options=parsed.options
     )
     alone = UpstreamRequest(path=OPENAI.path, headers=KEY, body=body)
-    call = Call(lane=lane, items=parsed.items, alone=alone)
+    call = Call(lane_key=lane, items=parsed.items, alone=alone)
     items = parsed.items
     return Part(call=call, items=items.raw, lengths=items.lengths, arrived_at=0.0)
 
