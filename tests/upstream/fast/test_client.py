@@ -128,6 +128,20 @@ def test_what_comes_unasked_closes_the_connection() -> None:
     client.close()
 
 
+@pytest.mark.parametrize("answer", [b"", HEAD + b"X-Key: secret\r\n\r\n["])
+def test_a_connection_does_not_tell_the_secrets_that_it_carries(answer: bytes) -> None:
+    """It may end up in a log or a traceback."""
+    client = fast()
+    asked = client.send(question((b"Authorization", b"Bearer secret"), body=b"secret"))
+    client.ends.last.answer(answer)
+
+    shown = repr(client.ends.last.protocol)
+
+    assert "Exchange" in shown
+    assert "secret" not in shown
+    asked.reply.cancel()
+
+
 # Deadlines.
 
 
