@@ -7,7 +7,6 @@ look inside.  Where they look in another way, all is done as usual.
 
 import gc
 from collections.abc import Callable
-from socket import socket
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -80,16 +79,14 @@ def write_now(transport: Any, data: bytes) -> None:
     socket does not take, and whatever is wrong with it, is left to Twisted,
     which tells the protocol in its own time.
     """
-    sent = _send(transport.socket, data) if _is_clear(transport) else 0
+    sent = 0
+    if _is_clear(transport):
+        try:
+            sent = transport.socket.send(data)
+        except OSError:
+            sent = 0  # no room, or no peer any more: Twisted meets the same
     if sent < len(data):
         transport.write(data[sent:])
-
-
-def _send(connection: socket, data: bytes) -> int:
-    try:
-        return connection.send(data)
-    except OSError:
-        return 0  # no room, or no peer any more: Twisted meets the same
 
 
 def has_unsent(transport: Any) -> bool:
@@ -108,7 +105,8 @@ def _is_clear(transport: Any) -> bool:
         and not transport._writeDisconnecting  # noqa: SLF001
         and not transport._writeDisconnected  # noqa: SLF001
         and not transport._aborting  # noqa: SLF001
-        and not has_unsent(transport)
+        and not transport.dataBuffer
+        and not transport._tempDataBuffer  # noqa: SLF001
     )
 
 

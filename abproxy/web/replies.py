@@ -83,14 +83,14 @@ def write_reply(request: Request, reply: Response) -> None:
 def encode(reply: Response, *, closes: bool) -> Written:
     """Write *reply*, whose connection *closes* after it or is kept."""
     lines = _spell_all((*CLOSE, *reply.headers) if closes else reply.headers)
+    head = [_status_line(reply.status, reply.reason)]
+    head += [b"%b: %b\r\n" % line for line in lines]
     if all(name != DATE for name, _ in lines):
-        lines = (*lines, (DATE, datetimeToString()))
-    has_body = reply.status not in NO_BODY_CODES
-    body = reply.body if has_body else b""
-    if has_body:
-        lines = (*lines, (LENGTH, b"%d" % len(body)))
-    status_line = _status_line(reply.status, reply.reason)
-    return b"%b%b\r\n%b" % (status_line, write_lines(lines), body), len(body)
+        head.append(b"%b: %b\r\n" % (DATE, datetimeToString()))
+    if reply.status in NO_BODY_CODES:
+        return b"".join((*head, b"\r\n")), 0
+    body = reply.body
+    return b"".join((*head, b"%b: %d\r\n\r\n" % (LENGTH, len(body)), body)), len(body)
 
 
 @define(eq=False)
@@ -146,7 +146,9 @@ def _spell_all(lines: HeaderList) -> HeaderList:
         headers = Headers()
         _add_lines(headers, lines)
         return each_line(headers.getAllRawHeaders())
-    return group([(spell(name), value) for name, value in lines])
+    spelled = tuple([(spell(name), value) for name, value in lines])
+    names = dict(spelled)
+    return spelled if len(names) == len(spelled) else group(spelled)
 
 
 @lru_cache(100)
