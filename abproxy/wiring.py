@@ -105,10 +105,6 @@ def _build(
     upstream, model = _upstream(settings, reactor, telemetry)
     collector = _batching(settings, reactor, upstream, telemetry)
     app = _app(settings, reactor, upstream, collector, telemetry)
-    ports = [
-        Listening(listener=listener, site=_site(settings, reactor, app))
-        for listener in listeners
-    ]
     configuration = Configuration(
         settings=settings,
         read=read or (lambda: settings),
@@ -118,7 +114,8 @@ def _build(
         make_limit=lambda chosen: _limit(chosen, reactor, upstream.discovery.info),
     )
     upstream.discovery.on_change = configuration.learn
-    sites = [port.site for port in ports]
+    # The status looks at the sites, which have a page that shows it.
+    sites: list[ProxySite] = []
     status = Status(
         recorder=telemetry.recorder,
         collector=collector,
@@ -133,10 +130,13 @@ def _build(
     )
     health = _health_pages(reactor, upstream, collector, sites)
     own = own_pages(telemetry.recorder.metrics.write, status.document)
-    for site in sites:
-        site.operations = Operations(pages=health)
     # With a separate port for operators, only that one has the other pages.
-    sites[-1].operations = Operations(pages=health | own)
+    pages = [health] * (len(listeners) - 1) + [health | own]
+    sites += [_site(settings, reactor, app, Operations(pages=each)) for each in pages]
+    ports = [
+        Listening(listener=listener, site=site)
+        for listener, site in zip(listeners, sites, strict=True)
+    ]
     return ProxyService(
         reactor=reactor,
         public=ports[0],
@@ -271,16 +271,19 @@ def _app(
     )
 
 
-def _site(settings: Settings, reactor: Any, app: ProxyApp) -> ProxySite:
+def _site(
+    settings: Settings, reactor: Any, app: ProxyApp, operations: Operations
+) -> ProxySite:
     limits = ServerLimits(
+        is_batched=may_be_batched,
         max_body_bytes=settings.max_body_bytes,
         max_connections=raise_connection_limit(settings.max_connections),
         request_timeout_s=settings.request_timeout_s,
     )
     resource = app.klein.resource()
     about: dict[str, Any] = {
-        "is_batched": may_be_batched,
         "observer": app.observer,
+        "operations": operations,
         "limits": limits,
         "reactor": reactor,
     }

@@ -238,7 +238,9 @@ def in_memory_proxy(
         ),
     )
     limits = ServerLimits(
-        max_body_bytes=max_body_bytes, max_connections=max_connections
+        is_batched=may_be_batched,
+        max_body_bytes=max_body_bytes,
+        max_connections=max_connections,
     )
     site = _site(app, limits, clock, is_fast=is_fast)
     proxy = InMemoryProxy(clock, site, app, collector, server, stub, agent)
@@ -254,7 +256,6 @@ def _site(
 ) -> ProxySite:
     resource = app.klein.resource()
     about: dict[str, Any] = {
-        "is_batched": may_be_batched,
         "limits": limits,
         "reactor": clock,
     }

@@ -63,7 +63,7 @@ class ProxyRequest(Request):
             self._refuse(TooManyConnections("too many connections: try again later"))
         elif (length or 0) > channel.site.limits.max_body_bytes:
             self._refuse_body()
-        elif channel.site.is_batched(channel.command, channel.target):
+        elif channel.site.limits.is_batched(channel.command, channel.target):
             self.content = BytesIO()
         else:
             self._streams = True

@@ -233,6 +233,9 @@ class ProxyChannel(HTTPChannel):
 class ServerLimits:
     """What clients may ask of the server."""
 
+    is_batched: Callable[[bytes, bytes], bool]
+    """Whether a method and target are for a batched route."""
+
     max_body_bytes: int
     """The largest body of a request."""
 
@@ -249,10 +252,10 @@ class ProxySite(Site):
 
     Args:
         resource: answers the requests.
-        is_batched: whether a method and target are for a batched route.
         limits: what clients may ask.
         reactor: the clock for timeouts.
         observer: what hears of requests.
+        operations: our own pages.
     """
 
     noisy = False
@@ -262,10 +265,10 @@ class ProxySite(Site):
         self,
         resource: IResource,
         *,
-        is_batched: Callable[[bytes, bytes], bool],
         limits: ServerLimits,
         reactor: Any,
         observer: Observer | None = None,
+        operations: Operations | None = None,
     ) -> None:
         super().__init__(
             resource,
@@ -274,10 +277,9 @@ class ProxySite(Site):
             timeout=None,  # one check of all costs less than a timer for each
             reactor=reactor,
         )
-        self.is_batched = is_batched
         self.limits = limits
         self.observer = observer or Observer()
-        self.operations = Operations(pages={})
+        self.operations = operations or Operations(pages={})
         self.channels: set[ProxyChannel] = set()
         self.requests: set[RequestInfo] = set()
         """Those whose answers are owed."""

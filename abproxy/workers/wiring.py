@@ -124,17 +124,16 @@ def _site(
     settings: Settings, reactor: Any, app: SupervisorApp, aggregator: Aggregator
 ) -> ProxySite:
     limits = ServerLimits(
+        is_batched=lambda *_: False,
         max_body_bytes=settings.max_body_bytes,
         max_connections=settings.max_connections,
         request_timeout_s=settings.request_timeout_s,
     )
-    site = ProxySite(
-        app.app.resource(),
-        is_batched=lambda *_: False,
-        limits=limits,
-        reactor=reactor,
-    )
     health = dict.fromkeys(HEALTH, aggregator.best_answer)
     own = own_pages(aggregator.metrics, aggregator.status)
-    site.operations = Operations(pages=health | own)
-    return site
+    return ProxySite(
+        app.app.resource(),
+        limits=limits,
+        reactor=reactor,
+        operations=Operations(pages=health | own),
+    )
