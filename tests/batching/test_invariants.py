@@ -2,7 +2,7 @@
 Each item gets its own row exactly once, whatever happens in which order.
 
 Hypothesis plays clients, clock and upstream at random; at the end everything
-still open is answered, and the house must be as if nothing had happened.
+still open is answered, and the proxy must be as if nothing had happened.
 """
 
 from typing import Any
@@ -51,7 +51,7 @@ plays = st.one_of(
 
 
 class Play:
-    """One house and everything that was done to it."""
+    """One proxy and everything that was done to it."""
 
     def __init__(self, proxy: House, *, in_one_turn: bool) -> None:
         self.proxy = proxy
@@ -62,7 +62,7 @@ class Play:
 
     def submit(self, count: int, lane: str, has_bad: bool) -> None:  # noqa: FBT001
         number = len(self.calls)
-        # Of many lengths, as those that are alike may travel together.
+        # Of many lengths, as those that are alike may be sent together.
         texts = [
             f"call {number} item {item}" + "!" * (5 * (number + item) % 7)
             for item in range(count)

@@ -36,7 +36,7 @@ def test_those_of_similar_length_leave_together() -> None:
 
 
 def test_the_oldest_always_leaves() -> None:
-    """Also if nobody is like it."""
+    """Also if no other is like it."""
     window = [part_of(length) for length in (200, 10, 10, 10, 10, 10)]
 
     batch = choose_alike(window, CAPS)
@@ -71,8 +71,8 @@ def test_a_batch_is_within_the_cap_of_calls() -> None:
     assert batch == window[:2]
 
 
-def test_who_was_overtaken_often_goes_first() -> None:
-    """Nobody waits for ever because of an unusual length."""
+def test_a_part_that_was_overtaken_often_goes_first() -> None:
+    """No part waits for ever because of an unusual length."""
     window = [part_of(length) for length in (10, 200, 10, 10, 10, 10)]
     window[1].overtaken = MAX_OVERTAKEN
 
@@ -82,7 +82,7 @@ def test_who_was_overtaken_often_goes_first() -> None:
 
 
 def test_only_batches_with_younger_parts_overtake() -> None:
-    """Who simply came later has not been passed by."""
+    """A part that simply came later has not been overtaken."""
     window = [part_of(length) for length in (10, 200, 10, 10, 10, 300)]
 
     choose_alike(window, CAPS)
@@ -98,10 +98,10 @@ def test_only_batches_with_younger_parts_overtake() -> None:
         max_size=30,
     )
 )
-def test_nobody_is_overtaken_by_more_than_a_few_batches(
+def test_no_part_is_overtaken_by_more_than_a_few_batches(
     arrivals: list[list[tuple[int, int]]],
 ) -> None:
-    """Whoever comes, and in whichever order, each part has its turn."""
+    """Whatever comes, and in whichever order, each part leaves."""
     queue: list[Part] = []
     passed_by: dict[Part, int] = {}
 
@@ -135,7 +135,7 @@ def test_a_short_queue_leaves_as_it_came() -> None:
 
 
 def test_rows_still_go_to_their_owners() -> None:
-    """Items travel by length, and every caller gets its own."""
+    """Items are sent by length, and every caller gets its own."""
     proxy = house(items=4, slots=1, budget=4, packs=True)
     first = proxy.submit("busy", "busy", "busy", "busy")
     calls = [proxy.submit("x" * size, "y" * (90 - size)) for size in range(5, 85, 5)]
@@ -150,7 +150,7 @@ def test_rows_still_go_to_their_owners() -> None:
     assert by_length == sorted(by_length)
 
 
-def test_without_packing_who_comes_first_leaves_first() -> None:
+def test_without_packing_what_comes_first_leaves_first() -> None:
     """The operator can turn it off."""
     proxy = house(items=2, slots=1, budget=2, packs=False)
     proxy.submit("busy", "busy")

@@ -20,7 +20,7 @@ def _serve(proxy: House) -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_refusal_for_want_of_room_is_tried_again(status: int) -> None:
-    """Nobody is told of a full upstream that has room a moment later."""
+    """No caller is told of a full upstream that has room a moment later."""
     proxy = house()
     call = proxy.submit("a")
 
@@ -34,7 +34,7 @@ def test_a_refusal_for_want_of_room_is_tried_again(status: int) -> None:
     assert proxy.is_at_rest
 
 
-def test_pauses_grow_and_patience_ends() -> None:
+def test_pauses_grow_and_the_retries_end() -> None:
     """In the end the caller gets the upstream's own refusal."""
     proxy = house()
     call = proxy.submit("a")
@@ -55,7 +55,7 @@ def test_pauses_grow_and_patience_ends() -> None:
     assert proxy.is_at_rest
 
 
-def _refuse_until_patience_ends(proxy: House, *others: Outcome) -> None:
+def _refuse_until_the_retries_end(proxy: House, *others: Outcome) -> None:
     """Refuse whatever is sent, quoting it, until all *others* have heard."""
     while any(call.is_open for call in others):
         for sent in list(proxy.upstream.open):
@@ -64,13 +64,13 @@ def _refuse_until_patience_ends(proxy: House, *others: Outcome) -> None:
 
 
 @pytest.mark.parametrize("lane", ["other route", "personal: other key"])
-def test_who_waits_behind_a_refusal_never_gets_its_answer(lane: str) -> None:
-    """The words of the upstream are for who was refused; others hear ours."""
+def test_a_call_that_waits_behind_a_refusal_never_gets_its_answer(lane: str) -> None:
+    """The words of the upstream are for the call refused; others get ours."""
     proxy = house(slots=1)
     refused = proxy.submit("mine")
     behind = proxy.submit("yours", lane=lane)
 
-    _refuse_until_patience_ends(proxy, refused, behind)
+    _refuse_until_the_retries_end(proxy, refused, behind)
 
     assert b"yours" not in refused.reply.body
     assert isinstance(behind.error, UpstreamFull)
@@ -84,7 +84,7 @@ def test_calls_refused_together_hear_of_it_in_our_words() -> None:
     proxy = house(calls=2, max_wait_s=1)
     calls = [proxy.submit("mine"), proxy.submit("yours")]
 
-    _refuse_until_patience_ends(proxy, *calls)
+    _refuse_until_the_retries_end(proxy, *calls)
 
     assert [type(call.error) for call in calls] == [UpstreamFull, UpstreamFull]
     assert calls[0].error is not calls[1].error
@@ -92,8 +92,8 @@ def test_calls_refused_together_hear_of_it_in_our_words() -> None:
     assert proxy.is_at_rest
 
 
-def test_a_call_whose_company_has_left_does_not_get_an_answer_that_quotes_it() -> None:
-    """What was in the request counts, not who still waits for its answer."""
+def test_a_call_left_alone_in_its_batch_gets_no_answer_that_quotes_the_others() -> None:
+    """What was in the request counts, not which callers still wait for it."""
     proxy = house(calls=2, max_wait_s=1)
     leaving, staying = proxy.submit("mine"), proxy.submit("yours")
     leaving.done.cancel()
@@ -159,7 +159,7 @@ def test_a_refusal_halves_the_budget_and_answers_let_it_grow() -> None:
     assert limit.items == 10
 
 
-def _serve_who_fits(proxy: House, room: int) -> None:
+def _serve_what_fits(proxy: House, room: int) -> None:
     """Be an upstream with *room* for so many inputs in a request."""
     for _ in range(40):
         for sent in list(proxy.upstream.open):
@@ -171,11 +171,11 @@ def _serve_who_fits(proxy: House, room: int) -> None:
 
 
 def test_batches_are_no_larger_than_the_room_that_others_leave() -> None:
-    """Who would get in alone is not refused for the company."""
+    """A call that would fit alone is not refused because of the others."""
     proxy = house(calls=9, items=8, budget=64, slots=1)
     calls = [proxy.submit(text) for text in texts(30)]
 
-    _serve_who_fits(proxy, room=3)
+    _serve_what_fits(proxy, room=3)
 
     assert all(call.is_right for call in calls)
     assert proxy.is_at_rest
@@ -187,7 +187,7 @@ def test_a_part_larger_than_the_room_that_others_leave_is_cut() -> None:
     large = proxy.submit(*texts(20))
     small = proxy.submit("small")
 
-    _serve_who_fits(proxy, room=3)
+    _serve_what_fits(proxy, room=3)
 
     assert large.is_right
     assert small.is_right
@@ -229,13 +229,13 @@ def test_what_may_not_be_cut_hears_of_the_refusal() -> None:
     proxy.collector.splits = False
     call = proxy.submit(*texts(8))
 
-    _serve_who_fits(proxy, room=3)
+    _serve_what_fits(proxy, room=3)
 
     assert call.reply.status == 429
 
 
 def test_order_survives_a_refusal() -> None:
-    """Who was first is first again."""
+    """What was first is first again."""
     proxy = house(calls=2, slots=1)
     for text in texts(5):
         proxy.submit(text)
@@ -271,7 +271,7 @@ def test_retry_after_is_kept(value: bytes) -> None:
 
 @pytest.mark.parametrize("value", [b"3600", b"Tue, 24 Nov 2026 13:00:00 GMT"])
 def test_a_pause_that_is_too_long_is_the_callers_to_decide(value: bytes) -> None:
-    """Nobody is kept waiting for a quota that is used up for an hour."""
+    """No call is kept waiting for a quota that is used up for an hour."""
     proxy = house()
     call = proxy.submit("a")
 
@@ -305,7 +305,7 @@ def test_a_retry_after_that_says_nothing_is_ignored(
 
 
 def test_a_clients_own_quota_is_its_own() -> None:
-    """One client's 429 pauses nobody else."""
+    """One client's 429 pauses no other."""
     proxy = house()
     poor = proxy.submit("a", lane="personal: poor")
     rich = proxy.submit("b", lane="personal: rich")
@@ -318,7 +318,7 @@ def test_a_clients_own_quota_is_its_own() -> None:
     assert proxy.is_at_rest
 
 
-def test_a_server_that_is_not_there_is_waited_for_whoever_asks() -> None:
+def test_a_server_that_is_not_there_is_waited_for_with_any_key() -> None:
     """A 503 is about no client's quota, also if the client shows its own key."""
     proxy = house()
     call = proxy.submit("a", lane="personal: key")
@@ -348,7 +348,7 @@ def test_calls_wait_for_an_upstream_that_restarts() -> None:
 
 
 def test_an_upstream_that_stays_away_is_an_error_for_all() -> None:
-    """Also for those who were never tried."""
+    """Also for those that were never sent."""
     proxy = house(slots=1)
     calls = [proxy.submit("a"), proxy.submit("b", lane="other")]
 
@@ -364,7 +364,7 @@ def test_an_upstream_that_stays_away_is_an_error_for_all() -> None:
 
 
 def test_leaving_while_the_upstream_is_away_is_leaving() -> None:
-    """A caller who gives up earlier takes its work along."""
+    """A call that is cancelled while it waits is never sent."""
     proxy = house()
     call = proxy.submit("a")
     proxy.upstream.sent[0].fail(CannotConnect("refused"))
@@ -412,8 +412,8 @@ def test_a_query_of_death_costs_its_sender_an_error(deadly: int) -> None:
     assert proxy.is_at_rest
 
 
-def test_a_suspect_travels_with_nobody_else_in_flight() -> None:
-    """Nobody new goes down with it."""
+def test_a_part_in_quarantine_is_sent_with_nothing_else_in_flight() -> None:
+    """No new call breaks with it."""
     proxy = house()
     suspect = proxy.submit("suspect")
     proxy.upstream.open[0].fail(ConnectionBroken("1"))
@@ -428,8 +428,8 @@ def test_a_suspect_travels_with_nobody_else_in_flight() -> None:
     assert all(call.is_right for call in others)
 
 
-def test_a_suspect_waits_for_those_in_flight() -> None:
-    """Who is under way already is not put at risk."""
+def test_a_part_in_quarantine_waits_for_what_is_in_flight() -> None:
+    """What is in flight already is not put at risk."""
     proxy = house()
     proxy.submit("suspect")
     proxy.upstream.open[0].fail(ConnectionBroken("1"))
@@ -444,8 +444,8 @@ def test_a_suspect_waits_for_those_in_flight() -> None:
     assert [sent.inputs for sent in proxy.upstream.open] == [["suspect"]]
 
 
-def test_a_suspect_that_leaves_is_forgotten() -> None:
-    """Suspicion ends with the caller."""
+def test_a_part_in_quarantine_whose_caller_leaves_is_forgotten() -> None:
+    """It is never sent."""
     proxy = house()
     suspect = proxy.submit("suspect")
     proxy.submit("bystander")
@@ -478,7 +478,7 @@ def test_parts_of_one_call_that_are_given_up_together_are_counted_once(
     assert proxy.is_at_rest
 
 
-def test_behind_a_port_that_stays_open_nobody_is_to_blame() -> None:
+def test_behind_a_port_that_stays_open_no_call_is_to_blame() -> None:
     """While a server restarts behind a balancer, calls wait as for any other."""
     proxy = house()
     answers = [False, False, True]
@@ -496,8 +496,8 @@ def test_behind_a_port_that_stays_open_nobody_is_to_blame() -> None:
     assert proxy.is_at_rest
 
 
-def test_a_server_that_never_comes_back_tries_nobodys_patience_for_ever() -> None:
-    """A suspect waits no longer than anybody else."""
+def test_a_part_in_quarantine_does_not_wait_for_ever_for_a_server() -> None:
+    """It waits no longer than any other."""
     proxy = house()
     proxy.collector.is_alive = lambda: succeed(False)
     call = proxy.submit("a")
@@ -511,8 +511,8 @@ def test_a_server_that_never_comes_back_tries_nobodys_patience_for_ever() -> Non
     assert proxy.is_at_rest
 
 
-def test_a_suspect_that_leaves_during_the_question_is_not_sent() -> None:
-    """Whoever asks for it then asks for nothing."""
+def test_a_part_cancelled_while_the_server_is_asked_is_not_sent() -> None:
+    """The answer to the question finds the quarantine empty."""
     proxy = house()
     asked: Deferred[bool] = Deferred()
     proxy.collector.is_alive = lambda: asked

@@ -1,4 +1,4 @@
-"""What whoever watches is told of batches that come and go."""
+"""What an observer is told of batches that leave and are answered."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,45 +15,45 @@ FULL = b"Model is overloaded"
 
 @define(eq=False)
 class Notes(Observer):
-    """Whoever watches, and writes everything down."""
+    """An observer that keeps all it is told."""
 
-    left_with: list[BatchSent] = field(factory=list)
-    back: list[tuple[BatchSent, float | None]] = field(factory=list)
+    sent: list[BatchSent] = field(factory=list)
+    done: list[tuple[BatchSent, float | None]] = field(factory=list)
     words: list[str] = field(factory=list)
     causes: list[Cause] = field(factory=list)
-    kept_by: list[BlockedBy] = field(factory=list)
+    blocked_by: list[BlockedBy] = field(factory=list)
 
     def batch_sent(self, batch: BatchSent) -> None:
-        self.left_with.append(batch)
+        self.sent.append(batch)
 
     def batch_done(self, batch: BatchSent, took_s: float | None) -> None:
-        self.back.append((batch, took_s))
+        self.done.append((batch, took_s))
 
     def batch_split(self) -> None:
-        self.words.append("isolates")
+        self.words.append("split")
 
     def batch_resent(self) -> None:
-        self.words.append("sends again")
+        self.words.append("resent")
 
     def batch_requeued(self, cause: Cause) -> None:
         self.causes.append(cause)
 
     def blocked(self, by: BlockedBy) -> None:
-        self.kept_by.append(by)
+        self.blocked_by.append(by)
 
     @property
     def reasons(self) -> list[FlushReason]:
         """Why batches left."""
-        return [departure.reason for departure in self.left_with]
+        return [batch.reason for batch in self.sent]
 
     @property
     def times(self) -> list[float | None]:
         """How long the upstream took for those that came back."""
-        return [took_s for _, took_s in self.back]
+        return [took_s for _, took_s in self.done]
 
 
 def watched(**traits: Any) -> tuple[House, Notes]:
-    """Make a collector that somebody watches."""
+    """Make a collector with an observer."""
     notes = Notes()
     return house(observer=notes, **traits), notes
 
@@ -69,17 +69,17 @@ def _break(proxy: House, *, times: int) -> None:
 
 
 def test_a_call_that_finds_a_free_slot_leaves_as_free() -> None:
-    """Nobody asked it to wait."""
+    """The settings ask for no wait."""
     proxy, notes = watched()
 
     proxy.submit("a")
 
-    [departure] = notes.left_with
-    assert departure.reason is FlushReason.FREE
-    assert departure.route == "/embed"
-    assert (departure.parts, departure.items) == (1, 1)
-    assert departure.size == len(b'"a",')
-    assert list(departure.waits_s) == [0]
+    [batch] = notes.sent
+    assert batch.reason is FlushReason.FREE
+    assert batch.route == "/embed"
+    assert (batch.parts, batch.items) == (1, 1)
+    assert batch.size == len(b'"a",')
+    assert list(batch.waits_s) == [0]
 
 
 @pytest.mark.parametrize("caps", [{"calls": 2}, {"items": 2}, {"size": 8}])
@@ -90,10 +90,10 @@ def test_a_batch_that_reaches_a_cap_leaves_as_full(caps: dict[str, int]) -> None
     proxy.submit("a")
     proxy.submit("b")
 
-    [departure] = notes.left_with
-    assert departure.reason is FlushReason.FULL
-    assert departure.fill == 1
-    assert departure.parts == 2
+    [batch] = notes.sent
+    assert batch.reason is FlushReason.FULL
+    assert batch.fill == 1
+    assert batch.parts == 2
 
 
 def test_a_batch_whose_wait_is_over_leaves_by_the_timer() -> None:
@@ -105,13 +105,13 @@ def test_a_batch_whose_wait_is_over_leaves_by_the_timer() -> None:
 
     proxy.clock.advance(0.25)
 
-    [departure] = notes.left_with
-    assert departure.reason is FlushReason.TIMER
-    assert list(departure.waits_s) == [1, 0.25]
+    [batch] = notes.sent
+    assert batch.reason is FlushReason.TIMER
+    assert list(batch.waits_s) == [1, 0.25]
 
 
 def test_a_batch_that_leaves_before_the_end_leaves_for_the_drain() -> None:
-    """Those who wait, and those who still come."""
+    """Those that wait, and those that still come."""
     proxy, notes = watched(max_wait_s=1)
     proxy.submit("a")
 
@@ -131,8 +131,8 @@ def test_a_full_batch_leaves_as_full_also_before_the_end() -> None:
     assert notes.reasons == [FlushReason.FULL]
 
 
-def test_a_suspect_leaves_alone() -> None:
-    """One after the other, with nobody else in flight."""
+def test_a_part_from_quarantine_leaves_alone() -> None:
+    """One after the other, with nothing else in flight."""
     proxy, notes = watched(calls=2, max_wait_s=1)
     proxy.submit("a")
     proxy.submit("b")
@@ -142,8 +142,8 @@ def test_a_suspect_leaves_alone() -> None:
     proxy.upstream.open[0].answer()
 
     assert notes.reasons == [FlushReason.FULL, FlushReason.SUSPECT, FlushReason.SUSPECT]
-    assert [departure.parts for departure in notes.left_with] == [2, 1, 1]
-    assert [departure.in_flight for departure in notes.left_with] == [1, 1, 1]
+    assert [batch.parts for batch in notes.sent] == [2, 1, 1]
+    assert [batch.in_flight for batch in notes.sent] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_batch_is_as_full_as_its_closest_cap(count: int, fill: float) -> None:
 
     proxy.submit(*texts(count))
 
-    assert notes.left_with[0].fill == fill
+    assert notes.sent[0].fill == fill
 
 
 def test_nothing_is_fuller_than_full() -> None:
@@ -164,7 +164,7 @@ def test_nothing_is_fuller_than_full() -> None:
 
     proxy.submit("much too large for a batch")
 
-    assert notes.left_with[0].fill == 1
+    assert notes.sent[0].fill == 1
 
 
 def test_parts_of_a_large_call_have_waited_since_it_came() -> None:
@@ -175,7 +175,7 @@ def test_parts_of_a_large_call_have_waited_since_it_came() -> None:
     proxy.clock.advance(3)
     proxy.upstream.open[0].answer()
 
-    assert [list(each.waits_s) for each in notes.left_with] == [[0], [0], [3]]
+    assert [list(each.waits_s) for each in notes.sent] == [[0], [0], [3]]
 
 
 def test_a_batch_counts_itself_among_those_in_flight() -> None:
@@ -187,11 +187,11 @@ def test_a_batch_counts_itself_among_those_in_flight() -> None:
     proxy.upstream.open[0].answer()
     proxy.submit("c")
 
-    assert [departure.in_flight for departure in notes.left_with] == [1, 2, 2]
+    assert [batch.in_flight for batch in notes.sent] == [1, 2, 2]
 
 
 def test_a_batch_says_how_many_others_wait() -> None:
-    """Those who could not share it."""
+    """Those that could not share it."""
     proxy, notes = watched(slots=1)
     proxy.submit("a")
     proxy.submit("b", lane="one")
@@ -200,7 +200,7 @@ def test_a_batch_says_how_many_others_wait() -> None:
     proxy.upstream.open[0].answer()
     proxy.upstream.open[0].answer()
 
-    assert [departure.lanes_left for departure in notes.left_with] == [0, 1, 0]
+    assert [batch.lanes_left for batch in notes.sent] == [0, 1, 0]
 
 
 def test_a_batch_says_whether_its_key_is_a_clients_own() -> None:
@@ -208,12 +208,12 @@ def test_a_batch_says_whether_its_key_is_a_clients_own() -> None:
     proxy, notes = watched()
 
     proxy.submit("a", lane="personal: mine")
-    proxy.submit("b", lane="everybody's")
+    proxy.submit("b", lane="shared")
 
-    assert [departure.is_personal for departure in notes.left_with] == [True, False]
+    assert [batch.is_personal for batch in notes.sent] == [True, False]
 
 
-def test_a_batch_that_is_answered_comes_back_with_its_time() -> None:
+def test_a_batch_that_is_answered_is_done_with_its_time() -> None:
     """It is the very one that left."""
     proxy, notes = watched()
     proxy.submit("a")
@@ -221,11 +221,11 @@ def test_a_batch_that_is_answered_comes_back_with_its_time() -> None:
     proxy.clock.advance(0.25)
     proxy.upstream.open[0].answer()
 
-    assert notes.back == [(notes.left_with[0], 0.25)]
+    assert notes.done == [(notes.sent[0], 0.25)]
 
 
 @pytest.mark.parametrize("status", [400, 429, 500])
-def test_a_batch_that_is_refused_comes_back_without_a_time(status: int) -> None:
+def test_a_batch_that_is_refused_is_done_without_a_time(status: int) -> None:
     """How fast an upstream refuses says nothing."""
     proxy, notes = watched()
     proxy.submit("a")
@@ -237,7 +237,7 @@ def test_a_batch_that_is_refused_comes_back_without_a_time(status: int) -> None:
 
 
 @pytest.mark.parametrize("error", [UpstreamTimeout("late"), CannotConnect("away")])
-def test_a_batch_that_fails_comes_back_without_a_time(error: Exception) -> None:
+def test_a_batch_that_fails_is_done_without_a_time(error: Exception) -> None:
     """Nor how long it took to fail."""
     proxy, notes = watched()
     proxy.submit("a")
@@ -248,7 +248,7 @@ def test_a_batch_that_fails_comes_back_without_a_time(error: Exception) -> None:
     assert notes.times == [None]
 
 
-def test_a_batch_that_nobody_waits_for_comes_back_without_a_time() -> None:
+def test_a_batch_that_no_caller_waits_for_is_done_without_a_time() -> None:
     """Its request was cancelled."""
     proxy, notes = watched()
     call = proxy.submit("a")
@@ -266,7 +266,7 @@ def test_a_batch_is_back_when_all_its_halves_are() -> None:
     proxy.upstream.open[0].refuse(422)
 
     proxy.upstream.open[0].refuse(422)
-    early = list(notes.back)
+    early = list(notes.done)
     proxy.upstream.open[0].answer()
 
     assert early == []
@@ -282,7 +282,7 @@ def test_each_halving_in_search_of_a_bad_input_is_told() -> None:
     proxy.upstream.open[0].refuse(422)
     proxy.upstream.open[0].answer()
 
-    assert notes.words == ["isolates", "isolates"]
+    assert notes.words == ["split", "split"]
 
 
 def test_a_lone_call_that_is_refused_is_not_isolated() -> None:
@@ -296,7 +296,7 @@ def test_a_lone_call_that_is_refused_is_not_isolated() -> None:
 
 
 def test_a_batch_that_is_sent_again_is_told_once() -> None:
-    """After the second break its calls are suspects, and are not counted here."""
+    """After the second break its calls are in quarantine, and not counted here."""
     proxy, notes = watched(calls=2, max_wait_s=1)
     proxy.submit("a")
     proxy.submit("b")
@@ -304,10 +304,10 @@ def test_a_batch_that_is_sent_again_is_told_once() -> None:
     _break(proxy, times=1)
     _break(proxy, times=2)
 
-    assert notes.words == ["sends again"]
+    assert notes.words == ["resent"]
 
 
-def test_a_batch_that_is_put_back_is_told_with_its_cause() -> None:
+def test_a_batch_that_is_requeued_is_told_with_its_cause() -> None:
     """Which is the upstream's refusal, or that it is away."""
     proxy, notes = watched()
     away = CannotConnect("away")
@@ -321,7 +321,7 @@ def test_a_batch_that_is_put_back_is_told_with_its_cause() -> None:
     assert notes.causes == [reply(429, FULL), away]
 
 
-def test_a_refusal_that_is_passed_on_is_no_putting_back() -> None:
+def test_a_refusal_that_is_passed_on_requeues_nothing() -> None:
     """A client's own quota is for the client to wait for."""
     proxy, notes = watched()
     call = proxy.submit("a", lane="personal: poor")
@@ -340,61 +340,61 @@ def test_where_all_leave_at_once_nothing_is_in_the_way() -> None:
     proxy.submit("b")
     proxy.upstream.open[0].answer()
 
-    assert notes.kept_by == []
+    assert notes.blocked_by == []
 
 
-def test_a_call_that_is_held_for_company_is_kept_by_nothing() -> None:
+def test_a_call_that_waits_for_its_timer_is_blocked_by_nothing() -> None:
     """The operator wanted it so."""
     proxy, notes = watched(max_wait_s=1)
 
     proxy.submit("a")
     proxy.clock.advance(1)
 
-    assert notes.kept_by == []
+    assert notes.blocked_by == []
 
 
-def test_a_call_without_a_slot_is_kept_by_it() -> None:
+def test_a_call_without_a_slot_is_blocked_by_it() -> None:
     """It is told once, however many come, and when it is over."""
     proxy, notes = watched(slots=1)
     proxy.submit("a")
 
     proxy.submit("b")
     proxy.submit("c")
-    before = list(notes.kept_by)
+    before = list(notes.blocked_by)
     proxy.upstream.open[0].answer()
 
     assert before == [BlockedBy.SLOT]
-    assert notes.kept_by == [BlockedBy.SLOT, BlockedBy.NOTHING]
+    assert notes.blocked_by == [BlockedBy.SLOT, BlockedBy.NOTHING]
 
 
-def test_a_full_batch_without_room_is_kept_by_the_budget() -> None:
+def test_a_full_batch_without_room_is_blocked_by_the_budget() -> None:
     """Until one in flight comes back."""
     proxy, notes = watched(items=2, budget=4)
     proxy.submit(*texts(4))
 
     proxy.submit(*texts(2))
-    before = list(notes.kept_by)
+    before = list(notes.blocked_by)
     proxy.upstream.open[0].answer()
 
     assert before == [BlockedBy.BUDGET]
-    assert notes.kept_by == [BlockedBy.BUDGET, BlockedBy.NOTHING]
+    assert notes.blocked_by == [BlockedBy.BUDGET, BlockedBy.NOTHING]
 
 
-def test_who_waits_for_an_upstream_without_room_is_kept_by_it() -> None:
+def test_a_call_is_blocked_by_an_upstream_without_room() -> None:
     """Until the next try."""
     proxy, notes = watched()
     proxy.submit("a")
 
     proxy.upstream.open[0].refuse(429, FULL)
-    before = list(notes.kept_by)
+    before = list(notes.blocked_by)
     proxy.clock.advance(0.05)
 
     assert before == [BlockedBy.UPSTREAM]
-    assert notes.kept_by == [BlockedBy.UPSTREAM, BlockedBy.NOTHING]
+    assert notes.blocked_by == [BlockedBy.UPSTREAM, BlockedBy.NOTHING]
     proxy.upstream.open[0].answer()
 
 
-def test_an_upstream_that_takes_no_work_keeps_nobody_if_nobody_waits() -> None:
+def test_an_upstream_that_takes_no_work_blocks_nothing_if_nothing_waits() -> None:
     """The call that it refused is gone."""
     proxy, notes = watched()
     call = proxy.submit("a")
@@ -403,21 +403,21 @@ def test_an_upstream_that_takes_no_work_keeps_nobody_if_nobody_waits() -> None:
     call.done.cancel()
     proxy.collector.stop()
 
-    assert notes.kept_by == [BlockedBy.UPSTREAM, BlockedBy.NOTHING]
+    assert notes.blocked_by == [BlockedBy.UPSTREAM, BlockedBy.NOTHING]
 
 
-def test_an_obstacle_goes_with_those_whom_it_kept() -> None:
-    """Who leaves waits for no slot."""
+def test_nothing_is_blocked_any_more_when_the_blocked_call_is_cancelled() -> None:
+    """It waits for no slot any more."""
     proxy, notes = watched(slots=1)
     proxy.submit("a")
     call = proxy.submit("b")
 
     call.done.cancel()
 
-    assert notes.kept_by == [BlockedBy.SLOT, BlockedBy.NOTHING]
+    assert notes.blocked_by == [BlockedBy.SLOT, BlockedBy.NOTHING]
 
 
-def test_one_obstacle_may_follow_another() -> None:
+def test_what_blocks_a_batch_may_change() -> None:
     """The slot that a call waits for is of no use with the upstream away."""
     proxy, notes = watched(slots=1)
     proxy.submit("a")
@@ -426,4 +426,4 @@ def test_one_obstacle_may_follow_another() -> None:
     proxy.upstream.open[0].fail(CannotConnect("away"))
     proxy.collector.stop()
 
-    assert notes.kept_by == [BlockedBy.SLOT, BlockedBy.UPSTREAM]
+    assert notes.blocked_by == [BlockedBy.SLOT, BlockedBy.UPSTREAM]

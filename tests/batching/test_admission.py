@@ -1,4 +1,4 @@
-"""Nobody waits in an unbounded queue, and nobody fills it alone."""
+"""Room for so much to wait, in all and of one client, and no more."""
 
 import msgspec
 import pytest
@@ -17,93 +17,93 @@ def _parts(*inputs: str, client: bytes = b"") -> list[Part]:
     return split_call(call, CAPS, 0.0)
 
 
-def _room(clock: Clock | None = None, **options: int) -> Admission:
+def _admission(clock: Clock | None = None, **options: int) -> Admission:
     limits = {"max_items": 10, "max_size": 1000, **options}
     return Admission(clock=clock or Clock(), **limits)
 
 
 def test_items_are_bounded() -> None:
     """More inputs than there is room for are refused, and not counted."""
-    room = _room()
-    room.admit(_parts(*texts(8)))
+    admission = _admission()
+    admission.admit(_parts(*texts(8)))
 
     with pytest.raises(Overloaded):
-        room.admit(_parts(*texts(3)))
+        admission.admit(_parts(*texts(3)))
 
-    assert room.items == 8
+    assert admission.items == 8
 
 
 def test_bytes_are_bounded() -> None:
     """Few inputs can be too much as well."""
-    room = _room()
-    room.admit(_parts("x" * 900))
+    admission = _admission()
+    admission.admit(_parts("x" * 900))
 
     with pytest.raises(Overloaded):
-        room.admit(_parts("y" * 100))
+        admission.admit(_parts("y" * 100))
 
 
 def test_all_parts_of_a_large_call_count() -> None:
     """The rest of an import waits too, even if it is in no queue yet."""
-    room = _room()
+    admission = _admission()
 
-    room.admit(_parts(*texts(9)))
+    admission.admit(_parts(*texts(9)))
 
-    assert room.items == 9
+    assert admission.items == 9
 
 
-def test_one_client_cannot_fill_the_room() -> None:
-    """Who has much waiting is refused while others are let in."""
-    room = _room(max_items_of_one=4)
-    room.admit(_parts(*texts(3), client=b"greedy"))
+def test_one_client_cannot_take_all_the_room() -> None:
+    """A client with much waiting is refused while others are accepted."""
+    admission = _admission(max_items_of_one=4)
+    admission.admit(_parts(*texts(3), client=b"greedy"))
 
     with pytest.raises(Overloaded) as refused:
-        room.admit(_parts(*texts(2), client=b"greedy"))
-    room.admit(_parts(*texts(3), client=b"modest"))
+        admission.admit(_parts(*texts(2), client=b"greedy"))
+    admission.admit(_parts(*texts(3), client=b"modest"))
 
     assert str(refused.value) == "3 of your inputs are waiting already: try again later"
 
 
-def test_a_call_over_the_clients_limit_gets_in_when_it_has_nothing_waiting() -> None:
+def test_a_client_with_nothing_waiting_may_go_over_its_limit() -> None:
     """A client told to come back must have a chance then."""
-    room = _room(max_items_of_one=4)
+    admission = _admission(max_items_of_one=4)
 
-    room.admit(_parts(*texts(9), client=b"importer"))
+    admission.admit(_parts(*texts(9), client=b"importer"))
 
-    assert room.items == 9
+    assert admission.items == 9
 
 
 def test_clients_are_forgotten_when_nothing_of_theirs_waits() -> None:
     """A million clients leave no memory behind."""
-    room = _room()
+    admission = _admission()
     parts = _parts(*texts(6), client=b"someone")
-    room.admit(parts)
+    admission.admit(parts)
 
     for part in parts:
-        room.leave((part,))
+        admission.leave((part,))
 
-    assert not room.of_clients
-    assert (room.items, room.size) == (0, 0)
+    assert not admission.of_clients
+    assert (admission.items, admission.size) == (0, 0)
 
 
-def _drain(room: Admission, clock: Clock, *, per_second: int) -> None:
+def _drain(admission: Admission, clock: Clock, *, per_second: int) -> None:
     """Let one input leave after the other for a second, while others wait."""
     parts = [part for _ in range(per_second + 1) for part in _parts("x")]
     for part in [*parts, *_parts("stays")]:
-        room.admit([part])
+        admission.admit([part])
     for part in parts:
-        room.leave((part,))
+        admission.leave((part,))
         clock.advance(1 / per_second)
 
 
 def test_retry_after_comes_from_how_fast_others_leave() -> None:
     """Twenty inputs a second make room for a hundred in five seconds."""
     clock = Clock()
-    room = _room(clock, max_items=100, max_size=1_000_000)
-    _drain(room, clock, per_second=20)
-    room.admit(_parts(*texts(99)))
+    admission = _admission(clock, max_items=100, max_size=1_000_000)
+    _drain(admission, clock, per_second=20)
+    admission.admit(_parts(*texts(99)))
 
     with pytest.raises(Overloaded) as refused:
-        room.admit(_parts(*texts(100)))
+        admission.admit(_parts(*texts(100)))
 
     assert refused.value.retry_after_s == 5
 
@@ -111,38 +111,38 @@ def test_retry_after_comes_from_how_fast_others_leave() -> None:
 def test_a_quiet_hour_does_not_make_retry_after_longer() -> None:
     """That few have left says nothing if few were there."""
     clock = Clock()
-    room = _room(clock, max_items=100, max_size=1_000_000)
+    admission = _admission(clock, max_items=100, max_size=1_000_000)
     for _ in range(2):
-        room.admit([part := _parts("x")[0]])
-        room.leave((part,))
+        admission.admit([part := _parts("x")[0]])
+        admission.leave((part,))
         clock.advance(3600)
-    room.admit(_parts(*texts(100)))
+    admission.admit(_parts(*texts(100)))
 
     with pytest.raises(Overloaded) as refused:
-        room.admit(_parts("x"))
+        admission.admit(_parts("x"))
 
     assert refused.value.retry_after_s == 1
 
 
 def test_retry_after_is_a_second_where_nothing_is_known() -> None:
-    """A caller is sent away for a moment, not for ever."""
-    room = _room()
-    room.admit(_parts(*texts(10)))
+    """A caller is told to come back in a moment."""
+    admission = _admission()
+    admission.admit(_parts(*texts(10)))
 
     with pytest.raises(Overloaded) as refused:
-        room.admit(_parts("x"))
+        admission.admit(_parts("x"))
 
     assert refused.value.retry_after_s == 1
 
 
-def test_nobody_is_sent_away_for_more_than_a_minute() -> None:
+def test_retry_after_is_never_more_than_a_minute() -> None:
     """Slow now is not slow for ever."""
     clock = Clock()
-    room = _room(clock, max_items=1000, max_size=1_000_000)
-    _drain(room, clock, per_second=1)
-    room.admit(_parts(*texts(999)))
+    admission = _admission(clock, max_items=1000, max_size=1_000_000)
+    _drain(admission, clock, per_second=1)
+    admission.admit(_parts(*texts(999)))
 
     with pytest.raises(Overloaded) as refused:
-        room.admit(_parts(*texts(500)))
+        admission.admit(_parts(*texts(500)))
 
     assert refused.value.retry_after_s == 60

@@ -101,7 +101,7 @@ def test_the_refused_call_is_sent_as_its_client_sent_it() -> None:
 
 
 def test_all_bad_inputs_cost_at_most_two_requests_each() -> None:
-    """Isolation has a bound even if everybody is wrong."""
+    """Isolation has a bound even if every call is bad."""
     proxy, calls, _sent = _together(8)
 
     while proxy.upstream.open:
@@ -125,7 +125,7 @@ def test_what_concerns_all_is_told_to_all(status: int) -> None:
 @pytest.mark.parametrize(
     "body", [b"[[1]]", b"[[1],[2],[3]]", b"[]", b"", b"[[1],[2]", b"{}", b"[[1],"]
 )
-def test_a_wrong_count_of_rows_is_nobodys_answer(body: bytes) -> None:
+def test_a_wrong_count_of_rows_is_no_answer(body: bytes) -> None:
     """Nothing is guessed: the whole batch gets a 502."""
     proxy, calls, sent = _together(2)
 
@@ -147,7 +147,7 @@ def test_after_a_broken_answer_the_next_batch_is_served() -> None:
 
 
 def test_after_a_broken_connection_the_calls_are_sent_again() -> None:
-    """An idle connection may close just as it is used; nobody has to know."""
+    """An idle connection may close just as it is used; no caller is told."""
     proxy, calls, sent = _together(4)
 
     sent.fail(ConnectionBroken("closed"))
@@ -170,7 +170,7 @@ def test_a_timeout_is_not_tried_again() -> None:
     assert len(proxy.upstream.sent) == 1
 
 
-def test_a_bug_starves_nobody(nothing_leaked: list[object]) -> None:
+def test_a_bug_leaves_no_caller_without_an_answer(nothing_leaked: list[object]) -> None:
     """An unexpected exception is logged and answered, and the slot returns."""
     proxy, calls, sent = _together(2)
 
@@ -183,7 +183,7 @@ def test_a_bug_starves_nobody(nothing_leaked: list[object]) -> None:
 
 
 def test_a_caller_who_left_while_waiting_is_not_sent() -> None:
-    """Nobody pays for an input that nobody waits for."""
+    """The upstream never sees an input that no caller waits for."""
     proxy = house(calls=3, max_wait_s=1)
     gone, stays = proxy.submit("gone"), proxy.submit("stays")
 
@@ -226,7 +226,7 @@ def test_the_wait_of_those_who_stay_is_their_own() -> None:
 
 
 def test_a_caller_who_left_in_flight_harms_no_neighbour() -> None:
-    """The answer for nobody is thrown away, the others get theirs."""
+    """The row without a caller is thrown away, the others get theirs."""
     proxy, [gone, stays], sent = _together(2)
 
     gone.done.cancel()

@@ -1,4 +1,4 @@
-"""When a batch leaves, and who is on board."""
+"""When a batch leaves, and which calls share it."""
 
 import attrs
 import pytest
@@ -34,7 +34,7 @@ def test_two_calls_of_size_two_leave_as_one_request() -> None:
 
 
 def test_a_full_batch_leaves_before_the_timer() -> None:
-    """Who completes a batch does not wait for time to pass."""
+    """The call that completes a batch does not wait for the timer."""
     proxy = house(calls=3, max_wait_s=1)
 
     for text in texts(3):
@@ -73,7 +73,7 @@ def test_a_trickle_never_extends_the_wait() -> None:
 
 
 def test_under_load_batches_grow_while_the_slots_are_busy() -> None:
-    """Without a wait, company comes from calls that arrive meanwhile."""
+    """Without a wait, calls that arrive meanwhile share the next batch."""
     proxy = house(slots=2)
     for text in texts(6):
         proxy.submit(text)
@@ -145,7 +145,7 @@ def test_the_cap_of_bytes_makes_a_batch_full() -> None:
     assert proxy.upstream.batches == [["x" * 12, "y" * 12]]
 
 
-def test_one_item_over_the_cap_of_bytes_travels_alone() -> None:
+def test_one_item_over_the_cap_of_bytes_is_sent_alone() -> None:
     """Whether an input is too large is for the upstream to say."""
     proxy = house(size=30)
 
@@ -158,7 +158,7 @@ def test_one_item_over_the_cap_of_bytes_travels_alone() -> None:
 
 
 def test_lanes_never_share() -> None:
-    """Calls with different credentials travel apart."""
+    """Calls with different credentials are sent apart."""
     proxy = house(slots=1)
     proxy.submit("busy")
 
@@ -216,7 +216,7 @@ def test_a_lane_that_opens_again_goes_by_the_limits_of_today() -> None:
 
 
 def test_nothing_larger_than_a_new_limit_leaves_while_it_is_told() -> None:
-    """The lanes hear of it one after the other, and each may let somebody leave."""
+    """No lane sends by the old limit while another has the new one."""
     proxy = house(items=4, budget=4, slots=9)
     proxy.submit(*"abcd", lane="fills the budget")
     proxy.submit("e", lane="one")
@@ -232,8 +232,8 @@ def test_nothing_larger_than_a_new_limit_leaves_while_it_is_told() -> None:
     assert proxy.is_at_rest
 
 
-def test_looking_for_the_late_does_not_change_how_fast_others_leave() -> None:
-    """Who finds no room is told when there will be some."""
+def test_looking_for_expired_calls_does_not_change_how_fast_others_leave() -> None:
+    """A caller without room is told when there will be some."""
     proxy = house(items=8, budget=8, slots=1, max_waiting_items=16)
     for _ in range(3):
         proxy.submit(*texts(8))
@@ -263,7 +263,7 @@ def test_a_large_call_is_cut_and_joined_in_order() -> None:
 
 
 def test_a_query_waits_behind_one_part_of_an_import() -> None:
-    """The next part of a large call queues up behind everybody else."""
+    """The next part of a large call queues up behind all others."""
     proxy = house(items=4, budget=4)
     proxy.submit(*texts(40))
 
@@ -305,7 +305,7 @@ def test_what_has_become_too_many_is_cut_anew(status: int, inputs: int) -> None:
     assert proxy.is_at_rest
 
 
-def test_nobody_waits_in_an_unbounded_queue() -> None:
+def test_the_queue_is_bounded() -> None:
     """A call that finds no room is refused early, with a time to come back."""
     proxy = house(slots=1, max_waiting_items=3)
     for text in texts(4):
@@ -318,7 +318,7 @@ def test_nobody_waits_in_an_unbounded_queue() -> None:
 
 
 def test_refused_calls_leave_no_trace() -> None:
-    """After a refusal the others are served, and nothing is left over."""
+    """After a refusal the others are served, and nothing is left behind."""
     proxy = house(slots=1, max_waiting_items=1)
     calls = [proxy.submit("a"), proxy.submit("b")]
     with pytest.raises(Overloaded):
@@ -331,7 +331,7 @@ def test_refused_calls_leave_no_trace() -> None:
     assert proxy.is_at_rest
 
 
-def test_a_call_over_the_waiting_limit_is_let_in_when_nobody_waits() -> None:
+def test_a_call_over_the_waiting_limit_is_accepted_when_none_waits() -> None:
     """A caller told to come back must have a chance then."""
     proxy = house(items=4, max_waiting_items=10)
 
@@ -352,7 +352,7 @@ def test_size_one_sends_every_call_by_itself() -> None:
     assert proxy.upstream.batches == [["t0"], ["t1"], ["t2"]]
 
 
-def test_when_hurried_nobody_is_held_for_company() -> None:
+def test_when_flushed_no_batch_waits_for_more_calls() -> None:
     """A proxy about to stop sends what waits, now."""
     proxy = house(max_wait_s=60)
     proxy.submit("a")
@@ -367,8 +367,8 @@ def test_when_hurried_nobody_is_held_for_company() -> None:
     assert not proxy.clock.getDelayedCalls()
 
 
-def test_a_call_gives_up_its_turn_though_nothing_is_answered() -> None:
-    """How long it waits does not hang on how long the upstream takes for others."""
+def test_a_call_expires_though_nothing_is_answered() -> None:
+    """How long it waits does not depend on what the upstream takes for others."""
     proxy = house(slots=1)
     proxy.collector.call_timeout_s = 2
     proxy.submit("stalls")
@@ -401,7 +401,7 @@ def test_an_answer_within_the_sending_is_no_trouble() -> None:
     assert proxy.is_at_rest
 
 
-def test_when_hurried_those_who_have_to_wait_are_held_no_longer_either() -> None:
+def test_when_flushed_what_waits_for_room_waits_for_nothing_else() -> None:
     """What finds no room in the first batch leaves with the next."""
     proxy = house(calls=2, budget=2, items=2, slots=1, max_wait_s=60)
     calls = [proxy.submit(text) for text in texts(5)]
@@ -414,8 +414,8 @@ def test_when_hurried_those_who_have_to_wait_are_held_no_longer_either() -> None
     assert proxy.is_at_rest
 
 
-def test_when_hurried_the_next_part_of_a_large_call_is_not_held() -> None:
-    """It may be smaller than a batch, and would wait for company."""
+def test_when_flushed_the_next_part_of_a_large_call_is_not_held() -> None:
+    """It may be smaller than a batch, and would wait for more calls."""
     proxy = house(items=2, budget=2, max_wait_s=60)
     call = proxy.submit(*texts(5))
 
@@ -426,8 +426,8 @@ def test_when_hurried_the_next_part_of_a_large_call_is_not_held() -> None:
     assert call.is_right
 
 
-def test_when_hurried_what_was_put_back_is_not_held() -> None:
-    """It was in flight when the hurry began, and found no room upstream."""
+def test_when_flushed_what_is_requeued_is_not_held() -> None:
+    """It was in flight at the flush, and found no room upstream."""
     proxy = house(max_wait_s=60)
     call = proxy.submit("a")
 
@@ -452,7 +452,7 @@ def test_a_lane_that_opens_while_limits_change_is_not_forgotten() -> None:
     assert proxy.upstream.batches == [["b0", "b1"], ["a0", "a1"], ["x0", "x1"], ["x2"]]
 
 
-def test_callers_who_come_and_go_leave_no_memory_behind() -> None:
+def test_callers_that_come_and_go_leave_no_memory_behind() -> None:
     """However long the one before them waits."""
     proxy = house(slots=1)
     proxy.submit("busy")
@@ -478,7 +478,7 @@ def test_lanes_that_come_and_go_leave_no_memory_behind() -> None:
     assert len(proxy.collector.queue._due._listed) <= 100
 
 
-def test_whoever_hurries_does_not_begin_to_wait_again() -> None:
+def test_a_flush_holds_though_settings_are_read_again() -> None:
     """Settings that are read again while the proxy stops change nothing."""
     proxy = house()
     proxy.collector.flush()
@@ -490,8 +490,8 @@ def test_whoever_hurries_does_not_begin_to_wait_again() -> None:
     assert proxy.upstream.batches == [["a"]]
 
 
-def test_a_shorter_wait_holds_for_those_who_wait_already() -> None:
-    """Their lane may never be empty, and would keep the old one for ever."""
+def test_a_shorter_wait_holds_for_what_waits_already() -> None:
+    """Their lane may never be empty, and would keep the old wait for ever."""
     proxy = house(max_wait_s=60)
     proxy.submit("a")
 
@@ -502,7 +502,7 @@ def test_a_shorter_wait_holds_for_those_who_wait_already() -> None:
     assert proxy.upstream.batches == [["a"]]
 
 
-def test_who_finds_the_upstream_idle_does_not_wait_for_the_turn_to_end() -> None:
+def test_a_call_to_an_idle_upstream_does_not_wait_for_the_turn_to_end() -> None:
     """A lone call leaves in the turn in which it came."""
     proxy = house()
 
@@ -513,7 +513,7 @@ def test_who_finds_the_upstream_idle_does_not_wait_for_the_turn_to_end() -> None
 
 
 def test_calls_of_one_turn_leave_together() -> None:
-    """While the upstream is busy, what arrived at once travels at once."""
+    """While the upstream is busy, what arrived together is sent together."""
     proxy = house(slots=9)
     proxy.submit_in_this_turn("busy")
 
@@ -527,7 +527,7 @@ def test_calls_of_one_turn_leave_together() -> None:
 
 
 def test_a_batch_that_is_full_does_not_wait_for_the_turn_to_end() -> None:
-    """There is no more room for company."""
+    """No other call has room in it."""
     proxy = house(calls=2, slots=9)
     proxy.submit_in_this_turn("busy")
 
@@ -549,8 +549,8 @@ def test_stopping_in_mid_turn_leaves_no_timer() -> None:
     assert not proxy.clock.getDelayedCalls()
 
 
-def test_whoever_is_left_over_leaves_beside_many_full_batches() -> None:
-    """Though both slots are taken, nobody waits for a whole round."""
+def test_what_is_left_over_leaves_beside_many_full_batches() -> None:
+    """Though both slots are taken, no call waits for a whole round."""
     proxy = house(items=2)
     proxy.collector.budget.slots = AdaptiveSlots()
     for number in range(10):

@@ -1,12 +1,25 @@
-"""How much may be in flight, as experience with the upstream teaches."""
+"""How much may be in flight, as the operator or the upstream's answers say."""
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from abproxy.batching.concurrency import REMEMBERED_S, AdaptiveLimit, FixedLimit, Load
+from abproxy.batching.concurrency import (
+    LEAST_SLOTS,
+    MOST_SLOTS,
+    PERIOD_S,
+    REMEMBERED_S,
+    AdaptiveLimit,
+    AdaptiveSlots,
+    FixedLimit,
+    Load,
+    Rate,
+    Slots,
+    make_slots,
+)
 
 BATCH = 32
 FULL = Load(items=BATCH, slot=False)
@@ -24,12 +37,12 @@ def answer(limit: AdaptiveLimit, times: int, took_s: float) -> None:
         limit.answered(FULL, took_s, full_wait=True)
 
 
-def test_it_begins_with_two_full_batches() -> None:
-    """One computes while the next travels."""
+def test_the_limit_begins_with_two_full_batches() -> None:
+    """One is computed while the next is sent."""
     assert following().items == 2 * BATCH
 
 
-def test_it_grows_by_a_batch_while_answers_are_quick() -> None:
+def test_the_limit_grows_by_a_batch_while_answers_are_quick() -> None:
     """What does not slow the upstream down, it merges."""
     limit = following()
 
@@ -38,7 +51,7 @@ def test_it_grows_by_a_batch_while_answers_are_quick() -> None:
     assert limit.items == 5 * BATCH
 
 
-def test_it_does_not_grow_unless_full_batches_wait() -> None:
+def test_the_limit_does_not_grow_unless_full_batches_wait() -> None:
     """Quick answers without a queue are no reason to send more."""
     limit = following()
 
@@ -48,7 +61,7 @@ def test_it_does_not_grow_unless_full_batches_wait() -> None:
     assert limit.items == 2 * BATCH
 
 
-def test_it_learns_nothing_from_batches_that_are_not_full() -> None:
+def test_the_limit_learns_nothing_from_batches_that_are_not_full() -> None:
     """A small batch is quick for another reason."""
     limit = following()
 
@@ -59,7 +72,7 @@ def test_it_learns_nothing_from_batches_that_are_not_full() -> None:
     assert limit.items == 4 * BATCH
 
 
-def test_it_stays_where_answers_are_neither_quick_nor_slow() -> None:
+def test_the_limit_stays_where_answers_are_neither_quick_nor_slow() -> None:
     """An upstream with all that it can take is not pushed."""
     limit = following()
     answer(limit, 4, took_s=1.0)
@@ -69,8 +82,8 @@ def test_it_stays_where_answers_are_neither_quick_nor_slow() -> None:
     assert limit.items == 6 * BATCH
 
 
-def test_it_shrinks_while_answers_are_slow() -> None:
-    """A queue inside the upstream is one that nobody can reorder."""
+def test_the_limit_shrinks_while_answers_are_slow() -> None:
+    """A queue inside the upstream cannot be reordered."""
     limit = following()
     answer(limit, 4, took_s=1.0)
 
@@ -79,7 +92,7 @@ def test_it_shrinks_while_answers_are_slow() -> None:
     assert limit.items == 3 * BATCH
 
 
-def test_it_is_never_above_the_ceiling() -> None:
+def test_the_limit_is_never_above_the_ceiling() -> None:
     """More than its permits the upstream refuses."""
     limit = following(ceiling=100)
 
@@ -88,8 +101,8 @@ def test_it_is_never_above_the_ceiling() -> None:
     assert limit.items == 100
 
 
-def test_it_is_never_below_two_full_batches() -> None:
-    """The upstream never waits for the next batch to travel."""
+def test_the_limit_is_never_below_two_full_batches() -> None:
+    """The upstream never waits for the next batch to be sent."""
     limit = following()
     answer(limit, 1, took_s=0.001)
 
@@ -98,7 +111,7 @@ def test_it_is_never_below_two_full_batches() -> None:
     assert limit.items == 2 * BATCH
 
 
-def test_it_covers_what_is_answered_in_a_tenth_of_a_second() -> None:
+def test_the_limit_covers_what_is_answered_in_a_tenth_of_a_second() -> None:
     """A fast upstream gets enough at once, however its answers vary."""
     clock = Clock()
     limit = following(clock)
@@ -233,7 +246,7 @@ experiences = st.one_of(
 
 
 @given(story=st.lists(experiences, max_size=60))
-def test_whatever_happens_it_stays_within_its_bounds(story: list[Any]) -> None:
+def test_whatever_happens_the_limit_stays_within_its_bounds(story: list[Any]) -> None:
     """Two full batches at least unless refused, the upstream's permits at most."""
     clock = Clock()
     limit = following(clock)
@@ -288,3 +301,148 @@ def test_a_fixed_limit_always_leaves_one_item() -> None:
         limit.answered(NOT_FULL, 1.0, full_wait=False)
 
     assert [least, limit.items] == [1, 8]
+
+
+# Slots
+
+
+def answer_not_full(slots: Slots, times: int, in_flight: int, took_s: float) -> None:
+    """Let batches be answered that were not full."""
+    for _ in range(times):
+        slots.answered(in_flight, took_s)
+
+
+def test_there_are_two_slots_at_first() -> None:
+    """One is computed while the next is sent."""
+    assert AdaptiveSlots().count == LEAST_SLOTS == 2
+
+
+def test_a_third_slot_is_tried_once_in_a_while() -> None:
+    """Two in flight do not tell whether the upstream works on several."""
+    slots = AdaptiveSlots()
+
+    answer_not_full(slots, 7, in_flight=2, took_s=0.02)
+    before = slots.count
+    answer_not_full(slots, 1, in_flight=2, took_s=0.02)
+
+    assert before == 2
+    assert slots.count == 3
+
+
+def test_a_lone_call_asks_for_no_third_slot() -> None:
+    """Where never more than one is in flight, two are enough."""
+    slots = AdaptiveSlots()
+
+    answer_not_full(slots, 500, in_flight=1, took_s=0.02)
+
+    assert slots.count == 2
+
+
+def serve(slots: AdaptiveSlots, answers: int, took_s: Callable[[int], float]) -> None:
+    """Let an upstream answer while every slot is taken."""
+    for _ in range(answers):
+        slots.answered(slots.count, took_s(slots.count))
+
+
+def test_one_request_at_a_time_keeps_few_slots() -> None:
+    """Twice as many in flight wait twice as long: nothing is gained."""
+    slots = AdaptiveSlots()
+
+    serve(slots, 500, lambda in_flight: 0.01 * in_flight)
+
+    assert slots.count <= 4
+
+
+def test_an_upstream_that_merges_gets_more_and_more() -> None:
+    """Twice as many in flight wait as long as half of them."""
+    slots = AdaptiveSlots()
+
+    serve(slots, 1000, lambda _in_flight: 0.01)
+
+    assert slots.count == MOST_SLOTS
+
+
+def test_an_upstream_that_works_on_sixteen_gets_about_as_many_slots() -> None:
+    """More than it works on would only stand in its queue."""
+    slots = AdaptiveSlots()
+
+    serve(slots, 1000, lambda in_flight: max(1.0, in_flight / 16))
+
+    assert 14 <= slots.count <= 40
+
+
+def test_an_upstream_that_becomes_slower_gets_fewer() -> None:
+    """What was learnt once is not believed for ever."""
+    slots = AdaptiveSlots()
+    serve(slots, 200, lambda _in_flight: 0.01)
+    before = slots.count
+
+    serve(slots, 2000, lambda in_flight: 0.01 * in_flight)
+
+    assert before > 50
+    assert slots.count <= 4
+
+
+def test_many_full_batches_make_room_for_those_that_are_left_over() -> None:
+    """One request more in five costs little; waiting for a whole round costs more."""
+    slots = AdaptiveSlots()
+
+    assert [slots.beside(full) for full in (0, 3, 4, 8, 16)] == [2, 2, 3, 4, 6]
+
+
+def test_a_fixed_number_of_slots_stays() -> None:
+    """The operator's word counts."""
+    slots = make_slots(5)
+
+    answer_not_full(slots, 100, in_flight=5, took_s=0.01)
+
+    assert slots.count == slots.beside(16) == 5
+
+
+# Rates
+
+
+def test_there_is_no_rate_before_the_first_period_is_over() -> None:
+    """A few quick answers are no rate yet."""
+    clock = Clock()
+    rate = Rate(clock)
+
+    rate.count(1000)
+
+    assert rate.per_second() == 0
+
+
+def test_the_rate_is_that_of_the_last_whole_period() -> None:
+    """What is counted now does not change it until the period is over."""
+    clock = Clock()
+    rate = Rate(clock)
+    clock.advance(PERIOD_S)
+    rate.count(40)
+
+    rate.count(1000)
+
+    assert rate.per_second() == 40 / PERIOD_S
+
+
+def test_a_new_period_brings_a_new_rate() -> None:
+    """The past is forgotten after one period."""
+    clock = Clock()
+    rate = Rate(clock)
+    clock.advance(PERIOD_S)
+    rate.count(40)
+
+    clock.advance(PERIOD_S)
+    rate.count(10)
+
+    assert rate.per_second() == 10 / PERIOD_S
+
+
+def test_what_is_rare_is_measured_over_as_long_as_it_takes() -> None:
+    """One answer in ten seconds is a tenth of an answer a second."""
+    clock = Clock()
+    rate = Rate(clock)
+
+    clock.advance(10)
+    rate.count(1)
+
+    assert rate.per_second() == 0.1
