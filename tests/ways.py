@@ -1,4 +1,4 @@
-"""Asking one thing in two ways, and seeing what becomes of it."""
+"""Asking one thing in two ways, and comparing the answers."""
 
 import re
 import threading
@@ -39,7 +39,7 @@ class Ways:
         return ask(self.proxied), ask(self.direct)
 
     def both_fail(self, ask: Ask[object]) -> tuple[str, str]:
-        """Tell how the client fails through the proxy, and how directly."""
+        """Return how the client fails through the proxy, and how directly."""
         return failure_of(ask, self.proxied), failure_of(ask, self.direct)
 
     def requests(self) -> int:
@@ -51,7 +51,7 @@ class Ways:
 
 
 def failure_of(ask: Ask[object], url: str) -> str:
-    """Tell the class and the words of the error that *ask* ends with."""
+    """Return the class and the words of the error that *ask* ends with."""
     try:
         answered = ask(url)
     except Exception as error:  # noqa: BLE001  whatever it is

@@ -22,7 +22,7 @@ _ORIGIN = re.compile(rb"\Ahttps?://[^/?#]*", re.IGNORECASE)
 
 
 def without_origin(target: bytes) -> bytes:
-    """Take `http://host` off a *target*: a server must accept that form too."""
+    """Return *target* without `http://host`: a server must accept that form too."""
     return _ORIGIN.sub(b"", target)
 
 

@@ -1,4 +1,4 @@
-"""Whatever bytes a client sends, both ways in answer with the same bytes."""
+"""Whatever bytes a client sends, both paths answer with the same bytes."""
 
 import json
 import re
@@ -18,7 +18,7 @@ GOOD = b'{"inputs":["ab","c"]}'
 
 
 class Server(Resource):
-    """Answers each call with the lengths of its inputs, and else says what it saw."""
+    """Answers a call with the lengths of its inputs, and all else with what it saw."""
 
     isLeaf = True
 
@@ -34,7 +34,7 @@ class Server(Resource):
 
 
 def _answers(pieces: list[bytes], *, is_fast: bool) -> bytes:
-    """Send *pieces* until the connection is closed, and say what came back."""
+    """Send *pieces* until the connection is closed, and return what came back."""
     proxy = in_memory_proxy(Server(), is_fast=is_fast)
     channel = proxy.site.buildProtocol(None)
     # A connection that is told to close does so a moment later, as a real one.
@@ -54,7 +54,7 @@ first_lines = st.one_of(
     st.sampled_from(
         [
             b"POST /embed?a=b HTTP/1.1",
-            b"POST http://door/embed HTTP/1.1",
+            b"POST http://proxy/embed HTTP/1.1",
             b"POST /nowhere HTTP/1.1",
             b"POST /embed HTTP/1.0",
             b"POST  /embed HTTP/1.1",
@@ -89,7 +89,7 @@ lengths = st.one_of(
     ),
 )
 lines = st.one_of(
-    st.sampled_from([b"Host: door", b"Accept: */*", b"Connection: keep-alive"]),
+    st.sampled_from([b"Host: proxy", b"Accept: */*", b"Connection: keep-alive"]),
     st.sampled_from(
         [
             b"Connection: close",
@@ -142,7 +142,7 @@ request_bodies = st.sampled_from(
     requests=st.lists(st.tuples(heads, request_bodies), min_size=1, max_size=3),
     data=st.data(),
 )
-def test_both_ways_in_answer_alike(
+def test_both_paths_answer_alike(
     requests: list[tuple[bytes, bytes]], data: st.DataObject
 ) -> None:
     """Good requests, doubtful and bad ones, in pieces of any size."""

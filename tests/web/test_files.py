@@ -58,7 +58,7 @@ def test_nothing_is_asked_for_where_there_is_enough() -> None:
 
 
 def test_fewer_are_let_in_where_files_are_few() -> None:
-    """The way upstream is kept open, and the operator is told."""
+    """Some are kept for the upstream, and the operator is told."""
     system = _System(soft=1024, hard=4096)
 
     with capturedLogs() as logged:
@@ -69,7 +69,7 @@ def test_fewer_are_let_in_where_files_are_few() -> None:
 
 
 def test_a_system_that_gives_no_more_is_believed() -> None:
-    """Not all say what they really allow."""
+    """Not all systems allow what they say."""
     system = _System(soft=1024, hard=1_000_000, is_stubborn=True)
 
     assert raise_connection_limit(10_000, system) == (1024 - SPARE_FILES) // 2

@@ -39,7 +39,7 @@ def test_a_plain_head_is_read_as_twisted_reads_it() -> None:
 
 @pytest.mark.parametrize("name", [b"Content-Length", b"content-length"])
 def test_the_length_is_found_in_the_head_only(name: bytes) -> None:
-    """A body that speaks of a length says nothing."""
+    """One in the body does not count."""
     head = _instead(b"Content-Length", name)
     data = head + b"\r\nContent-Length: 99\r\n"
 
@@ -57,7 +57,7 @@ def test_the_length_is_found_in_the_head_only(name: bytes) -> None:
         _instead(b"HTTP/1.1", b"HTTP/1.0"),
         _instead(b"HTTP/1.1", b"HTTP/1.1 "),
         _instead(b" HTTP/1.1", b"  HTTP/1.1"),
-        _instead(b"/embed", b"http://door/embed"),
+        _instead(b"/embed", b"http://proxy/embed"),
         _instead(b"/embed", b"*"),
         _instead(b"/embed", b"/emb\xc3\xa9d"),
         _instead(b"/embed?x=1", b"/embed#part"),
@@ -92,7 +92,7 @@ def test_the_length_is_found_in_the_head_only(name: bytes) -> None:
     ids=repr,
 )
 def test_what_is_not_plain_is_not_read(head: bytes) -> None:
-    """Somebody on the way might read it otherwise."""
+    """Another server on the way might read it otherwise."""
     assert read_head(head) is None
 
 
@@ -100,7 +100,7 @@ def test_what_is_not_plain_is_not_read(head: bytes) -> None:
     "length", [b"", b"0", b"+15", b"-1", b"015", b"1_5", b"15 ", b"15, 15", b"1e1"]
 )
 def test_what_is_no_plain_length_is_not_found(length: bytes) -> None:
-    """Whoever knows all of HTTP has to say what it is."""
+    """Twisted, which knows all of HTTP, decides what it is."""
     head = _instead(b"15", length)
 
     assert find_length(head, len(head)) is None

@@ -1,4 +1,4 @@
-"""What the door tells whoever watches."""
+"""What observers hear of requests."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from abproxy.events import Observer, Observers, RequestInfo
 
 @define(eq=False)
 class Notes(Observer):
-    """Whoever watches, and writes everything down."""
+    """Writes everything down."""
 
     told: list[tuple[str, Any]] = field(factory=list)
 
@@ -26,7 +26,7 @@ class Notes(Observer):
         self.told.append(("answered with", error.reason))
 
 
-def _watched(proxy: InMemoryProxy, observer: Any) -> InMemoryProxy:
+def _observed(proxy: InMemoryProxy, observer: Any) -> InMemoryProxy:
     proxy.site.observer = proxy.app.observer = observer
     return proxy
 
@@ -41,7 +41,7 @@ def _call(proxy: InMemoryProxy) -> Client:
 def test_a_request_begins_and_ends() -> None:
     """In that order, when it is there and when its answer is complete."""
     notes, upstream = Notes(), Upstream()
-    proxy = _watched(in_memory_proxy(upstream), notes)
+    proxy = _observed(in_memory_proxy(upstream), notes)
 
     _call(proxy)
     before = list(notes.told)
@@ -52,10 +52,10 @@ def test_a_request_begins_and_ends() -> None:
     assert notes.told[1:] == [("ended", b"/embed")]
 
 
-def test_a_client_who_leaves_is_gone() -> None:
+def test_a_client_that_disconnects_is_gone() -> None:
     """Its answer will never be complete."""
     notes = Notes()
-    proxy = _watched(in_memory_proxy(Upstream()), notes)
+    proxy = _observed(in_memory_proxy(Upstream()), notes)
 
     _call(proxy).leave()
 
@@ -65,7 +65,7 @@ def test_a_client_who_leaves_is_gone() -> None:
 def test_an_answer_of_our_own_is_told_before_the_end() -> None:
     """With what it was."""
     notes = Notes()
-    proxy = _watched(in_memory_proxy(OpenUpstream(), api_keys=("key",)), notes)
+    proxy = _observed(in_memory_proxy(OpenUpstream(), api_keys=("key",)), notes)
 
     _call(proxy)
 
@@ -79,18 +79,18 @@ def test_an_answer_of_our_own_is_told_before_the_end() -> None:
 def test_a_refusal_before_there_is_a_request_is_told() -> None:
     """A body that is too large is not even read."""
     notes = Notes()
-    proxy = _watched(in_memory_proxy(OpenUpstream(), max_body_bytes=4), notes)
+    proxy = _observed(in_memory_proxy(OpenUpstream(), max_body_bytes=4), notes)
 
     _call(proxy)
 
     assert notes.told[0] == ("answered with", "body_size")
 
 
-def test_several_who_watch_are_all_told() -> None:
+def test_several_observers_are_all_told() -> None:
     """Everything, and in the same order."""
     one, other = Notes(), Notes()
     proxy = in_memory_proxy(OpenUpstream(), api_keys=("key",))
-    _watched(proxy, Observers([one, other]))
+    _observed(proxy, Observers([one, other]))
 
     _call(proxy)
 
@@ -114,7 +114,7 @@ def test_a_bug_of_one_costs_neither_the_answer_nor_what_others_note(
     """It is logged each time."""
     notes = Notes()
     proxy = in_memory_proxy(OpenUpstream())
-    _watched(proxy, Observers([Broken(), notes]))
+    _observed(proxy, Observers([Broken(), notes]))
 
     client = _call(proxy)
 
@@ -125,9 +125,9 @@ def test_a_bug_of_one_costs_neither_the_answer_nor_what_others_note(
     nothing_leaked.clear()
 
 
-def test_where_nobody_watches_everybody_is_served() -> None:
+def test_requests_are_served_without_an_observer() -> None:
     """Nothing is noted."""
-    proxy = _watched(in_memory_proxy(OpenUpstream(), api_keys=("key",)), Observer())
+    proxy = _observed(in_memory_proxy(OpenUpstream(), api_keys=("key",)), Observer())
 
     answer = proxy.ask("GET", "/info", b"", ("Authorization", "Bearer key"))
     refused = proxy.ask("GET", "/info")
@@ -136,10 +136,10 @@ def test_where_nobody_watches_everybody_is_served() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_any_number_may_watch(count: int) -> None:
+def test_there_may_be_any_number_of_observers(count: int) -> None:
     """Each is told once."""
     observers = [Notes() for _ in range(count)]
-    proxy = _watched(in_memory_proxy(OpenUpstream()), Observers(observers))
+    proxy = _observed(in_memory_proxy(OpenUpstream()), Observers(observers))
 
     _call(proxy)
 

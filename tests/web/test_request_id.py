@@ -1,4 +1,4 @@
-"""Each request has a name that client and log know it by."""
+"""Each request has an id, by which client and log know it."""
 
 import json
 import re
@@ -14,7 +14,7 @@ JSON = ("Content-Type", "application/json")
 
 
 class Naming(Resource):
-    """An upstream that keeps the names of its requests, and has names of its own."""
+    """An upstream that keeps the ids of its requests, and has ids of its own."""
 
     isLeaf = True
 
@@ -29,20 +29,20 @@ class Naming(Resource):
 
 
 def refused(*headers: tuple[str, str]) -> Answer:
-    """Ask without a key where one is wanted."""
+    """Send a request without a key where one is needed."""
     proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",))
     return proxy.ask("POST", "/embed", b'{"inputs":"a"}', JSON, *headers)
 
 
-def test_a_name_that_the_client_gave_is_kept() -> None:
-    """Whoever asks can look for the answer in the log of either side."""
+def test_an_id_that_the_client_sent_is_kept() -> None:
+    """The answer can be looked for in the log of either side."""
     answer = refused(("X-Request-Id", "abc-123/4.5~{x}"))
 
     assert answer.header("X-Request-Id") == "abc-123/4.5~{x}"
 
 
-def test_a_request_without_a_name_gets_one() -> None:
-    """Sixteen digits that nobody has had."""
+def test_a_request_without_an_id_gets_one() -> None:
+    """Sixteen digits that no other request has had."""
     names = [str(refused().header("X-Request-Id")) for _ in range(2)]
 
     assert [bool(MADE.fullmatch(name)) for name in names] == [True, True]
@@ -54,7 +54,7 @@ def test_a_request_without_a_name_gets_one() -> None:
     ["", "two words", "tab\there", "h\xe9", "del\x7f", "x" * 129],
     ids=["empty", "space", "tab", "not-ascii", "control", "long"],
 )
-def test_a_name_that_could_spoil_a_log_is_not_taken(name: str) -> None:
+def test_an_id_that_could_spoil_a_log_is_not_taken(name: str) -> None:
     """The request gets another."""
     proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",))
     client = proxy.connect()
@@ -67,15 +67,15 @@ def test_a_name_that_could_spoil_a_log_is_not_taken(name: str) -> None:
     client.leave()
 
 
-def test_a_name_as_long_as_allowed_is_kept() -> None:
+def test_an_id_as_long_as_allowed_is_kept() -> None:
     """Trace ids and the like are shorter."""
     answer = refused(("X-Request-Id", "x" * 128))
 
     assert answer.header("X-Request-Id") == "x" * 128
 
 
-def test_of_several_names_the_first_counts() -> None:
-    """One answer carries one name."""
+def test_of_several_ids_the_first_counts() -> None:
+    """One answer carries one id."""
     answer = refused(("X-Request-Id", "first"), ("X-Request-Id", "second"))
 
     names = [value for name, value in answer.headers if name == "X-Request-Id"]
@@ -83,7 +83,7 @@ def test_of_several_names_the_first_counts() -> None:
 
 
 @pytest.mark.parametrize("path", ["/embed", "/v1/embeddings", "/info"])
-def test_an_error_of_ours_carries_the_name(path: str) -> None:
+def test_an_error_of_ours_carries_the_id(path: str) -> None:
     """In every dialect, of a batch and of a relayed request."""
     proxy = in_memory_proxy(Upstream(), timeout_s=1)
 
@@ -100,7 +100,7 @@ def test_an_error_of_ours_carries_the_name(path: str) -> None:
         ("GET", "/-/", "none of ours", 401),
     ],
 )
-def test_a_page_that_says_no_carries_the_name(
+def test_a_page_that_refuses_carries_the_id(
     method: str, path: str, key: str, status: int
 ) -> None:
     """As any other error of ours."""
@@ -112,7 +112,7 @@ def test_a_page_that_says_no_carries_the_name(
     assert (answer.status, answer.header("X-Request-Id")) == (status, "lost")
 
 
-def test_a_body_that_is_too_large_is_refused_by_name() -> None:
+def test_a_body_that_is_too_large_is_refused_with_the_id() -> None:
     """Though the request was never whole."""
     proxy = in_memory_proxy(Upstream(), max_body_bytes=100)
     client = proxy.connect()
@@ -126,8 +126,8 @@ def test_a_body_that_is_too_large_is_refused_by_name() -> None:
     client.leave()
 
 
-def test_a_slow_request_is_refused_by_name() -> None:
-    """If it has said its name by then."""
+def test_a_slow_request_is_refused_with_the_id() -> None:
+    """If that has arrived by then."""
     proxy = in_memory_proxy(Upstream())
     client = proxy.connect()
 
@@ -138,8 +138,8 @@ def test_a_slow_request_is_refused_by_name() -> None:
     assert (answer.status, answer.header("X-Request-Id")) == (408, "slow")
 
 
-def test_a_long_head_is_refused_by_name() -> None:
-    """If the name came before it was too long."""
+def test_a_long_head_is_refused_with_the_id() -> None:
+    """If that came before the head was too long."""
     proxy = in_memory_proxy(Upstream())
     client = proxy.connect()
 
@@ -150,8 +150,8 @@ def test_a_long_head_is_refused_by_name() -> None:
     assert (answer.status, answer.header("X-Request-Id")) == (431, "long")
 
 
-def test_a_connection_too_many_is_refused_by_name() -> None:
-    """The client is to find it in the log of its own."""
+def test_a_connection_too_many_is_refused_with_the_id() -> None:
+    """The client can find it in its own log."""
     proxy = in_memory_proxy(Upstream(), max_connections=0)
     client = proxy.connect()
 
@@ -161,7 +161,7 @@ def test_a_connection_too_many_is_refused_by_name() -> None:
     assert (answer.status, answer.header("X-Request-Id")) == (429, "surplus")
 
 
-def test_what_never_became_a_request_is_refused_with_a_name_too() -> None:
+def test_what_never_became_a_request_is_refused_with_an_id_too() -> None:
     """Every error of ours can be told from every other."""
     proxy = in_memory_proxy(Upstream())
     client = proxy.connect()
@@ -174,7 +174,7 @@ def test_what_never_became_a_request_is_refused_with_a_name_too() -> None:
     assert MADE.fullmatch(str(answer.header("X-Request-Id")))
 
 
-def test_the_name_of_the_request_before_is_not_used_again() -> None:
+def test_the_id_of_the_request_before_is_not_used_again() -> None:
     """Each request of a connection has its own."""
     proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",))
     client = proxy.connect()
@@ -195,7 +195,7 @@ def test_the_name_of_the_request_before_is_not_used_again() -> None:
     ("method", "path"), [("POST", "/embed"), ("GET", "/info"), ("GET", "/health")]
 )
 def test_an_answer_of_the_upstreams_stays_as_it_is(method: str, path: str) -> None:
-    """Its own name for a request is passed on, and ours is not put beside it."""
+    """Its own id for a request is passed on, and ours is not put beside it."""
     upstream = Naming()
     proxy = in_memory_proxy(upstream, shows=True)
 
@@ -207,8 +207,8 @@ def test_an_answer_of_the_upstreams_stays_as_it_is(method: str, path: str) -> No
     assert names == ["the upstream's"]
 
 
-def test_a_good_answer_gets_no_name() -> None:
-    """Not even one that was put together again."""
+def test_a_good_answer_gets_no_id() -> None:
+    """Not even one of a shared batch."""
     proxy = in_memory_proxy(Upstream(), max_batch_calls=2, max_wait_s=1)
     upstream = proxy.agent._rootResource
     clients = [proxy.connect(), proxy.connect()]
@@ -224,8 +224,8 @@ def test_a_good_answer_gets_no_name() -> None:
     assert answer.header("X-Request-Id") is None
 
 
-def test_a_call_that_travels_alone_tells_the_upstream_its_name() -> None:
-    """As the client wrote it; nobody else's is made up on the way."""
+def test_a_call_that_is_sent_alone_brings_its_id_to_the_upstream() -> None:
+    """As the client wrote it; where there was none, none is made up."""
     upstream = Naming()
     proxy = in_memory_proxy(upstream)
 
@@ -257,7 +257,7 @@ def test_the_log_names_the_calls_of_a_batch_that_failed() -> None:
     ]
 
 
-def test_a_bug_can_be_found_in_the_log_by_the_name(
+def test_a_bug_can_be_found_in_the_log_by_the_id(
     nothing_leaked: list[object],
 ) -> None:
     """The traceback stands beside it."""

@@ -15,7 +15,7 @@ from zope.interface import directlyProvides
 
 from abproxy.web.server import MOST_SURPLUS
 
-GET = b"GET /docs HTTP/1.1\r\nHost: door\r\n\r\n"
+GET = b"GET /docs HTTP/1.1\r\nHost: proxy\r\n\r\n"
 FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 
@@ -23,13 +23,13 @@ BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 def embed(length: int) -> bytes:
     """Write the head of a call."""
     return (
-        b"POST /embed HTTP/1.1\r\nHost: door\r\nContent-Type: application/json\r\n"
+        b"POST /embed HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n" % length
     )
 
 
 class Saying(Resource):
-    """Says the same to everybody."""
+    """Gives every request the same answer."""
 
     isLeaf = True
 
@@ -44,7 +44,7 @@ class Saying(Resource):
 
 @pytest_twisted.async_yield_fixture
 async def real() -> AsyncIterator[Street]:
-    """Open a door on a free port of this machine, for bodies up to 1000 bytes."""
+    """Listen on a free port of this machine, for bodies up to 1000 bytes."""
     opened = await street(max_body_bytes=1000)
     opened.server.asked = answering(FINE)
     yield opened
@@ -91,7 +91,7 @@ async def test_a_head_with_two_meanings_is_refused(
     client = await real.client()
 
     client.send(
-        b"POST %b HTTP/1.1\r\nHost: door\r\n%b\r\nX-Last: 1\r\n\r\n0\r\n\r\n%b"
+        b"POST %b HTTP/1.1\r\nHost: proxy\r\n%b\r\nX-Last: 1\r\n\r\n0\r\n\r\n%b"
         % (path, lines, GET)
     )
     await client.lost
@@ -119,7 +119,7 @@ async def test_a_first_line_that_is_none_is_refused(real: Street, line: bytes) -
     """With the bytes of a target as with its words."""
     client = await real.client()
 
-    client.send(line + b"\r\nHost: door\r\nExpect: 100-continue\r\n\r\n" + GET)
+    client.send(line + b"\r\nHost: proxy\r\nExpect: 100-continue\r\n\r\n" + GET)
     await client.lost
 
     assert client.received == BAD_REQUEST
@@ -128,7 +128,7 @@ async def test_a_first_line_that_is_none_is_refused(real: Street, line: bytes) -
 
 @pytest_twisted.ensureDeferred
 async def test_a_folded_line_is_sent_on_as_one(real: Street) -> None:
-    """Nobody behind us can take its second half for a line."""
+    """No server behind us can take its second half for a line."""
     client = await real.client()
 
     client.send(GET[:-2] + b"X-Folded: a\r\n Content-Length: 5\r\n\r\n")
@@ -139,11 +139,11 @@ async def test_a_folded_line_is_sent_on_as_one(real: Street) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_that_a_body_is_sent_as_it_is_says_nothing(real: Street) -> None:
-    """Its length counts, and that alone is told to the upstream."""
+    """Only its length counts, and is sent to the upstream."""
     client = await real.client()
 
     client.send(
-        b"PUT /docs HTTP/1.1\r\nHost: door\r\nTransfer-Encoding: identity\r\n"
+        b"PUT /docs HTTP/1.1\r\nHost: proxy\r\nTransfer-Encoding: identity\r\n"
         b"Content-Length: 2\r\n\r\nab"
     )
     await client.until(b"fine")
@@ -160,7 +160,7 @@ async def test_trailers_of_a_request_are_dropped(real: Street) -> None:
     client = await real.client()
 
     client.send(
-        b"PUT /docs HTTP/1.1\r\nHost: door\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"PUT /docs HTTP/1.1\r\nHost: proxy\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"1;x=y\r\na\r\n0\r\nAuthorization: x\r\n\r\n"
     )
     await client.until(b"fine")
@@ -223,7 +223,7 @@ def refused(body: bytes) -> tuple[object, Client]:
 
 
 @pytest.mark.parametrize("body", [b"", b"12345678901", b"12345678901" + GET])
-def test_who_was_refused_may_linger_for_five_seconds(body: bytes) -> None:
+def test_a_refused_client_may_send_for_five_seconds(body: bytes) -> None:
     """Also with all of the body in the segment of its head."""
     proxy, client = refused(body)
     client.send(b"more")
@@ -247,7 +247,7 @@ def test_a_refusal_speaks_the_language_of_the_route() -> None:
     assert json.loads(answer.body)["message"] == "a request may have 10 bytes at most"
 
 
-@pytest.mark.parametrize("target", ["http://door/embed", "HTTPS://door:1/embed?x=1"])
+@pytest.mark.parametrize("target", ["http://proxy/embed", "HTTPS://proxy:1/embed?x=1"])
 def test_an_absolute_target_is_the_route_it_names(target: str) -> None:
     """As HTTP wants it of every server."""
     proxy = in_memory_proxy(Saying(b"[[1]]"), max_wait_s=1)
@@ -412,7 +412,7 @@ def test_a_connection_too_many_may_not_be_silent_for_long() -> None:
 
 
 def test_far_too_many_connections_are_not_even_told() -> None:
-    """Files run out, and some are needed for the way upstream."""
+    """Files run out, and some are needed for the upstream."""
     proxy = in_memory_proxy(Saying(b"[[1]]"), max_connections=2)
     for _ in range(2 + MOST_SURPLUS):
         proxy.connect()
@@ -511,7 +511,7 @@ def test_a_body_that_was_answered_early_and_ends_in_time_is_forgiven() -> None:
 
 
 def test_a_slow_answer_is_no_slow_request() -> None:
-    """Who has sent everything may wait for as long as the answer takes."""
+    """A client that has sent everything may wait as long as the answer takes."""
     proxy = in_memory_proxy(Saying(b"[[1]]"), max_wait_s=100, timeout_s=500)
     client = proxy.connect()
     client.embed(b'{"inputs":"a"}')
@@ -523,7 +523,7 @@ def test_a_slow_answer_is_no_slow_request() -> None:
 
 
 def test_no_timer_is_left_when_the_last_client_has_gone() -> None:
-    """The patrol goes home with the last client."""
+    """Without connections there is nothing to check."""
     proxy = in_memory_proxy(Saying(b""))
     client = proxy.connect()
 
@@ -565,7 +565,7 @@ def test_the_rest_of_a_pipelined_request_has_to_arrive_in_time() -> None:
 
 
 def test_so_has_the_rest_of_one_behind_a_request_that_is_answered_at_once() -> None:
-    """Its first bytes were there when nobody had to wait for an answer."""
+    """Its first bytes were there when no answer was waited for."""
     proxy = in_memory_proxy(Saying(b"[[1]]"))
     client = proxy.connect()
     client.send(GET.replace(b"/docs", b"/-/nothing") + b"POST /embed HTTP/1.1\r\nX-")
@@ -576,7 +576,7 @@ def test_so_has_the_rest_of_one_behind_a_request_that_is_answered_at_once() -> N
 
 
 def test_a_relayed_body_without_a_length_has_a_limit_too() -> None:
-    """Nobody uploads without end."""
+    """No client may upload without end."""
     proxy = in_memory_proxy(Saying(b"done"), max_body_bytes=10)
     client = proxy.connect()
     client.send(b"POST /other HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -600,7 +600,7 @@ def test_a_long_head_is_taken() -> None:
 
 @pytest.mark.parametrize("end", [b"", b"\r\n\r\n"])
 def test_a_head_that_is_too_long_is_refused_in_words(end: bytes) -> None:
-    """Nobody is hung up on without a word."""
+    """No client is hung up on without a word."""
     proxy = in_memory_proxy(Saying(b""))
     client = proxy.connect()
 

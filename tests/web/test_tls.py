@@ -1,4 +1,4 @@
-"""Where PORT is an endpoint with TLS: who gets in, and how a connection ends."""
+"""Where PORT is an endpoint with TLS: which clients are served, and how it ends."""
 
 import socket
 import ssl
@@ -22,10 +22,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWar
 BODY = b'{"inputs":["a","b"]}'
 ROWS = b"]]"
 CALL = (
-    b"POST /embed HTTP/1.1\r\nHost: door\r\nContent-Type: application/json\r\n"
+    b"POST /embed HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 )
-PAGE = b"GET /-/healthy HTTP/1.1\r\nHost: door\r\n\r\n"
+PAGE = b"GET /-/healthy HTTP/1.1\r\nHost: proxy\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -50,7 +50,7 @@ def without_date(answer: bytes) -> list[bytes]:
     ],
 )
 @ensureDeferred
-async def test_who_speaks_http_1_is_served(
+async def test_a_client_that_speaks_http_1_is_served(
     certificate: Path, offered: list[str] | None, chosen: str | None
 ) -> None:
     """Whatever else it offers, and if it offers nothing."""
@@ -65,7 +65,7 @@ async def test_who_speaks_http_1_is_served(
 
 
 @ensureDeferred
-async def test_who_speaks_only_http_2_is_told_so_in_the_handshake(
+async def test_a_client_of_http_2_alone_is_told_so_in_the_handshake(
     certificate: Path,
 ) -> None:
     """It would not understand a word of the answer."""
@@ -91,7 +91,7 @@ async def test_http_2_is_never_agreed_on(
 
 @ensureDeferred
 async def test_the_pages_may_be_at_a_port_with_tls(certificate: Path) -> None:
-    """While clients come in without."""
+    """While the clients' port has none."""
     async with street(operations_port=endpoint(certificate)) as here:
         operator = await deferToThread(shake_hands, here.operations_port, ["http/1.1"])
         answer = await deferToThread(ask, operator, PAGE, b"}")
@@ -102,7 +102,7 @@ async def test_the_pages_may_be_at_a_port_with_tls(certificate: Path) -> None:
 
 @ensureDeferred
 async def test_the_log_says_where_one_answers(certificate: Path) -> None:
-    """As one would type it."""
+    """As an operator would type it."""
     with capturedLogs() as log:
         async with street(operations_port=endpoint(certificate)) as here:
             ports = here.operations_port, here.port
@@ -117,7 +117,7 @@ async def test_the_log_says_where_one_answers(certificate: Path) -> None:
 async def test_an_answer_is_the_same_with_tls_and_without(
     certificate: Path, *, is_fast: bool
 ) -> None:
-    """To the byte, by either way in, with rows that fill many of its records."""
+    """To the byte, on either path, with rows that fill many of its records."""
     async with street(
         Traits(dimensions=10_000),
         port=endpoint(certificate),
@@ -139,7 +139,7 @@ async def test_an_answer_is_the_same_with_tls_and_without(
 
 
 @ensureDeferred
-async def test_who_keeps_a_connection_does_not_hold_up_the_end(
+async def test_a_client_that_keeps_a_connection_does_not_hold_up_the_end(
     certificate: Path,
 ) -> None:
     """A pool looks at a connection only when it wants it again."""
@@ -167,9 +167,9 @@ async def test_an_answer_that_is_owed_at_the_end_is_given(certificate: Path) -> 
 
 
 @ensureDeferred
-async def test_who_is_refused_has_the_whole_answer(certificate: Path) -> None:
+async def test_a_refused_client_has_the_whole_answer(certificate: Path) -> None:
     """Though it still sends."""
-    head = b"POST /embed HTTP/1.1\r\nHost: door\r\nContent-Length: 999999\r\n\r\n"
+    head = b"POST /embed HTTP/1.1\r\nHost: proxy\r\nContent-Length: 999999\r\n\r\n"
 
     async with street(port=endpoint(certificate), max_body_bytes=1000) as here:
         client = await deferToThread(shake_hands, here.port, ["http/1.1"])
@@ -185,7 +185,7 @@ async def test_who_is_refused_has_the_whole_answer(certificate: Path) -> None:
 async def test_far_too_many_connections_are_cut_without_a_word(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the log neither."""
+    """And nothing in the log."""
     monkeypatch.setattr(server, "MOST_SURPLUS", 0)
 
     async with street(port=endpoint(certificate), max_connections=1) as here:

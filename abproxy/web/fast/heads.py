@@ -3,8 +3,8 @@ Which heads are plain: those that every server on the way reads alike.
 
 Two lengths, both framings, blanks where none belong, folded lines: whatever
 could mean one thing here and another elsewhere is not plain, and neither is
-what asks for something special.  It is left to the slower door, which knows
-all of HTTP/1.1 and refuses what is none (RFC 9112, sections 5 and 6.3).
+what asks for something special.  It is left to Twisted, which knows all of
+HTTP/1.1 and refuses what is none (RFC 9112, sections 5 and 6.3).
 """
 
 import re
@@ -87,7 +87,7 @@ def read_head(head: bytes) -> RequestHead | None:
 
 
 def _lines(block: bytes) -> list[tuple[bytes, bytes]] | None:
-    """Take the lines in *block* apart; None if they are not all that it holds."""
+    """Return the lines in *block*; None if they are not all that it holds."""
     found = _LINE.findall(block)
     spelled = b"".join(b"%b: %b\r\n" % line for line in found)
     return found if spelled == block and len(found) <= MOST_LINES else None
