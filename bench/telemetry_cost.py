@@ -1,5 +1,5 @@
 """
-What watching costs: CPU time of the proxy for a call, with and without it.
+What telemetry costs: CPU time of the proxy for a call, with and without it.
 
 Two proxies in front of one server that answers at once, each in a process of
 its own, under the same load in many short turns, each way first as often as
@@ -27,7 +27,7 @@ WAYS = ("with", "without")
 
 
 def serve(way: str, upstream: str) -> None:
-    """Be a proxy, with all who watch or without them."""
+    """Be a proxy, with telemetry or without it."""
     from twisted.internet import reactor as installed  # noqa: PLC0415  not to import
 
     from abproxy.events import Observer  # noqa: PLC0415

@@ -1,9 +1,9 @@
 """
-One line for each request, if the operator wants it: the Combined Log Format.
+One line for each request in the Combined Log Format, if the operator wants it.
 
-No user is named, as only a key could name one, and a query is left out, be it
-the request's or its referrer's, as keys have been seen there.  Where the log is
-JSON, a line is an object.
+No user is named, as only a key could name one, and queries are left out, the
+request's and its referrer's, as some hold keys.  Where the log is JSON, a line is
+an object.
 """
 
 import re
@@ -24,26 +24,25 @@ __all__ = ["AccessLog"]
 CLIENT_LEFT = 499
 
 _UNSAFE = re.compile(rb"[^ !#-\[\]-~]")
-"""What could end a field, or the line."""
+"""What could end a field or the line."""
 
 
 @define(kw_only=True, eq=False)
 class AccessLog(Observer):
-    """Writes a line when a request is over."""
+    """Write a line for each request when it has ended."""
 
     open_file: Callable[[], TextIO]
-    """Open the file; once more after somebody has moved it away."""
+    """Open the file; called again after it was moved away."""
 
     as_json: bool
     clock: IReactorTime = field(repr=False)
     _file: TextIO = field(init=False, repr=False)
     _works: bool = field(default=True, init=False)
-    """Whether the last line could be written: a full disk is told of once."""
+    """Whether the last line could be written: a full disk is logged once."""
 
     _log: ClassVar[Logger] = Logger()
 
     def __attrs_post_init__(self) -> None:
-        """Open the file."""
         self._file = self.open_file()
 
     def reopen(self) -> None:
@@ -66,12 +65,12 @@ class AccessLog(Observer):
     def _write(self, line: str) -> None:
         try:
             self._file.write(line)
-            # Standard output that is no terminal would keep it for long.
+            # Standard output is buffered where it is no terminal.
             self._file.flush()
         except OSError as error:
             if self._works:
-                told = "Requests are missing in the access log: {why}"
-                self._log.error(told, why=error)
+                message = "Requests are missing in the access log: {why}"
+                self._log.error(message, why=error)
             self._works = False
         else:
             self._works = True

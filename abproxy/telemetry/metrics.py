@@ -159,7 +159,7 @@ class Metrics:
     put_backs: Counter = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        # When a figure was first made would be twice as many lines, for no use.
+        # Else a line for each figure says when it was first counted, for no use.
         disable_created_metrics()
         self._declare_calls()
         self._declare_batches()

@@ -1,4 +1,4 @@
-"""Every event becomes a figure."""
+"""Count what is observed: metrics, totals, and the last batches and errors."""
 
 from collections.abc import Callable
 
@@ -22,17 +22,17 @@ from abproxy.telemetry.metrics import Metrics
 __all__ = ["Recorder"]
 
 CLIENT_LEFT = "499"
-"""What stands for a status where none was sent, as nginx has it."""
+"""The status of a call whose client left before it was answered, as in nginx."""
 
 BAD_REQUEST, SERVER_ERROR = 400, 500
 
 KNOWN = frozenset((*ROUTES, *ALIASES))
-"""Paths that are a label; any other is as a client likes it."""
+"""Paths that are labels; any other may be whatever a client sends."""
 
 
 @define(kw_only=True, eq=False)
 class Recorder(Observer):
-    """Counts requests, batches and what is sent upstream."""
+    """Count requests, batches, and what is sent to the upstream."""
 
     clock: IReactorTime = field(repr=False)
     cpu_s: Callable[[], float] = field(repr=False)
@@ -105,7 +105,7 @@ class Recorder(Observer):
         else:
             self._totals.failed += 1
             self.metrics.failures.add((error.reason,))
-        # What is wrong with a request may hold a piece of it.
+        # The message on a bad request may quote it.
         is_about_us = error.status >= SERVER_ERROR or isinstance(error, Overloaded)
         message = str(error) if is_about_us else ""
         self.recent.error(self.clock.seconds(), error.reason, message)
@@ -153,7 +153,7 @@ class Recorder(Observer):
             totals.shared_s += share_s
 
     def batch_split(self) -> None:
-        """Count a batch that is halved."""
+        """Count a batch that is sent again as halves."""
         self.metrics.isolations.add()
 
     def batch_resent(self) -> None:
@@ -166,7 +166,7 @@ class Recorder(Observer):
         self.metrics.put_backs.add((why,))
 
     def blocked(self, by: BlockedBy) -> None:
-        """Note what keeps batches."""
+        """Note what blocks batches from now on."""
         self.blocked_time.change(by)
 
     def upstream_request_ended(self, outcome: str, took_s: float) -> None:

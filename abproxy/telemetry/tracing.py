@@ -1,9 +1,9 @@
 """
 A span for each call, and one for each request upstream with links to its calls.
 
-The caller's `traceparent` is taken up and ours is sent on.  A request of
+The caller's `traceparent` is continued and ours is sent on.  A request of
 several calls belongs to the trace of the first that is recorded, and is linked
-with all of them both ways.  Only imported if somebody collects traces.
+with all of them both ways.  Only imported if traces are collected.
 
 Sources: W3C Trace Context; OpenTelemetry's semantic conventions for HTTP.
 """
@@ -44,7 +44,7 @@ SERVER_ERROR = 500
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"}
 )
-"""All others are one, as a client may think of any."""
+"""All others count as one, as a client may send any."""
 
 CONTEXT = (b"traceparent", b"tracestate")
 
@@ -53,7 +53,7 @@ _w3c = TraceContextTextMapPropagator()
 
 @define(kw_only=True, eq=False)
 class Tracing(Observer):
-    """Follows requests through the proxy."""
+    """Trace requests through the proxy."""
 
     tracer: Tracer = field(repr=False)
     shut_down: Callable[[], None] = field(repr=False)
@@ -62,12 +62,12 @@ class Tracing(Observer):
     def request_began(self, request: RequestInfo) -> None:
         """Begin the span of a request, in its caller's trace if there is one."""
         if request.is_ours:
-            # Whoever watches us asks all the time, and is not what is watched.
+            # Monitoring asks all the time, and is not what is monitored.
             return
         method = request.method.decode()
         request.trace = self.tracer.start_span(
             method if method in METHODS else "HTTP",
-            context=_w3c.extract(dict(_told(request))),
+            context=_w3c.extract(dict(_context_of(request))),
             kind=SpanKind.SERVER,
             attributes={
                 "http.request.method": method if method in METHODS else "_OTHER",
@@ -90,7 +90,7 @@ class Tracing(Observer):
         span.end()
 
     def mark(self, request: RequestInfo, headers: HeaderList) -> HeaderList:
-        """Put the request's span on the *headers* with which it is passed on."""
+        """Return the *headers* of a relayed request, with its span."""
         span: Span | None = request.trace
         return headers if span is None else _marked(headers, span)
 
@@ -106,7 +106,7 @@ class Tracing(Observer):
         """
         span = self._span(request)
         marked = replace(request, headers=_marked(request.headers, span))
-        return marked, partial(_arrived, span)
+        return marked, partial(_end_span, span)
 
     def _span(self, request: UpstreamRequest) -> Span:
         calls: tuple[Span, ...] = request.traces
@@ -131,13 +131,13 @@ class Tracing(Observer):
 
 
 def _parent_among(calls: Sequence[Span]) -> Context | None:
-    """Choose the first call that is recorded, or else one that says it is not."""
+    """Return the first call that is recorded, or else one that says it is not."""
     recorded = (call for call in calls if call.is_recording())
     parent = next(recorded, calls[0] if calls else None)
     return None if parent is None else set_span_in_context(parent)
 
 
-def _told(request: RequestInfo) -> Iterator[tuple[str, str]]:
+def _context_of(request: RequestInfo) -> Iterator[tuple[str, str]]:
     for name in CONTEXT:
         lines = request.headers.getRawHeaders(name, [])
         # Lists may be spread over several lines (RFC 9110, section 5.3).
@@ -145,7 +145,7 @@ def _told(request: RequestInfo) -> Iterator[tuple[str, str]]:
             yield name.decode(), b",".join(lines).decode("latin-1")
 
 
-def _arrived(span: Span, result: Response | Failure) -> Response | Failure:
+def _end_span(span: Span, result: Response | Failure) -> Response | Failure:
     if isinstance(result, Response):
         _note_status(span, result.status)
     else:

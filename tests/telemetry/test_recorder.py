@@ -224,7 +224,7 @@ def test_who_fills_a_batch_alone_is_not_crowded_out() -> None:
         assert here.recorder.totals().crowded_out == 0
 
 
-def test_the_servers_time_is_charged_to_who_travelled_alone(here: Wired) -> None:
+def test_the_servers_time_is_charged_to_a_call_alone(here: Wired) -> None:
     """So much for each input in a request of one call."""
     here.call("a", "b")
     here.reactor.advance(0.5)
@@ -235,7 +235,7 @@ def test_the_servers_time_is_charged_to_who_travelled_alone(here: Wired) -> None
     assert totals.shared_batches == 0
 
 
-def test_the_servers_time_is_charged_to_who_travelled_together() -> None:
+def test_the_servers_time_is_charged_to_calls_that_share_a_batch() -> None:
     """So much for each input in a request of several calls."""
     with wired(max_batch_calls=2, max_wait_ms=1000.0) as here:
         here.call("a", "b")
@@ -260,7 +260,7 @@ def test_requests_at_the_same_time_share_it(here: Wired) -> None:
     here.answer_all()
 
 
-def test_a_batch_that_is_back_is_kept_for_who_looks(here: Wired) -> None:
+def test_a_batch_that_is_done_is_among_the_last(here: Wired) -> None:
     """The latest ones, with their times in ms."""
     here.call("a", "b")
     here.reactor.advance(0.25)

@@ -295,7 +295,7 @@ def _statuses(here: Wired, gate: Any, *paths: str) -> list[int]:
 OURS = ("/metrics", "/-/", "/-/status.json", "/-/openapi.json")
 
 
-def test_all_pages_are_at_the_clients_door_if_there_is_no_other() -> None:
+def test_all_pages_are_at_the_clients_port_if_there_is_no_other() -> None:
     """One port is enough for most."""
     with wired() as here:
         statuses = _statuses(here, here.service.public, *OURS, "/-/healthy")
@@ -303,7 +303,7 @@ def test_all_pages_are_at_the_clients_door_if_there_is_no_other() -> None:
         assert statuses == [200] * 5
 
 
-def test_pages_are_at_the_operators_door_if_there_is_one() -> None:
+def test_pages_are_at_the_operators_port_if_there_is_one() -> None:
     """At the clients' there is only health; the rest is the upstream's, or nothing."""
     with wired(operations_port="0") as here:
         gate, private = here.service.public, here.service.private
@@ -339,7 +339,7 @@ def test_health_is_asked_of_the_upstream_on_the_same_path(path: str) -> None:
         assert (answer.status, answer.body) == (503, b"loading")
 
 
-def test_health_says_at_every_door_that_the_proxy_drains() -> None:
+def test_health_says_at_every_port_that_the_proxy_drains() -> None:
     """It is the clients' port that closes."""
     with wired(operations_port="0") as here:
         here.service.site.drain()

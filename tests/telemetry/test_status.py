@@ -37,7 +37,7 @@ def _call_in_lanes(here: Wired, count: int) -> None:
         here.call(*texts(inputs), dimensions=inputs)
 
 
-def test_it_says_who_speaks_and_since_when(here: Wired) -> None:
+def test_it_says_which_version_runs_and_since_when(here: Wired) -> None:
     """A page can tell whether the proxy was started anew."""
     here.reactor.advance(5)
 
@@ -77,7 +77,7 @@ def test_the_upstream_is_described(here: Wired) -> None:
     assert upstream["max_batch_inputs"] == 16
 
 
-def test_those_who_wait_are_listed_by_lane(here: Wired) -> None:
+def test_what_waits_is_listed_by_lane(here: Wired) -> None:
     """What sets them apart, and how long they have waited."""
     here.call("in flight")
     here.call("a", "b", key="mine", truncate=True, prompt_name="query")
@@ -128,7 +128,7 @@ def test_only_the_longest_lanes_are_listed(here: Wired) -> None:
     assert [lane["items"] for lane in lanes] == [*range(LANES + 5, 5, -1)]
 
 
-def test_batches_are_told_to_who_has_not_seen_them(here: Wired) -> None:
+def test_batches_after_a_serial_are_listed(here: Wired) -> None:
     """So that a page that looks every second is not sent all again."""
     _call_each(here, "a", "b", "c")
 
