@@ -12,7 +12,6 @@ from typing import Any
 from treq.client import HTTPClient
 
 from abproxy.batching.admission import Admission
-from abproxy.batching.batch import by_length
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.concurrency import AdaptiveLimit, Budget, FixedLimit, Limit
 from abproxy.configure import (
@@ -232,7 +231,7 @@ def _batching(
         splits=settings.oversize == "split",
         packs=settings.packing,
         is_alive=upstream.discovery.is_alive,
-        count=counter.count if settings.usage == "exact" else by_length,
+        count=counter.count if settings.usage == "exact" else None,
         call_timeout_s=settings.call_timeout_s,
         retry_timeouts=patience_for(settings),
         observer=telemetry.observer,

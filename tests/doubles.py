@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from abproxy.batching.admission import Admission
-from abproxy.batching.batch import Count, by_length
+from abproxy.batching.batch import Count
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.concurrency import Budget, FixedLimit, make_slots
 from abproxy.batching.part import Caps
@@ -200,7 +200,7 @@ def house(
     max_waiting_items: int = 10_000,
     max_waiting_size: int = 1 << 20,
     packs: bool = False,
-    count: Count = by_length,
+    count: Count | None = None,
     observer: Observer | None = None,
 ) -> House:
     """Make a collector in front of a recording upstream."""

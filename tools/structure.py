@@ -69,7 +69,6 @@ They may import what is below the folder beside them.
 
 EXCEPTIONS: Mapping[tuple[str, str], int] = {
     ("service", "upstream"): 2,
-    ("upstream", "batching"): 1,
 }
 """Imports against the order that there still are, by from and to: ever fewer."""
 

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from abproxy.batching.backoff import Backoff
 from abproxy.batching.part import Part, join_results, reject, split_part
 from abproxy.batching.queue import QUARANTINE_AFTER, Queue
-from abproxy.dialects.call import BadAnswer, PartResult
+from abproxy.dialects.call import BadAnswer, Items, PartResult
 from abproxy.errors import (
     CannotConnect,
     ConnectionBroken,
@@ -26,11 +26,11 @@ from abproxy.errors import (
     UpstreamBroken,
 )
 from abproxy.events import Observer
-from abproxy.http.messages import NO_ROOM, Response, Send, UpstreamRequest
+from abproxy.http.messages import NO_ROOM, HeaderList, Response, Send, UpstreamRequest
 
-__all__ = ["Batch", "Count", "by_length"]
+__all__ = ["Batch", "Count"]
 
-Count = Callable[[Sequence[Part]], Coroutine[Any, Any, list[list[int]]]]
+Count = Callable[[Sequence[Items], HeaderList], Coroutine[Any, Any, list[list[int]]]]
 """Count what each item of each part cost, to share out the usage of a batch."""
 
 OK = 200
@@ -53,7 +53,7 @@ class Batch:
 
     clock: IReactorTime = field(repr=False)
     send: Send = field(repr=False)
-    count: Count = field(repr=False)
+    count: Count | None = field(repr=False)
     observer: Observer = field(repr=False)
 
     queue: Queue = field(repr=False)
@@ -183,10 +183,12 @@ class Batch:
             part.fire([result])
 
     async def _lengths(self) -> list[Sequence[int]]:
-        if len(self.parts) > 1 and self.parts[0].call.lane_key.dialect.has_usage:
-            self._pending = Deferred.fromCoroutine(self.count(self.parts))
-            return list(await self._pending)
-        return [part.lengths for part in self.parts]
+        key = self.parts[0].call.lane_key
+        if self.count is None or len(self.parts) == 1 or not key.dialect.has_usage:
+            return [part.lengths for part in self.parts]
+        items = [Items(raw=part.items, lengths=part.lengths) for part in self.parts]
+        self._pending = Deferred.fromCoroutine(self.count(items, key.headers))
+        return list(await self._pending)
 
     def _pass_on(self, response: Response) -> None:
         for part in self.parts:
@@ -248,8 +250,3 @@ class Batch:
             request_ids=self._request_ids,
         )
         reject(self.parts, error)
-
-
-async def by_length(parts: Sequence[Part]) -> list[list[int]]:
-    """Count characters, where tokens are not counted."""
-    return [list(part.lengths) for part in parts]

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from abproxy.batching.admission import Admission
 from abproxy.batching.backoff import Backoff, RetryTimeouts
-from abproxy.batching.batch import Batch, Count, by_length
+from abproxy.batching.batch import Batch, Count
 from abproxy.batching.concurrency import Budget, Load
 from abproxy.batching.lane import Lane
 from abproxy.batching.part import (
@@ -72,8 +72,8 @@ class BatchCollector:
     call_timeout_s: float = 300.0
     """How long a call may wait in the queue."""
 
-    count: Count = by_length
-    """Count what each item of a batch cost."""
+    count: Count | None = field(default=None, repr=False)
+    """Counts what the items of a batch cost; without it characters are counted."""
 
     observer: Observer = field(factory=Observer, repr=False)
 

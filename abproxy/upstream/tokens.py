@@ -13,7 +13,7 @@ from attrs import define, field
 from twisted.logger import Logger
 from twisted.web.http import OK
 
-from abproxy.batching.part import Part
+from abproxy.dialects.call import Items
 from abproxy.dialects.tei import TOKENIZE
 from abproxy.errors import ProxyError
 from abproxy.http.messages import HeaderList, Send, UpstreamRequest
@@ -37,19 +37,21 @@ class TokenCounter:
     _works: bool = field(default=True, init=False)
     """Whether the upstream counted when it was asked last."""
 
-    async def count(self, parts: Sequence[Part]) -> list[list[int]]:
+    async def count(
+        self, parts: Sequence[Items], headers: HeaderList
+    ) -> list[list[int]]:
         """
-        Count the tokens of each item of each part.
+        Count the tokens of each item of each part, asked with *headers*.
 
         Where that fails, characters stand in for tokens: a caller who waits
         for embeddings is not to fail for want of a figure.
         """
         try:
-            counts = await self._count(parts)
+            counts = await self._count(parts, headers)
         except (ProxyError, msgspec.DecodeError, ValueError) as error:
             self._warn_once(error)
             return [list(part.lengths) for part in parts]
-        ends = accumulate((len(part.items) for part in parts), initial=0)
+        ends = accumulate((len(part.raw) for part in parts), initial=0)
         return [counts[start:end] for start, end in pairwise(ends)]
 
     def _warn_once(self, error: Exception) -> None:
@@ -61,10 +63,9 @@ class TokenCounter:
             )
         self._works = False
 
-    async def _count(self, parts: Sequence[Part]) -> list[int]:
-        items = [item for part in parts for item in part.items]
+    async def _count(self, parts: Sequence[Items], headers: HeaderList) -> list[int]:
+        items = [item for part in parts for item in part.raw]
         texts = [item for item in items if item.startswith(b'"')]
-        headers = parts[0].call.lane_key.headers
         counted = iter(await self._ask(texts, headers) if texts else [])
         most = self.info().max_input_length
         counts = [

@@ -1,13 +1,11 @@
 """What happens to the calls of a batch when the upstream has its say."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from doubles import house, reply, row_of, texts
 from twisted.internet.defer import CancelledError, Deferred
 
-from abproxy.batching.part import Part
 from abproxy.dialects.tei import JSONRoute
 from abproxy.errors import (
     ConnectionBroken,
@@ -254,7 +252,7 @@ def test_when_all_callers_have_left_nothing_is_counted_for_them(
     """What the rows cost is asked in a request of its own, which ends as well."""
     counting: Deferred[list[list[int]]] = Deferred()
 
-    async def count(_parts: Sequence[Part]) -> list[list[int]]:
+    async def count(*_arguments: Any) -> list[list[int]]:
         return await counting
 
     proxy, calls, sent = _together(2, count=count)

@@ -11,8 +11,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 from webdoubles import in_memory_proxy
 
-from abproxy.batching.part import Part
-from abproxy.dialects.call import Call, LaneKey
+from abproxy.dialects.call import Items
 from abproxy.dialects.openai import OPENAI
 from abproxy.errors import UpstreamTimeout
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
@@ -22,18 +21,11 @@ from abproxy.upstream.tokens import TokenCounter
 KEY: HeaderList = ((b"Authorization", b"Bearer key"),)
 
 
-def part_of(*inputs: Any) -> Part:
-    """Make the only part of a call for /v1/embeddings."""
-    body = msgspec.json.encode({"input": list(inputs)})
-    parsed = OPENAI.read(body)
+def part_of(*inputs: Any) -> Items:
+    """Make the items of a call for /v1/embeddings."""
+    parsed = OPENAI.read(msgspec.json.encode({"input": list(inputs)}))
     assert parsed is not None
-    lane = LaneKey(
-        dialect=OPENAI, path=OPENAI.path, headers=KEY, options=parsed.options
-    )
-    alone = UpstreamRequest(path=OPENAI.path, headers=KEY, body=body)
-    call = Call(lane_key=lane, items=parsed.items, alone=alone)
-    items = parsed.items
-    return Part(call=call, items=items.raw, lengths=items.lengths, arrived_at=0.0)
+    return parsed.items
 
 
 class Tokenizer:
@@ -55,10 +47,10 @@ def reply(body: bytes, status: int = 200) -> Response:
     return Response(status=status, reason=b"", headers=(), body=body)
 
 
-def counts_of(counter: TokenCounter, *parts: Part) -> list[list[int]]:
+def counts_of(counter: TokenCounter, *parts: Items) -> list[list[int]]:
     """Count, where all answers are here already."""
     found: list[list[list[int]]] = []
-    Deferred.fromCoroutine(counter.count(parts)).addCallback(found.append)
+    Deferred.fromCoroutine(counter.count(parts, KEY)).addCallback(found.append)
     return found[0]
 
 
@@ -69,7 +61,7 @@ def counter_of(tokenizer: Any, most: int | None = None) -> TokenCounter:
 
 
 def test_tokens_are_counted_for_each_item_of_each_part() -> None:
-    """One question for the whole batch, with the lane's credentials."""
+    """One question for the whole batch, with the headers that are given."""
     tokenizer = Tokenizer()
     parts = [part_of("one two", "three"), part_of("four five six")]
 
@@ -163,11 +155,14 @@ class Counting(Resource):
     """An upstream with a token for each word, and usage in its answers."""
 
     isLeaf = True
+    key: str | None = None
+    """The one with which tokens were counted."""
 
     def render(self, request: Request) -> bytes:
         """Answer /v1/embeddings or /tokenize."""
         asked = json.loads(request.content.read())
         if request.path == b"/tokenize":
+            self.key = request.getHeader("Authorization")
             tokens = [[1] * len(text.split()) for text in asked["inputs"]]
             return json.dumps(tokens).encode()
         texts = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
@@ -178,16 +173,19 @@ class Counting(Resource):
 
 
 def test_callers_of_a_shared_batch_hear_their_own_counts() -> None:
-    """With USAGE=exact the shares of an answer are what each call cost."""
-    proxy = in_memory_proxy(Counting(), max_batch_calls=2, max_wait_s=1)
+    """With USAGE=exact it is what each call cost, counted with its credentials."""
+    upstream = Counting()
+    proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_s=1)
     collector = proxy.collector
     collector.count = TokenCounter(send=collector.send, info=ServerInfo).count
     clients = [proxy.connect(), proxy.connect()]
 
-    clients[0].embed(b'{"input":"a b c d e"}', path="/v1/embeddings")
-    clients[1].embed(b'{"input":"extraordinarily"}', path="/v1/embeddings")
+    key = ("Authorization", "Bearer key")
+    clients[0].embed(b'{"input":"a b c d e"}', key, path="/v1/embeddings")
+    clients[1].embed(b'{"input":"extraordinarily"}', key, path="/v1/embeddings")
     for _ in range(4):
         proxy.flush()
 
     found = [json.loads(client.answers()[0].body)["usage"] for client in clients]
     assert [usage["prompt_tokens"] for usage in found] == [5, 1]
+    assert upstream.key == "Bearer key"
