@@ -67,7 +67,7 @@ class ProxyRequest(Request):
             self.content = BytesIO()
         else:
             self._streams = True
-            channel.waits_since = None
+            channel.arriving_since = None
             self.content = BodyStream(length, channel.transport)
             super().requestReceived(channel.command, channel.target, channel.version)
         if self._is_refused or self.startedWriting:
@@ -91,7 +91,7 @@ class ProxyRequest(Request):
         """Process the request, or note that its body is complete."""
         if self._is_refused:
             return
-        self.channel.waits_since = None
+        self.channel.arriving_since = None
         if not self._streams:
             super().requestReceived(command, path, version)
             return
@@ -111,7 +111,7 @@ class ProxyRequest(Request):
             super().finish()
         else:
             self.content.stopProducing()
-            self.channel.waits_since = self.channel.site.reactor.seconds()
+            self.channel.arriving_since = self.channel.site.reactor.seconds()
 
     def end_connection(self) -> None:
         """Make this answer the last on its connection, unless it has begun."""

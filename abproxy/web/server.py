@@ -72,10 +72,10 @@ class ProxyChannel(HTTPChannel):
 
     totalHeadersSize = MAX_LENGTH = MAX_HEAD_BYTES  # noqa: N815
 
-    waits_since: float | None = None
+    arriving_since: float | None = None
     """Since when a request is arriving; None while its bytes may take their time."""
 
-    quiet_since: float | None = None
+    idle_since: float | None = None
     """Since when the connection has been idle."""
 
     is_surplus = False
@@ -102,7 +102,7 @@ class ProxyChannel(HTTPChannel):
         """Add the connection to the site's."""
         super().connectionMade()
         self.site.channel_made(self)
-        self.quiet_since = self.site.checked_at
+        self.idle_since = self.site.checked_at
 
     def connectionLost(self, reason: Failure = GONE) -> None:
         """Remove the connection from the site's."""
@@ -182,7 +182,7 @@ class ProxyChannel(HTTPChannel):
         if self.has_more:
             self.note_arriving()
         else:
-            self.quiet_since = self.site.checked_at
+            self.idle_since = self.site.checked_at
         super().requestDone(request)
 
     @property
@@ -204,21 +204,21 @@ class ProxyChannel(HTTPChannel):
 
     def note_arriving(self) -> None:
         """Note that a request begins to arrive, if none did yet."""
-        self.quiet_since = None
-        if self.waits_since is None:
-            self.waits_since = self.site.reactor.seconds()
+        self.idle_since = None
+        if self.arriving_since is None:
+            self.arriving_since = self.site.reactor.seconds()
 
     def is_slow(self, now: float) -> bool:
         """Whether the request takes too long to arrive."""
-        since = self.waits_since
+        since = self.arriving_since
         return since is not None and now - since >= self.site.limits.request_timeout_s
 
     def refuse_if_slow(self, now: float) -> None:
         """Hang up if the request takes too long to arrive, or none comes."""
         if self._discards:
             return
-        if self.quiet_since is not None and now - self.quiet_since >= IDLE_S:
-            self.quiet_since = None
+        if self.idle_since is not None and now - self.idle_since >= IDLE_S:
+            self.idle_since = None
             self.timeoutConnection()
         if not self.is_slow(now):
             return

@@ -186,7 +186,7 @@ class FastChannel(ProxyChannel):
         )
         if head is not self._last:
             self._last, self._caller = head, app.policy.clients.identify(request)
-        self.waits_since = self.quiet_since = None
+        self.arriving_since = self.idle_since = None
         self._state = SUBMITTING
         if len(data) > ends:
             self._waiting = bytearray(data[ends:])
@@ -207,7 +207,7 @@ class FastChannel(ProxyChannel):
             return
         self._state = IDLE
         site.fast_path.write(self.transport, written)
-        self.quiet_since = site.checked_at
+        self.idle_since = site.checked_at
         # Within _submit, its caller goes on: a thousand calls that are refused at once
         # would be as many functions deep.
         if was is ANSWERING and self._waiting:
@@ -235,8 +235,8 @@ class FastSite(ProxySite):
         *,
         fast_path: FastPath,
         limits: ServerLimits,
-        **more: Any,
+        **others: Any,
     ) -> None:
-        super().__init__(resource, limits=limits, **more)
+        super().__init__(resource, limits=limits, **others)
         self.fast_path = fast_path
         self.largest_body = min(LARGEST_BODY, limits.max_body_bytes)
