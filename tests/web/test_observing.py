@@ -144,3 +144,21 @@ def test_there_may_be_any_number_of_observers(count: int) -> None:
     _call(proxy)
 
     assert [len(notes.told) for notes in observers] == [2] * count
+
+
+@pytest.mark.parametrize("space", ["", " "], ids=["fast", "ordinary"])
+def test_a_record_of_a_request_shows_no_key(space: str) -> None:
+    """Neither one in a header line nor one in the query, on either path."""
+    shown: list[str] = []
+
+    class Showing(Observer):
+        def request_began(self, request: RequestInfo) -> None:
+            shown.append(repr(request))
+
+    proxy = _observed(in_memory_proxy(OpenUpstream()), Showing())
+    client = proxy.connect()
+
+    headers = ("Authorization", f"Bearer sesame{space}")
+    client.embed(b'{"inputs":"a"}', headers, path="/embed?key=sesame")
+
+    assert shown == ["RequestInfo(b'POST', b'/embed')"]
