@@ -1,16 +1,20 @@
-"""How the house is put together, and that what is switched off is not used."""
+"""How the proxy is put together, and that what is switched off is not used."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from attrs import frozen
-from doubles import paths_of, without
+from doubles import paths_of, reply, without
 from twisted.internet.error import ConnectionDone
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import (
+    StringTransport,
+    StringTransportWithDisconnection,
+)
 from twisted.python.failure import Failure
-from wired import Reactor, wired
+from wired import Reactor, Wired, wired
 
 from abproxy.events import Observer, RequestInfo
 from abproxy.http.messages import UpstreamRequest
@@ -23,6 +27,16 @@ from abproxy.wiring import wire
 PLAIN = (
     b"POST /embed HTTP/1.1\r\nHost: door\r\nContent-Type: application/json\r\n"
     b'Content-Length: 14\r\n\r\n{"inputs":"a"}'
+)
+
+CALL = msgspec.json.encode({"input": "a"})
+EMBEDDINGS = (
+    b'{"data":[{"embedding":[1],"index":0},{"embedding":[2],"index":1}],'
+    b'"usage":{"prompt_tokens":2,"total_tokens":2}}'
+)
+LOADING = (
+    b"HTTP/1.1 503 Service Unavailable\r\n"
+    b"Connection: close\r\nContent-Length: 7\r\n\r\nloading"
 )
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
@@ -179,3 +193,83 @@ def test_answers_are_written_as_the_operator_wants(
         site: Any = here.service.site
 
         assert site.fast_path.write is write
+
+
+def test_a_question_about_tokens_is_no_request_for_a_batch() -> None:
+    """With USAGE=exact each shared batch asks one; calls a request stay the truth."""
+    with wired(usage="exact", max_batch_calls=2, max_wait_ms=1000.0) as here:
+        here.connect().embed(CALL, path="/v1/embeddings")
+        here.connect().embed(CALL, path="/v1/embeddings")
+        here.upstream.open[0].done.callback(reply(200, EMBEDDINGS))
+
+        [asked] = here.upstream.open
+        asked.done.callback(reply(200, b"[[1],[1]]"))
+
+        assert asked.request.path == b"/tokenize"
+        assert here.recorder.totals().calls_per_request == 2
+        assert here.figure("upstream_requests_total", outcome="200") == 1
+
+
+def _statuses(here: Wired, gate: Any, *paths: str) -> list[int]:
+    clients = [here.connect(gate.site) for _ in paths]
+    for client, path in zip(clients, paths, strict=True):
+        client.ask("GET", path)
+    here.relayed.flush()
+    return [client.answers("GET")[0].status for client in clients]
+
+
+OURS = ("/metrics", "/-/", "/-/status.json", "/-/openapi.json")
+
+
+def test_all_pages_are_at_the_clients_port_if_there_is_no_other() -> None:
+    """One port is enough for most."""
+    with wired() as here:
+        statuses = _statuses(here, here.service.public, *OURS, "/-/healthy")
+
+        assert statuses == [200] * 5
+
+
+def test_pages_are_at_the_operators_port_if_there_is_one() -> None:
+    """At the clients' there is only health; the rest is the upstream's, or nothing."""
+    with wired(operations_port="0") as here:
+        gate, private = here.service.public, here.service.private
+
+        assert _statuses(here, private, *OURS, "/-/healthy") == [200] * 5
+        assert _statuses(here, gate, *OURS, "/-/healthy") == [200, 404, 404, 404, 200]
+
+
+def _connected(here: Wired) -> Any:
+    """Accept the one connection to the upstream; its transport."""
+    [(_host, _port, factory, *_)] = here.reactor.tcpClients
+    transport = StringTransportWithDisconnection()
+    transport.protocol = factory.buildProtocol(None)
+    transport.protocol.makeConnection(transport)
+    return transport
+
+
+@pytest.mark.parametrize("path", ["/health", "/ping"])
+def test_health_is_asked_of_the_upstream_on_the_same_path(path: str) -> None:
+    """With our own key, if there is one."""
+    with wired(upstream_key="key") as here:
+        here.service.upstream.transport = here.transport
+        client = here.connect()
+
+        client.ask("GET", path)
+        upstream = _connected(here)
+        upstream.protocol.dataReceived(LOADING)
+        upstream.loseConnection()
+
+        assert upstream.value().startswith(f"GET {path} HTTP/1.1\r\n".encode())
+        assert b"\r\nAuthorization: Bearer key\r\n" in upstream.value()
+        [answer] = client.answers("GET")
+        assert (answer.status, answer.body) == (503, b"loading")
+
+
+def test_health_says_at_every_port_that_the_proxy_drains() -> None:
+    """It is the clients' port that closes."""
+    with wired(operations_port="0") as here:
+        here.service.site.drain()
+        private = here.service.private
+
+        assert _statuses(here, private, "/health") == [503]
+        here.reactor.advance(0)

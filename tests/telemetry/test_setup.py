@@ -1,4 +1,4 @@
-"""What of telemetry there is, and what is shown of it, as the settings say."""
+"""Which observers there are, as the operator wants them, and how they end."""
 
 import logging
 import sys
@@ -10,14 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 from attrs import define, evolve, field
-from doubles import RecordingUpstream, reply
+from doubles import RecordingUpstream
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.logger import capturedLogs, formatEvent
 from twisted.web.http_headers import Headers
 from upstreamdoubles import make_upstream
-from wired import Reactor, Wired, wired
+from wired import Reactor, wired
 
 from abproxy.errors import ProxyError, SettingsError
 from abproxy.events import Observer, RequestInfo
@@ -25,15 +24,6 @@ from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.telemetry.setup import LAST_SPANS_S, Telemetry, make_telemetry
 
 REQUEST = UpstreamRequest(path=b"/embed", headers=(), body=b"")
-CALL = msgspec.json.encode({"input": "a"})
-EMBEDDINGS = (
-    b'{"data":[{"embedding":[1],"index":0},{"embedding":[2],"index":1}],'
-    b'"usage":{"prompt_tokens":2,"total_tokens":2}}'
-)
-LOADING = (
-    b"HTTP/1.1 503 Service Unavailable\r\n"
-    b"Connection: close\r\nContent-Length: 7\r\n\r\nloading"
-)
 
 
 @define(eq=False)
@@ -267,83 +257,3 @@ def test_a_collector_that_is_away_does_not_keep_the_proxy() -> None:
     assert early == []
     assert stopped == [None]
     assert [formatEvent(event) for event in events] == ["The last spans were not sent"]
-
-
-def test_a_question_about_tokens_is_no_request_for_a_batch() -> None:
-    """With USAGE=exact each shared batch asks one; calls a request stay the truth."""
-    with wired(usage="exact", max_batch_calls=2, max_wait_ms=1000.0) as here:
-        here.connect().embed(CALL, path="/v1/embeddings")
-        here.connect().embed(CALL, path="/v1/embeddings")
-        here.upstream.open[0].done.callback(reply(200, EMBEDDINGS))
-
-        [asked] = here.upstream.open
-        asked.done.callback(reply(200, b"[[1],[1]]"))
-
-        assert asked.request.path == b"/tokenize"
-        assert here.recorder.totals().calls_per_request == 2
-        assert here.figure("upstream_requests_total", outcome="200") == 1
-
-
-def _statuses(here: Wired, gate: Any, *paths: str) -> list[int]:
-    clients = [here.connect(gate.site) for _ in paths]
-    for client, path in zip(clients, paths, strict=True):
-        client.ask("GET", path)
-    here.relayed.flush()
-    return [client.answers("GET")[0].status for client in clients]
-
-
-OURS = ("/metrics", "/-/", "/-/status.json", "/-/openapi.json")
-
-
-def test_all_pages_are_at_the_clients_port_if_there_is_no_other() -> None:
-    """One port is enough for most."""
-    with wired() as here:
-        statuses = _statuses(here, here.service.public, *OURS, "/-/healthy")
-
-        assert statuses == [200] * 5
-
-
-def test_pages_are_at_the_operators_port_if_there_is_one() -> None:
-    """At the clients' there is only health; the rest is the upstream's, or nothing."""
-    with wired(operations_port="0") as here:
-        gate, private = here.service.public, here.service.private
-
-        assert _statuses(here, private, *OURS, "/-/healthy") == [200] * 5
-        assert _statuses(here, gate, *OURS, "/-/healthy") == [200, 404, 404, 404, 200]
-
-
-def _connected(here: Wired) -> Any:
-    """Accept the one connection to the upstream; its transport."""
-    [(_host, _port, factory, *_)] = here.reactor.tcpClients
-    transport = StringTransportWithDisconnection()
-    transport.protocol = factory.buildProtocol(None)
-    transport.protocol.makeConnection(transport)
-    return transport
-
-
-@pytest.mark.parametrize("path", ["/health", "/ping"])
-def test_health_is_asked_of_the_upstream_on_the_same_path(path: str) -> None:
-    """With our own key, if there is one."""
-    with wired(upstream_key="key") as here:
-        here.service.upstream.transport = here.transport
-        client = here.connect()
-
-        client.ask("GET", path)
-        upstream = _connected(here)
-        upstream.protocol.dataReceived(LOADING)
-        upstream.loseConnection()
-
-        assert upstream.value().startswith(f"GET {path} HTTP/1.1\r\n".encode())
-        assert b"\r\nAuthorization: Bearer key\r\n" in upstream.value()
-        [answer] = client.answers("GET")
-        assert (answer.status, answer.body) == (503, b"loading")
-
-
-def test_health_says_at_every_port_that_the_proxy_drains() -> None:
-    """It is the clients' port that closes."""
-    with wired(operations_port="0") as here:
-        here.service.site.drain()
-        private = here.service.private
-
-        assert _statuses(here, private, "/health") == [503]
-        here.reactor.advance(0)
