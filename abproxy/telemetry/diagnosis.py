@@ -1,8 +1,8 @@
 """
 Is batching helping, what limits it, and what would help most?
 
-A judgement of numbers alone: the figures of the last hour and the limits in
-force go in, a few sentences and at most one recommendation come out.
+The figures of the last hour and the limits in force are turned into a few
+sentences and at most one recommendation.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,27 +16,27 @@ from abproxy.telemetry.history import Totals
 __all__ = ["Diagnosis", "LimitsInForce", "Recommendation", "advise", "diagnose"]
 
 ENOUGH_CALLS = 100
-"""Fewer calls tell nothing."""
+"""With fewer calls there is no diagnosis."""
 
 GAIN = 1.1
-"""How much dearer an input must be alone for company to pay."""
+"""Batching helps if an input takes so many times as long alone as in a shared batch."""
 
 COMPANY = 1.2
-"""Calls a request from which on they are said to share requests."""
+"""Calls per request from which on calls count as sharing requests."""
 
 OFTEN = 0.2
-"""The share of time, or of batches, from which on something matters."""
+"""The share of time, or of batches, from which on something is reported."""
 
 MOSTLY = 0.5
-"""The share of batches from which on the others are the exception."""
+"""The share of batches that counts as most of them."""
 
 REFUSED = 0.01
-"""The share of refused calls from which on there is too little of something."""
+"""The share of refused calls from which on the server is too slow."""
 
 
 @frozen(kw_only=True)
 class LimitsInForce:
-    """The limits in force; what the operator did not say is None."""
+    """The limits in force; None for a setting that is not set."""
 
     slots: int | None = None
     budget: int | None = None
@@ -46,28 +46,28 @@ class LimitsInForce:
     """Inputs that make a batch full."""
 
     batch_bytes: int
-    """Bytes of JSON that do."""
+    """Bytes of JSON that make a batch full."""
 
     upstream_max_items: int | None = None
-    """Inputs that the upstream takes in one request, if that is known."""
+    """Inputs that the upstream accepts in one request, if that is known."""
 
 
 @frozen
 class Recommendation:
-    """What to change."""
+    """What to change, and why."""
 
     setting: str
-    """Its name in the environment, or what it is if it is none of ours."""
+    """The environment variable, or what to change if it is no setting of ours."""
 
     why: str
 
 
 @frozen(kw_only=True)
 class Diagnosis:
-    """What the numbers say."""
+    """What the figures of a period mean."""
 
     helps: bool | None
-    """Whether batching helps; None if that cannot be told."""
+    """True if batching helps; None if there are too few calls to tell."""
 
     text: str
     advice: Recommendation | None
@@ -88,13 +88,13 @@ class Diagnosis:
     """The same for full batches and the budget."""
 
     upstream_limited: float
-    """The share of the time in which the upstream took no work."""
+    """The share of the time in which the upstream was unreachable or overloaded."""
 
     limited_by: BlockedBy
-    """Which of the three mattered most, if any did."""
+    """The first of upstream, budget and slot that is reported, if any is."""
 
     period_s: float
-    """Over how many seconds."""
+    """The length of the period in seconds."""
 
     def __str__(self) -> str:
         if self.advice is None:
@@ -105,7 +105,7 @@ class Diagnosis:
 
 
 def diagnose(lately: Totals, limits: LimitsInForce) -> Diagnosis:
-    """Return what is to be said of what happened *lately* within these *limits*."""
+    """Return the diagnosis of the figures *lately*, with the *limits* in force."""
     is_telling = lately.parts >= ENOUGH_CALLS
     limited_by = _limited_by(lately)
     helps, text = _company(lately) if is_telling else (None, _too_few(lately))
@@ -138,51 +138,51 @@ def _limited_by(lately: Totals) -> BlockedBy:
 
 def _too_few(lately: Totals) -> str:
     if not lately.calls and not lately.parts:
-        return "Nobody has asked lately."
+        return "No calls lately."
     return f"Too few calls to tell: {lately.parts} were sent to the server lately."
 
 
 def _company(lately: Totals) -> tuple[bool | None, str]:
-    together = f"A request carries {lately.calls_per_request:.1f} calls"
+    together = f"A request has {lately.calls_per_request:.1f} calls"
     if not _shares_requests(lately):
         return False, f"{together}: {_why_alone(lately)}."
     alone, shared = lately.alone_ms_per_item, lately.shared_ms_per_item
     if alone is None or shared is None:
         way = "alone" if alone is None else "together"
-        return True, f"{together}; too few went {way} to tell what that saves."
-    costs = f"an input takes the server {_ms(shared)} in company, {_ms(alone)} alone"
+        return True, f"{together}; too few were sent {way} to tell what that saves."
+    costs = f"an input takes the server {_ms(shared)} together, {_ms(alone)} alone"
     if alone < GAIN * shared:
         return False, f"{together}, but that saves no time: {costs}."
     return True, f"Batching helps. {together}; {costs}."
 
 
 def _ms(value: float) -> str:
-    """Write two significant digits, and never an exponent."""
+    """Format with two significant digits, and never an exponent."""
     return f"{float(f'{value:.2g}'):g} ms"
 
 
 def _why_alone(lately: Totals) -> str:
     if lately.crowded_out > OFTEN * lately.batches:
-        return "those that wait together differ in route, options or key"
+        return "calls that wait at the same time differ in route, options or key"
     if lately.full > MOSTLY * lately.batches:
-        return "most fill it by themselves"
+        return "most calls fill a batch by themselves"
     if lately.requests > lately.batches * (1 + OFTEN):
-        return "many are sent again, after a bad input or a broken connection"
-    return "most come when no other waits, so there is nothing to gain"
+        return "many batches are sent again, after a bad input or a broken connection"
+    return "most calls come when no other waits, so there is nothing to gain"
 
 
 def _limit(lately: Totals, limited_by: BlockedBy) -> str:
     match limited_by:
         case BlockedBy.UPSTREAM:
             share = lately.share_of_time(lately.kept_by_upstream_s)
-            return f"The server took no work {share:.0%} of the time."
+            return f"The server was unreachable or overloaded {share:.0%} of the time."
         case BlockedBy.BUDGET:
             share = lately.share_of_time(lately.kept_by_budget_s)
             return f"Full batches waited {share:.0%} of the time: the server is busy."
         case BlockedBy.SLOT:
             share = lately.share_of_time(lately.kept_by_slot_s)
-            gathered = ", and gathered" if _shares_requests(lately) else ""
-            return f"Calls waited for a slot {share:.0%} of the time{gathered}."
+            grew = ", so batches grew" if _shares_requests(lately) else ""
+            return f"Calls waited for a slot {share:.0%} of the time{grew}."
         case _:
             return ""
 
@@ -202,7 +202,7 @@ def _away(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
     kept = lately.share_of_time(lately.kept_by_upstream_s)
     if kept < OFTEN:
         return None
-    why = f"it was away or had no room {kept:.0%} of the time; its own log says why"
+    why = f"it was unreachable or overloaded {kept:.0%} of the time; see its own log"
     return Recommendation("the inference server", why)
 
 
@@ -212,33 +212,33 @@ def _refused(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
     refused = f"{lately.refused_for_room} calls were refused"
     return Recommendation(
         "a second or faster inference server",
-        f"{refused}, as too many waited for this one",
+        f"{refused}, because too many waited for this one",
     )
 
 
 def _held_in_vain(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
     if not limits.max_wait_ms or _shares_requests(lately):
         return None
-    held = f"calls are held for {limits.max_wait_ms:g} ms and find no company"
-    return Recommendation("MAX_WAIT_TIME=0", f"{held}; with 0 they leave at once")
+    held = f"calls are held for {limits.max_wait_ms:g} ms, but no others join them"
+    return Recommendation("MAX_WAIT_TIME=0", f"{held}; with 0 they are sent at once")
 
 
 def _budget(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
     kept = lately.share_of_time(lately.kept_by_budget_s)
     if limits.budget is None or kept < OFTEN:
         return None
-    allowed = f"as you allow {limits.budget} inputs in flight"
+    allowed = f"because you allow {limits.budget} inputs in flight"
     why = f"full batches waited {kept:.0%} of the time, {allowed}"
-    return Recommendation("BUDGET", f"{why}; unset, it follows the server")
+    return Recommendation("BUDGET", f"{why}; if unset, it adapts to the server")
 
 
 def _slots(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
     kept = lately.share_of_time(lately.kept_by_slot_s)
     if limits.slots is None or kept < OFTEN or _shares_requests(lately):
         return None
-    allowed = f"as you allow {limits.slots} in flight that are not full"
+    allowed = f"because you allow {limits.slots} in flight that are not full"
     why = f"batches waited {kept:.0%} of the time, {allowed}"
-    return Recommendation("SLOTS", f"{why}; unset, it follows the server")
+    return Recommendation("SLOTS", f"{why}; if unset, it adapts to the server")
 
 
 def _full(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
@@ -259,8 +259,10 @@ def _larger(lately: Totals, limits: LimitsInForce) -> Iterator[tuple[float, "_La
 
 
 def _more_calls(full: str, limits: LimitsInForce) -> Recommendation:
-    why = f"{full}, as you limit the calls in one to {limits.max_batch_calls}"
-    return Recommendation("MAX_BATCH_SIZE", f"{why}; unset, as many share one as fit")
+    why = f"{full}, because you limit the calls in one to {limits.max_batch_calls}"
+    return Recommendation(
+        "MAX_BATCH_SIZE", f"{why}; if unset, as many share one as fit"
+    )
 
 
 def _more_items(full: str, limits: LimitsInForce) -> Recommendation:
@@ -270,13 +272,13 @@ def _more_items(full: str, limits: LimitsInForce) -> Recommendation:
         return Recommendation("MAX_BATCH_INPUTS", f"{why}; try more")
     return Recommendation(
         "a higher limit of the inference server (--max-client-batch-size)",
-        f"{why}, which is all that it takes",
+        f"{why}, which is all that it accepts",
     )
 
 
 def _more_bytes(full: str, limits: LimitsInForce) -> Recommendation:
     why = f"{full} at {limits.batch_bytes:,} bytes"
-    takes = "if the inference server takes larger bodies (--payload-limit)"
+    takes = "if the inference server accepts larger bodies (--payload-limit)"
     return Recommendation("MAX_BATCH_BYTES", f"{why}; try more, {takes}")
 
 
@@ -285,8 +287,8 @@ def _apart(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
         return None
     return Recommendation(
         "INFERENCE_SERVICE_KEY",
-        "clients with different keys share no batch; with one key for the inference "
-        "server, and theirs in API_KEY, they do",
+        "calls with different keys share no batch; with one key for the inference "
+        "server, and the clients' keys in API_KEY, they do",
     )
 
 

@@ -131,7 +131,7 @@ def test_a_screen_reader_is_told_once_of_a_server_that_stays_full(
 ) -> None:
     """That is worth an interruption."""
     assert page.look_at(*[FULL] * 30) == [
-        "The inference server has no room: it answers with 429. Calls wait."
+        "The inference server is overloaded: it answers with 429. Calls wait."
     ]
 
 

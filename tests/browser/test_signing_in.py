@@ -44,7 +44,7 @@ def test_a_wrong_key_is_refused_and_asked_for_again(page: LivePage, wrong: str) 
     """It is said so beside the field, also if no header could take the key as it is."""
     page.type(wrong, Keys.ENTER)
 
-    page.until_it_says("key-error", "abproxy does not know this key.")
+    page.until_it_says("key-error", "abproxy does not accept this key.")
 
     page.type("sesame", Keys.ENTER)
     page.until_it_says("state", "abproxy works, and so does")
@@ -55,7 +55,7 @@ def test_the_form_breaks_no_rule(page: LivePage, axe: str, scheme: str) -> None:
     """With what it says of a wrong key."""
     page.look_with(scheme=scheme)
     page.type("open", Keys.ENTER)
-    page.until_it_says("key-error", "abproxy does not know this key.")
+    page.until_it_says("key-error", "abproxy does not accept this key.")
 
     assert page.violations(axe) == []
 

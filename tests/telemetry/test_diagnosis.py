@@ -53,7 +53,7 @@ def test_without_calls_there_is_nothing_to_judge() -> None:
     found = diagnose(Totals(at=HOUR), BY_DEFAULT)
 
     assert found.helps is None
-    assert found.text == "Nobody has asked lately."
+    assert found.text == "No calls lately."
     assert found.calls_per_request is None
 
 
@@ -80,9 +80,9 @@ def test_company_that_saves_time_helps() -> None:
     found = judged(**BOTH_SEEN)
 
     assert found.helps
-    carries = "Batching helps. A request carries 10.0 calls"
+    carries = "Batching helps. A request has 10.0 calls"
     assert found.text == (
-        f"{carries}; an input takes the server 2 ms in company, 10 ms alone."
+        f"{carries}; an input takes the server 2 ms together, 10 ms alone."
     )
 
 
@@ -92,8 +92,8 @@ def test_company_that_saves_no_time_does_not_help() -> None:
 
     assert found.helps is False
     assert found.text == (
-        "A request carries 10.0 calls, but that saves no time: "
-        "an input takes the server 9.5 ms in company, 10 ms alone."
+        "A request has 10.0 calls, but that saves no time: "
+        "an input takes the server 9.5 ms together, 10 ms alone."
     )
 
 
@@ -105,7 +105,7 @@ def test_times_are_written_for_people(shared_s: float, spelled: str) -> None:
     """Two digits that count, and no exponent."""
     found = judged(**{**BOTH_SEEN, "shared_s": shared_s, "alone_s": 1e4})
 
-    assert f"takes the server {spelled} in company" in found.text
+    assert f"takes the server {spelled} together" in found.text
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_company_that_cannot_be_compared_is_company(kind: str, way: str) -> None
 
     assert found.helps
     assert found.text == (
-        f"A request carries 10.0 calls; too few went {way} to tell what that saves."
+        f"A request has 10.0 calls; too few were sent {way} to tell what that saves."
     )
 
 
@@ -127,8 +127,8 @@ def test_calls_that_come_alone_travel_alone() -> None:
 
     assert found.helps is False
     assert found.text == (
-        "A request carries 1.0 calls: "
-        "most come when no other waits, so there is nothing to gain."
+        "A request has 1.0 calls: "
+        "most calls come when no other waits, so there is nothing to gain."
     )
 
 
@@ -138,8 +138,8 @@ def test_calls_that_differ_travel_alone() -> None:
 
     assert found.helps is False
     assert found.text == (
-        "A request carries 1.0 calls: "
-        "those that wait together differ in route, options or key."
+        "A request has 1.0 calls: "
+        "calls that wait at the same time differ in route, options or key."
     )
 
 
@@ -147,7 +147,9 @@ def test_calls_that_fill_a_request_travel_alone() -> None:
     """An import is cut into batches that are full already."""
     found = judged_alone(full=501)
 
-    assert found.text == "A request carries 1.0 calls: most fill it by themselves."
+    assert (
+        found.text == "A request has 1.0 calls: most calls fill a batch by themselves."
+    )
 
 
 def test_batches_that_are_taken_apart_again_save_no_requests() -> None:
@@ -155,20 +157,23 @@ def test_batches_that_are_taken_apart_again_save_no_requests() -> None:
     found = judged_alone(batches=100)
 
     assert found.text == (
-        "A request carries 1.0 calls: "
-        "many are sent again, after a bad input or a broken connection."
+        "A request has 1.0 calls: "
+        "many batches are sent again, after a bad input or a broken connection."
     )
 
 
 @pytest.mark.parametrize(
     ("kept", "sentence"),
     [
-        ("kept_by_upstream_s", "The server took no work 50% of the time."),
+        (
+            "kept_by_upstream_s",
+            "The server was unreachable or overloaded 50% of the time.",
+        ),
         (
             "kept_by_budget_s",
             "Full batches waited 50% of the time: the server is busy.",
         ),
-        ("kept_by_slot_s", "Calls waited for a slot 50% of the time, and gathered."),
+        ("kept_by_slot_s", "Calls waited for a slot 50% of the time, so batches grew."),
     ],
 )
 def test_what_limits_is_said(kept: str, sentence: str) -> None:
@@ -190,7 +195,7 @@ def test_a_server_that_takes_no_work_is_the_first_to_mention() -> None:
     """It says more than that it is busy."""
     found = judged(kept_by_upstream_s=HOUR / 2, kept_by_budget_s=HOUR / 2)
 
-    assert "took no work" in found.text
+    assert "unreachable or overloaded" in found.text
     assert "busy" not in found.text
 
 
@@ -218,7 +223,7 @@ def test_a_diagnosis_ends_with_what_would_help() -> None:
 
     assert str(found) == (
         f"{found.text} What would help is a second or faster inference server: "
-        "300 calls were refused, as too many waited for this one."
+        "300 calls were refused, because too many waited for this one."
     )
 
 
@@ -241,7 +246,7 @@ def test_refused_calls_need_another_server() -> None:
     advice = told(hour(refused_for_room=11))
 
     assert advice.setting == "a second or faster inference server"
-    assert advice.why == "11 calls were refused, as too many waited for this one"
+    assert advice.why == "11 calls were refused, because too many waited for this one"
 
 
 def test_a_refusal_now_and_then_is_no_reason_to_buy_a_server() -> None:
@@ -254,8 +259,8 @@ def test_a_wait_that_finds_no_company_is_given_up() -> None:
     advice = told(alone(), max_wait_ms=20.0)
 
     assert advice.setting == "MAX_WAIT_TIME=0"
-    held = "calls are held for 20 ms and find no company"
-    assert advice.why == f"{held}; with 0 they leave at once"
+    held = "calls are held for 20 ms, but no others join them"
+    assert advice.why == f"{held}; with 0 they are sent at once"
 
 
 def test_a_wait_that_finds_company_is_kept() -> None:
@@ -268,8 +273,10 @@ def test_a_budget_that_keeps_full_batches_is_taken_away() -> None:
     advice = told(hour(kept_by_budget_s=HOUR / 4), budget=64)
 
     assert advice.setting == "BUDGET"
-    waited = "full batches waited 25% of the time, as you allow 64 inputs in flight"
-    assert advice.why == f"{waited}; unset, it follows the server"
+    waited = (
+        "full batches waited 25% of the time, because you allow 64 inputs in flight"
+    )
+    assert advice.why == f"{waited}; if unset, it adapts to the server"
 
 
 @pytest.mark.parametrize(
@@ -289,9 +296,9 @@ def test_slots_that_keep_calls_that_stay_alone_are_taken_away() -> None:
     advice = told(alone(kept_by_slot_s=HOUR / 4), slots=1)
 
     assert advice.setting == "SLOTS"
-    allowed = "as you allow 1 in flight that are not full"
+    allowed = "because you allow 1 in flight that are not full"
     waited = f"batches waited 25% of the time, {allowed}"
-    assert advice.why == f"{waited}; unset, it follows the server"
+    assert advice.why == f"{waited}; if unset, it adapts to the server"
 
 
 @pytest.mark.parametrize(
@@ -315,8 +322,8 @@ def test_batches_that_are_full_of_calls_may_hold_more() -> None:
     advice = told(hour(full=60), max_batch_calls=10)
 
     assert advice.setting == "MAX_BATCH_SIZE"
-    limited = "60% of the batches are full, as you limit the calls in one to 10"
-    assert advice.why == f"{limited}; unset, as many share one as fit"
+    limited = "60% of the batches are full, because you limit the calls in one to 10"
+    assert advice.why == f"{limited}; if unset, as many share one as fit"
 
 
 def test_one_call_in_a_batch_is_no_batching() -> None:
@@ -324,7 +331,7 @@ def test_one_call_in_a_batch_is_no_batching() -> None:
     advice = told(alone(full=1000), max_batch_calls=1)
 
     assert advice.setting == "MAX_BATCH_SIZE"
-    assert "as you limit the calls in one to 1;" in advice.why
+    assert "because you limit the calls in one to 1;" in advice.why
 
 
 def test_batches_that_are_full_of_inputs_may_hold_more() -> None:
@@ -348,7 +355,7 @@ def test_batches_that_are_full_of_bytes_may_hold_more() -> None:
     assert advice.setting == "MAX_BATCH_BYTES"
     assert advice.why == (
         "85% of the batches are full at 1,900,000 bytes; try more, if the inference "
-        "server takes larger bodies (--payload-limit)"
+        "server accepts larger bodies (--payload-limit)"
     )
 
 
@@ -360,7 +367,7 @@ def test_what_the_server_does_not_take_is_a_setting_of_the_server() -> None:
         "a higher limit of the inference server (--max-client-batch-size)"
     )
     full = "85% of the batches are full at 32 inputs"
-    assert advice.why == f"{full}, which is all that it takes"
+    assert advice.why == f"{full}, which is all that it accepts"
 
 
 @pytest.mark.parametrize("lately", [hour(full=49), alone(full=1000)])
@@ -375,8 +382,8 @@ def test_clients_who_differ_in_their_keys_only_may_share_one() -> None:
 
     assert advice.setting == "INFERENCE_SERVICE_KEY"
     assert advice.why == (
-        "clients with different keys share no batch; with one key for the inference "
-        "server, and theirs in API_KEY, they do"
+        "calls with different keys share no batch; with one key for the inference "
+        "server, and the clients' keys in API_KEY, they do"
     )
 
 

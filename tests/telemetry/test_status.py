@@ -212,7 +212,7 @@ def test_without_calls_the_diagnosis_says_so(here: Wired) -> None:
     """It is part of everything there is to say."""
     status = here.status.document()
 
-    assert status["verdict"]["text"] == "Nobody has asked lately."
+    assert status["verdict"]["text"] == "No calls lately."
     assert status["verdict"]["advice"] is None
 
 

@@ -1,4 +1,4 @@
-// Asks abproxy, with the key if there is one, and keeps what it has answered.
+// Fetches from abproxy, with the key if there is one, and keeps the figures over time.
 
 const KEY = "abproxy key"; // in the storage of this tab, and never in an address
 const PATIENCE_MS = 5000;

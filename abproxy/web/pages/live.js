@@ -6,7 +6,7 @@ import { suggest } from "/-/trying.js";
 import { announce, element, moment, write } from "/-/writing.js";
 
 const PERIOD_MS = 1000;
-const LASTING = 3; // looks after which a state is more than a moment's
+const LASTING = 3; // updates after which a state is announced
 
 let isWatching = false;
 let isPaused = false;
@@ -48,8 +48,8 @@ function showOrSayWhy(status) {
 }
 
 function condition({ flow, upstream }) {
-  if (flow.draining) return ["bad", "abproxy is stopping, and answers what it has accepted."];
-  if (upstream.state === "full") return ["busy", `The inference server has no room: ${upstream.why}. Calls wait.`];
+  if (flow.draining) return ["bad", "abproxy is stopping; it still answers accepted calls."];
+  if (upstream.state === "full") return ["busy", `The inference server is overloaded: ${upstream.why}. Calls wait.`];
   if (flow.upstream_up) return ["good", "abproxy works, and so does the inference server."];
   return ["bad", `The inference server does not answer: ${upstream.why}.`];
 }
@@ -68,12 +68,12 @@ const age = () => (shownAt ? `The figures are of ${moment(shownAt)}.` : "");
 function signIn() {
   const isWrong = hasKey();
   forgetKey();
-  write("key-error", isWrong ? "abproxy does not know this key." : "");
+  write("key-error", isWrong ? "abproxy does not accept this key." : "");
   element("key").setAttribute("aria-invalid", isWrong);
   element("figures").hidden = true;
   element("pause").hidden = true;
   element("sign-in").hidden = false;
-  say("", "abproxy works. To see its figures you need a key.");
+  say("", "abproxy works. To see its figures, enter a key.");
   element("key").focus();
 }
 

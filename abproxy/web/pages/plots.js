@@ -1,4 +1,4 @@
-// The two plots, and the same as tables for readers who do not see them.
+// The two plots, and the same figures as tables for screen readers.
 import { element, lasting, moment, number, rows, write } from "/-/writing.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -6,7 +6,7 @@ const WIDTH = 600; // of the drawing, in units of its own
 const HEIGHT = 100;
 const BARS = 100;
 const SPANS_S = [60, 120, 300];
-const GAP_S = 3; // a longer silence is not bridged: nobody looked
+const GAP_S = 3; // no line across a longer pause
 
 export function drawRates(rates) {
   const now = rates.at(-1)?.at ?? 0;
@@ -48,9 +48,9 @@ function describeRates(rates, now) {
 const REASONS = {
   full: "full",
   free: "slot free",
-  timer: "wait over",
+  timer: "wait passed",
   drain: "abproxy stops",
-  suspect: "tried alone",
+  suspect: "quarantined",
 };
 
 export function drawSizes(batches, cap) {

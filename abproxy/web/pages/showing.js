@@ -25,7 +25,7 @@ function working(workers) {
 // --- the three questions ----------------------------------------------------
 
 const UNKNOWN = "Not known yet";
-const SETTLED = 10; // looks after which an answer is worth an announcement
+const SETTLED = 10; // updates after which an answer is announced
 
 const HELPS = new Map([
   [true, ["good", "Yes"]],
@@ -34,10 +34,10 @@ const HELPS = new Map([
 ]);
 
 const LIMITS = {
-  nothing: ["plain", "Nothing much", "Batches leave when they are ready."],
-  slot: ["plain", "Slots", "While all are taken, calls gather into larger batches."],
-  budget: ["plain", "The server’s speed", "Full batches wait until it has answered others."],
-  upstream: ["bad", "The server’s health", "It is away or has no room, and calls wait."],
+  nothing: ["plain", "Nothing much", "Batches are sent when they are ready."],
+  slot: ["plain", "Slots", "While all are taken, calls wait and form larger batches."],
+  budget: ["plain", "The server’s speed", "Full batches wait until it has answered earlier ones."],
+  upstream: ["bad", "The server’s health", "It is unreachable or overloaded, and calls wait."],
 };
 
 function showVerdict(verdict) {
@@ -47,7 +47,7 @@ function showVerdict(verdict) {
   write("because", verdict.text);
   figures("gain", [
     ["calls in a request", number(verdict.calls_per_request), "Calls, or parts of large ones, for each request to the inference server"],
-    ["ms an input, in company", number(verdict.shared_ms_per_item), "The server’s time for an input in a batch of several calls"],
+    ["ms an input, together", number(verdict.shared_ms_per_item), "The server’s time for an input in a batch of several calls"],
     ["ms an input, alone", number(verdict.alone_ms_per_item), "The server’s time for an input in a batch of one call"],
   ]);
   const [kind, limit, meaning] = isTelling ? LIMITS[verdict.limited_by] : ["plain", UNKNOWN, ""];
@@ -67,7 +67,7 @@ function showAdvice({ advice, calls, period_s }, change, isTelling) {
   if (advice) {
     write("why", `${advice.why}.`);
   } else {
-    write("why", isTelling ? "No setting would help with what came lately." : "Send some calls: the answers come by themselves.");
+    write("why", isTelling ? "No setting would have helped with these calls." : "Send some calls to get an answer.");
   }
   write("judged", `Judged by ${number(calls)} ${calls === 1 ? "call" : "calls"} in the last ${lasting(period_s)}.`);
 }
@@ -82,21 +82,21 @@ const share = (id, part) => meter(id, part, 1, percent(part));
 // --- now --------------------------------------------------------------------
 
 const KEPT = {
-  nothing: "Nothing is in the way of a batch.",
-  slot: "Calls gather until a slot is free.",
+  nothing: "No batch is delayed.",
+  slot: "Calls wait until a slot is free.",
   budget: "Full batches wait for room in the budget.",
-  upstream: "The inference server takes no work: calls wait.",
+  upstream: "The inference server is unreachable or overloaded: calls wait.",
 };
 
 function showNow({ flow, kept_by, cpu_us_per_call }, isTelling) {
   const rate = past.rates.at(-1) ?? {};
   figures("now", [
     ["calls/s", number(rate.calls), "Batched calls of clients that were answered"],
-    ["inputs/s", number(rate.items), "Inputs that left in batches"],
+    ["inputs/s", number(rate.items), "Inputs sent in batches"],
     ["requests/s", number(rate.requests), "Requests to the inference server"],
     ["errors/s", number(rate.errors), "Calls answered with a status of 400 or more", rate.errors > 0],
-    ["gave up/s", number(rate.cancelled), "Calls whose clients went away before the answer"],
-    ["ms longest wait", number(flow.oldest_wait_seconds * 1000), "Of the call that waits longest just now"],
+    ["cancelled/s", number(rate.cancelled), "Calls whose clients disconnected before the answer"],
+    ["ms longest wait", number(flow.oldest_wait_seconds * 1000), "Of the call that has waited longest"],
     ["connections", number(flow.connections), "Open connections of clients"],
     ["CPU µs a call", number(isTelling ? cpu_us_per_call : null), "CPU time of abproxy itself for a call, in the last hour"],
   ]);
@@ -121,10 +121,10 @@ function quantiles(values) {
   return [0.5, 0.9, 0.99, 1].map((part) => number(sorted[Math.min(last, Math.floor(sorted.length * part))]));
 }
 
-// --- what there is ----------------------------------------------------------
+// --- tables ----------------------------------------------------------
 
 function showUpstream({ upstream, flow, now }) {
-  const unsaid = "it does not say";
+  const unsaid = "not known";
   const why = upstream.why ? `: ${upstream.why}` : "";
   facts("upstream", [
     ["Address", upstream.url],
@@ -132,19 +132,19 @@ function showUpstream({ upstream, flow, now }) {
     ["Model", upstream.model ?? unsaid],
     ["Task", upstream.task ?? unsaid],
     ["Version", upstream.version ?? unsaid],
-    ["Takes in a request", `${upstream.max_batch_inputs ?? unsaid}; a batch is full at ${flow.batch_max_items} inputs`],
-    ["Takes at once", `${upstream.max_inputs_in_flight ?? unsaid}; the budget is ${flow.budget_items} now`],
+    ["Accepts in a request", `${upstream.max_batch_inputs ?? unsaid}; a batch is full at ${flow.batch_max_items} inputs`],
+    ["Accepts at once", `${upstream.max_inputs_in_flight ?? unsaid}; the budget is ${flow.budget_items} now`],
   ]);
 }
 
 function showLanes(lanes) {
   rows("lanes", lanes.map((lane) => [
     lane.route,
-    [...lane.options, ...(lane.has_key ? ["a key of its own"] : []), ...(lane.is_bulk ? ["bulk"] : [])].join(", ") || "none",
+    [...lane.options, ...(lane.has_key ? ["own key"] : []), ...(lane.is_bulk ? ["bulk"] : [])].join(", ") || "none",
     number(lane.calls),
     number(lane.items),
     number(lane.oldest_wait_ms),
-  ]), "Nobody waits.");
+  ]), "No call waits.");
 }
 
 function showErrors(errors) {

@@ -14,7 +14,7 @@ export function suggest(upstream) {
   if (isTouched || upstream.state === "unknown") return;
   isTouched = true;
   if (upstream.model) element("model").value = upstream.model;
-  // Only text-embeddings-inference says its version; others speak OpenAI's way.
+  // Only text-embeddings-inference reports its version; others have OpenAI's API.
   else if (upstream.state === "up" && !upstream.version) element("route").value = "/v1/embeddings";
   element("model-field").hidden = !wantsModel();
 }
@@ -28,7 +28,7 @@ element("try").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (isAsking) return;
   isAsking = true;
-  say("", "Asking …");
+  say("", "Sending …");
   element("answer").hidden = true;
   try {
     await askOnce();
@@ -68,7 +68,7 @@ function rowsIn(text) {
   return `${rows.length} ${rows.length === 1 ? "row" : "rows"}${isNumbers ? ` of ${first.length} numbers` : ""}.`;
 }
 
-// Only an answer out of a shared batch says where its time went.
+// Only an answer from a shared batch has Server-Timing.
 function company(timing) {
   const found = /queue;dur=([\d.]+), upstream;dur=([\d.]+), batch;desc="(\d+) calls"/.exec(timing ?? "");
   if (!found) return "Its batch had no other call.";

@@ -1,5 +1,5 @@
-// Writing into the page: text only, never markup, and only what has changed, so
-// that a selection or a screen reader's place is not lost every second.
+// Writes into the page: text only, never markup, and only what has changed, so
+// that a selection or a screen reader's position is not lost every second.
 
 export const element = (id) => document.getElementById(id);
 
@@ -10,8 +10,8 @@ export function write(target, text) {
 
 const heard = new Map();
 
-// Announce a text to screen readers once it has come so many times in a row: what
-// moves to and fro would interrupt their users.
+// Announce a text to screen readers once it has come so many times in a row: one
+// that changes all the time would interrupt their users.
 export function announce(id, text, times) {
   const [before, count] = heard.get(id) ?? [];
   heard.set(id, [text, before === text ? count + 1 : 1]);
@@ -88,7 +88,7 @@ export function rows(id, lines, empty = "") {
 
 export function meter(id, value, most, text) {
   const found = element(id);
-  found.max = Math.max(1, most); // nothing of nothing is no full meter
+  found.max = Math.max(1, most); // 0 of 0 must not show a full meter
   found.value = value;
   write(`${id}-text`, text);
 }
