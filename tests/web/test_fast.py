@@ -349,6 +349,23 @@ def test_a_bug_is_answered_and_logged(nothing_leaked: list[object]) -> None:
     nothing_leaked.clear()
 
 
+def test_a_bug_that_is_met_before_a_call_is_one_is_met_on_the_ordinary_path(
+    nothing_leaked: list[object],
+) -> None:
+    """It is logged once, and the client gets an answer."""
+    here = Pair()
+    client = here.proxy.connect()
+    broken: Any = None
+    here.proxy.app.collector = broken
+
+    client.send(call("a"))
+
+    assert here.observer.ways == [False]
+    assert [answer.status for answer in client.answers()] == [500]
+    assert len(nothing_leaked) == 1
+    nothing_leaked.clear()
+
+
 def test_an_answer_that_cannot_be_written_is_an_error_of_ours(
     nothing_leaked: list[object],
 ) -> None:
