@@ -42,6 +42,7 @@ def serve(way: str, upstream: str) -> None:
     if way == "without":
         service.site.observer = Observer()
         service.collector.observer = Observer()
+        service.collector.backoff.observer = Observer()
         service.upstream.observer = Observer()
     service.startService()
     reactor.callWhenRunning(_say_where, service)
