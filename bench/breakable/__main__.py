@@ -4,6 +4,8 @@ Run the server that breaks on command.
 While it runs, it is told what to do over HTTP:
 
     curl localhost:8080/-/break -d '{"fault": "cut", "value": 20, "times": 3}'
+    curl localhost:8080/-/refuse -d '{"text": "DROP TABLE", "status": 403}'
+    curl localhost:8080/-/be -d '{"mood": "firewall"}'
     curl localhost:8080/-/do -d '{"do": "die", "seconds": 2}'
     curl localhost:8080/-/traits -d '{"permits": 64}'
     curl localhost:8080/-/mend -d ''
@@ -19,6 +21,7 @@ import attrs
 
 from bench.breakable.control import DEEDS
 from bench.breakable.faults import FAULTS, Fault
+from bench.breakable.moods import MOODS
 from bench.breakable.server import Breakable
 from bench.breakable.traits import Traits
 
@@ -48,6 +51,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--break", type=read_fault, action="append", default=[], help=FAULT_HELP
     )
+    parser.add_argument(
+        "--mood",
+        choices=MOODS,
+        action="append",
+        default=[],
+        help="be as some servers, gateways and firewalls are; may be repeated",
+    )
     for trait in attrs.fields(Traits):
         option = "--" + trait.name.replace("_", "-")
         if trait.default is False:
@@ -72,6 +82,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     for fault in options["break"]:
         server.faults.add(fault)
+    for mood in options["mood"]:
+        server.be(mood)
     server.start()
     sys.stdout.write(f"breakable on {server.url}\n")
     sys.stdout.flush()

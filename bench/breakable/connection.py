@@ -48,6 +48,9 @@ class Connection(protocol.Protocol):
     is_busy: bool = field(init=False, default=False)
     """Whether an answer is owed."""
 
+    timer: IDelayedCall | None = field(init=False, default=None)
+    """When a gateway in between will answer, if nothing else does before."""
+
     patience: IDelayedCall | None = field(init=False, default=None)
     """When it will have been idle for too long."""
 

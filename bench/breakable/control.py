@@ -2,6 +2,8 @@
 The remote control: the same commands over HTTP, under `/-/`.
 
     POST /-/break  {"fault": "cut", "value": 20, "times": 3}
+    POST /-/refuse {"text": "DROP TABLE", "status": 403}
+    POST /-/be     {"mood": "firewall"}
     POST /-/do     {"do": "die", "seconds": 2}
     POST /-/traits {"permits": 64, "ms": 10}
     POST /-/mend
@@ -16,6 +18,7 @@ import msgspec
 
 from bench.breakable.faults import FAULTS
 from bench.breakable.messages import Answer, Request
+from bench.breakable.moods import MOODS
 
 __all__ = ["CONTROL", "DEEDS", "control"]
 
@@ -36,9 +39,26 @@ class _Deed(msgspec.Struct):
     seconds: float = 0.5
 
 
+class _Mood(msgspec.Struct):
+    mood: str
+
+
 def _break(server: Any, body: bytes) -> object:
     server.break_(**msgspec.json.decode(body, type=dict[str, Any]))
     return {"waiting": len(server.faults)}
+
+
+def _refuse(server: Any, body: bytes) -> object:
+    server.refuse(**msgspec.json.decode(body, type=dict[str, Any]))
+    return {"refuses": [attrs.asdict(each) for each in server.refusals]}
+
+
+def _be(server: Any, body: bytes) -> object:
+    mood = msgspec.json.decode(body, type=_Mood).mood
+    if mood not in MOODS:
+        raise ValueError(f"expected one of {', '.join(MOODS)}, not {mood!r}")
+    server.be(mood)
+    return {"is": mood}
 
 
 def _do(server: Any, body: bytes) -> object:
@@ -56,7 +76,7 @@ def _change(server: Any, body: bytes) -> object:
 
 
 def _mend(server: Any, _body: bytes) -> object:
-    server.faults.clear()
+    server.mend()
     return {"waiting": 0}
 
 
@@ -66,6 +86,8 @@ def _look(server: Any, _body: bytes) -> object:
 
 ROUTES: dict[tuple[bytes, bytes], Callable[[Any, bytes], object]] = {
     (b"POST", b"break"): _break,
+    (b"POST", b"refuse"): _refuse,
+    (b"POST", b"be"): _be,
     (b"POST", b"do"): _do,
     (b"POST", b"traits"): _change,
     (b"POST", b"mend"): _mend,

@@ -12,10 +12,11 @@ import msgspec
 from attrs import frozen
 
 from bench.breakable.messages import Answer, Request, error
-from bench.breakable.rows import spell, spell_base64
+from bench.breakable.rows import row_of, spell, spell_base64
+from bench.breakable.shapes import usage, write
 from bench.breakable.traits import Traits
 
-__all__ = ["Job", "info", "read_job"]
+__all__ = ["Job", "info", "models", "read_job", "rerank"]
 
 OPENAI = frozenset({b"/v1/embeddings", b"/embeddings"})
 EMBED = frozenset({b"/embed", b"/", b"/invocations"})
@@ -26,6 +27,8 @@ class _Body(msgspec.Struct):
     inputs: Any = msgspec.UNSET
     input: Any = msgspec.UNSET
     encoding_format: str = "float"
+    late_chunking: bool = False
+    modality: list[str] | None = None
 
 
 @frozen(kw_only=True)
@@ -35,6 +38,8 @@ class Job:
     inputs: list[Any]
     is_openai: bool
     is_base64: bool = False
+    contexts: list[Any] | None = None
+    """What else the row of each input depends on, if it does."""
 
     def holds(self, text: str) -> bool:
         """Whether *text* is in any of the inputs."""
@@ -49,6 +54,8 @@ class Job:
         if not count or "" in self.inputs:
             told = "Input validation error: `inputs` cannot be empty"
             return self.error(400, told, "Empty")
+        if self.contexts is not None and len(self.contexts) != count:
+            return self.error(422, "modality: one for each input", "Validation")
         if self.holds(traits.bad_text):
             told = f"Input validation error: `inputs` must not say {traits.bad_text}"
             return self.error(422, told, "Validation")
@@ -60,18 +67,17 @@ class Job:
 
     def answer(self, traits: Traits, spoil: Callable[[Rows], Rows]) -> Answer:
         """Compute the rows, let *spoil* have them, and write the answer."""
-        write = spell_base64 if self.is_base64 else spell
-        rows = spoil([write(each, traits.dimensions) for each in self.inputs])
-        if not self.is_openai:
-            return Answer(body=b"[%b]" % b",".join(rows))
-        data = b",".join(
-            b'{"object":"embedding","embedding":%b,"index":%d}' % (row, at)
-            for at, row in enumerate(rows)
-        )
-        tokens = sum(map(len, self.inputs))
-        usage = b'{"prompt_tokens":%d,"total_tokens":%d}' % (tokens, tokens)
-        frame = b'{"object":"list","data":[%b],"model":"breakable","usage":%b}'
-        return Answer(body=frame % (data, usage))
+        rows = spoil([self._row(at, traits) for at in range(len(self.inputs))])
+        tokens = usage(sum(map(len, self.inputs)), is_detailed=traits.detailed_usage)
+        return Answer(body=write(rows, traits.shape, tokens, openai=self.is_openai))
+
+    def _row(self, at: int, traits: Traits) -> bytes:
+        item = self.inputs[at]
+        whole = item if self.contexts is None else [item, self.contexts[at]]
+        spelled = (spell_base64 if self.is_base64 else spell)(whole, traits.dimensions)
+        if traits.nan_text and isinstance(item, str) and traits.nan_text in item:
+            return b"[NaN%b" % spelled[spelled.find(b",") :]
+        return spelled
 
 
 def read_job(request: Request) -> Job | Answer | None:
@@ -89,8 +95,10 @@ def read_job(request: Request) -> Job | Answer | None:
     found = body.input if is_openai else body.inputs
     if found is msgspec.UNSET:
         return Answer(status=422, body=b"missing field `inputs`")
+    inputs = _inputs(found)
     return Job(
-        inputs=_inputs(found),
+        inputs=inputs,
+        contexts=[inputs] * len(inputs) if body.late_chunking else body.modality,
         is_openai=is_openai,
         is_base64=body.encoding_format == "base64",
     )
@@ -101,6 +109,24 @@ def _inputs(found: Any) -> list[Any]:
         return [found]
     is_one_of_tokens = bool(found) and all(isinstance(each, int) for each in found)
     return [found] if is_one_of_tokens else found
+
+
+class _Rerank(msgspec.Struct):
+    texts: list[str]
+
+
+def rerank(request: Request) -> Answer:
+    """Give each text a score that depends on it alone."""
+    texts = msgspec.json.decode(request.body, type=_Rerank).texts
+    scores = [(row_of(text, 1)[0], at) for at, text in enumerate(texts)]
+    ranks = [{"index": at, "score": score} for score, at in sorted(scores)[::-1]]
+    return Answer(body=msgspec.json.encode(ranks))
+
+
+def models() -> Answer:
+    """Say what `GET /v1/models` lists."""
+    model = {"id": "breakable", "object": "model", "owned_by": "nobody"}
+    return Answer(body=msgspec.json.encode({"object": "list", "data": [model]}))
 
 
 def info(traits: Traits) -> Answer:

@@ -13,14 +13,17 @@ from twisted.internet.protocol import ServerFactory
 from bench.breakable.connection import Connection
 from bench.breakable.control import CONTROL, control
 from bench.breakable.faults import Fault, Faults
-from bench.breakable.messages import Answer, Delivery, Request
-from bench.breakable.model import Job, info, read_job
+from bench.breakable.messages import Answer, Delivery, Request, page
+from bench.breakable.model import Job, info, models, read_job, rerank
+from bench.breakable.moods import MOODS
+from bench.breakable.refusals import Refusal, refusal_of
 from bench.breakable.traits import Traits
 from bench.breakable.work import Task, Work
 
 __all__ = ["Breakable", "Seen"]
 
 FULL = 429, "Model is overloaded", "Overloaded"
+GATEWAY_TIMEOUT = 504
 
 
 @define(kw_only=True)
@@ -60,6 +63,7 @@ class Breakable:
 
     ip: str = "127.0.0.1"
     faults: Faults = field(init=False, factory=Faults)
+    refusals: list[Refusal] = field(init=False, factory=list)
     seen: Seen = field(init=False, factory=Seen)
     work: Work = field(init=False)
     connections: set[Connection] = field(init=False, factory=set)
@@ -102,15 +106,36 @@ class Breakable:
         self.traits = self.work.traits = evolve(self.traits, **traits)
         self.work.plan()
 
+    def refuse(self, **kind: Any) -> None:
+        """Refuse every request of a *kind* from now on; see `Refusal`."""
+        self.refusals.append(Refusal(**kind))
+
+    def be(self, mood: str) -> None:
+        """Be as some servers are; see `MOODS`."""
+        self.change(**MOODS[mood].traits)
+        self.refusals += MOODS[mood].refusals
+
+    def mend(self) -> None:
+        """Let nothing go wrong any more, and refuse nothing; traits stay."""
+        self.faults.clear()
+        self.refusals.clear()
+
     def die(self, restart_s: float | None = None) -> None:
         """Be gone, with everything in flight, until a supervisor starts it again."""
         self.seen.deaths += 1
+        seconds = self.traits.restart_s if restart_s is None else restart_s
+        self._cancel_timer()
+        if self.traits.gateway:
+            self._is_away = True
+            self._timer = self.reactor.callLater(seconds, self._come_back)
+            for connection in self.connections:
+                if connection.is_busy:
+                    self._answer_for_it(connection)
+            return
         listening, self._listening = self._listening, None
         if listening is not None:
             listening.stopListening()
         self.cut_all()
-        seconds = self.traits.restart_s if restart_s is None else restart_s
-        self._cancel_timer()
         self._timer = self.reactor.callLater(seconds, self.start)
 
     def cut_all(self) -> None:
@@ -148,7 +173,7 @@ class Breakable:
         """Count a connection in."""
         self.seen.connections += 1
         self.connections.add(connection)
-        if self._is_away:
+        if self._is_away and not self.traits.gateway:
             connection.transport.loseConnection()
 
     def kept(self, connection: Connection) -> None:
@@ -162,30 +187,39 @@ class Breakable:
         """Count a connection out, and forget what was computed for it."""
         self.connections.discard(connection)
         self.seen.hung_up += connection.is_busy
-        if connection.task is not None:
-            self.work.cancel(connection.task)
-            connection.task = None
+        self._forget(connection)
 
     def asked(self, connection: Connection, request: Request) -> None:
         """Answer *request*, now or when it is computed."""
         job = read_job(request)
-        if isinstance(job, Job):
-            self._infer(connection, job)
+        if self._is_away and not request.path.startswith(CONTROL):
+            self._answer_for_it(connection)
+        elif isinstance(job, Job):
+            self._infer(connection, request, job)
         else:
             self._answer(connection, job or self._look_up(request), None)
 
     def _look_up(self, request: Request) -> Answer:
         if request.path.startswith(CONTROL):
             return control(self, request)
-        if request.path == b"/info":
+        if request.path == b"/info" and not self.traits.openai:
             return info(self.traits)
+        if request.path == b"/rerank":
+            return rerank(request)
+        if self.traits.openai:
+            if request.path == b"/v1/models":
+                return models()
+            if request.path.endswith(b"/"):
+                return _without_slash(request)
         return Answer(status=200 if request.path in {b"/health", b"/ping"} else 404)
 
-    def _infer(self, connection: Connection, job: Job) -> None:
+    def _infer(self, connection: Connection, request: Request, job: Job) -> None:
         self.seen.batches.append(len(job.inputs))
         fault = self.faults.take()
         if job.holds(self.traits.deadly_text):
             self.die()
+        elif kind := refusal_of(self.refusals, request, job.inputs):
+            self._answer_in(connection, kind.after_ms, kind.answer())
         elif refusal := job.refusal(self.traits):
             self._answer(connection, refusal, fault)
         elif not self.work.admits(len(job.inputs)):
@@ -201,14 +235,41 @@ class Breakable:
             self._answer(connection, job.answer(self.traits, spoil), fault)
 
         connection.task = Task(inputs=len(job.inputs), done=done)
+        if self.traits.deadline_ms:
+            late = page(GATEWAY_TIMEOUT)
+            self._answer_in(connection, self.traits.deadline_ms, late)
         self.work.begin(connection.task)
 
     def _answer(
         self, connection: Connection, answer: Answer, fault: Fault | None
     ) -> None:
+        self._forget(connection)
         answer = fault.on_answer(answer) if fault else answer
         data = answer.to_bytes(chunked=self.traits.chunked)
         connection.deliver(fault.on_bytes(data) if fault else Delivery(data=data))
+
+    def _answer_for_it(self, connection: Connection) -> None:
+        """Let the gateway answer, as the server is away."""
+        self._forget(connection)
+        answer = page(self.traits.gateway)
+        self._answer_in(connection, self.traits.gateway_ms, answer)
+
+    def _answer_in(self, connection: Connection, ms: float, answer: Answer) -> None:
+        self._forget_timer(connection)
+        arguments = self._answer, connection, answer, None
+        connection.timer = self.reactor.callLater(ms / 1000, *arguments)
+
+    def _forget(self, connection: Connection) -> None:
+        """Compute nothing more for *connection*, and let no gateway answer it."""
+        self._forget_timer(connection)
+        task, connection.task = connection.task, None
+        if task is not None:
+            self.work.cancel(task)
+
+    def _forget_timer(self, connection: Connection) -> None:
+        timer, connection.timer = connection.timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
 
     def _come_back(self) -> None:
         self._timer = None
@@ -223,3 +284,10 @@ class Breakable:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _without_slash(request: Request) -> Answer:
+    """Send the client to the path without a slash at its end, as Starlette does."""
+    host = request.headers.get(b"host", b"")
+    location = b"http://%b%b" % (host, request.path.rstrip(b"/"))
+    return Answer(status=307, location=location)

@@ -1,7 +1,9 @@
 """What the server is like while nothing is broken."""
 
 from attrs import field, frozen
-from attrs.validators import ge
+from attrs.validators import ge, in_
+
+from bench.breakable.shapes import SHAPES
 
 __all__ = ["Traits"]
 
@@ -42,6 +44,30 @@ class Traits:
 
     restart_s: float = field(default=0.5, validator=ge(0))
     """How long a supervisor takes to start it again after a death."""
+
+    openai: bool = False
+    """Whether it is no TEI: no `/info`, but a list of models."""
+
+    gateway: int = field(default=0, validator=ge(0))
+    """
+    What a gateway in front of it answers (502, 504) while it is away; 0: there
+    is no gateway, and the port is closed.
+    """
+
+    gateway_ms: float = field(default=0.0, validator=ge(0))
+    """How long that gateway takes to say so."""
+
+    deadline_ms: float = field(default=0.0, validator=ge(0))
+    """After how long a gateway gives up with 504; 0: never."""
+
+    shape: str = field(default="", validator=in_(SHAPES))
+    """The form of its answers; see `shapes`."""
+
+    nan_text: str = ""
+    """An input with this in it has the bare word NaN in its row; "": none has."""
+
+    detailed_usage: bool = False
+    """Whether OpenAI answers tell a cost and cached tokens as well."""
 
     def seconds_for(self, inputs: int) -> float:
         """Say how long a worker needs for a request of so many *inputs*."""

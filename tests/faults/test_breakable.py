@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 from pytest_twisted import ensureDeferred
-from sockets import breakable, connect
+from sockets import breakable, connect, until
 from twisted.internet.error import ConnectError
 
-from bench.breakable import Fault, Traits
+from bench.breakable import Fault, Traits, row_of
 from bench.breakable.__main__ import parse
 
 
@@ -89,3 +89,138 @@ async def test_when_it_dies_its_port_is_closed() -> None:
         assert await dying == "died"
         with pytest.raises(ConnectError):
             await connect(server.port)
+
+
+MOODS_AND_ANSWERS: list[tuple[str, list[str], int]] = [
+    ("llama.cpp", ["a", "b" * 513], 500),
+    ("llama.cpp", ["NO-NORM"], 500),
+    ("firewall", ["a", "x; DROP TABLE y"], 403),
+    ("hasty-gateway", ["a"] * 5, 504),
+    ("hasty-gateway", ["a"] * 4, 200),
+    ("ten-inputs", ["a"] * 11, 400),
+    ("one-input", ["a", "b"], 400),
+    ("quota", ["a" * 100, "b" * 101], 429),
+    ("picky", ["a"], 403),
+    ("identity", ["a"], 401),
+    ("broken", ["a"], 500),
+]
+
+
+@pytest.mark.parametrize(("mood", "inputs", "status"), MOODS_AND_ANSWERS)
+@ensureDeferred
+async def test_it_refuses_what_others_refuse(
+    mood: str, inputs: list[str], status: int
+) -> None:
+    """Told to be like another server or a gateway; mended, it refuses nothing."""
+    async with breakable(Traits()) as server:
+        await _post(server.port, "/-/be", {"mood": mood})
+
+        refused = await _post(server.port, "/embed", {"inputs": inputs})
+        await _post(server.port, "/-/mend", {})
+        await _post(server.port, "/-/traits", {"deadline_ms": 0})
+        mended = await _post(server.port, "/embed", {"inputs": inputs})
+
+        assert (refused.status, mended.status) == (status, 200)
+
+
+@ensureDeferred
+async def test_a_refusal_can_be_put_together_over_http() -> None:
+    """What is not said of a request does not matter, and HTML is sent as HTML."""
+    refusal = {"text": "x", "inputs": 1, "status": 418, "body": "<p>no</p>"}
+    async with breakable(Traits()) as server:
+        await _post(server.port, "/-/refuse", refusal)
+
+        one, both = [
+            await _post(server.port, "/embed", {"inputs": inputs})
+            for inputs in (["x"], ["x", "y"])
+        ]
+
+        assert one.status == 200
+        assert (both.status, both.body) == (418, b"<p>no</p>")
+        assert both.headers[b"content-type"] == b"text/html"
+
+
+@ensureDeferred
+async def test_an_unknown_mood_is_answered_with_those_there_are() -> None:
+    """As an unknown fault is."""
+    async with breakable(Traits()) as server:
+        answer = await _post(server.port, "/-/be", {"mood": "cheerful"})
+
+        assert answer.status == 400
+        assert "firewall" in answer.json["error"]
+
+
+SHAPED: dict[str, bytes] = {
+    "no-index": b'"data":[{"object":"embedding","embedding":%b}]',
+    "null-index": b'"data":[{"object":"embedding","embedding":%b,"index":null}]',
+    "no-zero-index": b'"data":[{"object":"embedding","embedding":%b}]',
+    "bare": b'[{"object":"embedding","embedding":%b,"index":0}]',
+    "bills": b'"cost":0.000000130,"prompt_tokens_details":{"cached_tokens":0}}',
+}
+
+
+@pytest.mark.parametrize("mood", SHAPED)
+@ensureDeferred
+async def test_it_writes_rows_as_others_write_them(mood: str) -> None:
+    """The rows themselves are the same in each form."""
+    row = msgspec.json.encode(row_of("a"))
+    async with breakable(Traits()) as server:
+        await _post(server.port, "/-/be", {"mood": mood})
+
+        answer = await _post(server.port, "/v1/embeddings", {"input": "a"})
+
+        expected = SHAPED[mood] % row if b"%b" in SHAPED[mood] else SHAPED[mood]
+        assert expected in answer.body
+
+
+@ensureDeferred
+async def test_one_row_can_hold_a_word_that_is_no_json() -> None:
+    """As models with a broken layer answer some texts."""
+    async with breakable(Traits(nan_text="NAN", dimensions=2)) as server:
+        answer = await _post(server.port, "/embed", {"inputs": ["a", "NAN"]})
+
+        assert b",[NaN," in answer.body
+
+
+@ensureDeferred
+async def test_a_row_can_depend_on_all_inputs_of_its_request() -> None:
+    """With late chunking the same text has another row beside another text."""
+    async with breakable(Traits()) as server:
+        answers = [
+            await _post(
+                server.port, "/embed", {"inputs": inputs, "late_chunking": True}
+            )
+            for inputs in (["a", "b"], ["a", "b"], ["a", "c"])
+        ]
+
+        one, same, other = [answer.json[0] for answer in answers]
+        assert one == same != other
+
+
+@ensureDeferred
+async def test_a_gateway_answers_while_the_server_behind_it_restarts() -> None:
+    """Its port stays open, and what was in flight is answered as well."""
+    async with breakable(Traits(gateway=502, restart_s=0.2)) as server:
+        deadly = await _post(server.port, "/embed", {"inputs": ["DEADLY"]})
+        other = await _post(server.port, "/embed", {"inputs": ["a"]})
+        await until(lambda: not server._is_away)
+        later = await _post(server.port, "/embed", {"inputs": ["a"]})
+
+        assert [deadly.status, other.status, later.status] == [502, 502, 200]
+        assert b"502 Bad Gateway" in deadly.body
+
+
+@ensureDeferred
+async def test_no_tei_it_lists_its_model_and_sends_slashes_elsewhere() -> None:
+    """As servers on Starlette do."""
+    async with breakable(Traits(openai=True)) as server:
+        caller = await connect(server.port)
+
+        info = await caller.get("/info")
+        models = await caller.get("/v1/models")
+        slash = await caller.get("/v1/models/")
+
+        assert [info.status, models.status, slash.status] == [404, 200, 307]
+        assert models.json["data"][0]["id"] == "breakable"
+        assert slash.headers[b"location"] == b"http://proxy/v1/models"
+        caller.hang_up()
