@@ -18,6 +18,7 @@ from abproxy.batching.backoff import RetryTimeouts
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.concurrency import LEAST_SLOTS, Limit, Slots, make_slots
 from abproxy.batching.part import Caps
+from abproxy.dialects.members import MemberRules
 from abproxy.errors import SettingsError
 from abproxy.http.headers import Credentials
 from abproxy.settings import Settings
@@ -84,7 +85,11 @@ def policy_for(settings: Settings, facts: ServerInfo) -> Policy:
     return Policy(
         keys=keys_for(settings),
         clients=Clients(bulk_keys=frozenset(settings.bulk_api_keys)),
-        reader=CallReader(credentials=credentials_for(settings), task=facts.task),
+        reader=CallReader(
+            credentials=credentials_for(settings),
+            task=facts.task,
+            members=MemberRules(is_tei=facts.is_tei),
+        ),
         inputs_per_s=settings.rate_limit,
     )
 

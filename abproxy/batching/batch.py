@@ -203,7 +203,8 @@ class Batch:
 
         The upstream has just said so, and the queue's caps say the same by now.
         """
-        return self.splits and len(part.items) > self.queue.caps.items
+        may_split = self.splits and not part.call.lane_key.serial
+        return may_split and len(part.items) > self.queue.caps.items
 
     async def _send_in_pieces(self, part: Part) -> None:
         pieces = split_part(part, self.queue.caps)

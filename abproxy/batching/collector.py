@@ -230,7 +230,8 @@ class BatchCollector:
         caps = self._caps_now(lane)
         alike = self.packs and lane.items > caps.items
         parts = self.queue.take(lane, caps, alike=alike)
-        if self.splits and len(parts[0].items) > caps.items:
+        may_split = self.splits and not lane.key.serial
+        if may_split and len(parts[0].items) > caps.items:
             self.queue.requeue(replace_by_parts(parts[0], caps))
             return
         self._send(parts, reason, sorts=alike)

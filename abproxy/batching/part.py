@@ -147,14 +147,15 @@ def reject(parts: Sequence[Part], cause: Cause) -> None:
 
 
 def split_call(call: Call, caps: Caps, now: float) -> list[Part]:
-    """Make the parts of *call*, each linked to the next."""
+    """Make the parts of *call*, each linked to the next; one if it goes whole."""
     whole = Part(
         call=call,
         items=call.items.raw,
         lengths=call.items.lengths,
         arrived_at=now,
     )
-    if len(whole.items) <= caps.items and whole.size <= caps.size:
+    fits = len(whole.items) <= caps.items and whole.size <= caps.size
+    if fits or call.lane_key.serial:
         return [whole]
     parts = split_part(whole, caps)
     for part, following in pairwise(parts):

@@ -11,6 +11,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from abproxy import __version__
+from abproxy.dialects.members import OF_TEI, MemberRules
 from abproxy.errors import ProxyError
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
 
@@ -24,6 +26,14 @@ __all__ = [
     "PartResult",
     "Rows",
 ]
+
+
+OWN_LINES = (
+    (b"Content-Type", b"application/json"),
+    (b"Accept", b"application/json"),
+    (b"User-Agent", b"abproxy/" + __version__.encode()),
+)
+"""The identity of a shared request: it is no client's."""
 
 
 class BadAnswer(ValueError):
@@ -50,6 +60,9 @@ class ParsedBody(Struct, frozen=True, kw_only=True):
 
     options: bytes
     """All other members, in one form: `,"name":value` for each."""
+
+    alone_by: str | None = None
+    """The member that keeps the call from being shared or split, if there is one."""
 
 
 class Rows(Struct, frozen=True, kw_only=True):
@@ -94,8 +107,8 @@ class Dialect(ABC):
     """Whether an answer says how many tokens it cost."""
 
     @abstractmethod
-    def read(self, body: bytes) -> ParsedBody | None:
-        """Parse *body*; None if it is to be relayed as it is."""
+    def read(self, body: bytes, rules: MemberRules = OF_TEI) -> ParsedBody | None:
+        """Parse *body* by the *rules*; None if it is to be relayed as it is."""
 
     @abstractmethod
     def batch_body(self, items: Sequence[bytes], options: bytes) -> bytes:
@@ -148,6 +161,13 @@ class LaneKey(Struct, frozen=True, kw_only=True, cache_hash=True):
     is_personal: bool = False
     """Whether the credentials are the client's own, and so is any quota."""
 
+    serial: int = 0
+    """
+    0 for calls that may share; another for each that goes alone and whole.
+
+    Such a call is sent as its client sent it, however large it is.
+    """
+
     def __repr__(self) -> str:
         """Show no header: a key may be among them."""
         return f"LaneKey({self.path!r}, {self.options!r})"
@@ -158,11 +178,18 @@ class LaneKey(Struct, frozen=True, kw_only=True, cache_hash=True):
         """Write the one request that carries *items* of several calls."""
         return UpstreamRequest(
             path=self.path,
-            headers=(*self.headers, (b"Content-Type", b"application/json")),
+            headers=self.headers + self._own_lines(),
             body=self.dialect.batch_body(items, self.options),
             items=len(items),
             traces=traces,
         )
+
+    def _own_lines(self) -> HeaderList:
+        """Return what a shared request says of itself, where its lane does not."""
+        if not self.headers:
+            return OWN_LINES
+        said = {name.lower() for name, _ in self.headers}
+        return tuple(line for line in OWN_LINES if line[0].lower() not in said)
 
 
 def _no_id() -> bytes:

@@ -15,11 +15,13 @@ import msgspec
 from attrs import define, field
 
 from abproxy.dialects.call import Items
+from abproxy.dialects.members import MemberRules
 
 __all__ = [
     "NOT_JSON",
     "Direction",
     "Inputs",
+    "Options",
     "Size",
     "SuffixCache",
     "Text",
@@ -28,7 +30,7 @@ __all__ = [
     "read_elements",
     "read_inputs",
     "read_members",
-    "write_options",
+    "read_options",
 ]
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -136,24 +138,45 @@ def read_inputs(value: Any, raw: bytes) -> Items | None:
 # Options: equal ones are equal bytes, so that lanes are found by comparing them
 
 
-def write_options(known: msgspec.Struct, members: dict[str, bytes]) -> bytes:
+class Options(msgspec.Struct, frozen=True):
+    """All members of a body but the required one, which holds the items."""
+
+    shared: bytes
+    """As they stand in a shared request."""
+
+    alone_by: str | None
+    """The member that keeps the call from being shared or split, if there is one."""
+
+
+def read_options(
+    known: msgspec.Struct, members: dict[str, bytes], rules: MemberRules
+) -> Options:
     """
-    Write every member but the required one, which holds the items.
+    Return the options in *members*, by the *rules* for sharing.
 
     Known members are written by value, and left out where they have their
     default: to the upstream absent, null and the default are one.  Unknown
     members keep the client's bytes, in the order of their names.
     """
-    return b"".join(_each_option(known, members))
+    shared, alone_by = b"", None
+    for name, value, is_known in _each_option(known, members):
+        if rules.is_alone(name, value, is_known=is_known):
+            alone_by = alone_by or name
+        if not rules.ignores(name):
+            shared += b',"%b":%b' % (name.encode(), value)
+    return Options(shared, alone_by)
 
 
-def _each_option(known: msgspec.Struct, members: dict[str, bytes]) -> Iterator[bytes]:
+def _each_option(
+    known: msgspec.Struct, members: dict[str, bytes]
+) -> Iterator[tuple[str, bytes, bool]]:
+    """Yield the name of each option, its value, and whether the route knows it."""
     for name, default in _defaults(type(known)):
         value = getattr(known, name)
         if value != default:
-            yield b',"%b":%b' % (name.encode(), msgspec.json.encode(value))
+            yield name, msgspec.json.encode(value), True
     for name in sorted(members.keys() - known.__struct_fields__):
-        yield b',"%b":%b' % (name.encode(), members[name])
+        yield name, members[name], False
 
 
 @cache
@@ -186,8 +209,10 @@ class SuffixCache:
     items: str
     """The name of the member that holds the items."""
 
-    options: dict[bytes, bytes] = field(init=False, factory=dict, repr=False)
-    """The options by suffix."""
+    options: dict[tuple[MemberRules, bytes], Options] = field(
+        init=False, factory=dict, repr=False
+    )
+    """The options by the rules in force, and the suffix."""
 
     _prefix: bytes = field(init=False)
     _decode: Callable[[bytes], Any] = field(init=False, repr=False)
@@ -216,10 +241,10 @@ class SuffixCache:
             return raw, body[start + len(raw) :]
         return raw, b""
 
-    def remember(self, suffix: bytes, options: bytes) -> None:
-        """Remember that *suffix* is these *options*."""
+    def remember(self, rules: MemberRules, suffix: bytes, options: Options) -> None:
+        """Remember that by the *rules* the *suffix* is these *options*."""
         if not suffix or len(suffix) > LONGEST:
             return
         if len(self.options) >= MOST:
             self.options.clear()
-        self.options[suffix] = options
+        self.options[rules, suffix] = options

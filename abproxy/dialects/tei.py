@@ -15,6 +15,7 @@ import msgspec
 from attrs import field, frozen
 
 from abproxy.dialects.call import Dialect, Items, ParsedBody, Rows
+from abproxy.dialects.members import OF_TEI, MemberRules
 from abproxy.dialects.parse import (
     NOT_JSON,
     Direction,
@@ -27,7 +28,7 @@ from abproxy.dialects.parse import (
     read_elements,
     read_inputs,
     read_members,
-    write_options,
+    read_options,
 )
 from abproxy.dialects.split import Lengths, Order, join, split_arrays, split_values
 from abproxy.errors import ProxyError, tei_error_body
@@ -81,19 +82,25 @@ class JSONRoute(Dialect):
         [kind] = [each.type for each in fields if each.name == self.items]
         return msgspec.json.Decoder(kind).decode
 
-    def read(self, body: bytes) -> ParsedBody | None:
-        """Parse *body*; None for all that TEI might read in another way."""
+    def read(self, body: bytes, rules: MemberRules = OF_TEI) -> ParsedBody | None:
+        """Parse *body* by the *rules*; None for all that TEI might read otherwise."""
         try:
             raw, suffix = self._suffixes.split(body)
-            options = self._suffixes.options.get(suffix)
+            options = self._suffixes.options.get((rules, suffix))
             if options is None:
-                return self._read_whole(body, suffix)
+                return self._read_whole(body, suffix, rules)
             items = self.read_items(self._decode_items(raw), raw)
         except NOT_JSON:
             return None
-        return None if items is None else ParsedBody(items=items, options=options)
+        if items is None:
+            return None
+        return ParsedBody(
+            items=items, options=options.shared, alone_by=options.alone_by
+        )
 
-    def _read_whole(self, body: bytes, suffix: bytes) -> ParsedBody | None:
+    def _read_whole(
+        self, body: bytes, suffix: bytes, rules: MemberRules
+    ) -> ParsedBody | None:
         known = self._decode(body)
         members = read_members(body)
         if members is None:
@@ -101,9 +108,11 @@ class JSONRoute(Dialect):
         items = self.read_items(getattr(known, self.items), members[self.items])
         if items is None:
             return None
-        options = write_options(known, members)
-        self._suffixes.remember(suffix, options)
-        return ParsedBody(items=items, options=options)
+        options = read_options(known, members, rules)
+        self._suffixes.remember(rules, suffix, options)
+        return ParsedBody(
+            items=items, options=options.shared, alone_by=options.alone_by
+        )
 
     def batch_body(self, items: Sequence[bytes], options: bytes) -> bytes:
         """Write `{"inputs":[…],…}`."""

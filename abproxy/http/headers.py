@@ -1,15 +1,9 @@
-"""
-Header lines: which are passed on, and which of them can change an answer.
-
-A line that is not known to be harmless keeps two calls apart: sharing a batch
-by mistake would give one client the answer of another.
-"""
+"""Header lines: how they are written, and which of them are passed on."""
 
 import re
 import secrets
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from operator import itemgetter
 
 from attrs import field, frozen
 from msgspec.structs import replace
@@ -23,7 +17,6 @@ __all__ = [
     "each_line",
     "end_to_end",
     "group",
-    "lane_headers",
     "new_request_id",
     "read_request_id",
     "spell",
@@ -48,52 +41,6 @@ FRAMING = frozenset({b"content-length", b"expect", b"host"})
 """Lines that the sender of a message writes anew."""
 
 OF_ONE_HOP = HOP_BY_HOP | FRAMING
-
-ABOUT_THE_CALLER = frozenset(
-    {
-        b"accept",
-        b"accept-encoding",
-        b"accept-language",
-        b"b3",
-        b"baggage",
-        b"cache-control",
-        b"content-type",
-        b"date",
-        b"dnt",
-        b"forwarded",
-        b"from",
-        b"pragma",
-        b"priority",
-        b"referer",
-        b"request-id",
-        b"request-timeout-ms",
-        b"traceparent",
-        b"tracestate",
-        b"user-agent",
-        b"via",
-        b"x-amzn-trace-id",
-        b"x-client-request-id",
-        b"x-cloud-trace-context",
-        b"x-correlation-id",
-        b"x-envoy-attempt-count",
-        b"x-envoy-expected-rq-timeout-ms",
-        b"x-envoy-external-address",
-        b"x-priority",
-        b"x-real-ip",
-        b"x-request-id",
-        b"x-request-start",
-    }
-)
-"""Lines about the client, the proxies and the time: no answer depends on them."""
-
-ABOUT_THE_CALLER_PREFIXES = (
-    b"sec-",
-    b"x-b3-",
-    b"x-datadog-",
-    b"x-forwarded-",
-    b"x-stainless-",
-)
-
 
 Raw = Iterable[tuple[bytes, Sequence[bytes]]]
 """Names with all their values, as Twisted's `Headers.getAllRawHeaders` gives them."""
@@ -168,22 +115,6 @@ class Credentials:
         if self.key is None:
             return tuple(others)
         return (*others, (b"Authorization", b"Bearer " + self.key.encode()))
-
-
-def lane_headers(headers: HeaderList) -> HeaderList:
-    """
-    Return the lines that can change an answer, sorted by name.
-
-    The values of one name stay in theirs: the first may count, or the last.
-    """
-    lines = (line for line in headers if _matters(line[0].lower()))
-    return tuple(sorted(lines, key=itemgetter(0)))
-
-
-def _matters(name: bytes) -> bool:
-    return name not in ABOUT_THE_CALLER and not name.startswith(
-        ABOUT_THE_CALLER_PREFIXES
-    )
 
 
 # Request ids, which stand in the log and in errors of our own.  An answer of the

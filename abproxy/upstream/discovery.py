@@ -48,6 +48,11 @@ class ServerInfo:
 
     version: str | None = None
 
+    @property
+    def is_tei(self) -> bool:
+        """Whether its `/info` is that of text-embeddings-inference."""
+        return self.max_inputs_in_flight is not None
+
 
 class _Info(msgspec.Struct):
     max_client_batch_size: int

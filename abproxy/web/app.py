@@ -93,7 +93,7 @@ class ProxyApp:
 
     def read(self, head: CallHead, body: bytes) -> ParsedBody | None:
         """Parse the *body* of a call; None if the request is to be relayed."""
-        parsed = head.dialect.read(body)
+        parsed = head.dialect.read(body, head.members)
         return parsed if parsed and self.collector.takes(parsed.items.raw) else None
 
     def submit(self, call: Call, caller: Caller) -> Deferred[list[PartResult]]:

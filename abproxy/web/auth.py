@@ -21,6 +21,7 @@ from attrs import field, frozen
 
 from abproxy.errors import Unauthorized
 from abproxy.events import RequestInfo
+from abproxy.http.sharing import read_timeout_s
 
 __all__ = ["ApiKeys", "Caller", "Clients"]
 
@@ -103,9 +104,6 @@ class ApiKeys:
 
 # Clients
 
-_MILLISECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?")
-_DEADLINES = (b"Request-Timeout-Ms", b"X-Envoy-Expected-Rq-Timeout-Ms")
-
 
 @frozen(kw_only=True)
 class Caller:
@@ -143,9 +141,9 @@ class Clients:
 
 def _deadline_s(request: RequestInfo) -> float | None:
     deadlines = [
-        float(value) / 1000
-        for name in _DEADLINES
-        for value in request.headers.getRawHeaders(name, [])
-        if _MILLISECONDS.fullmatch(value)
+        seconds
+        for name, values in request.headers.getAllRawHeaders()
+        for value in values
+        if (seconds := read_timeout_s(name.lower().decode("latin-1"), value))
     ]
-    return min((seconds for seconds in deadlines if seconds > 0), default=None)
+    return min(deadlines, default=None)

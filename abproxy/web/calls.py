@@ -7,14 +7,18 @@ upstream decides what to answer.
 """
 
 import re
+from collections.abc import Iterator
+from itertools import count
 
 from attrs import define, field, frozen
 
 from abproxy.dialects.call import Call, Dialect, LaneKey, ParsedBody
+from abproxy.dialects.members import OF_TEI, MemberRules
 from abproxy.dialects.routes import dialect_of, may_be_batched
 from abproxy.events import RequestInfo
-from abproxy.http.headers import Credentials, end_to_end, lane_headers
+from abproxy.http.headers import Credentials, end_to_end
 from abproxy.http.messages import HeaderList, UpstreamRequest
+from abproxy.http.sharing import BUILT_IN, LineRules, SortedLines
 from abproxy.web.auth import Caller
 
 __all__ = ["CallHead", "CallReader"]
@@ -28,6 +32,9 @@ _PLAIN_TARGET = re.compile(rb"[/\w.-]+(?:\?[\w.~=&%+-]+)?")
 """A target that no client or server on the way would spell in another way."""
 
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+"""By these the upstream knows whose quota it is."""
+
+_SERIALS: Iterator[int] = count(1)
 
 
 @define(kw_only=True, eq=False)
@@ -38,7 +45,8 @@ class CallHead:
     target: bytes
     path: bytes
     headers: HeaderList = field(repr=False)
-    lane_headers: HeaderList = field(repr=False)
+    lines: SortedLines = field(repr=False)
+    members: MemberRules = field(repr=False)
     is_personal: bool
     is_bulk: bool
     _lane: LaneKey | None = field(init=False, default=None, repr=False)
@@ -49,7 +57,9 @@ class CallHead:
     ) -> Call:
         """Return the call of this head and *body*, which is parsed already."""
         items, trace, lane = parsed.items, request.trace, self._lane
-        if lane is None or lane.options != parsed.options:
+        if self.lines.alone_by or parsed.alone_by:
+            lane = self._lane_of(parsed.options, next(_SERIALS))
+        elif lane is None or lane.options != parsed.options:
             lane = self._lane = self._lane_of(parsed.options)
         return Call(
             lane_key=lane,
@@ -66,14 +76,15 @@ class CallHead:
             request_id=request.request_id,
         )
 
-    def _lane_of(self, options: bytes) -> LaneKey:
+    def _lane_of(self, options: bytes, serial: int = 0) -> LaneKey:
         return LaneKey(
             dialect=self.dialect,
             path=self.path,
-            headers=self.lane_headers,
+            headers=self.lines.shared,
             options=options,
             is_bulk=self.is_bulk,
             is_personal=self.is_personal,
+            serial=serial,
         )
 
 
@@ -85,6 +96,10 @@ class CallReader:
 
     task: str | None = None
     """What the upstream's model does, if that is known."""
+
+    lines: LineRules = BUILT_IN
+    members: MemberRules = OF_TEI
+    """What keeps calls from sharing a batch."""
 
     def open(self, request: RequestInfo, caller: Caller) -> CallHead | None:
         """Read the head of *request* of *caller*; None if it is to be relayed."""
@@ -106,7 +121,8 @@ class CallReader:
             target=request.target,
             path=dialect.path + (b"?" + query if query else b""),
             headers=headers,
-            lane_headers=lane_headers(_without_own_origin(request, headers)),
+            lines=self.lines.sort(_without_own_origin(request, headers)),
+            members=self.members,
             is_personal=self._are_personal(headers),
             is_bulk=caller.is_bulk,
         )

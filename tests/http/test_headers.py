@@ -1,12 +1,8 @@
-"""Which header lines are passed on, and which of them can change an answer."""
-
-from operator import itemgetter
+"""Which header lines are passed on."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from abproxy.http.headers import Credentials, end_to_end, lane_headers
+from abproxy.http.headers import Credentials, end_to_end
 
 KEY = (b"Authorization", b"Bearer client")
 
@@ -78,48 +74,3 @@ def test_a_key_is_not_printed() -> None:
     """It might end up in a log."""
     assert "ours" not in repr(Credentials(key="ours"))
     assert "ours" not in str(Credentials(key="ours"))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        b"User-Agent",
-        b"X-Request-Id",
-        b"traceparent",
-        b"Sec-Fetch-Mode",
-        b"Content-Type",
-    ],
-)
-def test_lines_about_the_caller_keep_no_calls_apart(name: bytes) -> None:
-    """Every client sends its own."""
-    assert lane_headers(((name, b"x"),)) == ()
-
-
-@pytest.mark.parametrize(
-    "name",
-    [b"Authorization", b"Cookie", b"Origin", b"X-New", b"Content-Encoding", b"X-B3"],
-)
-def test_any_other_line_keeps_apart(name: bytes) -> None:
-    """It may change the answer, or be a secret."""
-    assert lane_headers(((name, b"x"),)) == ((name, b"x"),)
-
-
-lines = st.lists(
-    st.tuples(st.sampled_from([b"X-A", b"X-B", b"X-C"]), st.binary(max_size=2)),
-    unique_by=itemgetter(0),
-)
-
-
-@given(lines=lines)
-def test_the_order_of_names_does_not_keep_apart(
-    lines: list[tuple[bytes, bytes]],
-) -> None:
-    """Two clients may send the same lines in another order."""
-    assert lane_headers(tuple(lines)) == lane_headers(tuple(reversed(lines)))
-
-
-def test_the_order_of_the_values_of_one_name_keeps_apart() -> None:
-    """A server may go by the first of them, or by the last."""
-    one, other = (b"X-A", b"2"), (b"X-A", b"1")
-
-    assert lane_headers((one, other)) == (one, other)
