@@ -87,7 +87,7 @@ test/coverage: $(VENV)/test.stamp .test/tools ## run all tests, and say which li
 	fi
 
 screenshots: $(VENV)/test.stamp .test/tools ## take the pictures in docs/images again
-	$(BIN)/python tests/screenshots.py
+	PYTHONPATH=tests $(BIN)/python -m tools.screenshots
 
 test/clients: ## test published Python clients, in an environment of their own
 	@$(MAKE) --no-print-directory VENV=$(VENV)-clients .test/clients
@@ -152,13 +152,13 @@ dotenv: ## make .env of .env.example, if there is none
 	@test -e .env || { cp .env.example .env && echo 'made .env'; }
 
 settings: $(VENV)/test.stamp ## write the settings into .env.example and README.md again
-	$(BIN)/python tests/documented.py
+	$(BIN)/python -m tools.settings
 
 structure: $(VENV)/run.stamp ## count modules, imports, and what one call runs through
 	$(BIN)/python -m tools.structure $(args)
 
 public: $(VENV)/test.stamp ## write what others rely on into tests/public.json again
-	$(BIN)/python tests/published.py
+	PYTHONPATH=tests $(BIN)/python -m tools.public
 
 openapi: $(VENV)/run.stamp ## write what /-/openapi.json and /-/docs answer again
 	$(BIN)/python -m tools.openapi

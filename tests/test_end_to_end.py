@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from attrs import frozen
-from processes import TWISTD, Running, running
 
 from abproxy_model.files import MINILM
+from support.processes import TWISTD, Running, running
 
 TEXTS = [f"text number {number} of a few" for number in range(60)]
 ALLOWED = {"static": 0.0, "minilm": 1e-6}

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import pytest
 from attrs import define, field
-from processes import TWISTD, outcome
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import LogEvent, Logger, capturedLogs, formatEvent
 
 from abproxy.service import Lifetime, Signals
+from support.processes import TWISTD, outcome
 
 
 @define(eq=False)

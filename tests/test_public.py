@@ -1,7 +1,8 @@
 """What others rely on by its name stays as it is, unless somebody means it."""
 
 import pytest
-from published import FILE, SUBJECTS, read_file
+
+from tools.public import FILE, SUBJECTS, read_file
 
 HOW = f"if others shall see this change: `make public`, which writes {FILE.name}"
 

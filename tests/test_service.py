@@ -17,11 +17,11 @@ from twisted.logger import (
     capturedLogs,
     formatEvent,
 )
-from wired import Wired, wired
 
 from abproxy.service import IDLE_STAY_S, LAST_S, REPORT_EVERY_S, SAME_SIGNAL_S
 from abproxy.telemetry.diagnosis import LimitsInForce, Recommendation, diagnose
 from abproxy.telemetry.history import Totals
+from support.proxy import Wired, wired
 
 SOME_CALLS = diagnose(
     Totals(at=3600.0, calls=5, parts=5),

@@ -7,14 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 from attrs import frozen
-from doubles import paths_of, reply, without
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import (
     StringTransport,
     StringTransportWithDisconnection,
 )
 from twisted.python.failure import Failure
-from wired import Reactor, Wired, wired
 
 from abproxy.events import Observer, RequestInfo
 from abproxy.http.messages import UpstreamRequest
@@ -23,6 +21,8 @@ from abproxy.tuning import write_later, write_now
 from abproxy.upstream.fast.connection import Connections
 from abproxy.web.fast.request import FastRequest
 from abproxy.wiring import wire
+from support.proxy import Reactor, Wired, paths_of, wired, without
+from support.upstream import reply
 
 PLAIN = (
     b"POST /embed HTTP/1.1\r\nHost: door\r\nContent-Type: application/json\r\n"

@@ -2,12 +2,12 @@
 
 import msgspec
 import pytest
-from doubles import call_of, texts
 from twisted.internet.task import Clock
 
 from abproxy.batching.admission import Admission
 from abproxy.batching.part import Caps, Part, split_call
 from abproxy.errors import Overloaded
+from support.batching import call_of, texts
 
 CAPS = Caps(calls=100, items=4, size=1000)
 

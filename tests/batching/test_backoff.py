@@ -1,10 +1,11 @@
 """What callers see of an upstream that is full, away, or killed by one of them."""
 
 import pytest
-from doubles import House, Outcome, Sent, house, reply, texts
 from twisted.internet.defer import Deferred, succeed
 
 from abproxy.errors import CannotConnect, ConnectionBroken, Overloaded, UpstreamFull
+from support.batching import House, Outcome, house, texts
+from support.upstream import Sent, reply
 
 FULL = b'{"error":"Model is overloaded","error_type":"Overloaded"}'
 

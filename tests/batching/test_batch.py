@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from doubles import house, reply, row_of, texts
 from twisted.internet.defer import CancelledError, Deferred
 
 from abproxy.dialects.tei import JSONRoute
@@ -13,6 +12,8 @@ from abproxy.errors import (
     UpstreamBroken,
     UpstreamTimeout,
 )
+from support.batching import house, texts
+from support.upstream import reply, row_of
 
 
 def _together(number: int, **more: Any):  # noqa: ANN202

@@ -2,10 +2,10 @@
 
 import attrs
 import pytest
-from doubles import call_of, house, texts
 
 from abproxy.batching.concurrency import AdaptiveSlots
 from abproxy.errors import Overloaded, UpstreamTimeout
+from support.batching import call_of, house, texts
 
 
 def test_a_lone_call_leaves_at_once() -> None:

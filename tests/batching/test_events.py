@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 from attrs import define, field
-from doubles import House, house, reply, texts
 
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
 from abproxy.events import BatchSent, BlockedBy, Cause, FlushReason, Observer
+from support.batching import House, house, texts
+from support.upstream import reply
 
 FULL = b"Model is overloaded"
 

@@ -8,7 +8,6 @@ still open is answered, and the proxy must be as if nothing had happened.
 from typing import Any
 
 import msgspec
-from doubles import House, Outcome, house
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError
@@ -20,6 +19,7 @@ from abproxy.errors import (
     ProxyError,
     UpstreamTimeout,
 )
+from support.batching import House, Outcome, house
 
 BAD = "bad"
 

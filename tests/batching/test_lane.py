@@ -3,12 +3,12 @@
 import sys
 from itertools import count
 
-from doubles import call_of, house
 from hypothesis import given
 from hypothesis import strategies as st
 
 from abproxy.batching.lane import MAX_OVERTAKEN, choose_alike
 from abproxy.batching.part import Caps, Part, split_call
+from support.batching import call_of, house
 
 CAPS = Caps(calls=sys.maxsize, items=4, size=100_000)
 _numbers = count()

@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from typing import NoReturn
 
 import pytest
-from browsing import CHROMIUM, DRIVER, LivePage, until
-from browsing import chromium as start
-from processes import proxy
 from selenium.webdriver import Chrome
-from traffic import breakable, load, status
+
+from support.browser import CHROMIUM, DRIVER, LivePage, status, until
+from support.browser import chromium as start
+from support.processes import breakable, load, proxy
 
 NO_CHROMIUM = "no Chromium: apt-get install chromium chromium-driver"
 NO_AXE = "no axe-core: make test installs it"

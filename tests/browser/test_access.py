@@ -4,8 +4,9 @@ import re
 from typing import Any
 
 import pytest
-from browsing import LivePage
 from selenium.webdriver.common.keys import Keys
+
+from support.browser import LivePage
 
 SCHEMES = ("light", "dark")
 NARROW = (390, 320)

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from browsing import LivePage
-from traffic import embed, load, status
+
+from support.browser import LivePage, embed, status
+from support.processes import load
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 import time
 
 import pytest
-from browsing import LivePage
+
+from support.browser import LivePage
 
 A_WHILE_S = 2.5
 """Long enough for a page that asks every second to have asked again."""

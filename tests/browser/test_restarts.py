@@ -4,10 +4,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from browsing import LivePage
-from processes import proxy
 from selenium.webdriver import Chrome
-from traffic import breakable, embed, status
+
+from support.browser import LivePage, embed, status
+from support.processes import breakable, proxy
 
 
 def test_a_restart_is_told_and_survived(

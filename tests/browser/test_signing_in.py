@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-from browsing import LivePage
-from processes import proxy
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
+
+from support.browser import LivePage
+from support.processes import proxy
 
 
 @pytest.fixture(scope="module")

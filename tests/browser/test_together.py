@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from browsing import LivePage
-from processes import proxy
-from traffic import embed
+
+from support.browser import LivePage, embed
+from support.processes import proxy
 
 
 @pytest.fixture(scope="module")

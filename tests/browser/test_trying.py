@@ -1,7 +1,8 @@
 """The box in which one asks what a client would ask."""
 
 import pytest
-from browsing import LivePage
+
+from support.browser import LivePage
 
 
 @pytest.mark.parametrize("route", ["/embed", "/v1/embeddings"])

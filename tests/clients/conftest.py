@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
-from processes import model_server, proxy
-from ways import KEY, Ways
+
+from clients.ways import KEY, Ways
+from support.processes import model_server, proxy
 
 HEAVY = ("langchain_huggingface", "langchain_openai", "litellm", "llama_index")
 """Packages that `make test/clients` installs in a place of their own."""

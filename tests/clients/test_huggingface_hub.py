@@ -4,7 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from ways import KEY, TEXTS, TOO_LONG, Ways, at_once, slices
+
+from clients.ways import KEY, TEXTS, TOO_LONG, Ways, at_once, slices
 
 hub = pytest.importorskip("huggingface_hub")
 

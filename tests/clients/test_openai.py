@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import proxy
-from ways import KEY, MOST, TEXTS, TOO_LONG, Ways, at_once, refusing, slices
+
+from clients.ways import KEY, MOST, TEXTS, TOO_LONG, Ways, at_once, refusing, slices
+from support.processes import proxy
 
 openai = pytest.importorskip("openai")
 

@@ -4,7 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from ways import TEXTS, TOO_LONG, Ways, slices
+
+from clients.ways import TEXTS, TOO_LONG, Ways, slices
 
 tei_client = pytest.importorskip("tei_client")
 

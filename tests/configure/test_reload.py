@@ -8,13 +8,14 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.web.resource import Resource
-from webdoubles import InMemoryProxy, OpenUpstream, in_memory_proxy
 
 from abproxy.batching.concurrency import AdaptiveLimit, FixedLimit
 from abproxy.configure import CHANGEABLE, Configuration
 from abproxy.parsers import read_env_file
 from abproxy.settings import Settings, settings_from
 from abproxy.upstream.discovery import ServerInfo
+from support.proxy import InMemoryProxy, in_memory_proxy
+from support.upstream import OpenUpstream
 
 FACTS = ServerInfo(max_batch_inputs=16, max_inputs_in_flight=128)
 

@@ -4,10 +4,10 @@ import re
 from typing import Any
 
 import pytest
-from deployed import DEPLOY, ROOT, needs, read_yaml, rules, run, unknown_in
 
 from abproxy.settings import Settings
 from abproxy.telemetry.diagnosis import COMPANY, OFTEN
+from deploy.deployed import DEPLOY, ROOT, needs, read_yaml, rules, run, unknown_in
 
 PROMETHEUS = DEPLOY / "prometheus"
 OPERATING = ROOT / "docs/operating.md"

@@ -9,15 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from deployed import (
-    dashboard,
-    exposed,
-    needs,
-    panels,
-    queries,
-    run,
-    unknown_in,
-)
+
+from deploy.deployed import dashboard, exposed, needs, panels, queries, run, unknown_in
 
 WIDTH = 24
 """Columns of a dashboard."""

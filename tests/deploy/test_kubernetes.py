@@ -2,13 +2,13 @@
 
 import attrs
 import pytest
-from deployed import BIN, read_yaml, run
 
 from abproxy.parsers import variable
 from abproxy.service import LAST_S
 from abproxy.settings import Settings
 from abproxy.telemetry.setup import LAST_SPANS_S
 from abproxy.upstream.health import TIMEOUT_S
+from deploy.deployed import BIN, read_yaml, run
 
 CONFIG, DEPLOYMENT, SERVICE = read_yaml("deploy/kubernetes/abproxy.yaml")
 [MONITOR] = read_yaml("deploy/kubernetes/service-monitor.yaml")

@@ -5,13 +5,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from attrs import frozen
-from deployed import needs, panels, queries
 from pytest_twisted import ensureDeferred
-from realprometheus import Prometheus, prometheus
-from sockets import Daemon, breakable, connect, daemon, together, until
 from twisted.internet.error import ConnectionAborted
 
 from bench.breakable import Breakable, Traits
+from deploy.deployed import needs, panels, queries
+from deploy.realprometheus import Prometheus, prometheus
+from support.sockets import Daemon, breakable, connect, daemon, together, until
 
 ALERT = "AbproxyUpstreamUnreachable"
 

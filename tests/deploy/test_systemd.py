@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from deployed import BIN, DEPLOY, ROOT, run
 
 from abproxy.process import KILL_S
 from abproxy.service import LAST_S
 from abproxy.settings import Settings
 from abproxy.telemetry.setup import LAST_SPANS_S
+from deploy.deployed import BIN, DEPLOY, ROOT, run
 
 UNIT = DEPLOY / "systemd/abproxy.service"
 

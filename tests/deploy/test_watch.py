@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 import pytest
-from deployed import ROOT, read_yaml
+
+from deploy.deployed import ROOT, read_yaml
 
 WATCHERS = ("prometheus", "grafana", "jaeger")
 

@@ -17,11 +17,11 @@ TYPE, LINE, WORDS, TESTS = re.findall(
 
 @pytest.fixture
 def changed(tmp_path: Path) -> Path:
-    """Give a folder with abproxy and its doubles, changed as the page says."""
+    """Give a folder with abproxy and helpers of tests, changed as the page says."""
     for folder in ("abproxy", "tools"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    for double in ("webdoubles.py", "upstreamdoubles.py", "described.py"):
-        shutil.copy(ROOT / "tests" / double, tmp_path)
+    for helper in ("support", "web/openapi"):
+        shutil.copytree(ROOT / "tests" / helper, tmp_path / helper)
     for test in ("test_document.py", "test_files.py"):
         shutil.copy(ROOT / "tests/web/openapi" / test, tmp_path)
     with (tmp_path / "abproxy/dialects/tei.py").open("a") as tei:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from doubles import call_of
 
 from abproxy.dialects.call import PartResult, Rows
 from abproxy.dialects.openai import OPENAI
@@ -12,6 +11,7 @@ from abproxy.dialects.reply import error_reply, write_answer
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import Overloaded, ProxyError, Unauthorized, UpstreamTimeout
 from abproxy.http.messages import HeaderList, Response
+from support.batching import call_of
 
 
 def reply(*headers: tuple[bytes, bytes]) -> Response:

@@ -3,15 +3,15 @@
 from typing import Any
 
 import pytest
-from doubles import paths_of
 from pytest_twisted import ensureDeferred
-from rawdoubles import Peer, turn
-from rawdoubles import street as raw_street
-from sockets import street, together
 
 from bench.breakable import Traits
 from bench.breakable.messages import Answer
 from bench.breakable.rows import spell
+from support.proxy import paths_of
+from support.raw import Peer, turn
+from support.raw import street as raw_street
+from support.sockets import street, together
 
 BROKEN = ["too-few", "too-many", "truncate", "error-body", "garbage"]
 

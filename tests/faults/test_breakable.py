@@ -5,11 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 from pytest_twisted import ensureDeferred
-from sockets import breakable, connect, until
 from twisted.internet.error import ConnectError
 
-from bench.breakable import Fault, Traits, row_of
+from bench.breakable import Fault, Traits
 from bench.breakable.__main__ import parse
+from support.sockets import breakable, connect, until
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ import gc
 from typing import Any
 
 import pytest
-from doubles import House, house
 from pytest_twisted import ensureDeferred
-from sockets import street, together
 
 from abproxy.batching.concurrency import FixedLimit
 from abproxy.dialects.tei import JSONRoute
 from abproxy.errors import InternalError
+from support.batching import House, house
+from support.sockets import street, together
 
 
 def _explode(*_arguments: Any, **_named: Any) -> Any:

@@ -4,7 +4,10 @@ from pathlib import Path
 from random import Random
 
 from pytest_twisted import ensureDeferred
-from sockets import (
+from twisted.internet.error import ConnectionDone, ConnectionLost
+
+from bench.breakable import Traits
+from support.sockets import (
     Street,
     breakable,
     connect,
@@ -14,9 +17,6 @@ from sockets import (
     together,
     until,
 )
-from twisted.internet.error import ConnectionDone, ConnectionLost
-
-from bench.breakable import Traits
 
 
 async def _leaves(here: Street, text: str, after_s: float) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 from pytest_twisted import ensureDeferred
-from sockets import street, together
 
 from bench.breakable import row_of
+from support.sockets import street, together
 
 CALLS = [["a", "b", "c"], ["d"], ["e", "f"], ["g", "h", "i", "j"]]
 POSITIONS = [(call, at) for call, texts in enumerate(CALLS) for at in range(len(texts))]

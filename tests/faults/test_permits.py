@@ -4,13 +4,13 @@ from random import Random
 from typing import Any
 
 import pytest
-from doubles import House, house, texts
 from pytest_twisted import ensureDeferred
-from sockets import Answer, Caller, Street, sleep, street, together, until
 from twisted.internet.task import Clock
 
 from abproxy.batching.concurrency import AdaptiveLimit, Load
 from bench.breakable import Traits
+from support.batching import House, house, texts
+from support.sockets import Answer, Caller, Street, sleep, street, together, until
 
 
 async def _asks_on(caller: Caller, name: str, times: int) -> list[bool]:

@@ -5,15 +5,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from doubles import call_of, paths_of
 from msgspec.structs import replace
 from pytest_twisted import ensureDeferred
-from sockets import Answer, Caller, Street, sleep, street, together, until
 from twisted.internet.testing import StringTransportWithDisconnection
-from webdoubles import Client
 
 from abproxy.dialects.reply import write_answer
 from bench.breakable import Traits, row_of
+from support.batching import call_of
+from support.client import Client
+from support.proxy import paths_of
+from support.sockets import Answer, Caller, Street, sleep, street, together, until
 
 JSON = (b"Content-Type", b"application/json")
 

@@ -9,12 +9,20 @@ from typing import IO
 
 import pytest
 from pytest_twisted import ensureDeferred
-from sockets import Daemon, breakable, connect, daemon, sleep, together, until
-from tally import Tally
 from twisted.internet.error import ConnectError, ConnectionClosed
 
 from abproxy.service import SAME_SIGNAL_S
 from bench.breakable import Traits
+from support.sockets import (
+    Daemon,
+    Tally,
+    breakable,
+    connect,
+    daemon,
+    sleep,
+    together,
+    until,
+)
 
 
 async def _end(here: Daemon) -> int:

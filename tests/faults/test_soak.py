@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
-from sockets import Caller, breakable, connect, daemon, sleep, together
 
 from bench.breakable import Traits
+from support.sockets import Caller, breakable, connect, daemon, sleep, together
 
 SOAK_S = float(os.environ.get("ABPROXY_SOAK_S", "8"))
 WARM_UP_S = 4

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 from pytest_twisted import ensureDeferred
-from sockets import LOCALHOST, Caller, sleep, street, together, until
 
 from bench.breakable import Traits
+from support.sockets import LOCALHOST, Caller, sleep, street, together, until
 
 
 def _ask_without_the_reactor(port: int, text: str) -> socket.socket:

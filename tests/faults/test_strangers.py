@@ -3,7 +3,9 @@
 import msgspec
 from twisted.web.resource import Resource
 from twisted.web.server import Request
-from webdoubles import Answer, Client, InMemoryProxy, in_memory_proxy
+
+from support.client import Answer, Client
+from support.proxy import InMemoryProxy, in_memory_proxy
 
 
 class _ModelNotLoaded(Resource):

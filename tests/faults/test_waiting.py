@@ -1,12 +1,14 @@
 """How long anybody waits, on a clock that the test moves."""
 
 import msgspec
-from doubles import house, reply
 from twisted.web.resource import Resource
 from twisted.web.server import Request
-from webdoubles import Client, InMemoryProxy, in_memory_proxy
 
 from bench.breakable.rows import spell
+from support.batching import house
+from support.client import Client
+from support.proxy import InMemoryProxy, in_memory_proxy
+from support.upstream import reply
 
 
 class _Model(Resource):

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from doubles import call_of
 
 from abproxy.batching.part import Caps, split_call
 from abproxy.http.messages import Response, UpstreamRequest
+from support.batching import call_of
 
 SECRET = b"sesame"
 LINES = ((b"Authorization", b"Bearer " + SECRET),)

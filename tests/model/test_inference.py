@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from replay import exchanges
 from twisted.internet.defer import CancelledError, Deferred
 
 from abproxy_model.errors import OverloadedError
 from abproxy_model.inference import Permits, WorkQueue
 from abproxy_model.model import Model
 from abproxy_model.settings import Settings
+from support.recorded import exchanges
 
 FOUR = b'{"inputs":["a","b","c","d"]}'
 TWO = b'{"inputs":["a","b"]}'

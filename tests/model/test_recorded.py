@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from replay import Exchange, exchanges
 
 from abproxy_model.model import Model
 from abproxy_model.settings import Settings
+from support.recorded import Exchange, exchanges
 
 NOT_SERVED = ("/docs", "/docs/", "/api-doc/openapi.json", "/vertex")
 SETTINGS = {

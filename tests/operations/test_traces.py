@@ -12,12 +12,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
 )
 from pytest_twisted import ensureDeferred
-from sockets import LOCALHOST, breakable, connect, daemon, together, until
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from bench.breakable import Traits
+from support.sockets import LOCALHOST, breakable, connect, daemon, together, until
 
 
 @define(eq=False, slots=False)

@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_twisted import ensureDeferred
-from sockets import Street, street, together, until
+
+from support.sockets import Street, street, together, until
 
 GOOD = [["a"], ["b", "c"], ["d"], ["e"]]
 ONE_BAD = [["a"], ["b", "c"], ["BAD"], ["e"]]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pytest_twisted import ensureDeferred
-from sockets import Daemon, breakable, connect, daemon, until
 from twisted.internet.threads import deferToThread
 
 from bench.breakable import Traits
+from support.sockets import Daemon, breakable, connect, daemon, until
 
 
 def _objects(log: Path) -> list[dict[str, Any]]:

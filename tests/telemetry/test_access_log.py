@@ -11,11 +11,11 @@ import pytest
 from attrs import define, evolve, field
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.logger import capturedLogs, formatEvent
-from webdoubles import Client
-from wired import Wired, wired
 
 from abproxy.errors import UpstreamTimeout
 from abproxy.telemetry.access_log import AccessLog
+from support.client import Client
+from support.proxy import Wired, wired
 
 COMBINED = re.compile(
     r'(?P<client>\S+) - - \[(?P<time>[^\]]+)\] "(?P<asked>(?:[^"\\]|\\x\w\w)*)" '

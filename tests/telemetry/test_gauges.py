@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from wired import Wired, wired
 
 from abproxy import __version__
 from abproxy.errors import CannotConnect, ConnectionBroken
+from support.proxy import Wired, wired
 
 
 @pytest.fixture

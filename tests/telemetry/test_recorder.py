@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-from wired import START, Wired, wired
 
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
 from abproxy.events import BlockedBy
 from abproxy.telemetry.history import RecentBatch, RecentError
+from support.proxy import START, Wired, wired
 
 
 @pytest.fixture

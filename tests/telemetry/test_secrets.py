@@ -10,10 +10,10 @@ from twisted.logger import (
     eventAsText,
     globalLogPublisher,
 )
-from wired import Wired, wired
 
 from abproxy.errors import ConnectionBroken, UpstreamTimeout
 from abproxy.telemetry.logs import json_line
+from support.proxy import Wired, wired
 
 CLIENTS_KEY, SERVERS_KEY, WRONG_KEY = "CLIENTS-KEY", "SERVERS-KEY", "WRONG-KEY"
 TEXT, QUERY = "A-TEXT", "A-QUERY"

@@ -10,18 +10,17 @@ from typing import Any
 import msgspec
 import pytest
 from attrs import define, evolve, field
-from doubles import RecordingUpstream
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.web.http_headers import Headers
-from upstreamdoubles import make_upstream
-from wired import Reactor, wired
 
 from abproxy.errors import ProxyError, SettingsError
 from abproxy.events import Observer, RequestInfo
 from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.telemetry.setup import LAST_SPANS_S, Telemetry, make_telemetry
+from support.proxy import Reactor, wired
+from support.upstream import RecordingUpstream, make_upstream
 
 REQUEST = UpstreamRequest(path=b"/embed", headers=(), body=b"")
 

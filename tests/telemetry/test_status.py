@@ -6,8 +6,6 @@ from typing import Any
 import attrs
 import msgspec
 import pytest
-from doubles import texts
-from wired import START, Wired, wired
 
 from abproxy import __version__
 from abproxy.errors import CannotConnect, UpstreamTimeout
@@ -15,6 +13,8 @@ from abproxy.events import BlockedBy
 from abproxy.settings import Settings
 from abproxy.telemetry.status import LANES
 from abproxy.upstream.discovery import ServerInfo
+from support.batching import texts
+from support.proxy import START, Wired, wired
 
 
 @pytest.fixture

@@ -11,9 +11,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
 from twisted.web.server import Request
-from webdoubles import Client, InMemoryProxy, Upstream, in_memory_proxy
 
 from abproxy.telemetry.tracing import Tracing
+from support.client import Client
+from support.proxy import InMemoryProxy, in_memory_proxy
+from support.upstream import HeldUpstream
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 RECORDED = ("traceparent", f"00-{TRACE}-{SPAN}-01")
@@ -25,7 +27,7 @@ STATE = ("tracestate", "vendor=1")
 class Followed:
     """A proxy in front of an upstream that waits, and what is seen of both."""
 
-    upstream: Upstream
+    upstream: HeldUpstream
     proxy: InMemoryProxy
     exporter: InMemorySpanExporter
 
@@ -73,7 +75,7 @@ def followed() -> Iterator[Followed]:
     provider = TracerProvider(sampler=ParentBased(ALWAYS_ON), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracing = Tracing(tracer=provider.get_tracer("t"), shut_down=provider.shutdown)
-    upstream = Upstream()
+    upstream = HeldUpstream()
     proxy = in_memory_proxy(upstream)
     proxy.site.observer = tracing
     proxy.app.relay.add_headers = tracing.mark

@@ -4,17 +4,16 @@ from typing import Any
 
 import pytest
 from attrs import define, field
-from doubles import RecordingUpstream, reply
 from twisted.internet.defer import fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
-from upstreamdoubles import make_upstream
 
 from abproxy.errors import ConnectionBroken, UpstreamBroken, UpstreamTimeout
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.discovery import Discovery, ServerInfo
+from support.upstream import RecordingUpstream, make_upstream, reply
 
 INFO = (
     b'{"max_client_batch_size":%d,"max_concurrent_requests":512,'

@@ -4,13 +4,13 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from childdoubles import SpawningClock
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.logger import capturedLogs
 
 from abproxy.process import KILL_S
 from abproxy.upstream.embedded import RESTART_S, ModelChild
+from support.processes import SpawningClock
 
 STDOUT = 1
 

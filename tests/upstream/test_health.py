@@ -2,11 +2,9 @@
 
 import pytest
 from attrs import define, field
-from doubles import RecordingUpstream, reply
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
-from upstreamdoubles import make_upstream
 
 from abproxy.errors import (
     CannotConnect,
@@ -18,6 +16,7 @@ from abproxy.events import UpstreamState
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.health import Health
+from support.upstream import RecordingUpstream, make_upstream, reply
 
 QUESTION = UpstreamRequest(path=b"/embed", headers=(), body=b"")
 AWAY = CannotConnect("cannot reach the inference server")

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 from attrs import define, field
-from doubles import RecordingUpstream, reply
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
 from abproxy.errors import CannotConnect, InternalError, UpstreamTimeout
 from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.health import Answer, HealthCheck
+from support.upstream import RecordingUpstream, reply
 
 QUESTION = UpstreamRequest(method=b"GET", path=b"/health", headers=(), body=b"")
 FINE = reply(200, b"fine")

@@ -2,17 +2,16 @@
 
 import pytest
 from attrs import define, field
-from doubles import RecordingUpstream, reply
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from upstreamdoubles import make_upstream
 
 from abproxy.errors import CannotConnect, InternalError, UpstreamTimeout
 from abproxy.events import Observer
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.discovery import ServerInfo
+from support.upstream import RecordingUpstream, make_upstream, reply
 
 TOO_MANY = b'{"error":"batch size 33 > maximum allowed batch size 8"}'
 REQUEST = UpstreamRequest(path=b"/embed", headers=(), body=b"")

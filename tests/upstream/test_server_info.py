@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from replay import exchanges
 
 from abproxy.http.messages import Response
 from abproxy.upstream.discovery import ServerInfo, batch_limit_in, read_info
+from support.recorded import exchanges
 
 
 def answer(body: bytes, status: int = 200) -> Response:

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 import pytest_twisted
 from attrs import define
-from rawdoubles import Peer, Server, answering, turn
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.logger import capturedLogs
 from twisted.web.client import HTTPConnectionPool
-from upstreamdoubles import make_upstream
 
 from abproxy.errors import CannotConnect, ConnectionBroken
 from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.agent import TreqClient, make_agent, make_pool, make_treq
 from abproxy.upstream.fast.client import FastClient, make_endpoint
 from abproxy.upstream.fast.connection import ConnectionPool
+from support.raw import Peer, Server, answering, turn
+from support.upstream import make_upstream
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
 WHOLE = HEAD + b"\r\n[[1]]"

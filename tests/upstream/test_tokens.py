@@ -9,7 +9,6 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import capturedLogs, formatEvent
 from twisted.web.resource import Resource
 from twisted.web.server import Request
-from webdoubles import in_memory_proxy
 
 from abproxy.dialects.call import Items
 from abproxy.dialects.openai import OPENAI
@@ -17,6 +16,7 @@ from abproxy.errors import UpstreamTimeout
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.tokens import TokenCounter
+from support.proxy import in_memory_proxy
 
 KEY: HeaderList = ((b"Authorization", b"Bearer key"),)
 

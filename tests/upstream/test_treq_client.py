@@ -14,8 +14,6 @@ from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceiv
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
-from upstreamdoubles import make_upstream
-from webdoubles import Upstream as Server
 from zope.interface import implementer
 
 from abproxy.errors import (
@@ -27,6 +25,8 @@ from abproxy.errors import (
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.agent import TreqClient, make_treq
 from abproxy.upstream.client import Upstream
+from support.upstream import Upstream as Server
+from support.upstream import make_upstream
 
 
 @define(eq=False)

@@ -11,9 +11,10 @@ from attrs import define, field
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from twisted.web.resource import Resource
 from twisted.web.server import Request
-from webdoubles import Answer, InMemoryProxy, in_memory_proxy
 
 from abproxy import __version__
+from support.client import Answer
+from support.proxy import InMemoryProxy, in_memory_proxy
 
 JSON = ("Content-Type", "application/json")
 KEY = ("Authorization", "Bearer one")

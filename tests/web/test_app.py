@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionRefusedError as Refused
-from webdoubles import InMemoryProxy, Upstream, in_memory_proxy
+
+from support.proxy import InMemoryProxy, in_memory_proxy
+from support.upstream import HeldUpstream
 
 
 @pytest.fixture
-def upstream() -> Upstream:
+def upstream() -> HeldUpstream:
     """Make an upstream."""
-    return Upstream()
+    return HeldUpstream()
 
 
 def _batch_of_two(proxy: InMemoryProxy) -> list[Any]:
@@ -22,7 +24,7 @@ def _batch_of_two(proxy: InMemoryProxy) -> list[Any]:
     return clients
 
 
-def test_two_clients_share_one_request(upstream: Upstream) -> None:
+def test_two_clients_share_one_request(upstream: HeldUpstream) -> None:
     """Two calls leave as one and each client gets its own rows."""
     proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_s=1)
 
@@ -38,7 +40,7 @@ def test_two_clients_share_one_request(upstream: Upstream) -> None:
     assert first.answers()[0].header("Content-Length") == "14"
 
 
-def test_a_client_that_hangs_up_is_not_sent(upstream: Upstream) -> None:
+def test_a_client_that_hangs_up_is_not_sent(upstream: HeldUpstream) -> None:
     """A client that leaves while its call waits costs the upstream no work."""
     proxy = in_memory_proxy(upstream, max_batch_calls=3, max_wait_s=1)
     first, second = _batch_of_two(proxy)
@@ -53,7 +55,7 @@ def test_a_client_that_hangs_up_is_not_sent(upstream: Upstream) -> None:
     assert second.answers()[0].body == b"[[3]]"
 
 
-def test_a_bad_input_is_answered_as_if_alone(upstream: Upstream) -> None:
+def test_a_bad_input_is_answered_as_if_alone(upstream: HeldUpstream) -> None:
     """The upstream's own refusal reaches the one it is meant for."""
     proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_s=1)
     first, second = _batch_of_two(proxy)
@@ -70,7 +72,7 @@ def test_a_bad_input_is_answered_as_if_alone(upstream: Upstream) -> None:
 
 
 def test_a_comparison_is_relayed_from_where_embeddings_are_expected(
-    upstream: Upstream,
+    upstream: HeldUpstream,
 ) -> None:
     """An upstream may do that there, and not say so."""
     body = b'{"inputs":{"source_sentence":"a","sentences":["b","c"]}}'
@@ -86,7 +88,7 @@ def test_a_comparison_is_relayed_from_where_embeddings_are_expected(
     assert client.answers()[0].body == b"[0.5,0.25]"
 
 
-def test_a_slow_upstream_is_a_504_in_json(upstream: Upstream) -> None:
+def test_a_slow_upstream_is_a_504_in_json(upstream: HeldUpstream) -> None:
     """One deadline, one clear error."""
     proxy = in_memory_proxy(upstream, timeout_s=7)
     client = proxy.connect()
@@ -104,7 +106,7 @@ def test_a_slow_upstream_is_a_504_in_json(upstream: Upstream) -> None:
     }
 
 
-def test_a_relayed_request_has_a_deadline_too(upstream: Upstream) -> None:
+def test_a_relayed_request_has_a_deadline_too(upstream: HeldUpstream) -> None:
     """Nothing hangs for ever."""
     proxy = in_memory_proxy(upstream, timeout_s=7)
     client = proxy.connect()
@@ -117,7 +119,7 @@ def test_a_relayed_request_has_a_deadline_too(upstream: Upstream) -> None:
     assert client.answers("GET")[0].status == 504
 
 
-def test_no_upstream_is_a_502_in_json(upstream: Upstream) -> None:
+def test_no_upstream_is_a_502_in_json(upstream: HeldUpstream) -> None:
     """A refused connection says so."""
     proxy = in_memory_proxy(upstream)
 
@@ -137,7 +139,7 @@ def test_no_upstream_is_a_502_in_json(upstream: Upstream) -> None:
     assert "cannot reach the inference server" in json.loads(answer.body)["error"]
 
 
-def test_overload_is_a_429_with_a_time_to_come_back(upstream: Upstream) -> None:
+def test_overload_is_a_429_with_a_time_to_come_back(upstream: HeldUpstream) -> None:
     """Never a 503: a published client repeats that for ever."""
     proxy = in_memory_proxy(upstream, max_waiting_items=1, slots=1)
     clients = [proxy.connect() for _ in range(3)]
@@ -153,7 +155,7 @@ def test_overload_is_a_429_with_a_time_to_come_back(upstream: Upstream) -> None:
         client.leave()
 
 
-def test_credentials_keep_calls_apart_and_are_sent_on(upstream: Upstream) -> None:
+def test_credentials_keep_calls_apart_and_are_sent_on(upstream: HeldUpstream) -> None:
     """Two keys never share a batch."""
     proxy = in_memory_proxy(upstream, max_wait_s=1)
     for token in ("one", "two"):
@@ -170,7 +172,7 @@ def test_credentials_keep_calls_apart_and_are_sent_on(upstream: Upstream) -> Non
         client.leave()
 
 
-def test_our_own_key_stands_in_for_the_clients(upstream: Upstream) -> None:
+def test_our_own_key_stands_in_for_the_clients(upstream: HeldUpstream) -> None:
     """With INFERENCE_SERVICE_KEY all calls share, whatever key they showed."""
     proxy = in_memory_proxy(upstream, key="ours", max_batch_calls=2, max_wait_s=1)
     for token in ("one", "two"):
@@ -199,7 +201,7 @@ def test_our_own_key_stands_in_for_the_clients(upstream: Upstream) -> None:
     ],
 )
 def test_headers_about_the_caller_do_not_keep_calls_apart(
-    upstream: Upstream, header: tuple[str, str]
+    upstream: HeldUpstream, header: tuple[str, str]
 ) -> None:
     """Real clients send something of their own with every request."""
     proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_s=1)
@@ -218,7 +220,7 @@ def test_headers_about_the_caller_do_not_keep_calls_apart(
     "header", [("Origin", "http://{n}"), ("X-Api-Key", "{n}"), ("Cookie", "s={n}")]
 )
 def test_headers_that_may_change_an_answer_keep_calls_apart(
-    upstream: Upstream, header: tuple[str, str]
+    upstream: HeldUpstream, header: tuple[str, str]
 ) -> None:
     """When in doubt, apart."""
     proxy = in_memory_proxy(upstream, max_wait_s=1)
@@ -234,7 +236,9 @@ def test_headers_that_may_change_an_answer_keep_calls_apart(
         client.leave()
 
 
-def test_a_page_of_our_own_shares_batches_with_all_others(upstream: Upstream) -> None:
+def test_a_page_of_our_own_shares_batches_with_all_others(
+    upstream: HeldUpstream,
+) -> None:
     """The browser says where it comes from, but no answer depends on that."""
     proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_s=1)
 
@@ -251,7 +255,7 @@ def test_a_page_of_our_own_shares_batches_with_all_others(upstream: Upstream) ->
     "path",
     ["/embed/", "/%65mbed", "/x/../embed", "/embed%2F", "/a%ff?x=%zz"],
 )
-def test_other_paths_are_relayed_as_they_are(upstream: Upstream, path: str) -> None:
+def test_other_paths_are_relayed_as_they_are(upstream: HeldUpstream, path: str) -> None:
     """A path is not decoded, merged or redirected on its way."""
     proxy = in_memory_proxy(upstream)
     client = proxy.connect()
@@ -265,7 +269,7 @@ def test_other_paths_are_relayed_as_they_are(upstream: Upstream, path: str) -> N
     assert client.answers()[0].body == b"not here"
 
 
-def test_an_absolute_target_means_its_path(upstream: Upstream) -> None:
+def test_an_absolute_target_means_its_path(upstream: HeldUpstream) -> None:
     """As HTTP wants it of a server that is asked like a proxy."""
     proxy = in_memory_proxy(upstream)
     proxy.connect().ask("GET", "http://door/info?x=1")
@@ -276,7 +280,7 @@ def test_an_absolute_target_means_its_path(upstream: Upstream) -> None:
     proxy.channels[0].leave()
 
 
-def test_a_body_over_the_limit_is_refused_at_once(upstream: Upstream) -> None:
+def test_a_body_over_the_limit_is_refused_at_once(upstream: HeldUpstream) -> None:
     """The answer does not wait for the rest of the bytes."""
     proxy = in_memory_proxy(upstream, max_body_bytes=100)
     client = proxy.connect()
@@ -294,7 +298,7 @@ def test_a_body_over_the_limit_is_refused_at_once(upstream: Upstream) -> None:
     client.leave()
 
 
-def test_a_chunked_body_over_the_limit_is_refused(upstream: Upstream) -> None:
+def test_a_chunked_body_over_the_limit_is_refused(upstream: HeldUpstream) -> None:
     """A body without a length has a limit as well."""
     proxy = in_memory_proxy(upstream, max_body_bytes=10)
     client = proxy.connect()
@@ -308,7 +312,7 @@ def test_a_chunked_body_over_the_limit_is_refused(upstream: Upstream) -> None:
     client.leave()
 
 
-def test_a_chunked_call_is_batched(upstream: Upstream) -> None:
+def test_a_chunked_call_is_batched(upstream: HeldUpstream) -> None:
     """How a body is framed says nothing about what is in it."""
     proxy = in_memory_proxy(upstream)
     client = proxy.connect()
@@ -326,7 +330,7 @@ def test_a_chunked_call_is_batched(upstream: Upstream) -> None:
     assert client.answers()[0].body == b"[[1]]"
 
 
-def test_pipelined_calls_are_answered_in_order(upstream: Upstream) -> None:
+def test_pipelined_calls_are_answered_in_order(upstream: HeldUpstream) -> None:
     """Two requests in one segment get two answers, the first one first."""
     proxy = in_memory_proxy(upstream)
     client = proxy.connect()
@@ -343,7 +347,7 @@ def test_pipelined_calls_are_answered_in_order(upstream: Upstream) -> None:
     assert [answer.body for answer in client.answers()] == [b"[[1]]", b"[[2]]"]
 
 
-def test_a_relayed_body_is_sent_on_while_it_arrives(upstream: Upstream) -> None:
+def test_a_relayed_body_is_sent_on_while_it_arrives(upstream: HeldUpstream) -> None:
     """The upstream connection opens before the client has sent everything."""
     proxy = in_memory_proxy(upstream)
     client = proxy.connect()
@@ -361,7 +365,7 @@ def test_a_relayed_body_is_sent_on_while_it_arrives(upstream: Upstream) -> None:
     assert client.answers()[0].body == b"done"
 
 
-def test_an_early_answer_waits_for_the_rest_of_the_body(upstream: Upstream) -> None:
+def test_an_early_answer_waits_for_the_rest_of_the_body(upstream: HeldUpstream) -> None:
     """The rest of a body is not taken for the next request."""
     proxy = in_memory_proxy(upstream, timeout_s=3)
     client = proxy.connect()
@@ -378,7 +382,7 @@ def test_an_early_answer_waits_for_the_rest_of_the_body(upstream: Upstream) -> N
     assert [answer.status for answer in client.answers()] == [504, 200]
 
 
-def test_a_client_that_leaves_a_relay_cancels_it(upstream: Upstream) -> None:
+def test_a_client_that_leaves_a_relay_cancels_it(upstream: HeldUpstream) -> None:
     """The upstream does no work for an answer that no client waits for."""
     proxy = in_memory_proxy(upstream)
     client = proxy.connect()
@@ -395,7 +399,7 @@ def test_a_client_that_leaves_a_relay_cancels_it(upstream: Upstream) -> None:
 
 
 def test_a_draining_proxy_closes_connections_after_their_answers(
-    upstream: Upstream,
+    upstream: HeldUpstream,
 ) -> None:
     """Accepted calls are answered, and then the connection goes."""
     proxy = in_memory_proxy(upstream, max_wait_s=60)
@@ -420,7 +424,7 @@ def test_a_draining_proxy_closes_connections_after_their_answers(
 
 
 def test_a_call_on_an_open_connection_is_served_while_draining(
-    upstream: Upstream,
+    upstream: HeldUpstream,
 ) -> None:
     """A keep-alive client that did not know yet is answered, and told."""
     proxy = in_memory_proxy(upstream)
@@ -441,7 +445,7 @@ def test_a_call_on_an_open_connection_is_served_while_draining(
 
 
 def test_calls_with_different_queries_are_sent_with_their_own(
-    upstream: Upstream,
+    upstream: HeldUpstream,
 ) -> None:
     """A query may choose another version or deployment of the model."""
     proxy = in_memory_proxy(upstream, max_wait_s=1, slots=3)
@@ -460,7 +464,7 @@ def test_calls_with_different_queries_are_sent_with_their_own(
         client.leave()
 
 
-def test_a_call_of_two_types_is_relayed(upstream: Upstream) -> None:
+def test_a_call_of_two_types_is_relayed(upstream: HeldUpstream) -> None:
     """Which of them counts is for the upstream to say."""
     proxy = in_memory_proxy(upstream, max_wait_s=1)
     client = proxy.connect()
@@ -477,7 +481,7 @@ def test_a_call_of_two_types_is_relayed(upstream: Upstream) -> None:
 
 @pytest.mark.parametrize("query", ["?a[]=1", '?a="x"', "?a=|"])
 def test_a_query_that_could_be_spelled_anew_is_relayed(
-    upstream: Upstream, query: str
+    upstream: HeldUpstream, query: str
 ) -> None:
     """What reaches the upstream is what the client wrote."""
     proxy = in_memory_proxy(upstream)
@@ -490,7 +494,7 @@ def test_a_query_that_could_be_spelled_anew_is_relayed(
     client.leave()
 
 
-def test_our_own_errors_have_their_names(upstream: Upstream) -> None:
+def test_our_own_errors_have_their_names(upstream: HeldUpstream) -> None:
     """The first line of a 429 says Too Many Requests."""
     proxy = in_memory_proxy(upstream, max_connections=0)
     client = proxy.connect()

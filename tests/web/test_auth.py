@@ -2,11 +2,12 @@
 
 import pytest
 from pytest_twisted import ensureDeferred
-from rawdoubles import answering, street
-from replay import exchanges
-from webdoubles import OpenUpstream, Upstream, in_memory_proxy
 
 from abproxy.web.auth import ApiKeys
+from support.proxy import in_memory_proxy
+from support.raw import answering, street
+from support.recorded import exchanges
+from support.upstream import HeldUpstream, OpenUpstream
 
 JSON = ("Content-Type", "application/json")
 PROTECTED = [
@@ -163,7 +164,7 @@ def test_an_empty_body_is_none() -> None:
 
 def test_a_client_with_a_key_may_send_a_body_anywhere() -> None:
     """What it is good for is for the upstream to say."""
-    upstream = Upstream()
+    upstream = HeldUpstream()
     proxy = in_memory_proxy(upstream, api_keys=("one",))
     client = proxy.connect()
 

@@ -11,7 +11,8 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import Request
-from webdoubles import in_memory_proxy
+
+from support.proxy import in_memory_proxy
 
 _OF_THE_MOMENT = re.compile(rb"\r\n(?:Date|X-Request-Id): [^\r]*")
 GOOD = b'{"inputs":["ab","c"]}'

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.web.resource import Resource
-from webdoubles import Client, InMemoryProxy, Upstream, in_memory_proxy
 
 from abproxy.events import Observer, RequestInfo
 from abproxy.http.headers import Credentials
@@ -18,6 +17,9 @@ from abproxy.web.calls import CallReader
 from abproxy.web.fast.connection import AHEAD, LARGEST_BODY
 from abproxy.web.fast.request import MOST_HEADS, FastRequest
 from abproxy.web.server import IDLE_S
+from support.client import Client
+from support.proxy import InMemoryProxy, in_memory_proxy
+from support.upstream import HeldUpstream
 
 
 @define(eq=False)
@@ -40,7 +42,7 @@ class Ways(Observer):
 class Pair:
     """A proxy, its upstream and an observer."""
 
-    upstream: Upstream = field(factory=Upstream)
+    upstream: HeldUpstream = field(factory=HeldUpstream)
     observer: Ways = field(factory=Ways)
     proxy: InMemoryProxy = field(init=False)
     options: dict[str, Any] = field(factory=dict)

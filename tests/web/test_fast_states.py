@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from webdoubles import InMemoryProxy, Upstream, in_memory_proxy
 
 from abproxy.web.fast import connection
 from abproxy.web.fast.connection import FastChannel, State
+from support.proxy import InMemoryProxy, in_memory_proxy
+from support.upstream import HeldUpstream
 
 BODY = b'{"inputs":"a"}'
 CALL = (
@@ -68,7 +69,7 @@ class Transport(StringTransport):
 class Connected:
     """A proxy, and one connection to it."""
 
-    upstream: Upstream = field(factory=Upstream)
+    upstream: HeldUpstream = field(factory=HeldUpstream)
     proxy: InMemoryProxy = field(init=False)
     channel: Any = field(init=False)
     transport: Transport = field(factory=Transport)

@@ -5,7 +5,10 @@ import json
 import pytest
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
-from webdoubles import Client, InMemoryProxy, OpenUpstream, in_memory_proxy
+
+from support.client import Client
+from support.proxy import InMemoryProxy, in_memory_proxy
+from support.upstream import OpenUpstream
 
 
 class Slow(Resource):

@@ -7,7 +7,10 @@ from attrs import define, field
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.web.resource import Resource
 from twisted.web.server import Request
-from webdoubles import Answer, Client, InMemoryProxy, Upstream, in_memory_proxy
+
+from support.client import Answer, Client
+from support.proxy import InMemoryProxy, in_memory_proxy
+from support.upstream import HeldUpstream
 
 PROBES = ["/health", "/ping"]
 CORS = ("Access-Control-Allow-Origin", "*")
@@ -151,7 +154,7 @@ def test_an_upstream_that_cannot_be_reached_is_not_healthy(
 @pytest.mark.parametrize("path", PROBES)
 def test_an_upstream_that_does_not_answer_is_not_healthy(path: str) -> None:
     """Five seconds are enough for a probe, whatever a batch may take."""
-    proxy = in_memory_proxy(Upstream(), shows=True, timeout_s=120)
+    proxy = in_memory_proxy(HeldUpstream(), shows=True, timeout_s=120)
     client = probe(proxy, path)
     proxy.flush()
 
@@ -211,7 +214,7 @@ def test_the_upstream_is_asked_once_a_second_at_most(
 
 def test_probes_that_come_together_share_an_answer() -> None:
     """One question is under way at a time."""
-    upstream = Upstream()
+    upstream = HeldUpstream()
     proxy = in_memory_proxy(upstream, shows=True)
 
     clients = [probe(proxy) for _ in range(3)]
@@ -264,7 +267,7 @@ def test_readiness_and_health_ask_the_same_question(
 
 def test_a_probe_that_has_left_harms_no_other() -> None:
     """The question goes on for those that still wait."""
-    upstream = Upstream()
+    upstream = HeldUpstream()
     proxy = in_memory_proxy(upstream, shows=True)
     gone, patient = probe(proxy), probe(proxy)
     proxy.flush()
@@ -279,7 +282,7 @@ def test_a_probe_that_has_left_harms_no_other() -> None:
 
 def test_an_answer_that_came_too_late_for_its_probe_is_still_good() -> None:
     """For the probe that comes next."""
-    upstream = Upstream()
+    upstream = HeldUpstream()
     proxy = in_memory_proxy(upstream, shows=True)
     gone = probe(proxy)
     proxy.flush()
@@ -295,7 +298,7 @@ def test_an_answer_that_came_too_late_for_its_probe_is_still_good() -> None:
 
 def test_after_a_question_that_was_lost_another_is_asked() -> None:
     """A probe never waits for one that is over."""
-    upstream = Upstream()
+    upstream = HeldUpstream()
     proxy = in_memory_proxy(upstream, shows=True)
     probe(proxy).leave()
     proxy.flush()
@@ -408,7 +411,7 @@ def test_an_upstream_that_answers_anything_is_there(
 
 def test_no_calls_should_come_while_there_is_no_room() -> None:
     """They would be refused."""
-    upstream = Upstream()
+    upstream = HeldUpstream()
     proxy = in_memory_proxy(upstream, shows=True, slots=1, max_waiting_items=2)
     clients = [proxy.connect() for _ in range(2)]
     clients[0].embed(b'{"inputs":"in flight"}')

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from certificates import make_certificate
 from cryptography.hazmat.primitives.asymmetric import x25519
-from rawdoubles import Client, Server, answering, turn
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import (
@@ -22,6 +20,8 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from abproxy.errors import SettingsError
 from abproxy.web.listen import Listener, make_listener
+from support.client import make_certificate
+from support.raw import Client, Server, answering, turn
 
 
 @pytest.fixture

@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 from attrs import define, field
-from webdoubles import Client, InMemoryProxy, OpenUpstream, Upstream, in_memory_proxy
 
 from abproxy.errors import ProxyError
 from abproxy.events import Observer, Observers, RequestInfo
+from support.client import Client
+from support.proxy import InMemoryProxy, in_memory_proxy
+from support.upstream import HeldUpstream, OpenUpstream
 
 
 @define(eq=False)
@@ -40,7 +42,7 @@ def _call(proxy: InMemoryProxy) -> Client:
 
 def test_a_request_begins_and_ends() -> None:
     """In that order, when it is there and when its answer is complete."""
-    notes, upstream = Notes(), Upstream()
+    notes, upstream = Notes(), HeldUpstream()
     proxy = _observed(in_memory_proxy(upstream), notes)
 
     _call(proxy)
@@ -55,7 +57,7 @@ def test_a_request_begins_and_ends() -> None:
 def test_a_client_that_disconnects_is_gone() -> None:
     """Its answer will never be complete."""
     notes = Notes()
-    proxy = _observed(in_memory_proxy(Upstream()), notes)
+    proxy = _observed(in_memory_proxy(HeldUpstream()), notes)
 
     _call(proxy).leave()
 

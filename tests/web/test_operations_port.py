@@ -7,9 +7,14 @@ from pathlib import Path
 from signal import SIGTERM
 
 import pytest
-from processes import refusal
 from pytest_twisted import ensureDeferred
-from sockets import (
+from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.logger import capturedLogs
+
+from abproxy.service import SAME_SIGNAL_S
+from bench.breakable import Traits
+from support.processes import refusal
+from support.sockets import (
     LOCALHOST,
     Street,
     breakable,
@@ -19,11 +24,6 @@ from sockets import (
     street,
     until,
 )
-from twisted.internet.error import ConnectError, ConnectionClosed
-from twisted.logger import capturedLogs
-
-from abproxy.service import SAME_SIGNAL_S
-from bench.breakable import Traits
 
 PATIENT = ("--drain-timeout=600", "--upstream-timeout=600")
 """Longer than any test."""

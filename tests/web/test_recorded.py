@@ -1,8 +1,9 @@
 """Each recorded request, sent alone, comes back as TEI answered it."""
 
 import pytest
-from replay import Exchange, ReplayingUpstream, exchanges
-from webdoubles import in_memory_proxy
+
+from support.proxy import in_memory_proxy
+from support.recorded import Exchange, ReplayingUpstream, exchanges
 
 ALL = list(exchanges())
 TASKS = {

@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from replay import Exchange, ReplayingUpstream, answer, exchanges
 from twisted.web.server import Request
-from webdoubles import in_memory_proxy
 
 from abproxy.dialects.call import Dialect, ParsedBody
 from abproxy.dialects.parse import read_elements
 from abproxy.dialects.routes import dialect_of
+from support.proxy import in_memory_proxy
+from support.recorded import Exchange, ReplayingUpstream, answer, exchanges
 
 TASKS = {
     "embed": "embedding",

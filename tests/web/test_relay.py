@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import pytest_twisted
 from attrs import define, field
-from rawdoubles import Peer, Street, answering, street, turn
 from twisted.internet.defer import fail
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
-from webdoubles import in_memory_proxy
+
+from support.proxy import in_memory_proxy
+from support.raw import Peer, Street, answering, street, turn
 
 GET = b"GET /docs HTTP/1.1\r\nHost: door\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import succeed
 from twisted.web.resource import Resource
-from webdoubles import in_memory_proxy
 
 from abproxy.http.messages import HeaderList, Response
+from support.proxy import in_memory_proxy
 
 TOKEN = st.text("abcXYZ-1", min_size=1, max_size=6).map(lambda name: "x" + name)
 NAME = st.one_of(

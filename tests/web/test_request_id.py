@@ -7,7 +7,10 @@ import pytest
 from twisted.logger import capturedLogs
 from twisted.web.resource import Resource
 from twisted.web.server import Request
-from webdoubles import Answer, OpenUpstream, Upstream, in_memory_proxy
+
+from support.client import Answer
+from support.proxy import in_memory_proxy
+from support.upstream import HeldUpstream, OpenUpstream
 
 MADE = re.compile(r"[0-9a-f]{16}")
 JSON = ("Content-Type", "application/json")
@@ -85,7 +88,7 @@ def test_of_several_ids_the_first_counts() -> None:
 @pytest.mark.parametrize("path", ["/embed", "/v1/embeddings", "/info"])
 def test_an_error_of_ours_carries_the_id(path: str) -> None:
     """In every dialect, of a batch and of a relayed request."""
-    proxy = in_memory_proxy(Upstream(), timeout_s=1)
+    proxy = in_memory_proxy(HeldUpstream(), timeout_s=1)
 
     answer = proxy.ask("POST", path, b'{"inputs":"a"}', JSON, ("X-Request-Id", "late"))
 
@@ -114,7 +117,7 @@ def test_a_page_that_refuses_carries_the_id(
 
 def test_a_body_that_is_too_large_is_refused_with_the_id() -> None:
     """Though the request was never whole."""
-    proxy = in_memory_proxy(Upstream(), max_body_bytes=100)
+    proxy = in_memory_proxy(HeldUpstream(), max_body_bytes=100)
     client = proxy.connect()
 
     client.send(
@@ -128,7 +131,7 @@ def test_a_body_that_is_too_large_is_refused_with_the_id() -> None:
 
 def test_a_slow_request_is_refused_with_the_id() -> None:
     """If that has arrived by then."""
-    proxy = in_memory_proxy(Upstream())
+    proxy = in_memory_proxy(HeldUpstream())
     client = proxy.connect()
 
     client.send(b"POST /embed HTTP/1.1\r\nX-Request-Id: slow\r\nHost: x\r\nX-")
@@ -140,7 +143,7 @@ def test_a_slow_request_is_refused_with_the_id() -> None:
 
 def test_a_long_head_is_refused_with_the_id() -> None:
     """If that came before the head was too long."""
-    proxy = in_memory_proxy(Upstream())
+    proxy = in_memory_proxy(HeldUpstream())
     client = proxy.connect()
 
     client.send(b"GET / HTTP/1.1\r\nX-Request-Id: long\r\nHost: x\r\n")
@@ -152,7 +155,7 @@ def test_a_long_head_is_refused_with_the_id() -> None:
 
 def test_a_connection_too_many_is_refused_with_the_id() -> None:
     """The client can find it in its own log."""
-    proxy = in_memory_proxy(Upstream(), max_connections=0)
+    proxy = in_memory_proxy(HeldUpstream(), max_connections=0)
     client = proxy.connect()
 
     client.embed(b'{"inputs":"a"}', ("X-Request-Id", "surplus"))
@@ -163,7 +166,7 @@ def test_a_connection_too_many_is_refused_with_the_id() -> None:
 
 def test_what_never_became_a_request_is_refused_with_an_id_too() -> None:
     """Every error of ours can be told from every other."""
-    proxy = in_memory_proxy(Upstream())
+    proxy = in_memory_proxy(HeldUpstream())
     client = proxy.connect()
 
     client.send(b"P")
@@ -209,7 +212,7 @@ def test_an_answer_of_the_upstreams_stays_as_it_is(method: str, path: str) -> No
 
 def test_a_good_answer_gets_no_id() -> None:
     """Not even one of a shared batch."""
-    proxy = in_memory_proxy(Upstream(), max_batch_calls=2, max_wait_s=1)
+    proxy = in_memory_proxy(HeldUpstream(), max_batch_calls=2, max_wait_s=1)
     upstream = proxy.agent._rootResource
     clients = [proxy.connect(), proxy.connect()]
 
@@ -239,7 +242,7 @@ def test_a_call_that_is_sent_alone_brings_its_id_to_the_upstream() -> None:
 
 def test_the_log_names_the_calls_of_a_batch_that_failed() -> None:
     """All of them, in one line."""
-    upstream = Upstream()
+    upstream = HeldUpstream()
     proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_s=1)
     clients = [proxy.connect(), proxy.connect()]
 

@@ -5,15 +5,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_twisted
-from rawdoubles import Street, answering, street, turn
 from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import capturedLogs
 from twisted.web.resource import Resource
 from twisted.web.server import Request
-from webdoubles import Client, InMemoryProxy, in_memory_proxy
 from zope.interface import directlyProvides
 
 from abproxy.web.server import MOST_SURPLUS
+from support.client import Client
+from support.proxy import InMemoryProxy, in_memory_proxy
+from support.raw import Street, answering, street, turn
 
 GET = b"GET /docs HTTP/1.1\r\nHost: proxy\r\n\r\n"
 FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"

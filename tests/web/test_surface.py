@@ -9,14 +9,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from bytemodel import ModelServer
-from doubles import House
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from requests_drawn import JSON, Drawn, good, together
-from webdoubles import Answer, InMemoryProxy, in_memory_proxy
 
 from abproxy_model.settings import Settings
+from support.batching import House
+from support.client import Answer
+from support.proxy import InMemoryProxy, in_memory_proxy
+from web.bytemodel import ModelServer
+from web.requests_drawn import JSON, Drawn, good, together
 
 OF_THE_CONNECTION = {"connection", "date", "server"}
 OF_THE_BATCH = {

@@ -5,16 +5,16 @@ import ssl
 from pathlib import Path
 
 import pytest
-from certificates import ask, endpoint, make_certificate, read_all, shake_hands
-from doubles import without
 from pytest_twisted import ensureDeferred
-from sockets import LOCALHOST, street, until
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
 from twisted.web import http
 
 from abproxy.web import server
 from bench.breakable import Traits
+from support.client import ask, endpoint, make_certificate, read_all, shake_hands
+from support.proxy import without
+from support.sockets import LOCALHOST, street, until
 
 # Twisted's own way to hand a certificate to its library.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")

@@ -2,12 +2,12 @@
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
-from wired import Wired, wired
 
 from abproxy.errors import CannotConnect
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.web.admin import Operations
 from abproxy.workers.admin import OF_ALL, ask_supervisor
+from support.proxy import Wired, wired
 
 OF_ALL_WORKERS = Response(status=200, reason=b"", headers=(), body=b"of all")
 

@@ -10,7 +10,6 @@ import pytest
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
-from wired import Wired, wired
 
 from abproxy.errors import CannotConnect
 from abproxy.http.messages import Response, UpstreamRequest
@@ -22,6 +21,7 @@ from abproxy.workers.aggregate import (
     parse_scrape,
 )
 from abproxy.workers.process import WorkerPool, WorkerProcess
+from support.proxy import Wired, wired
 
 
 @define(eq=False)

@@ -3,11 +3,11 @@
 from typing import Any
 
 import msgspec
-from wired import START, wired
 
 from abproxy.settings import Settings
 from abproxy.telemetry.status import LANES
 from abproxy.workers.aggregate import RecentBatches, add_totals, merge_status
+from support.proxy import START, wired
 
 
 def document(calls: int = 0, **more: Any) -> Any:

@@ -11,21 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from certificates import endpoint, make_certificate, read_all, shake_hands
-from processes import refusal
 from pytest_twisted import ensureDeferred
-from sockets import (
-    LOCALHOST,
-    Caller,
-    Daemon,
-    breakable,
-    connect,
-    daemon,
-    sleep,
-    together,
-    until,
-)
-from tally import Tally
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.threads import deferToThread
 
@@ -33,6 +19,20 @@ from abproxy.service import SAME_SIGNAL_S
 from abproxy.workers.ipc import COUNTS
 from abproxy.workers.sockets import ConnectionCounts
 from bench.breakable import Breakable, Traits
+from support.client import endpoint, make_certificate, read_all, shake_hands
+from support.processes import refusal
+from support.sockets import (
+    LOCALHOST,
+    Caller,
+    Daemon,
+    Tally,
+    breakable,
+    connect,
+    daemon,
+    sleep,
+    together,
+    until,
+)
 
 
 def workers_of(pid: int) -> list[int]:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from childdoubles import FakeProcess, SpawningClock
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.logger import LogEvent, capturedLogs
@@ -20,6 +19,7 @@ from abproxy.workers.control import (
     STDERR,
 )
 from abproxy.workers.process import WorkerProcess
+from support.processes import FakeProcess, SpawningClock
 
 SESAME = Settings(api_keys=("sesame",))
 KILLED = ProcessTerminated(signal=9)

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 from attrs import define, field
-from certificates import endpoint, make_certificate
 from pytest_twisted import ensureDeferred
-from sockets import LOCALHOST, connect, together, until
 from twisted.internet import reactor
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory, Protocol
@@ -24,6 +22,8 @@ from abproxy.workers.sockets import (
     WorkerSocket,
     open_shared_port,
 )
+from support.client import endpoint, make_certificate
+from support.sockets import LOCALHOST, connect, together, until
 
 
 class Kept(Protocol):

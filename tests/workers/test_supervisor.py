@@ -8,7 +8,6 @@ from typing import Any
 import attrs
 import pytest
 from pytest_twisted import ensureDeferred
-from sockets import Caller, breakable, connect, until
 from twisted.application.service import Application
 from twisted.internet import reactor
 from twisted.internet.error import ConnectError
@@ -20,6 +19,7 @@ from abproxy.settings import Settings
 from abproxy.workers.supervisor import Supervisor
 from abproxy.workers.wiring import wire_supervisor
 from bench.breakable import Breakable, Traits
+from support.sockets import Caller, breakable, connect, until
 
 
 @asynccontextmanager

@@ -3,9 +3,9 @@
 from xml.etree import ElementTree as ET
 
 import pytest
-from measured import found
 
 from bench.wire.bars import WIDTH, svg
+from support.measured import found
 
 SVG = "{http://www.w3.org/2000/svg}"
 

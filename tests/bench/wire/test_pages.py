@@ -1,10 +1,10 @@
 """What is published is what was measured."""
 
 import pytest
-from measured import found
 
 from bench.wire import bars, pages
 from bench.wire.errors import CannotMeasure
+from support.measured import found
 
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)

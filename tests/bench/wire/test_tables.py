@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import pytest
-from measured import cold, found, one
 
 from bench.wire.tables import full, short
 from bench.wire.workloads import FULL
+from support.measured import cold, found, one
 
 
 def test_the_readme_shows_the_medians() -> None:

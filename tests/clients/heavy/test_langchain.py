@@ -7,7 +7,8 @@ import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from langchain_huggingface import HuggingFaceEndpointEmbeddings
 from langchain_openai import OpenAIEmbeddings
-from ways import KEY, TEXTS, TOO_LONG, Ways, at_once, slices
+
+from clients.ways import KEY, TEXTS, TOO_LONG, Ways, at_once, slices
 
 # LangChain leaves its connections to the garbage collector.
 pytestmark = [

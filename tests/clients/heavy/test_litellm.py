@@ -5,7 +5,8 @@ from typing import Any
 
 import litellm
 import pytest
-from ways import KEY, TEXTS, TOO_LONG, Ways, slices
+
+from clients.ways import KEY, TEXTS, TOO_LONG, Ways, slices
 
 # It imports on demand, and what it imports warns of what else is installed.
 pytestmark = pytest.mark.filterwarnings("default::UserWarning")

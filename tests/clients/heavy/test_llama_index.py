@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
-from ways import KEY, TEXTS, TOO_LONG, Ways, at_once, slices
+
+from clients.ways import KEY, TEXTS, TOO_LONG, Ways, at_once, slices
 
 THOUSAND = [f"{text} {number}" for number in range(17) for text in TEXTS]
 

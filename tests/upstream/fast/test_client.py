@@ -13,10 +13,10 @@ from twisted.internet.error import (
     TimeoutError,  # noqa: A004  it is what Twisted says
 )
 from twisted.internet.error import ConnectionRefusedError as Refused
-from upstreamdoubles import CLIENTS, Client, fast, question
 
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
 from abproxy.upstream.fast.connection import Exchange
+from upstream.clients import CLIENTS, Client, fast, question
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
 WHOLE = HEAD + b"\r\n[[1]]"

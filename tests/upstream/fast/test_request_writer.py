@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from upstreamdoubles import fast, question, treq
 
 from abproxy.errors import ConnectionBroken
 from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.fast.connection import HEADS, RequestWriter
+from upstream.clients import fast, question, treq
 
 JSON = (b"Content-Type", b"application/json")
 BASES = [

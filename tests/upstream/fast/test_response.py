@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from replay import Exchange, exchanges
-from upstreamdoubles import ask, fast, question, treq
 
 from abproxy.errors import ConnectionBroken, UpstreamBroken
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.fast.response import TwistedResponse
+from support.recorded import Exchange, exchanges
+from upstream.clients import ask, fast, question, treq
 
 POSTED = [each for each in exchanges() if each.method == "POST"]
 BODY = b"[[1,2],[3,4]]"

@@ -3,12 +3,15 @@
 from typing import Any
 
 import pytest
-from described import DESCRIPTION, assert_described, operations
 from openapi_schema_validator import OAS31Validator
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.web.resource import Resource
 from twisted.web.server import Request
-from webdoubles import Client, InMemoryProxy, OpenUpstream, Upstream, in_memory_proxy
+
+from support.client import Client
+from support.proxy import InMemoryProxy, in_memory_proxy
+from support.upstream import HeldUpstream, OpenUpstream
+from web.openapi.described import DESCRIPTION, assert_described, operations
 
 JSON = ("Content-Type", "application/json")
 ROUTES = {"/embed": b'{"inputs":"a"}', "/v1/embeddings": b'{"input":"a"}'}
@@ -120,7 +123,7 @@ def _closed(schema: Any) -> Any:
 
 def test_the_status_has_nothing_that_is_not_described() -> None:
     """With batches, errors and calls that wait in it."""
-    upstream = Upstream()
+    upstream = HeldUpstream()
     proxy = in_memory_proxy(upstream, shows=True, slots=1, timeout_s=1)
     clients = [proxy.connect() for _ in range(3)]
     clients[0].embed(b'{"inputs":"answered"}')
@@ -193,7 +196,7 @@ def test_a_long_head_is_refused_as_described(path: str) -> None:
 @pytest.mark.parametrize("path", ROUTES)
 def test_a_call_too_many_is_refused_as_described(path: str) -> None:
     """With a time to come back."""
-    proxy = in_memory_proxy(Upstream(), slots=1, max_waiting_items=1)
+    proxy = in_memory_proxy(HeldUpstream(), slots=1, max_waiting_items=1)
     clients = [proxy.connect() for _ in range(3)]
 
     for client in clients:
@@ -235,7 +238,7 @@ def test_an_upstream_that_is_away_is_answered_as_described(path: str) -> None:
 @pytest.mark.parametrize("path", ROUTES)
 def test_an_upstream_that_is_slow_is_answered_as_described(path: str) -> None:
     """When its time is over."""
-    proxy = in_memory_proxy(Upstream(), timeout_s=1)
+    proxy = in_memory_proxy(HeldUpstream(), timeout_s=1)
     client = proxy.connect()
 
     client.embed(ROUTES[path], path=path)

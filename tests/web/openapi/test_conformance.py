@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 import schemathesis
-from described import CONFORMS, SCHEMA
 from hypothesis import HealthCheck, settings
-from processes import model_server, proxy
 from schemathesis import checks
+
+from support.processes import model_server, proxy
+from web.openapi.described import CONFORMS, SCHEMA
 
 EXAMPLES = settings(
     max_examples=25,

@@ -4,15 +4,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from described import DESCRIPTION, operations
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from webdoubles import OpenUpstream, in_memory_proxy
 
 from abproxy import __version__
 from abproxy.dialects.parse import Inputs
 from abproxy.dialects.routes import ROUTES
 from abproxy.dialects.tei import JSONRoute
+from support.proxy import in_memory_proxy
+from support.upstream import OpenUpstream
 from tools.openapi.document import describe
+from web.openapi.described import DESCRIPTION, operations
 
 BATCHED = [path.decode() for path in ROUTES]
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from attrs import define, field
-from described import operations
-from webdoubles import OpenUpstream, in_memory_proxy
 
+from support.proxy import in_memory_proxy
+from support.upstream import OpenUpstream
 from tools.openapi.__main__ import PAGES
 from tools.openapi.page import page
+from web.openapi.described import operations
 
 VOID = {"meta", "link"}
 PAGE = (PAGES / "docs.html").read_bytes()

@@ -10,7 +10,7 @@ from attrs import field, frozen
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-RECORDED = Path(__file__).parent / "recorded" / "recorded.jsonl"
+RECORDED = Path(__file__).parent.parent / "recorded" / "recorded.jsonl"
 
 
 def _bytes(body: Any) -> bytes:

@@ -6,8 +6,8 @@ from typing import Any
 import requests
 import schemathesis
 from schemathesis import checks
-from webdoubles import Answer
 
+from support.client import Answer
 from tools.openapi.__main__ import PAGES
 
 __all__ = ["CONFORMS", "DESCRIPTION", "assert_described", "operations"]

@@ -1,13 +1,7 @@
-"""
-Stand-ins that the tests share: calls, and an upstream that is told what to do.
-
-The row of an item is a number made of the item, so that a test can tell
-whether a caller got its own.
-"""
+"""Calls, and a collector in front of an upstream that is told what to do."""
 
 from collections.abc import Sequence
 from typing import Any
-from zlib import crc32
 
 import msgspec
 from attrs import define, field
@@ -25,12 +19,7 @@ from abproxy.dialects.reply import write_answer
 from abproxy.dialects.tei import EMBED
 from abproxy.events import Observer
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.settings import FAST_PATHS
-
-
-def row_of(item: Any) -> list[int]:
-    """Say what the upstream answers for *item*."""
-    return [crc32(msgspec.json.encode(item))]
+from support.upstream import RecordingUpstream, row_of
 
 
 def call_of(*texts: str, lane: str = "") -> Call:
@@ -50,65 +39,6 @@ def call_of(*texts: str, lane: str = "") -> Call:
         items=parsed.items,
         alone=UpstreamRequest(path=b"/embed", headers=headers, body=body),
     )
-
-
-def reply(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> Response:
-    """Make an upstream's reply."""
-    return Response(status=status, reason=b"", headers=headers, body=body)
-
-
-@define(eq=False)
-class Sent:
-    """One request that has reached the upstream."""
-
-    request: UpstreamRequest
-    done: Deferred[Response]
-    was_cancelled: bool = False
-
-    @property
-    def inputs(self) -> list[Any]:
-        """The items in the request."""
-        found = msgspec.json.decode(self.request.body)["inputs"]
-        return found if isinstance(found, list) else [found]
-
-    def answer(self) -> None:
-        """Answer with the right rows."""
-        rows = [row_of(item) for item in self.inputs]
-        self.done.callback(reply(200, msgspec.json.encode(rows)))
-
-    def refuse(self, status: int = 422, body: bytes = b"no") -> None:
-        """Answer with an error."""
-        self.done.callback(reply(status, body))
-
-    def fail(self, error: Exception) -> None:
-        """Give no answer."""
-        self.done.errback(Failure(error))
-
-
-@define(eq=False)
-class RecordingUpstream:
-    """Keeps what was sent; the test decides when and how it is answered."""
-
-    sent: list[Sent] = field(factory=list)
-
-    def send(self, request: UpstreamRequest) -> Deferred[Response]:
-        """Take in one request."""
-        sent = Sent(request, Deferred(lambda _: self._cancelled(sent)))
-        self.sent.append(sent)
-        return sent.done
-
-    def _cancelled(self, sent: Sent) -> None:
-        sent.was_cancelled = True
-
-    @property
-    def open(self) -> list[Sent]:
-        """The requests without an answer."""
-        return [sent for sent in self.sent if not sent.done.called]
-
-    @property
-    def batches(self) -> list[list[Any]]:
-        """The inputs of every request so far."""
-        return [sent.inputs for sent in self.sent]
 
 
 @define(eq=False)
@@ -227,13 +157,3 @@ def house(
 def texts(count: int, prefix: str = "t") -> Sequence[str]:
     """Make *count* different texts."""
     return [f"{prefix}{number}" for number in range(count)]
-
-
-def without(*names: str) -> frozenset[str]:
-    """Leave fast paths out, by their names."""
-    return frozenset(FAST_PATHS) - set(names)
-
-
-def paths_of(client: str) -> frozenset[str]:
-    """Choose the client for the upstream, fast or treq."""
-    return without() if client == "fast" else without("client")

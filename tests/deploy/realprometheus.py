@@ -15,10 +15,11 @@ from typing import Any
 
 import msgspec
 from attrs import field, frozen
-from deployed import read_yaml
-from sockets import LOCALHOST, sleep
 from treq.client import HTTPClient
 from twisted.web.client import Agent
+
+from deploy.deployed import read_yaml
+from support.sockets import LOCALHOST, sleep
 
 __all__ = ["Prometheus", "prometheus"]
 

@@ -19,25 +19,11 @@ from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
-from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.agent import ExactPathAgent, TreqClient, make_pool, make_treq
-from abproxy.upstream.client import Transport, Upstream
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
-
-__all__ = [
-    "CLIENTS",
-    "Asked",
-    "Client",
-    "End",
-    "Ends",
-    "ask",
-    "fast",
-    "make_upstream",
-    "question",
-    "treq",
-]
+from support.upstream import make_upstream
 
 
 class End(StringTransport):
@@ -175,23 +161,6 @@ def question(
 ) -> UpstreamRequest:
     """Make a request."""
     return UpstreamRequest(method=method, path=path, headers=headers, body=body)
-
-
-def make_upstream(
-    transport: Transport, clock: Clock | None = None, **traits: Any
-) -> Upstream:
-    """Make an upstream with a deadline of 7 seconds, that *transport* leads to."""
-    clock = clock or Clock()
-    agent_pool = traits.pop("agent_pool", None) or make_pool(clock, 4)
-    about = {
-        "base_url": "http://upstream",
-        "credentials": Credentials(),
-        "timeout_s": 7,
-        "pool": ConnectionPool(clock, 4),
-        "agent": ExactPathAgent(clock, pool=agent_pool),
-        **traits,
-    }
-    return Upstream(transport=transport, clock=clock, agent_pool=agent_pool, **about)
 
 
 def fast(base_url: str = "http://upstream", size: int = 1000, most: int = 4) -> Client:

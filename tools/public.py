@@ -1,7 +1,7 @@
 """
 What others rely on by its name: figures, settings, errors, paths and headers.
 
-It is read off the running proxy and kept in `public.json`.  `make public` writes
+It is read off the running proxy and kept in `tests/public.json`.  `make public` writes
 the file again; a name that changes there breaks somebody's dashboard or script.
 """
 
@@ -13,12 +13,9 @@ from typing import Any
 
 import attrs
 import msgspec
-from doubles import reply
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred, succeed
 from twisted.python import usage
-from webdoubles import Answer
-from wired import Wired, wired
 
 from abproxy import errors
 from abproxy.dialects.openai import OPENAI
@@ -32,11 +29,14 @@ from abproxy.parsers import variable
 from abproxy.settings import Settings, default_of
 from abproxy.workers.aggregate import Aggregator
 from abproxy.workers.process import WorkerPool, WorkerProcess
+from support.client import Answer
+from support.proxy import Wired, wired
+from support.upstream import reply
 from twisted.plugins import abproxy_plugin
 
 __all__ = ["FILE", "SUBJECTS", "read_file"]
 
-FILE = Path(__file__).parent / "public.json"
+FILE = Path(__file__).parent.parent / "tests/public.json"
 
 KEY = "sesame"
 FROM_TEI = ((b"X-Compute-Characters", b"3"), (b"Content-Type", b"application/json"))

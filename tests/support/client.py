@@ -1,16 +1,102 @@
-"""A certificate that nobody has to trust, and clients that do not ask."""
+"""Clients that speak plain HTTP: in memory, and over TLS."""
 
+import json
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPResponse
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+from attrs import define, field
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransportWithDisconnection
+from twisted.python.failure import Failure
 
-__all__ = ["ask", "endpoint", "make_certificate", "read_all", "shake_hands"]
+
+@define(eq=False)
+class Answer:
+    """One parsed response."""
+
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header line."""
+        found = [value for key, value in self.headers if key.lower() == name.lower()]
+        return found[0] if found else None
+
+    @property
+    def json(self) -> Any:
+        """The body, decoded."""
+        return json.loads(self.body)
+
+
+class _Readable:
+    def __init__(self, data: BytesIO) -> None:
+        self.data = data
+
+    def makefile(self, _mode: str) -> Any:
+        return self.data
+
+
+@define(eq=False)
+class Client:
+    """One connection to the door."""
+
+    transport: StringTransportWithDisconnection
+    channel: Any
+
+    clock: Clock = field(factory=Clock)
+    """The proxy's, if that is in memory as a whole."""
+
+    def send(self, raw: bytes) -> None:
+        """Send bytes as they are, in a turn of the reactor by themselves."""
+        self.channel.dataReceived(raw)
+        self.clock.advance(0)
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", *headers: tuple[str, str]
+    ) -> None:
+        """Send a request with a length."""
+        lines = [f"{method} {path} HTTP/1.1", "Host: door"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        if body or method in {"POST", "PUT"}:
+            lines.append(f"Content-Length: {len(body)}")
+        self.send("\r\n".join([*lines, "", ""]).encode() + body)
+
+    def embed(
+        self, body: bytes, *headers: tuple[str, str], path: str = "/embed"
+    ) -> None:
+        """Ask for embeddings."""
+        self.ask("POST", path, body, ("Content-Type", "application/json"), *headers)
+
+    def leave(self) -> None:
+        """Hang up."""
+        self.channel.connectionLost(Failure(ConnectionDone()))
+
+    def answers(self, method: str = "POST") -> list[Answer]:
+        """Parse everything that came back so far."""
+        data = BytesIO(self.transport.value())
+        found = []
+        while data.tell() < len(data.getvalue()):
+            response = HTTPResponse(_Readable(data), method=method)  # type: ignore[arg-type]
+            data.close = lambda: None  # type: ignore[method-assign]
+            response.begin()
+            body = response.read()
+            found.append(
+                Answer(response.status, response.reason, response.getheaders(), body)
+            )
+        return found
+
 
 LONG_S = 50
 """Longer than anything here takes; a client that waits longer fails its test."""

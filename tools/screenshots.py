@@ -10,9 +10,8 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from browsing import CHROMIUM, DRIVER, LivePage, chromium, until
-from processes import running
-from traffic import load, status
+from support.browser import CHROMIUM, DRIVER, LivePage, chromium, status, until
+from support.processes import load, running
 
 IMAGES = Path(__file__).parent.parent / "docs/images"
 ENOUGH_ALONE, ENOUGH_TOGETHER = 50, 3000

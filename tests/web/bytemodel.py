@@ -18,7 +18,6 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.testing import StringTransportWithDisconnection
-from webdoubles import Client
 
 from abproxy_model.app import Application
 from abproxy_model.inference import WorkQueue
@@ -26,6 +25,7 @@ from abproxy_model.model import Model, Static
 from abproxy_model.server import ModelSite, RootResource
 from abproxy_model.settings import Settings
 from abproxy_model.tokens import Tokens
+from support.client import Client
 
 TOKENS = 256
 DIMENSIONS = 4

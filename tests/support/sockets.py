@@ -9,6 +9,7 @@ import re
 import resource
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import msgspec
 from attrs import define, field, frozen
 from twisted.internet import protocol
 from twisted.internet.defer import Deferred, ensureDeferred, fail, gatherResults
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
@@ -34,6 +35,7 @@ __all__ = [
     "Caller",
     "Daemon",
     "Street",
+    "Tally",
     "breakable",
     "connect",
     "daemon",
@@ -312,3 +314,35 @@ async def daemon(
     finally:
         process.kill()
         process.wait()
+
+
+@define
+class Tally:
+    """How the calls of all clients ended."""
+
+    answers: Counter[str] = field(factory=Counter)
+
+    async def ask_until_refused(
+        self, port: int, name: str, *, closes: bool = False
+    ) -> None:
+        """Ask on and on, as long as the proxy takes connections."""
+        turn = 0
+        while True:
+            try:
+                caller = await connect(port, closes=closes)
+            except ConnectError:
+                return
+            while caller.is_open:
+                turn += 1
+                await self._ask_once(caller, f"{name} {turn}")
+
+    async def _ask_once(self, caller: Caller, text: str) -> None:
+        try:
+            answer = await caller.embed(text)
+        except ConnectionClosed:
+            self.answers["lost"] += 1
+            return
+        self.answers["right" if answer.is_for([text]) else "wrong"] += 1
+        if answer.headers.get(b"connection") == b"close":
+            caller.hang_up()
+            await until(lambda: not caller.is_open)

@@ -1,19 +1,25 @@
-"""A client that speaks raw HTTP to the door, all in memory."""
+"""
+The whole proxy, on a clock and without a network.
 
-import json
-from http.client import HTTPResponse
-from io import BytesIO
+Clients speak HTTP over transports in memory; batches go to an upstream that is
+told what to do, and what is relayed to a resource.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 from attrs import define, evolve, field
 from treq.testing import RequestTraversalAgent, StubTreq
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransportWithDisconnection
-from twisted.python.failure import Failure
+from twisted.internet.testing import (
+    MemoryReactorClock,
+    StringTransportWithDisconnection,
+)
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import NOT_DONE_YET, Request
-from upstreamdoubles import make_upstream
 
 from abproxy.batching.admission import Admission
 from abproxy.batching.collector import BatchCollector
@@ -23,7 +29,8 @@ from abproxy.configure import limits_in_force
 from abproxy.dialects.routes import may_be_batched
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import UpstreamRequest
-from abproxy.settings import Settings, list_settings
+from abproxy.service import ProxyService
+from abproxy.settings import FAST_PATHS, Settings, list_settings
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.recorder import Recorder
 from abproxy.telemetry.status import Status
@@ -39,84 +46,9 @@ from abproxy.web.fast.request import FastPath
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
 from abproxy.web.server import ProxySite, ServerLimits
-
-
-@define(eq=False)
-class Answer:
-    """One parsed response."""
-
-    status: int
-    reason: str
-    headers: list[tuple[str, str]]
-    body: bytes
-
-    def header(self, name: str) -> str | None:
-        """The first value of a header line."""
-        found = [value for key, value in self.headers if key.lower() == name.lower()]
-        return found[0] if found else None
-
-    @property
-    def json(self) -> Any:
-        """The body, decoded."""
-        return json.loads(self.body)
-
-
-class _Readable:
-    def __init__(self, data: BytesIO) -> None:
-        self.data = data
-
-    def makefile(self, _mode: str) -> Any:
-        return self.data
-
-
-@define(eq=False)
-class Client:
-    """One connection to the door."""
-
-    transport: StringTransportWithDisconnection
-    channel: Any
-
-    clock: Clock = field(factory=Clock)
-    """The proxy's, if that is in memory as a whole."""
-
-    def send(self, raw: bytes) -> None:
-        """Send bytes as they are, in a turn of the reactor by themselves."""
-        self.channel.dataReceived(raw)
-        self.clock.advance(0)
-
-    def ask(
-        self, method: str, path: str, body: bytes = b"", *headers: tuple[str, str]
-    ) -> None:
-        """Send a request with a length."""
-        lines = [f"{method} {path} HTTP/1.1", "Host: door"]
-        lines += [f"{name}: {value}" for name, value in headers]
-        if body or method in {"POST", "PUT"}:
-            lines.append(f"Content-Length: {len(body)}")
-        self.send("\r\n".join([*lines, "", ""]).encode() + body)
-
-    def embed(
-        self, body: bytes, *headers: tuple[str, str], path: str = "/embed"
-    ) -> None:
-        """Ask for embeddings."""
-        self.ask("POST", path, body, ("Content-Type", "application/json"), *headers)
-
-    def leave(self) -> None:
-        """Hang up."""
-        self.channel.connectionLost(Failure(ConnectionDone()))
-
-    def answers(self, method: str = "POST") -> list[Answer]:
-        """Parse everything that came back so far."""
-        data = BytesIO(self.transport.value())
-        found = []
-        while data.tell() < len(data.getvalue()):
-            response = HTTPResponse(_Readable(data), method=method)  # type: ignore[arg-type]
-            data.close = lambda: None  # type: ignore[method-assign]
-            response.begin()
-            body = response.read()
-            found.append(
-                Answer(response.status, response.reason, response.getheaders(), body)
-            )
-        return found
+from abproxy.wiring import wire
+from support.client import Answer, Client
+from support.upstream import OpenUpstream, RecordingUpstream, make_upstream
 
 
 @define(eq=False)
@@ -311,41 +243,169 @@ def _health_check(server: Server, path: bytes) -> HealthCheck:
     )
 
 
-class OpenUpstream(Resource):
-    """An upstream that lets everybody in, and remembers what it was shown."""
-
-    isLeaf = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shown: list[str | None] = []
-
-    def render(self, request: Request) -> bytes:
-        """Answer anything."""
-        self.shown.append(request.getHeader("Authorization"))
-        return b"[[1]]"
+START = 1_700_000_000.0
+"""The moment at which every house is put up: 14 November 2023, 22:13:20 UTC."""
 
 
-@define(eq=False, slots=False)
-class Upstream(Resource):
-    """An upstream that keeps its requests until the test answers them."""
+class Reactor(MemoryReactorClock):
+    """
+    Clock and network in memory; signals are heard at once.
 
-    isLeaf = True
-    requests: list[Request] = field(factory=list)
-    bodies: list[bytes] = field(factory=list)
+    It runs until it is stopped, and cannot be stopped before.
+    """
 
-    def __attrs_post_init__(self) -> None:
-        super().__init__()
+    def run(self) -> None:
+        """Begin to run."""
+        self.running = self.hasRun = True
+        for hook, arguments, more in self.whenRunningHooks:
+            hook(*arguments, **more)
 
-    def render(self, request: Request) -> int:
-        """Take in a request."""
-        self.requests.append(request)
-        self.bodies.append(request.content.read())
-        return NOT_DONE_YET
+    def stop(self) -> None:
+        """Stop."""
+        if not self.running:
+            raise ReactorNotRunning
+        super().stop()
 
-    def answer(self, at: int, body: bytes, status: int = 200) -> None:
-        """Answer one request."""
-        self.requests[at].setResponseCode(status)
-        self.requests[at].setHeader(b"Content-Length", b"%d" % len(body))
-        self.requests[at].write(body)
-        self.requests[at].finish()
+    def callFromThread(self, callback: Callable[..., Any], *arguments: Any) -> None:  # noqa: N802
+        """Call *callback*: there is but one thread."""
+        callback(*arguments)
+
+
+@define(kw_only=True, eq=False)
+class Wired:
+    """A house that is put together, but not started."""
+
+    reactor: Reactor
+    service: ProxyService
+    upstream: RecordingUpstream
+    relayed: RequestTraversalAgent
+    transport: Any = None
+    """What leads to a real upstream, which *upstream* stands for."""
+
+    clients: list[Client] = field(factory=list)
+
+    @property
+    def telemetry(self) -> Any:
+        """All observers."""
+        stop: Any = self.service.stop_telemetry
+        return stop.__self__
+
+    @property
+    def recorder(self) -> Any:
+        """Whoever watches."""
+        return self.telemetry.recorder
+
+    @property
+    def status(self) -> Any:
+        """What the pages show."""
+        report: Any = self.service.report
+        return report.__self__
+
+    @property
+    def app(self) -> Any:
+        """The app that answers clients."""
+        reloading: Any = self.service.reload
+        return reloading.__self__.app
+
+    def connect(self, site: ProxySite | None = None, address: Any = None) -> Client:
+        """Open a connection to the clients' door, or to another, from an *address*."""
+        channel: Any = (site or self.service.site).buildProtocol(None)
+        transport = StringTransportWithDisconnection(peerAddress=address)
+        transport.protocol = channel
+        channel.makeConnection(transport)
+        client = Client(transport, channel, self.reactor)
+        self.clients.append(client)
+        return client
+
+    def call(
+        self, *texts: str, key: str | None = None, path: str = "/embed", **more: Any
+    ) -> Client:
+        """Ask for the embeddings of *texts*."""
+        client = self.connect()
+        headers = [("Authorization", f"Bearer {key}")] if key else []
+        body = msgspec.json.encode({"inputs": texts, **more})
+        client.embed(body, *headers, path=path)
+        return client
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", *headers: tuple[str, str]
+    ) -> Answer:
+        """Ask on a connection of its own, and take the answer."""
+        client = self.connect()
+        client.ask(method, path, body, *headers)
+        self.relayed.flush()
+        [answer] = client.answers(method)
+        return answer
+
+    def page(self, path: str, key: str = "") -> Any:
+        """Read a page of ours that is JSON."""
+        shown = ("Authorization", f"Bearer {key}")
+        return msgspec.json.decode(self.ask("GET", path, b"", shown).body)
+
+    def figure(self, name: str, **labels: str) -> float | None:
+        """Read one figure as Prometheus would; None if there is none."""
+        registry = self.recorder.metrics.registry
+        found: float | None = registry.get_sample_value(f"abproxy_{name}", labels)
+        return found
+
+    def answer_all(self) -> None:
+        """Let the upstream answer whatever is open, and what follows."""
+        while self.upstream.open:
+            sent = self.upstream.open[0]
+            if sent.request.body:
+                sent.answer()
+            else:
+                sent.refuse(404)
+
+    def close(self) -> None:
+        """Let all clients leave; nothing may be left to do."""
+        for client in self.clients:
+            client.leave()
+        self.service.collector.stop()
+        assert not self.reactor.getDelayedCalls()
+
+
+@contextmanager
+def wired(elsewhere: Resource | None = None, **settings: Any) -> Iterator[Wired]:
+    """
+    Put the house together.
+
+    Args:
+        elsewhere: where requests go that are relayed.
+        settings: what the operator chose.
+    """
+    reactor = Reactor()
+    reactor.advance(START)
+    chosen = Settings(**{"port": "0", **settings})
+    service: Any = wire(chosen, reactor)
+    upstream = RecordingUpstream()
+    agent = RequestTraversalAgent(elsewhere or OpenUpstream())
+    house = Wired(reactor=reactor, service=service, upstream=upstream, relayed=agent)
+    house.app.relay.agent = agent
+    house.transport = service.upstream.transport
+    service.upstream.transport = upstream.send
+    try:
+        yield house
+        house.close()
+    finally:
+        _let_go(house)
+
+
+def _let_go(house: Wired) -> None:
+    """Close what `wire` has opened."""
+    gates: list[Any] = [house.service.public, house.service.private]
+    for gate in filter(None, gates):
+        gate.listener.socket.close()
+    access_log = house.telemetry.access_log
+    if access_log is not None and access_log._file is not sys.stdout:
+        access_log._file.close()
+
+
+def without(*names: str) -> frozenset[str]:
+    """Leave fast paths out, by their names."""
+    return frozenset(FAST_PATHS) - set(names)
+
+
+def paths_of(client: str) -> frozenset[str]:
+    """Choose the client for the upstream, fast or treq."""
+    return without() if client == "fast" else without("client")

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from doubles import house
 from ruamel.yaml import YAML
 from twisted.internet.task import Clock
 
@@ -20,6 +19,7 @@ from abproxy.events import UpstreamState
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.metrics import Counter, Metrics
 from abproxy.telemetry.recorder import Recorder
+from support.batching import house
 
 __all__ = [
     "BIN",
@@ -36,7 +36,7 @@ __all__ = [
     "unknown_in",
 ]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
 BIN = Path(sys.executable).parent
 

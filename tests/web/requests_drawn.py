@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from attrs import frozen
-from bytemodel import DIMENSIONS, MAX_TOKENS, TOKENS
 from hypothesis import strategies as st
-from replay import exchanges
+
+from support.recorded import exchanges
+from web.bytemodel import DIMENSIONS, MAX_TOKENS, TOKENS
 
 JSON = ("Content-Type", "application/json")
 

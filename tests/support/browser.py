@@ -1,6 +1,8 @@
-"""A real Chromium in front of our pages."""
+"""A real Chromium in front of our pages, and calls for them to show."""
 
+import json
 import time
+import urllib.request
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 CHROMIUM, DRIVER = "chromium", "chromedriver"
+
 QUIET = (
     "--headless=new",
     "--no-sandbox",
@@ -265,3 +268,19 @@ class LivePage:
             return performance.getEntriesByType("resource").filter(
                 (entry) => entry.name.includes("/-/status.json")).length;"""
         return int(self.script(script))
+
+
+def status(url: str) -> Any:
+    """Ask the proxy how things are."""
+    with urllib.request.urlopen(f"{url}/-/status.json", timeout=30) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def embed(url: str, *texts: str, **options: Any) -> int:
+    """Send one call; says the status of the answer."""
+    body = json.dumps({"inputs": texts, **options}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/embed", body, headers)  # noqa: S310
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        answer.read()
+        return int(answer.status)

@@ -1,4 +1,4 @@
-"""Real processes: the embedded model and the proxy, as an operator starts them."""
+"""Child processes: real ones as operators start them, and fakes."""
 
 import re
 import signal
@@ -8,12 +8,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from attrs import field, frozen
+from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 TWISTD = Path(sys.executable).with_name("twistd")
+
 READY_S = 30
+
 STOPPED_S = 15
+
 _PORT = re.compile(r"(?:http://127\.0\.0\.1:|port=)(\d+)")
 
 
@@ -114,3 +121,86 @@ def outcome(folder: Path, command: list[str], **environment: str) -> tuple[int, 
         check=False,
     )
     return ended.returncode, ended.stdout + ended.stderr
+
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@contextmanager
+def breakable(*options: str) -> Iterator[str]:
+    """Run the upstream that breaks on command; says where."""
+    command = [sys.executable, "-m", "bench.breakable", "--port=0", *options]
+    with _child(command, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        yield child.stdout.readline().decode().split()[-1]
+
+
+@contextmanager
+def load(url: str, clients: int = 20) -> Iterator[None]:
+    """Let many clients call until it is enough."""
+    command = [sys.executable, "bench/load.py", f"--clients={clients}"]
+    command += ["--seconds=600", f"{url}/embed"]
+    with _child(command):
+        yield
+
+
+@contextmanager
+def _child(
+    command: list[str], stdout: int = subprocess.DEVNULL
+) -> "Iterator[subprocess.Popen[bytes]]":
+    with subprocess.Popen(command, cwd=ROOT, stdout=stdout) as child:  # noqa: S603
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+class FakeProcess:
+    """A child process that does what the test says."""
+
+    def __init__(self, protocol: Any, arguments: list[str], files: Any) -> None:
+        self.protocol = protocol
+        self.arguments = arguments
+        self.files = files
+        self.received: list[bytes] = []
+        self.signals: list[str] = []
+        self.has_ended = False
+
+    def writeToChild(self, file: int, data: bytes) -> None:  # noqa: N802
+        """Receive lines, as long as the pipe is open."""
+        if self.has_ended:
+            raise KeyError(file)
+        self.received += data.splitlines()
+
+    def signalProcess(self, name: str) -> None:  # noqa: N802
+        """Receive a signal."""
+        if self.has_ended:
+            raise ProcessExitedAlready
+        self.signals.append(name)
+
+    def writes(self, data: bytes, file: int) -> None:
+        """Write to one of the pipes."""
+        self.protocol.childDataReceived(file, data)
+
+    def ends(self, how: Exception | None = None) -> None:
+        """End."""
+        self.has_ended = True
+        self.protocol.processEnded(Failure(how or ProcessDone(0)))
+
+
+class SpawningClock(Clock):
+    """A reactor that starts such child processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[FakeProcess] = []
+        self.error: OSError | None = None
+
+    def spawnProcess(  # noqa: N802
+        self, protocol: Any, _path: str, arguments: list[str], **how: Any
+    ) -> FakeProcess:
+        """Start one, unless that is an error."""
+        if self.error is not None:
+            raise self.error
+        self.started.append(FakeProcess(protocol, arguments, how["childFDs"]))
+        return self.started[-1]

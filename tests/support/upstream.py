@@ -1,0 +1,139 @@
+"""Upstreams in memory that do what a test says."""
+
+from typing import Any
+from zlib import crc32
+
+import msgspec
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from abproxy.http.headers import Credentials
+from abproxy.http.messages import Response, UpstreamRequest
+from abproxy.upstream.agent import ExactPathAgent, make_pool
+from abproxy.upstream.client import Transport, Upstream
+from abproxy.upstream.fast.connection import ConnectionPool
+
+
+def row_of(item: Any) -> list[int]:
+    """Say what the upstream answers for *item*."""
+    return [crc32(msgspec.json.encode(item))]
+
+
+def reply(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> Response:
+    """Make an upstream's reply."""
+    return Response(status=status, reason=b"", headers=headers, body=body)
+
+
+@define(eq=False)
+class Sent:
+    """One request that has reached the upstream."""
+
+    request: UpstreamRequest
+    done: Deferred[Response]
+    was_cancelled: bool = False
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The items in the request."""
+        found = msgspec.json.decode(self.request.body)["inputs"]
+        return found if isinstance(found, list) else [found]
+
+    def answer(self) -> None:
+        """Answer with the right rows."""
+        rows = [row_of(item) for item in self.inputs]
+        self.done.callback(reply(200, msgspec.json.encode(rows)))
+
+    def refuse(self, status: int = 422, body: bytes = b"no") -> None:
+        """Answer with an error."""
+        self.done.callback(reply(status, body))
+
+    def fail(self, error: Exception) -> None:
+        """Give no answer."""
+        self.done.errback(Failure(error))
+
+
+@define(eq=False)
+class RecordingUpstream:
+    """Keeps what was sent; the test decides when and how it is answered."""
+
+    sent: list[Sent] = field(factory=list)
+
+    def send(self, request: UpstreamRequest) -> Deferred[Response]:
+        """Take in one request."""
+        sent = Sent(request, Deferred(lambda _: self._cancelled(sent)))
+        self.sent.append(sent)
+        return sent.done
+
+    def _cancelled(self, sent: Sent) -> None:
+        sent.was_cancelled = True
+
+    @property
+    def open(self) -> list[Sent]:
+        """The requests without an answer."""
+        return [sent for sent in self.sent if not sent.done.called]
+
+    @property
+    def batches(self) -> list[list[Any]]:
+        """The inputs of every request so far."""
+        return [sent.inputs for sent in self.sent]
+
+
+class OpenUpstream(Resource):
+    """An upstream that lets everybody in, and remembers what it was shown."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[str | None] = []
+
+    def render(self, request: Request) -> bytes:
+        """Answer anything."""
+        self.shown.append(request.getHeader("Authorization"))
+        return b"[[1]]"
+
+
+@define(eq=False, slots=False)
+class HeldUpstream(Resource):
+    """An upstream that keeps its requests until the test answers them."""
+
+    isLeaf = True
+    requests: list[Request] = field(factory=list)
+    bodies: list[bytes] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        super().__init__()
+
+    def render(self, request: Request) -> int:
+        """Take in a request."""
+        self.requests.append(request)
+        self.bodies.append(request.content.read())
+        return NOT_DONE_YET
+
+    def answer(self, at: int, body: bytes, status: int = 200) -> None:
+        """Answer one request."""
+        self.requests[at].setResponseCode(status)
+        self.requests[at].setHeader(b"Content-Length", b"%d" % len(body))
+        self.requests[at].write(body)
+        self.requests[at].finish()
+
+
+def make_upstream(
+    transport: Transport, clock: Clock | None = None, **traits: Any
+) -> Upstream:
+    """Make an upstream with a deadline of 7 seconds, that *transport* leads to."""
+    clock = clock or Clock()
+    agent_pool = traits.pop("agent_pool", None) or make_pool(clock, 4)
+    about = {
+        "base_url": "http://upstream",
+        "credentials": Credentials(),
+        "timeout_s": 7,
+        "pool": ConnectionPool(clock, 4),
+        "agent": ExactPathAgent(clock, pool=agent_pool),
+        **traits,
+    }
+    return Upstream(transport=transport, clock=clock, agent_pool=agent_pool, **about)
