@@ -25,7 +25,7 @@ from abproxy.errors import (
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.agent import TreqClient, make_treq
 from abproxy.upstream.client import Upstream
-from support.upstream import Upstream as Server
+from support.upstream import HeldUpstream as Server
 from support.upstream import make_upstream
 
 
