@@ -7,7 +7,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.error import ConnectError
 
-from bench.breakable import Fault, Traits
+from bench.breakable import Fault, Traits, row_of
 from bench.breakable.__main__ import parse
 from support.sockets import breakable, connect, until
 

@@ -7,11 +7,13 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
-from webdoubles import Client, InMemoryProxy, Upstream, in_memory_proxy
 
 from abproxy import __version__
 from abproxy.dialects.members import MemberRules
 from abproxy.http.sharing import LineRules
+from support.client import Client
+from support.proxy import InMemoryProxy, in_memory_proxy
+from support.upstream import HeldUpstream
 
 Line = tuple[str, str]
 WAIT_S = 1.0
@@ -25,8 +27,8 @@ def _proxy(
     ignore: Iterable[str] = (),
     apart: Iterable[str] = (),
     alone: Iterable[str] = (),
-) -> tuple[InMemoryProxy, Upstream]:
-    upstream = Upstream()
+) -> tuple[InMemoryProxy, HeldUpstream]:
+    upstream = HeldUpstream()
     proxy = in_memory_proxy(upstream, is_fast=is_fast, max_wait_s=WAIT_S)
     reader = evolve(
         proxy.app.policy.reader,
