@@ -25,6 +25,7 @@ __all__ = [
     "ParsedBody",
     "PartResult",
     "Rows",
+    "UnsplittableAnswer",
 ]
 
 
@@ -38,6 +39,14 @@ OWN_LINES = (
 
 class BadAnswer(ValueError):
     """An answer with status 200 does not hold one row for each item."""
+
+
+class UnsplittableAnswer(BadAnswer):
+    """
+    The rows are there, but in another form than the route's.
+
+    That is the server's way, whatever the items are: a call to it must be alone.
+    """
 
 
 class Items(Struct, frozen=True, kw_only=True):
@@ -130,6 +139,7 @@ class Dialect(ABC):
             order: which item was sent at each place, if they were sorted.
 
         Raises:
+            UnsplittableAnswer: the answer has another form, as any other would.
             BadAnswer: the rows are not one for each item.
         """
 

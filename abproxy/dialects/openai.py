@@ -8,36 +8,37 @@ usage of its own; all other members stay as they are.
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from enum import IntEnum, auto
+from typing import Literal
 
 import msgspec
 from attrs import evolve
 
-from abproxy.dialects.call import BadAnswer, Rows
+from abproxy.dialects.call import BadAnswer, Rows, UnsplittableAnswer
 from abproxy.dialects.parse import NOT_JSON, Inputs, Size
 from abproxy.dialects.split import (
     Lengths,
     Members,
     Order,
     Template,
-    Usage,
-    add_up,
-    decode_members,
     distribute,
-    divide,
     find_embeddings,
     make_template,
+    read_object,
+    read_rows,
+    refuse_form,
     strip_indexes,
 )
 from abproxy.dialects.tei import JSONRoute
+from abproxy.dialects.usage import Usage, add_up, decode_usage, divide, encode_usage
 from abproxy.errors import ProxyError, openai_error_body
 
 __all__ = ["OPENAI", "OPENAI_BARE"]
 
-_decode_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_usage = msgspec.json.Decoder(dict[str, Any] | None).decode
 _LAST_INDEX = re.compile(rb'"index":(\d+)\}\Z')
-_NONE = msgspec.Raw(b"null")
+_BARE = (b"[", b'"')
+_NULL = b"null"
+_NONE = msgspec.Raw(_NULL)
 
 
 class EmbeddingsBody(msgspec.Struct):
@@ -46,6 +47,18 @@ class EmbeddingsBody(msgspec.Struct):
     user: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Size | None = None
+
+
+class Indexes(IntEnum):
+    """Which rows of an answer say their place; the API promises it of all."""
+
+    ALL = auto()
+
+    BUT_ZERO = auto()
+    """Protocol Buffers leave out what is 0, also where they are written as JSON."""
+
+    NONE = auto()
+    """The rows are in order; a null is none."""
 
 
 class _Frame(msgspec.Struct, frozen=True):
@@ -60,35 +73,38 @@ class _Frame(msgspec.Struct, frozen=True):
     raw_usage: bytes
     """The usage of the batch, as it was written."""
 
+    indexes: Indexes
+
 
 class OpenAIRoute(JSONRoute):
     """The dialect of /v1/embeddings."""
 
     def split(self, body: bytes, lengths: Lengths, order: Order = None) -> list[Rows]:
         """Split the data, and the usage in proportion to the lengths."""
+        found = _find_rows(body, sum(map(len, lengths)))
+        raw = bytes(found.members.get("usage", _NONE))
         try:
-            rows, members = _rows_and_members(body, sum(map(len, lengths)))
-            usage = _decode_usage(members.get("usage", _NONE)) or {}
-        except (*NOT_JSON, KeyError) as error:
-            raise BadAnswer(f"no list of embeddings: {error}") from error
-        template = make_template(members, ("data", "usage"))
-        raw = bytes(members.get("usage", _NONE))
-        usages = divide(usage, list(map(sum, lengths)))
+            usages = divide(decode_usage(raw), list(map(sum, lengths)))
+        except NOT_JSON as error:
+            raise BadAnswer(f"no usage: {error}") from error
+        template = make_template(found.members, ("data", "usage"))
+        parts = distribute(found.rows, lengths, order)
         return [
-            Rows(raw=part.raw, frame=_Frame(template, own, raw))
-            for part, own in zip(distribute(rows, lengths, order), usages, strict=True)
+            Rows(raw=part.raw, frame=_Frame(template, own, raw, found.indexes))
+            for part, own in zip(parts, usages, strict=True)
         ]
 
     def write(self, parts: Sequence[Rows], *, is_list: bool) -> bytes:  # noqa: ARG002
         """Write all rows, and around them what stood around the first part's."""
+        frames: list[_Frame] = [part.frame for part in parts]
         rows = [row for part in parts for row in part.raw]
-        data = b",".join([_numbered(row, at) for at, row in enumerate(rows)])
-        frame: _Frame = parts[0].frame
-        usage = add_up([part.frame.usage for part in parts])
+        indexes = min(frame.indexes for frame in frames)
+        data = b",".join([_numbered(row, at, indexes) for at, row in enumerate(rows)])
+        frame, usage = frames[0], add_up([frame.usage for frame in frames])
         if usage and not frame.usage:
             # The server began to count between two parts of one call.
-            frame = next(part.frame for part in parts if part.frame.usage)
-        raw = msgspec.json.encode(usage) if usage else frame.raw_usage
+            frame = next(frame for frame in frames if frame.usage)
+        raw = encode_usage(usage) if usage else frame.raw_usage
         return frame.template.fill({"data": b"[%b]" % data, "usage": raw})
 
     def error_body(self, error: ProxyError) -> bytes:
@@ -96,47 +112,73 @@ class OpenAIRoute(JSONRoute):
         return openai_error_body(error)
 
 
-def _rows_and_members(body: bytes, count: int) -> tuple[list[bytes], Members]:
-    plain = find_embeddings(body, count)
-    if plain is not None:
-        return plain
-    members = decode_members(body)
-    rows = list(map(bytes, _decode_rows(members["data"])))
-    return _in_order(rows, count), members
+class _Found(msgspec.Struct, frozen=True):
+    """What is in an answer."""
+
+    rows: list[bytes]
+    """In order, and without their indexes where all end with them."""
+
+    members: Members
+    indexes: Indexes = Indexes.ALL
 
 
-def _in_order(rows: list[bytes], count: int) -> list[bytes]:
+def _find_rows(body: bytes, count: int) -> _Found:
+    try:
+        plain = find_embeddings(body, count)
+        if plain is not None:
+            return _Found(*plain)
+        members = read_object(body)
+        rows = read_rows(bytes(members["data"]))
+    except (KeyError, ValueError, RecursionError) as error:
+        raise refuse_form(body, count, error) from error
+    if len(rows) != count:
+        raise BadAnswer(f"{len(rows)} embeddings for {count} inputs")
+    if all(row.startswith(_BARE) for row in rows):
+        raise UnsplittableAnswer("the embeddings are not in objects")
+    return _in_order(rows, members)
+
+
+def _in_order(rows: list[bytes], members: Members) -> _Found:
     """
     Return the rows in the order of their indexes, each place exactly once.
 
-    Where all end with their indexes, these are left out.
+    Where all end with their indexes, these are left out; where none has one, the
+    rows are in order.
     """
-    if len(rows) != count:
-        raise BadAnswer(f"{len(rows)} embeddings for {count} inputs")
     stripped = strip_indexes(rows)
     if stripped is not None:
-        return stripped
-    places = [_index(row) for row in rows]
-    if sorted(places) != list(range(count)):
+        return _Found(stripped, members)
+    indexes = [_index(row) for row in rows]
+    if not any(index is not None for index in indexes):
+        return _Found(rows, members, Indexes.NONE)
+    places = [index or 0 for index in indexes]
+    if sorted(places) != list(range(len(rows))):
         raise BadAnswer("the indexes of the embeddings are not one for each input")
-    return [row for _, row in sorted(zip(places, rows, strict=True))]
+    in_order = [row for _, row in sorted(zip(places, rows, strict=True))]
+    kind = Indexes.BUT_ZERO if None in indexes else Indexes.ALL
+    return _Found(in_order, members, kind)
 
 
-def _index(row: bytes) -> int:
+def _index(row: bytes) -> int | None:
     last = _LAST_INDEX.search(row, max(0, len(row) - 24))
     if last is not None:
         return int(last[1])
     try:
-        return int(bytes(decode_members(row)["index"]))
-    except (msgspec.DecodeError, KeyError, ValueError) as error:
-        raise BadAnswer("an embedding without an index") from error
+        written = bytes(read_object(row).get("index", _NONE))
+        return None if written == _NULL else int(written)
+    except (*NOT_JSON, ValueError) as error:
+        raise BadAnswer("an embedding whose place cannot be read") from error
 
 
-def _numbered(row: bytes, at: int) -> bytes:
+def _numbered(row: bytes, at: int, indexes: Indexes) -> bytes:
     if not row.endswith(b"}"):
         return b'%b"index":%d}' % (row, at)
-    members = decode_members(row)
+    if indexes is Indexes.NONE:
+        return row
+    members = read_object(row)
     members["index"] = msgspec.Raw(b"%d" % at)
+    if indexes is Indexes.BUT_ZERO and not at:
+        del members["index"]
     return msgspec.json.encode(members)
 
 

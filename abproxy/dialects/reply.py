@@ -6,7 +6,9 @@ shared, the response's headers speak of the batch: what TEI counted for all is
 counted again for the call, or left out where it cannot be known.
 """
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from abproxy.dialects.call import Call, Dialect, PartResult
@@ -25,10 +27,20 @@ __all__ = [
 
 CHARACTERS = b"X-Compute-Characters"
 
-OF_THE_BATCH = frozenset(
-    {CHARACTERS.lower(), b"x-compute-tokens", b"etag", b"set-cookie"}
+OF_THE_BATCH = re.compile(
+    rb"etag|last-modified|content-(?:location|range|digest|md5)|repr-digest"
+    rb"|set-cookie2?|signature(?:-input)?"
+    rb"|(?!.*rate-?limit)(?:.*[-_])?"
+    rb"(?:costs?|price|credits?|billed|usage|tokens?|characters|chars|digest|checksum)"
+    rb"(?:[-_].*)?",
+    re.IGNORECASE | re.DOTALL,
 )
-"""Header lines that are wrong for one call of a shared batch."""
+"""
+The names of header lines that are wrong for one call of a shared batch.
+
+They say what the whole of it cost or counted, or are about its very bytes, or are
+for one client.  What is left of a limit is true for all.
+"""
 
 CORS = (
     (
@@ -61,9 +73,12 @@ def write_body(call: Call, results: Sequence[PartResult]) -> bytes:
 
 def lines_of_all(response: Response) -> HeaderList:
     """Return the header lines that are right for each call of the batch."""
-    return tuple(
-        line for line in response.headers if line[0].lower() not in OF_THE_BATCH
-    )
+    return tuple(line for line in response.headers if not _is_of_batch(line[0]))
+
+
+@lru_cache(1000)
+def _is_of_batch(name: bytes) -> bool:
+    return OF_THE_BATCH.fullmatch(name) is not None
 
 
 def counts_characters(response: Response) -> bool:

@@ -4,38 +4,40 @@ From the answer of a batch to the rows of each part.
 Rows are found, never decoded: a float that is not parsed cannot be re-rounded.
 The quick scans go from row to row and are only trusted where everything looks
 as TEI writes it; whatever looks otherwise goes to a JSON parser.
+
+A row may hold what no parser takes, the bare word `NaN`: alone its sender gets it
+as it is, so it gets the same row in a batch, and the others get theirs.
 """
 
-from collections import Counter
+import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 from attrs import frozen
 
-from abproxy.dialects.call import BadAnswer, Rows
-from abproxy.dialects.parse import read_elements
+from abproxy.dialects.call import BadAnswer, Rows, UnsplittableAnswer
+from abproxy.dialects.parse import NOT_JSON, read_elements
 
 __all__ = [
     "Lengths",
     "Members",
     "Order",
     "Template",
-    "Usage",
-    "add_up",
-    "decode_members",
     "distribute",
-    "divide",
     "find_arrays",
     "find_embeddings",
     "find_values",
     "join",
     "make_template",
-    "share_out",
+    "quote_words",
+    "read_object",
+    "read_rows",
+    "refuse_form",
     "split_arrays",
     "split_values",
     "strip_indexes",
+    "unquote_words",
 ]
 
 Lengths = Sequence[Sequence[int]]
@@ -114,15 +116,32 @@ def find_values(body: bytes, count: int) -> list[bytes]:
     Return the *count* values in a JSON array, with a parser.
 
     Raises:
+        UnsplittableAnswer: the rows are elsewhere than in an array.
         BadAnswer: there are not exactly *count* rows, or no array at all.
     """
     try:
-        rows = read_elements(body)
+        rows = read_rows(body)
     except ValueError as error:
-        raise BadAnswer(f"no array of rows: {error}") from error
+        raise refuse_form(body, count, error) from error
     if len(rows) != count:
         raise BadAnswer(f"{len(rows)} rows for {count} inputs")
     return rows
+
+
+def read_rows(body: bytes) -> list[bytes]:
+    """
+    Return the values in a JSON array, however many there are.
+
+    Raises:
+        ValueError: it is not an array, or not JSON.
+    """
+    try:
+        return read_elements(body)
+    except ValueError:
+        quoted = quote_words(body)
+        if quoted is None:
+            raise
+        return list(map(unquote_words, read_elements(quoted)))
 
 
 def distribute(
@@ -151,17 +170,99 @@ def join(parts: Sequence[Rows]) -> bytes:
     return b"[%b]" % b",".join([row for part in parts for row in part.raw])
 
 
+# Words that are no JSON, but that many servers write for numbers which are none
+
+_MARK = b"\x7f"
+_STRING_OR_WORD = re.compile(
+    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[-+]?\b(?:nan|inf(?:inity)?)\b',
+    re.IGNORECASE | re.DOTALL,
+)
+_QUOTED_WORD = re.compile(rb'"\x7f([-+]?[A-Za-z]{3,8})\x7f"')
+
+
+def quote_words(body: bytes) -> bytes | None:
+    """
+    Write `NaN` and `Infinity` in *body* as texts, so that a parser takes it.
+
+    None if there are none, or if they could not be told from its own texts again.
+    """
+    if _MARK in body:
+        return None
+    quoted = _STRING_OR_WORD.sub(_quote, body)
+    return None if len(quoted) == len(body) else quoted
+
+
+def _quote(found: re.Match[bytes]) -> bytes:
+    text = found[0]
+    return text if text.startswith(b'"') else b'"\x7f%b\x7f"' % text
+
+
+def unquote_words(piece: bytes) -> bytes:
+    """Return *piece* of what `quote_words` wrote as it was."""
+    return _QUOTED_WORD.sub(rb"\1", piece) if _MARK in piece else piece
+
+
+# Answers in another form
+
+_decode_any = msgspec.json.Decoder(list[msgspec.Raw] | dict[str, msgspec.Raw]).decode
+_OF_ERRORS = frozenset({"detail", "details", "error", "errors", "message"})
+_DEPTH = 3
+
+
+def refuse_form(body: bytes, count: int, error: Exception) -> BadAnswer:
+    """
+    Return the error for an answer without the form of its route, as *error* says.
+
+    It only counts as another form if there are *count* rows somewhere: an error
+    with status 200 may be about one item.
+    """
+    if _holds_rows(quote_words(body) or body, count, _DEPTH):
+        return UnsplittableAnswer(f"the rows are in another form: {error}")
+    return BadAnswer(f"no list of rows: {error}")
+
+
+def _holds_rows(body: bytes, count: int, depth: int) -> bool:
+    try:
+        found = _decode_any(body)
+    except NOT_JSON:
+        return False
+    if isinstance(found, list):
+        return len(found) == count
+    return depth > 1 and any(
+        _holds_rows(bytes(value), count, depth - 1)
+        for name, value in found.items()
+        if name.lower() not in _OF_ERRORS
+    )
+
+
 # OpenAI's objects
 
 Members = dict[str, msgspec.Raw]
 
-decode_members = msgspec.json.Decoder(Members).decode
+_decode_members = msgspec.json.Decoder(Members).decode
 
 OPENING = b'{"object":"list","data":['
 ROW = b'{"object":"embedding","embedding":'
 CLOSING = {ord('"'): b'"', ord("["): b"]"}
 COMMA = ord(",")
 NO_ROWS = b"[]"
+
+
+def read_object(body: bytes) -> Members:
+    """
+    Return the members of the object in *body*.
+
+    Raises:
+        msgspec.DecodeError: it is not an object, or not JSON.
+    """
+    try:
+        return _decode_members(body)
+    except msgspec.DecodeError:
+        quoted = quote_words(body)
+        if quoted is None:
+            raise
+        members = _decode_members(quoted).items()
+        return {name: msgspec.Raw(unquote_words(bytes(raw))) for name, raw in members}
 
 
 @lru_cache(32)
@@ -197,7 +298,7 @@ def find_embeddings(body: bytes, count: int) -> tuple[list[bytes], Members] | No
             return None
         rows.append(body[at : end + 1])
         at = after + 1
-    members = decode_members(OPENING + body[at - 1 :])
+    members = read_object(OPENING + body[at - 1 :])
     return (rows, members) if bytes(members["data"]) == NO_ROWS else None
 
 
@@ -245,54 +346,3 @@ def make_template(
         else:
             piece += bytes(value)
     return Template((*pieces, piece + b"}"), tuple(names))
-
-
-# What a batch cost, divided so that the callers' sums equal the upstream's
-
-Usage = Mapping[str, Any]
-"""The `usage` of an answer: counts, and whatever else a server says there."""
-
-
-def divide(usage: Usage, weights: Sequence[int]) -> list[Usage]:
-    """Divide the counts in *usage* in proportion to *weights*; all else is copied."""
-    shares = [dict(usage) for _ in weights]
-    divided: dict[int, list[int]] = {}
-    for name, total in _counts(usage).items():
-        if total not in divided:
-            divided[total] = share_out(total, weights)
-        for share, own in zip(shares, divided[total], strict=True):
-            share[name] = own
-    return list(shares)
-
-
-def add_up(usages: Sequence[Usage]) -> Usage:
-    """Add up the counts of *usages*; all else is as in the first."""
-    if len(usages) == 1:
-        return usages[0]
-    added: Counter[str] = Counter()
-    for usage in usages:
-        added.update(_counts(usage))
-    return {**usages[0], **added}
-
-
-def _counts(usage: Usage) -> dict[str, int]:
-    return {name: value for name, value in usage.items() if type(value) is int}
-
-
-def share_out(total: int, weights: Sequence[int]) -> list[int]:
-    """
-    Divide *total* in proportion to *weights*, in whole numbers.
-
-    What rounding down leaves over goes to the largest remainders (Hamilton's
-    method).  Weights that add up to the total are therefore the shares.
-    """
-    if not sum(weights):
-        weights = [1] * len(weights)
-    whole = sum(weights)
-    shares = [total * weight // whole for weight in weights]
-    order = sorted(
-        range(len(weights)), key=lambda at: total * weights[at] % whole, reverse=True
-    )
-    for at in order[: total - sum(shares)]:
-        shares[at] += 1
-    return shares

@@ -1,11 +1,12 @@
 """Answers of the OpenAI route are put together again for each caller."""
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from abproxy.dialects.call import BadAnswer, Rows
+from abproxy.dialects.call import BadAnswer, Rows, UnsplittableAnswer
 from abproxy.dialects.openai import OPENAI
 from abproxy.errors import Overloaded
 
@@ -110,6 +111,11 @@ def test_an_index_is_found_wherever_it_stands(spelled: str) -> None:
         answer(row("[0]", 0), '{"embedding":[1],"index":1.5}'),
         answer(row("[0]", 0), '{"embedding":[1],"index":null}'),
         answer(row("[0]", 0), "[1]"),
+        answer("[0]", "[1]"),
+        answer(row("[0]", 0), '{"embedding":[1],"index":2}'),
+        answer(row("[0]", 0), '{"embedding":[1],"index":-1}'),
+        answer('{"embedding":[0]}', '{"embedding":[1],"index":0}'),
+        answer('{"embedding":[0]}', '{"embedding":[1],"index":2}'),
         answer(row("[0]", 0), row("[1]", 1))[:-1],
         answer(row("[0]", 0), row("[1]", 1)) + b"x",
         answer(row("[0]", 0), row("[1]", 1), usage="[]"),
@@ -122,6 +128,118 @@ def test_an_answer_without_each_index_once_is_refused(body: bytes) -> None:
     """Nothing is guessed."""
     with pytest.raises(BadAnswer):
         OPENAI.split(body, [[1], [1]])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ['{"embedding":[0]}', '{"embedding":[1]}', '{"embedding":[2]}'],
+        ['{"index":null,"embedding":[0]}', '{"embedding":[1]}', '{"embedding":[2]}'],
+    ],
+)
+def test_rows_without_indexes_are_in_order(rows: list[str]) -> None:
+    """Each caller gets them as it would alone: without, or with null."""
+    one, two = OPENAI.split(answer(*rows), [[1], [1, 1]])
+
+    assert OPENAI.write([one], is_list=True) == answer(rows[0])
+    assert OPENAI.write([two], is_list=True) == answer(*rows[1:])
+
+
+def test_where_zeros_are_left_out_a_row_without_index_is_the_first() -> None:
+    """As a server writes them that makes JSON of Protocol Buffers."""
+    rows = ['{"embedding":[2],"index":2}', '{"embedding":[0]}']
+    body = answer(*rows, '{"embedding":[1],"index":1}')
+
+    one, two = OPENAI.split(body, [[1], [1, 1]])
+
+    assert written(one)["data"] == [{"embedding": [0]}]
+    assert written(two)["data"] == [
+        {"embedding": [1]},
+        {"embedding": [2], "index": 1},
+    ]
+
+
+def test_a_call_in_two_parts_is_numbered_as_the_server_does() -> None:
+    """A part of one row does not show it; another part may."""
+    [one] = OPENAI.split(answer('{"embedding":[0]}'), [[1]])
+    [two] = OPENAI.split(
+        answer('{"embedding":[1]}', '{"embedding":[2],"index":1}'), [[1, 1]]
+    )
+
+    assert written(one, two)["data"] == [
+        {"embedding": [0]},
+        {"embedding": [1], "index": 1},
+        {"embedding": [2], "index": 2},
+    ]
+
+
+NO_NUMBERS = ["NaN", "nan", "Infinity", "-Infinity", "inf", "null"]
+
+
+@pytest.mark.parametrize("word", NO_NUMBERS)
+@pytest.mark.parametrize("blank", ["", " "])
+@pytest.mark.parametrize("before", ['"id":"a NaN"', '"embedding":[9]', '"index":0'])
+def test_a_row_of_no_numbers_is_the_fault_of_no_other(
+    word: str, blank: str, before: str
+) -> None:
+    """Its sender gets what it would get alone, to the letter."""
+    values = f"[0.10,{blank}{word},{blank}{word}]"
+    bad = f'{{"note":"NaN \\" Infinity",{before},"embedding":{values},"index":1}}'
+    body = answer(row("[0]", 0), bad, row("[2]", 2), usage='{"cost":NaN,"n":3}')
+
+    one, two, three = OPENAI.split(body, [[1], [1], [1]])
+
+    assert written(one)["data"] == [{**json.loads(row("[0]", 0)), "index": 0}]
+    assert written(three)["data"] == [{**json.loads(row("[2]", 2)), "index": 0}]
+    got = OPENAI.write([two], is_list=True).decode()
+    assert f'"embedding":{values}' in got
+    assert '"note":"NaN \\" Infinity"' in got
+    assert '"usage":{"cost":NaN,"n":1}' in got
+
+
+def test_two_words_in_one_text_are_no_numbers() -> None:
+    """What cannot be told apart is not guessed."""
+    body = answer(row("[0]", 0), row("[NaN]", 1), more=',"x":"\x7fNaN\x7f"')
+
+    with pytest.raises(BadAnswer):
+        OPENAI.split(body.replace(b"list", b"lists"), [[1], [1]])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'[{"index":0,"embedding":[[1]]},{"index":1,"embedding":[[2]]}]',
+        b"[[1],[2]]",
+        b'{"embeddings":[[1],[2]]}',
+        b'{"data":{"embeddings":[[NaN],[2]]}}',
+        b'{"data":[[1],[2]]}',
+        b'{"data":["AACAPw==","AACAPw=="],"model":"m"}',
+    ],
+)
+def test_rows_in_another_form_cannot_be_split_whatever_is_asked(body: bytes) -> None:
+    """The server will always answer so."""
+    with pytest.raises(UnsplittableAnswer):
+        OPENAI.split(body, [[1], [1]])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error":{"message":"no"}}',
+        b'{"error":["a","b"]}',
+        b'{"errors":[{},{}],"data":null}',
+        b'{"data":[[1]]}',
+        b"[[1]]",
+        answer(row("[0]", 0), row("[1]", 0)),
+        answer(row("[0]", 0), row("[1]", 1))[:-1],
+    ],
+)
+def test_an_answer_that_is_bad_by_chance_says_nothing_of_the_next(body: bytes) -> None:
+    """An error with status 200 may be about one item."""
+    with pytest.raises(BadAnswer) as caught:
+        OPENAI.split(body, [[1], [1]])
+
+    assert not isinstance(caught.value, UnsplittableAnswer)
 
 
 def test_unknown_members_stay() -> None:
@@ -145,14 +263,88 @@ def test_a_missing_usage_stays_missing(usage: str | None) -> None:
 
 def test_usage_is_shared_out_by_length() -> None:
     """Each caller pays for its own items."""
-    usage = '{"prompt_tokens":10,"total_tokens":10,"cached":true,"details":{"x":1}}'
+    usage = '{"prompt_tokens":10,"total_tokens":10,"cached":true,"unit":"token"}'
     body = answer(row("[0]", 0), row("[1]", 1), usage=usage)
 
     one, two = OPENAI.split(body, [[30], [70]])
 
-    same = {"cached": True, "details": {"x": 1}}
+    same = {"cached": True, "unit": "token"}
     assert written(one)["usage"] == {"prompt_tokens": 3, "total_tokens": 3, **same}
     assert written(two)["usage"] == {"prompt_tokens": 7, "total_tokens": 7, **same}
+
+
+USAGE = (
+    '{"prompt_tokens":10,"cost":0.00001,"flat":3.0,"none":null,'
+    '"prompt_tokens_details":{"cached_tokens":5,"steps":[1,2.5]},"rate":-0.5}'
+)
+
+
+def usage_of(part: Rows, *more: Rows) -> Any:
+    """Read one caller's usage with its decimals."""
+    body = OPENAI.write([part, *more], is_list=True)
+    return json.loads(body, parse_float=Decimal)["usage"]
+
+
+def test_every_number_in_the_usage_is_shared_out() -> None:
+    """The callers' sums are what the server billed, to the last digit."""
+    rows = [row(f"[{at}]", at) for at in range(3)]
+
+    parts = OPENAI.split(answer(*rows, usage=USAGE), [[1], [1], [1]])
+    usages = [usage_of(part) for part in parts]
+
+    def total(*path: Any) -> Any:
+        found = []
+        for usage in usages:
+            for step in path:
+                usage = usage[step]  # noqa: PLW2901
+            found.append(usage)
+        return sum(found)
+
+    assert total("prompt_tokens") == 10
+    assert total("cost") == Decimal("0.00001")
+    assert total("flat") == Decimal("3.0")
+    assert total("rate") == Decimal("-0.5")
+    assert total("prompt_tokens_details", "cached_tokens") == 5
+    assert total("prompt_tokens_details", "steps", 0) == 1
+    assert total("prompt_tokens_details", "steps", 1) == Decimal("2.5")
+    assert {usage["none"] for usage in usages} == {None}
+    assert sorted(usage["cost"] for usage in usages) == [
+        Decimal("0.00000333333"),
+        Decimal("0.00000333333"),
+        Decimal("0.00000333334"),
+    ]
+
+
+def test_a_fraction_that_divides_has_no_more_digits_than_it_needs() -> None:
+    """And as many as it had: a float stays one."""
+    body = answer(row("[0]", 0), row("[1]", 1), usage='{"cost":1.50,"n":4.0}')
+
+    one, _ = OPENAI.split(body, [[1], [1]])
+
+    assert b'"usage":{"cost":0.75,"n":2.0}' in OPENAI.write([one], is_list=True)
+
+
+def test_a_call_that_was_cut_pays_the_fractions_of_all_its_parts() -> None:
+    """At each depth, and what only one of them names as well."""
+    usages = ['{"cost":0.1,"d":{"a":1,"s":"x"}}', '{"cost":0.2,"d":{"a":2,"b":1e-7}}']
+    [[one], [two]] = [
+        OPENAI.split(answer(row("[0]", 0), usage=usage), [[1]]) for usage in usages
+    ]
+
+    assert usage_of(one, two) == {
+        "cost": Decimal("0.3"),
+        "d": {"a": 3, "s": "x", "b": Decimal("1e-7")},
+    }
+
+
+@pytest.mark.parametrize("huge", ["1e999999999", "1e-999999999", "-5E+401"])
+def test_a_number_that_nobody_could_write_out_is_copied(huge: str) -> None:
+    """Its digits would fill the memory."""
+    body = answer(row("[0]", 0), row("[1]", 1), usage=f'{{"x":{huge}}}')
+
+    one, _ = OPENAI.split(body, [[1], [1]])
+
+    assert usage_of(one)["x"] == Decimal(huge)
 
 
 def test_a_call_that_was_cut_pays_for_all_its_parts() -> None:

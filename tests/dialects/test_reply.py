@@ -56,7 +56,24 @@ def test_characters_are_counted_for_the_call() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [b"X-Compute-Tokens", b"x-compute-tokens", b"ETag", b"Set-Cookie"]
+    "name",
+    [
+        b"X-Compute-Tokens",
+        b"x-compute-tokens",
+        b"ETag",
+        b"Set-Cookie",
+        b"Content-Digest",
+        b"Digest",
+        b"Content-MD5",
+        b"Signature-Input",
+        b"x-litellm-response-cost",
+        b"X-Litellm-Response-Cost-Original",
+        b"X-Total-Cost",
+        b"X-Prompt-Tokens",
+        b"x-amzn-bedrock-input-token-count",
+        b"num_tokens",
+        b"X-Usage",
+    ],
 )
 def test_what_is_true_of_the_batch_only_is_left_out(name: bytes) -> None:
     """No session of another client, and nothing that cannot be known."""
@@ -65,6 +82,24 @@ def test_what_is_true_of_the_batch_only_is_left_out(name: bytes) -> None:
     written = write_answer(call_of("a"), [result([b"[1]"], *lines)])
 
     assert told(written.headers) == ((b"Vary", b"origin"),)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"X-Ratelimit-Remaining-Tokens",
+        b"x-rate-limit-limit-tokens",
+        b"X-Request-Id",
+        b"X-Compute-Time",
+        b"X-Costume",
+        b"Openai-Processing-Ms",
+    ],
+)
+def test_what_is_true_of_each_call_of_a_batch_stays(name: bytes) -> None:
+    """What an account has left is the same for all of them."""
+    written = write_answer(call_of("a"), [result([b"[1]"], (name, b"7"))])
+
+    assert told(written.headers) == ((name, b"7"),)
 
 
 def test_an_error_says_what_to_do_in_the_words_of_the_route() -> None:

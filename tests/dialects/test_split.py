@@ -1,6 +1,7 @@
 """An answer is split into the rows of each part, or refused."""
 
 import json
+from collections.abc import Callable
 from itertools import accumulate, pairwise
 
 import msgspec
@@ -8,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abproxy.dialects.call import BadAnswer, Dialect
+from abproxy.dialects.call import BadAnswer, Dialect, UnsplittableAnswer
 from abproxy.dialects.openai import OPENAI
 from abproxy.dialects.split import (
     find_arrays,
     find_embeddings,
     find_values,
     make_template,
-    share_out,
 )
 from abproxy.dialects.tei import DECODE, EMBED, EMBED_ALL, PREDICT, TOKENIZE
+from abproxy.dialects.usage import share_out
 
 NUMBERS = ["0", "-0.0", "1e-7", "0.10000000149011612", "3", "-1.5E+3"]
 number = st.sampled_from(NUMBERS)
@@ -127,6 +128,76 @@ def test_a_body_without_one_row_for_each_item_is_refused(
     """Nothing is guessed."""
     with pytest.raises(BadAnswer):
         cut(body, 2)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("cut", [find_arrays, find_values])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["[0.10]", "[NaN,-Infinity]"],
+        ["[0.10]", "[nan, 1e-7, inf]"],
+        ["[0.10]", "[null]"],
+        ['{"label":"NaN \\" NaN","score":NaN}', '{"label":"Infinity","score":1.0}'],
+        ['[["NaN",1E+5]]', "NaN"],
+    ],
+)
+@pytest.mark.parametrize("comma", [",", ", "])
+def test_a_row_of_no_numbers_is_cut_as_it_is(
+    cut: Callable[[bytes, int], list[bytes]], rows: list[str], comma: str
+) -> None:
+    """It is a row all the same; what it is worth is for its sender to say."""
+    body = f"[{comma.join(rows)}]".encode()
+
+    assert [row.decode() for row in cut(body, 2)] == rows
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[[1],[NaN]",
+        b"[[1],[NaNa]]",
+        b"[[1],[1eNaN]]",
+        b'[[1],["NaN]]',
+        b'[[NaN],["\x7fNaN\x7f"]]',
+        b'[[1],["' + b'\\"' * 1_000_000 + b"NaN",
+    ],
+)
+def test_bad_words_do_not_make_json_of_what_is_none(body: bytes) -> None:
+    """Nothing is guessed."""
+    with pytest.raises(BadAnswer):
+        find_values(body, 2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"embeddings":[[1],[2]]}',
+        b'{"object":"list","data":[{},{}]}',
+        b'{"embeddings":{"float":[[1],[NaN]]}}',
+    ],
+)
+def test_rows_in_another_form_cannot_be_split_whatever_is_asked(body: bytes) -> None:
+    """The server will always answer so."""
+    with pytest.raises(UnsplittableAnswer):
+        find_arrays(body, 2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error":["a","b"]}',
+        b'{"error":"no","error_type":"Backend"}',
+        b'{"embeddings":[[1]]}',
+        b"[[1]]",
+        b"<html>",
+    ],
+)
+def test_an_answer_that_is_bad_by_chance_says_nothing_of_the_next(body: bytes) -> None:
+    """An error with status 200 may be about one item."""
+    with pytest.raises(BadAnswer) as caught:
+        find_arrays(body, 2)
+
+    assert not isinstance(caught.value, UnsplittableAnswer)
 
 
 # OpenAI's objects
