@@ -21,6 +21,7 @@ from abproxy.batching.part import Caps
 from abproxy.dialects.members import MemberRules
 from abproxy.errors import SettingsError
 from abproxy.http.headers import Credentials
+from abproxy.http.sharing import LineRules
 from abproxy.settings import Settings
 from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.upstream.discovery import ServerInfo
@@ -67,6 +68,9 @@ CHANGEABLE = frozenset(
         "overload_patience_s",
         "packing",
         "rate_limit",
+        "share_alone",
+        "share_apart",
+        "share_ignore",
         "slots",
     }
 )
@@ -88,7 +92,15 @@ def policy_for(settings: Settings, facts: ServerInfo) -> Policy:
         reader=CallReader(
             credentials=credentials_for(settings),
             task=facts.task,
-            members=MemberRules(is_tei=facts.is_tei),
+            lines=LineRules.of(
+                settings.share_ignore, settings.share_apart, settings.share_alone
+            ),
+            members=MemberRules(
+                is_tei=facts.is_tei,
+                ignore=settings.share_ignore,
+                apart=settings.share_apart,
+                alone=settings.share_alone,
+            ),
         ),
         inputs_per_s=settings.rate_limit,
     )
@@ -97,7 +109,11 @@ def policy_for(settings: Settings, facts: ServerInfo) -> Policy:
 def credentials_for(settings: Settings) -> Credentials:
     """Return the credentials that are sent to the upstream."""
     has_keys = bool(keys_for(settings).accepted)
-    return Credentials(key=settings.upstream_key, are_for_us=has_keys)
+    return Credentials(
+        key=settings.upstream_key,
+        are_for_us=has_keys,
+        fixed=tuple((n.encode(), v.encode()) for n, v in settings.upstream_headers),
+    )
 
 
 def patience_for(settings: Settings) -> RetryTimeouts:

@@ -4,6 +4,7 @@ Find the text of a setting, and parse it into its value.
 Each parser raises a ValueError that says what it expected and what it got.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -13,12 +14,17 @@ from urllib.parse import urlsplit
 from attrs import frozen
 from dotenv.parser import parse_stream
 
+from abproxy.dialects.routes import MEMBERS_THAT_COUNT
 from abproxy.errors import SettingsError
+from abproxy.http.headers import OF_ONE_HOP
+from abproxy.http.sharing import MEMBER, may_be_ignored
 
 __all__ = [
     "DEFAULT_ENV_FILE",
     "Sources",
     "at_least",
+    "header_lines",
+    "ignored_names",
     "key",
     "keys",
     "listed",
@@ -28,6 +34,7 @@ __all__ = [
     "rate",
     "read_env_file",
     "seconds",
+    "shared_names",
     "some_of",
     "url",
     "variable",
@@ -37,6 +44,9 @@ __all__ = [
 MAX_PORT = 65535
 
 DEFAULT_ENV_FILE = ".env"
+
+NOT_FIXED = (OF_ONE_HOP - {b"host"}) | {b"accept-encoding", b"content-type"}
+"""Lines that speak of one connection or body, and are written anew for each."""
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -120,6 +130,70 @@ def keys(text: str) -> tuple[str, ...]:
     if not read:
         raise ValueError("expected keys, found none; to ask for none leave it empty")
     return read
+
+
+# What may share a batch, and lines for the inference server
+
+_WORD = r"[!#$%&'+^_`|~0-9A-Za-z.-]+"
+_LINE_NAME = re.compile(rf"{_WORD}\*?|\*")
+_MEMBER_NAME = re.compile(r'[^"\\*\x00-\x1f]+')
+_LINE = re.compile(rf"({_WORD}):[ \t]*([!-~](?:[ -~]*[!-~])?)")
+
+
+def shared_names(text: str) -> tuple[str, ...]:
+    """Read names of header lines, and of members as `body.NAME`."""
+    names = [name for each in text.split(",") if (name := each.strip())]
+    if not names:
+        raise ValueError("expected names, found none; leave it empty for none")
+    return tuple(map(_shared_name, names))
+
+
+def _shared_name(name: str) -> str:
+    is_member = name.lower().startswith(MEMBER)
+    member = name[len(MEMBER) :]
+    if is_member and _MEMBER_NAME.fullmatch(member):
+        return MEMBER + member
+    if is_member or not _LINE_NAME.fullmatch(name):
+        raise ValueError(
+            "expected the name of a header line, which may end in *, or body.NAME for "
+            f"a member of the body, not {name!r}"
+        )
+    return name.lower()
+
+
+def ignored_names(text: str) -> tuple[str, ...]:
+    """Read names of what no answer depends on; a credential is none of them."""
+    names = shared_names(text)
+    for name in names:
+        if name.removeprefix(MEMBER) in MEMBERS_THAT_COUNT and MEMBER in name:
+            raise ValueError(f"answers depend on {name}, so it cannot be ignored")
+        if MEMBER not in name and not may_be_ignored(name):
+            raise ValueError(
+                f"{name} is, or may be, a credential: if it were ignored, one client "
+                "would get in with the key of another"
+            )
+    return names
+
+
+def header_lines(text: str) -> tuple[tuple[str, str], ...]:
+    """
+    Read header lines that are separated by `|` or newlines.
+
+    No message repeats a line: it may hold a key.
+    """
+    pieces = [each.strip(" \t") for each in re.split(r"\||\r?\n", text)]
+    lines = [_LINE.fullmatch(piece) for piece in pieces if piece]
+    if not all(lines):
+        at = 1 + lines.index(None)
+        raise ValueError(f"expected `Name: value` in visible ASCII, not line {at}")
+    named = [(line[1], line[2]) for line in lines if line is not None]
+    names = [name.lower() for name, _ in named]
+    for name, value in named:
+        if name.lower().encode() in NOT_FIXED or names.count(name.lower()) > 1:
+            raise ValueError(f"{name} cannot be set, or not twice")
+        if name.lower() == "host" and " " in value:
+            raise ValueError("expected a Host without blanks")
+    return tuple(named)
 
 
 def yes_or_no(text: str) -> bool:

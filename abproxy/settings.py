@@ -97,6 +97,13 @@ class Settings:
         "key for the inference server, sent as `Authorization: Bearer`; "
         "without it the clients' own credentials are passed on",
     )
+    upstream_headers: tuple[tuple[str, str], ...] = _secret(
+        "upstream-headers",
+        parsers.header_lines,
+        (),
+        "header lines for every request to the inference server, in the place of what "
+        "clients send: `Name: value`, separated by | or newlines; Host may be one",
+    )
     api_keys: tuple[str, ...] = _secret(
         "api-key",
         parsers.keys,
@@ -139,6 +146,28 @@ class Settings:
         1_900_000,
         "bytes",
         "most JSON in one batch; TEI accepts bodies of 2,000,000 bytes",
+    )
+    share_ignore: tuple[str, ...] = _setting(
+        "share-ignore",
+        parsers.ignored_names,
+        (),
+        "names",
+        "what keeps no calls apart, as no answer depends on it: header names, with "
+        "commas between, which may end in *, and body.NAME for members",
+    )
+    share_apart: tuple[str, ...] = _setting(
+        "share-apart",
+        parsers.shared_names,
+        (),
+        "names",
+        "what has to be equal for calls to share a batch, in the same form",
+    )
+    share_alone: tuple[str, ...] = _setting(
+        "share-alone",
+        parsers.shared_names,
+        (),
+        "names",
+        "what makes a call go alone and whole, in the same form",
     )
     oversize: str = _setting(
         "oversize",
@@ -356,8 +385,12 @@ def shown(setting: "attrs.Attribute[Any]", value: Any) -> str:
         return "none"
     if isinstance(value, frozenset):
         return parsers.listed(value, FAST_PATHS)
+    if setting.name == "upstream_headers":
+        return ", ".join(name for name, _ in value)
     if not setting.repr:
         return f"{len(value)} keys" if isinstance(value, tuple) else "set"
+    if isinstance(value, tuple):
+        return ",".join(value)
     return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 

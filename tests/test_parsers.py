@@ -142,3 +142,75 @@ def test_a_key_that_cannot_be_sent_is_not_repeated(text: str) -> None:
     """It could be part of a real one."""
     with pytest.raises(ValueError, match=r"visible ASCII characters$"):
         parsers.key(text)
+
+
+def test_names_of_lines_and_members_are_read() -> None:
+    """Lines without case, members as they are."""
+    text = " X-User-Id, x-openwebui-* ,body.User,BODY.user"
+
+    assert parsers.shared_names(text) == (
+        *("x-user-id", "x-openwebui-*"),
+        *("body.User", "body.user"),
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["x user", "x-*-id", "x:1", "body.", 'body."', "body.a*", "é"]
+)
+def test_what_is_no_name_is_refused(text: str) -> None:
+    """The message says what is."""
+    with pytest.raises(ValueError, match="expected the name of a header line"):
+        parsers.shared_names(text)
+
+
+def test_commas_alone_are_no_names() -> None:
+    """An empty value is none; this is a mistake."""
+    with pytest.raises(ValueError, match="found none"):
+        parsers.shared_names(" , ,")
+
+
+@pytest.mark.parametrize("text", ["Authorization", "a,X-Api-Key", "x-forwarded-*", "*"])
+def test_a_credential_is_not_ignored(text: str) -> None:
+    """Not at the start, and not by a reload."""
+    with pytest.raises(ValueError, match="credential"):
+        parsers.ignored_names(text)
+
+
+@pytest.mark.parametrize("text", ["body.input", "body.dimensions", "body.model"])
+def test_a_member_that_changes_answers_is_not_ignored(text: str) -> None:
+    """A shared request would go without it."""
+    with pytest.raises(ValueError, match=f"answers depend on {text}"):
+        parsers.ignored_names(text)
+
+
+def test_what_no_answer_depends_on_can_be_ignored() -> None:
+    """Lines that are not known, and OpenAI's name of the end user."""
+    assert parsers.ignored_names("X-Tenant-Color,body.user,body.input_type") == (
+        *("x-tenant-color", "body.user", "body.input_type"),
+    )
+
+
+@pytest.mark.parametrize("between", ["|", " | ", "\n", "\r\n"])
+def test_header_lines_are_read(between: str) -> None:
+    """With a bar in `.env`, or with newlines where these can be written."""
+    text = f"Host: model.example{between}X-Key:a:b c{between}"
+
+    assert parsers.header_lines(text) == (("Host", "model.example"), ("X-Key", "a:b c"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("sesame", "X-Key : sesame", "X Key: sesame", ": sesame", "X-Key: ses\rame"),
+        *("X-Key: sesame\0", "X-Key: sésame", "X-Key:", "\tX: \x7fsesame"),
+        *("Content-Length: 5sesame", "Transfer-Encoding: sesame", "TE: sesame"),
+        *("Connection: sesame", "Content-Type: sesame", "Host: ses ame"),
+        *("x-key: sesame | X-Key: sesame",),
+    ],
+)
+def test_a_line_that_is_none_or_not_ours_is_refused(line: str) -> None:
+    """The message does not repeat it: it may hold a key."""
+    with pytest.raises(ValueError, match=r"line|be set|Host") as refused:
+        parsers.header_lines(f"X-Good: 1|{line}")
+
+    assert "sesame" not in str(refused.value)

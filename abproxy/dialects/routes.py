@@ -18,7 +18,14 @@ from abproxy.dialects.tei import (
     TOKENIZE,
 )
 
-__all__ = ["ALIASES", "ROUTES", "TASKS", "dialect_of", "may_be_batched"]
+__all__ = [
+    "ALIASES",
+    "MEMBERS_THAT_COUNT",
+    "ROUTES",
+    "TASKS",
+    "dialect_of",
+    "may_be_batched",
+]
 
 _TEI = (EMBED, EMBED_ALL, EMBED_SPARSE, PREDICT, TOKENIZE, DECODE)
 
@@ -28,6 +35,11 @@ ROUTES: Mapping[bytes, Dialect] = {
     OPENAI_BARE.path: OPENAI_BARE,
 }
 """The batched routes by path."""
+
+MEMBERS_THAT_COUNT = frozenset(
+    name for dialect in ROUTES.values() for name in dialect.body.__struct_fields__
+) - {"user"}
+"""Members on which answers depend; OpenAI's `user` only names the end user."""
 
 ALIASES = (b"/", b"/invocations")
 """The routes that do the model's own task."""

@@ -94,7 +94,7 @@ def spell(name: bytes) -> bytes:
 
 @frozen(kw_only=True)
 class Credentials:
-    """The key by which the upstream knows us, if it is not the client's own."""
+    """What the upstream is shown of us, in the place of what clients send."""
 
     key: str | None = field(default=None, repr=False)
     """Sent for all clients, in the place of what they send."""
@@ -102,19 +102,35 @@ class Credentials:
     are_for_us: bool = False
     """Whether the keys that clients send are checked here, and not sent on."""
 
+    fixed: HeaderList = field(default=(), repr=False)
+    """Lines that stand in every request, in the place of what clients send."""
+
     @property
     def are_the_clients(self) -> bool:
         """Whether the upstream sees the clients' own credentials."""
-        return self.key is None and not self.are_for_us
+        is_fixed = b"authorization" in self.fixed_names
+        return self.key is None and not self.are_for_us and not is_fixed
+
+    @property
+    def fixed_names(self) -> frozenset[bytes]:
+        """The names of the fixed lines, in lower case."""
+        return frozenset(name.lower() for name, _ in self.fixed)
+
+    @property
+    def without_key(self) -> "Credentials":
+        """For a client without a key: nothing that it or we would be known by."""
+        host = tuple(line for line in self.fixed if line[0].lower() == b"host")
+        return Credentials(are_for_us=True, fixed=host)
 
     def on(self, headers: HeaderList) -> HeaderList:
-        """Return *headers* with the right credentials."""
-        if self.are_the_clients:
-            return headers
-        others = (line for line in headers if line[0].lower() != b"authorization")
-        if self.key is None:
-            return tuple(others)
-        return (*others, (b"Authorization", b"Bearer " + self.key.encode()))
+        """Return *headers* with the right credentials, and the fixed lines."""
+        left_out = self.fixed_names
+        if not self.are_the_clients:
+            left_out |= {b"authorization"}
+        lines = tuple(line for line in headers if line[0].lower() not in left_out)
+        if self.key is not None and b"authorization" not in self.fixed_names:
+            lines += ((b"Authorization", b"Bearer " + self.key.encode()),)
+        return lines + self.fixed
 
 
 # Request ids, which stand in the log and in errors of our own.  An answer of the

@@ -157,9 +157,10 @@ class ProxyApp:
             self.rate_limiter.check(caller.client, policy.inputs_per_s)
             self.rate_limiter.take(caller.client, 1, policy.inputs_per_s)
         request.info.is_relayed = True
-        shows_key = policy.keys.recognize(request.info)
         await self.relay.forward(
-            request, policy.reader.credentials if shows_key else None
+            request,
+            policy.reader.credentials,
+            shows_key=policy.keys.recognize(request.info),
         )
 
     @klein.handle_errors(Exception)

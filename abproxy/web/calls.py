@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from itertools import count
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from abproxy.dialects.call import Call, Dialect, LaneKey, ParsedBody
 from abproxy.dialects.members import OF_TEI, MemberRules
@@ -121,11 +121,20 @@ class CallReader:
             target=request.target,
             path=dialect.path + (b"?" + query if query else b""),
             headers=headers,
-            lines=self.lines.sort(_without_own_origin(request, headers)),
+            lines=self._sort(_without_own_origin(request, headers)),
             members=self.members,
             is_personal=self._are_personal(headers),
             is_bulk=caller.is_bulk,
         )
+
+    def _sort(self, headers: HeaderList) -> SortedLines:
+        """Sort the lines of a call; fixed ones are in every request."""
+        fixed, names = self.credentials.fixed, self.credentials.fixed_names
+        if not fixed:
+            return self.lines.sort(headers)
+        own = tuple(line for line in headers if line[0].lower() not in names)
+        lines = self.lines.sort(own)
+        return evolve(lines, shared=lines.shared + fixed)
 
     def _are_personal(self, headers: HeaderList) -> bool:
         """Whether the upstream sees the client's own credentials."""

@@ -36,9 +36,6 @@ AddHeaders = Callable[[RequestInfo, HeaderList], HeaderList]
 
 Attempt = Callable[[], Awaitable[IResponse]]
 
-WITHOUT_KEY = Credentials(are_for_us=True)
-"""For a client without a key: neither ours nor what it has shown is sent."""
-
 
 @define(kw_only=True, eq=False)
 class Relay:
@@ -58,23 +55,29 @@ class Relay:
     """Adds the headers by which traces are followed upstream."""
 
     async def forward(
-        self, request: ProxyRequest, credentials: Credentials | None
+        self,
+        request: ProxyRequest,
+        credentials: Credentials,
+        *,
+        shows_key: bool = True,
     ) -> None:
         """
         Send *request* upstream and write the answer to it.
 
         Args:
             request: what is forwarded.
-            credentials: what is sent of ours and the client's; None for a client
-                without a key, of which the body is not sent either.
+            credentials: what is sent of ours and the client's.
+            shows_key: whether the client has a key; without one it is sent neither
+                credentials nor a body.
 
         Raises:
             BadRequest: the request cannot be sent on as HTTP.
             UpstreamTimeout: no answer begins in time.
             UpstreamBroken: no connection, or it broke before an answer.
         """
-        body = None if credentials is None else _body_of(request)
-        headers = self._headers(request, credentials or WITHOUT_KEY)
+        body = _body_of(request) if shows_key else None
+        shown = credentials if shows_key else credentials.without_key
+        headers = self._headers(request, shown)
         try:
             await self._answer(request, await self._send(request, headers, body))
         finally:

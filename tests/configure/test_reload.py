@@ -15,7 +15,7 @@ from abproxy.parsers import read_env_file
 from abproxy.settings import Settings, settings_from
 from abproxy.upstream.discovery import ServerInfo
 from support.proxy import InMemoryProxy, in_memory_proxy
-from support.upstream import OpenUpstream
+from support.upstream import HeldUpstream, OpenUpstream
 
 FACTS = ServerInfo(max_batch_inputs=16, max_inputs_in_flight=128)
 
@@ -209,3 +209,34 @@ def test_a_key_of_the_other_kind_keeps_the_door_closed(file: Path) -> None:
 def test_only_settings_that_exist_can_change() -> None:
     """The list of changeable settings is no fiction."""
     assert {each.name for each in attrs.fields(Settings)} >= CHANGEABLE
+
+
+def test_what_may_share_a_batch_changes_without_a_restart(file: Path) -> None:
+    """Lines and members alike."""
+    upstream = HeldUpstream()
+    proxy = in_memory_proxy(upstream, max_wait_s=1)
+    configuration = _configuration(proxy, file)
+    file.write_text(
+        "MAX_WAIT_TIME=1000\nSHARE_IGNORE=x-user-*,body.user\n", encoding="utf-8"
+    )
+
+    configuration.reload()
+
+    for user in ("a", "b"):
+        line, body = ("X-User-Id", user), b'{"input":["a"],"user":"%b"}'
+        client = proxy.connect()
+        client.embed(body % user.encode(), line, path="/v1/embeddings")
+    proxy.clock.advance(1)
+    proxy.flush()
+    assert upstream.bodies == [b'{"input":["a","a"]}']
+
+
+def test_a_credential_is_not_ignored_by_a_reload(file: Path, said: list[str]) -> None:
+    """All settings stay as they were."""
+    configuration = _configuration(in_memory_proxy(Resource()), file)
+    file.write_text("SHARE_IGNORE=X-Api-Key\nSLOTS=3\n", encoding="utf-8")
+
+    configuration.reload()
+
+    [line] = said
+    assert line.startswith("Settings stay as they are: SHARE_IGNORE in the .env file")

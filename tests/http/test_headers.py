@@ -74,3 +74,35 @@ def test_a_key_is_not_printed() -> None:
     """It might end up in a log."""
     assert "ours" not in repr(Credentials(key="ours"))
     assert "ours" not in str(Credentials(key="ours"))
+
+
+FIXED = ((b"Host", b"model.example"), (b"X-Gate", b"secret"))
+
+
+def test_fixed_lines_stand_in_for_those_of_clients() -> None:
+    """However these are spelled, in every request and once."""
+    lines = ((b"x-gate", b"1"), (b"X-A", b"2"))
+
+    assert Credentials(fixed=FIXED).on(lines) == ((b"X-A", b"2"), *FIXED)
+    assert Credentials(fixed=FIXED).on(()) == FIXED
+
+
+def test_a_fixed_authorization_stands_in_for_every_other() -> None:
+    """The upstream sees no client's own."""
+    fixed = ((b"authorization", b"Basic x"),)
+    credentials = Credentials(key="ours", fixed=fixed)
+
+    assert credentials.on((KEY,)) == fixed
+    assert not Credentials(fixed=fixed).are_the_clients
+
+
+def test_without_a_key_only_the_host_is_said() -> None:
+    """The other lines may be what lets us in."""
+    shown = Credentials(key="ours", fixed=FIXED).without_key
+
+    assert shown.on((KEY, (b"X-A", b"1"))) == ((b"X-A", b"1"), FIXED[0])
+
+
+def test_fixed_lines_are_not_printed() -> None:
+    """They may hold a key."""
+    assert "secret" not in repr(Credentials(fixed=FIXED))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from abproxy import __version__
 from abproxy.dialects.members import MemberRules
+from abproxy.http.headers import Credentials
 from abproxy.http.sharing import LineRules
 from support.client import Client
 from support.proxy import InMemoryProxy, in_memory_proxy
@@ -361,3 +362,26 @@ def test_calls_share_only_if_all_that_counts_is_equal(
 def _is_readable(members: dict[str, object]) -> bool:
     """Whether the route's type takes it; any other body is relayed."""
     return isinstance(members.get("user"), str | None)
+
+
+FIXED = ((b"Host", b"model.example"), (b"X-Gate", b"open"), (b"User-Agent", b"us"))
+
+
+@ways
+def test_fixed_lines_are_in_every_request(*, is_fast: bool) -> None:
+    """In shared ones, in those of one call, and in what is relayed."""
+    upstream = HeldUpstream()
+    proxy = in_memory_proxy(upstream, is_fast=is_fast, max_wait_s=WAIT_S)
+    reader = evolve(proxy.app.policy.reader, credentials=Credentials(fixed=FIXED))
+    proxy.app.policy = evolve(proxy.app.policy, reader=reader)
+    for client in ("a", "b"):
+        lines = (("X-Gate", client), ("User-Agent", client))
+        _send(proxy, _body(), *lines, path="/v1/embeddings")
+    _send(proxy, b'{"inputs":"a"}', ("X-Gate", "c"), path="/embed")
+    _send(proxy, b'{"inputs":"a"}', ("X-Gate", "d"), path="/rerank")
+    _go(proxy)
+
+    assert len(upstream.requests) == 3
+    for request in upstream.requests:
+        for name, value in FIXED:
+            assert request.requestHeaders.getRawHeaders(name) == [value]

@@ -51,6 +51,17 @@ def test_a_connection_is_used_again(client: Client, answer: bytes) -> None:
     client.close()
 
 
+def test_another_host_may_be_named(client: Client) -> None:
+    """A gateway chooses the server by it; the connection leads where the URL does."""
+    asked = client.send(question((b"Host", b"model.example")))
+
+    sent = client.ends.last.asked()
+    assert sent.count(b"Host:") == 1
+    assert b"\r\nHost: model.example\r\n" in sent
+    asked.reply.cancel()
+    client.close()
+
+
 def test_who_asks_at_the_same_time_gets_another_connection(client: Client) -> None:
     """There is one question at a time on each."""
     asked = [client.send(), client.send()]
