@@ -242,6 +242,6 @@ def _tell_each(listening: Sequence[Callable[..., None]]) -> Callable[..., None]:
             try:
                 note(*args, **kwargs)
             except Exception:  # noqa: BLE001  whatever it is, it must cost nothing else
-                _log.failure("Something could not be noted")
+                _log.failure("An observer failed")
 
     return tell

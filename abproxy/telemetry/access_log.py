@@ -50,7 +50,10 @@ class AccessLog(Observer):
         try:
             former, self._file = self._file, self.open_file()
         except OSError as error:
-            self._log.error("The access log stays in its old file: {why}", why=error)
+            self._log.error(
+                "Cannot reopen the access log, so it stays in its old file: {why}",
+                why=error,
+            )
             return
         if former is not self._file:
             with suppress(OSError):  # what could not be written cannot be now

@@ -49,22 +49,26 @@ class Gauges(Collector):
         """Yield all figures without a label: name, meaning and value."""
         budget, admission = self.collector.budget, self.collector.admission
         limit, caps = budget.limit, self.collector.caps
-        yield "batches_in_flight", "Batches on their way", budget.batches_in_flight
-        yield "items_in_flight", "Inputs on their way", budget.items_in_flight
-        yield "budget_items", "Inputs that may be on their way now", limit.items
-        yield "budget_max_items", "Inputs that the upstream takes at all", limit.ceiling
-        yield "slots", "Batches that may leave without being full", budget.slots.count
-        yield "slots_taken", "Batches on their way that were not", budget.slots_taken
+        yield "batches_in_flight", "Batches in flight", budget.batches_in_flight
+        yield "items_in_flight", "Inputs in flight", budget.items_in_flight
+        yield "budget_items", "Inputs that may be in flight now", limit.items
+        yield (
+            "budget_max_items",
+            "Inputs that the budget may allow at most",
+            limit.ceiling,
+        )
+        yield "slots", "Batches in flight that may not be full", budget.slots.count
+        yield "slots_taken", "Batches in flight that were not full", budget.slots_taken
         yield "batch_max_items", "Inputs that make a batch full", caps.items
         yield "waiting_items", "Inputs that wait", admission.items
         yield "waiting_bytes", "JSON of the inputs that wait", admission.size
         yield "waiting_max_items", "Inputs that may wait", admission.max_items
         yield "waiting_max_bytes", "JSON of inputs that may wait", admission.max_size
         oldest_s = self._oldest_wait_s()
-        yield "oldest_wait_seconds", "The wait of who has waited longest", oldest_s
+        yield "oldest_wait_seconds", "How long the oldest call has waited", oldest_s
         lanes = len(self.collector.queue.lanes)
-        yield "lanes", "Kinds of calls of which some wait", lanes
-        yield "connections", "Connections open", self.connections()
+        yield "lanes", "Lanes with waiting calls", lanes
+        yield "connections", "Open client connections", self.connections()
         yield "requests_open", "Requests not yet answered", self.open_requests()
         yield "upstream_up", "1 if the upstream answers", self.upstream_state().answers
         yield "draining", "1 after SIGTERM", self.is_draining()
@@ -77,7 +81,9 @@ class Gauges(Collector):
 
     def _states(self) -> Metric:
         states = GaugeMetricFamily(
-            "abproxy_upstream_state", "1 for how the upstream is", labels=["state"]
+            "abproxy_upstream_state",
+            "1 for the state of the upstream",
+            labels=["state"],
         )
         current = self.upstream_state()
         for state in UpstreamState:
@@ -87,7 +93,7 @@ class Gauges(Collector):
     def _kept(self) -> Metric:
         kept = CounterMetricFamily(
             "abproxy_kept_seconds",
-            "For how long a batch was ready and something kept it",
+            "For how long a batch was ready and had to wait for this",
             labels=["by"],
         )
         seconds = self.recorder.blocked_time.seconds

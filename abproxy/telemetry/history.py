@@ -61,7 +61,7 @@ class Totals:
     relayed: int = 0
     refused: int = 0
     refused_for_room: int = 0
-    """Those of them for which there was no room to wait."""
+    """Those of them that were refused because the queue was full."""
 
     failed: int = 0
     cancelled: int = 0
@@ -110,7 +110,7 @@ class Totals:
 
     @property
     def calls_per_request(self) -> float:
-        """How many calls, or parts of large ones, a request carried."""
+        """Calls, or parts of large ones, per request."""
         return self.parts / max(1, self.requests)
 
     @property
@@ -192,7 +192,7 @@ class RecentBatch:
     calls: int
     items: int
     wait_ms: float
-    """How long its oldest part had waited when it left."""
+    """How long its oldest part had waited when it was sent."""
 
     upstream_ms: float | None
     """How long the upstream took; None if it gave no good answer."""

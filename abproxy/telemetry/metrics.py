@@ -57,7 +57,7 @@ def write_metrics(registry: Any, accepted: bytes) -> tuple[bytes, bytes]:
 
 @define(kw_only=True, eq=False)
 class Counter(Collector):
-    """How often something has happened, by the values of its labels."""
+    """Counts events by the values of their labels."""
 
     name: str
     about: str
@@ -78,7 +78,7 @@ class Counter(Collector):
 
 @define(eq=False)
 class Buckets:
-    """How often a value was how large: the buckets of one histogram."""
+    """The buckets of one histogram."""
 
     bounds: Sequence[float]
     """The largest value of each bucket; what is over has one of its own."""
@@ -167,66 +167,68 @@ class Metrics:
         ProcessCollector(registry=self.registry)
 
     def write(self, accepted: bytes) -> tuple[bytes, bytes]:
-        """Return all figures as an `Accept` line wants them: content type, and body."""
+        """Return content type and body of all metrics, as an `Accept` line asks."""
         return write_metrics(self.registry, accepted)
 
     def _declare_calls(self) -> None:
         self.calls = self._counter(
             "calls",
-            "Batched calls by route and status of the answer; 499: the client left",
+            "Batched calls by route and status of the answer; 499: client disconnected",
             "route",
             "status",
         )
         self.call_seconds = self._histogram(
             "call_duration_seconds",
-            "From a whole call to the end of its answer",
+            "From the last byte of a call to the end of its answer",
             SECONDS,
             by_route=True,
         )
         self.cancellations = self._counter(
             "cancellations",
-            "Batched calls whose client left before its answer",
+            "Batched calls whose client disconnected before the answer",
             "route",
         )
         self.relayed = self._counter(
             "relayed_requests",
-            "Requests passed on alone by route (other: none that is batched)",
+            "Requests passed on alone, by route (other: a route that is not batched)",
             "route",
             "status",
         )
         self.refusals = self._counter(
-            "refusals", "Requests that abproxy did not take, by reason", "reason"
+            "refusals", "Requests that abproxy did not accept, by reason", "reason"
         )
         _start_at_0(self.refusals, _reasons(refused=True))
         self.failures = self._counter(
-            "failures", "Requests that abproxy took and answered with 5xx", "reason"
+            "failures", "Requests that abproxy accepted and answered with 5xx", "reason"
         )
         _start_at_0(self.failures, _reasons(refused=False))
 
     def _declare_batches(self) -> None:
         self.batches = self._counter(
-            "batches", "Batches that left, by the reason for it", "route", "reason"
+            "batches", "Batches that were sent, by the reason for it", "route", "reason"
         )
-        self.items = self._counter("items", "Inputs that left in batches", "route")
+        self.items = self._counter("items", "Inputs that were sent in batches", "route")
         self.batch_calls = self._buckets(
             "batch_calls", "Calls that shared a batch", COUNTS
         )
         self.batch_items = self._buckets("batch_items", "Inputs in a batch", COUNTS)
         self.batch_fill = self._buckets(
-            "batch_fill_ratio", "How full a batch was when it left", FILLS
+            "batch_fill_ratio", "How full a batch was when it was sent", FILLS
         )
         self.wait_seconds = self._buckets(
-            "wait_seconds", "How long a call had waited when it left", SECONDS
+            "wait_seconds", "How long a call had waited when it was sent", SECONDS
         )
 
     def _declare_upstream(self) -> None:
         self.upstream_requests = self._counter(
             "upstream_requests",
-            "Requests sent for batches, by status, or by what went wrong",
+            "Requests sent for batches, by status or by kind of failure",
             "outcome",
         )
         self.upstream_seconds = self._buckets(
-            "upstream_request_seconds", "From request to whole answer", SECONDS
+            "upstream_request_seconds",
+            "From a request to the end of its answer",
+            SECONDS,
         )
         self.isolations = self._counter(
             "isolations",
@@ -236,7 +238,9 @@ class Metrics:
             "resends", "Batches that were sent again because their connection broke"
         )
         self.put_backs = self._counter(
-            "put_backs", "Batches that waited on as the upstream took none", "cause"
+            "put_backs",
+            "Batches queued again because the upstream was full or unreachable",
+            "cause",
         )
         for counter in (self.isolations, self.resends):
             counter.add((), 0)

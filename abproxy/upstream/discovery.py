@@ -188,7 +188,7 @@ class Discovery:
 
     def _not_asked(self, failure: Failure) -> float:
         if not failure.check(CancelledError):
-            self._log.failure("A bug while asking the inference server", failure)
+            self._log.failure("A bug while querying the inference server", failure)
         return RETRY_S
 
     async def _ask_once(self) -> float:
@@ -225,7 +225,7 @@ class Discovery:
     def _note_trouble(self, trouble: str) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
-            self._log.warn("Cannot ask the inference server: {why}", why=trouble)
+            self._log.warn("Cannot query the inference server: {why}", why=trouble)
 
     def _ask_in(self, pause_s: float) -> None:
         # Doubt may only bring a question forward: a server that breaks down

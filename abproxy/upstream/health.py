@@ -25,7 +25,7 @@ class Health:
 
     clock: IReactorTime = field(repr=False)
     state: UpstreamState = field(init=False, default=UpstreamState.UNKNOWN)
-    why: str = field(init=False, default="it was not asked yet")
+    why: str = field(init=False, default="not checked yet")
     since: float = field(init=False)
     _log: ClassVar[Logger] = Logger()
 
@@ -115,5 +115,5 @@ def _why(failure: Failure) -> ProxyError:
             f"the inference server did not answer within {TIMEOUT_S:g} seconds"
         )
     # All who wait must be answered.
-    _log.failure("A bug while asking the inference server", failure)
+    _log.failure("A bug while querying the inference server", failure)
     return InternalError("a bug in abproxy; its log says more")

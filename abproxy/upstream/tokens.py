@@ -58,7 +58,7 @@ class TokenCounter:
         """Warn, but not for each batch of an upstream without /tokenize."""
         if self._works:
             _log.warn(
-                "Tokens cannot be counted, characters stand in until they can: {error}",
+                "Tokens cannot be counted, so characters are counted instead: {error}",
                 error=error,
             )
         self._works = False

@@ -172,12 +172,14 @@ class Aggregator:
 
     def _about(self, answering: int, documents: Sequence[StatusDocument]) -> Scrape:
         restarts = sum(worker.restarts for worker in self.pool)
-        silent = "Workers that answer; of others only what they had counted is here"
+        silent = "Workers that answer; of others only counters are included"
         cpu_s = 0.0
         if documents:
             cpu_s = merge_status(documents, self.settings)["cpu_us_per_call"] / 1e6
         return [
-            _gauge("abproxy_workers", "Workers wanted", len(self.pool.workers)),
+            _gauge(
+                "abproxy_workers", "Workers that should run", len(self.pool.workers)
+            ),
             _gauge("abproxy_workers_answering", silent, answering),
             _gauge(PER_CALL, "CPU time of a call in the last hour", cpu_s),
             CounterMetricFamily(

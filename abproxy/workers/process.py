@@ -138,7 +138,7 @@ class WorkerProcess(ChildProcess):
     def _restart_delay(self, how: str) -> float:
         delay_s = self._delays.after(self.reactor.seconds() - self.started_at)
         _log.error(
-            "Worker {worker} ended with {how}; another begins in {pause_s:g} s",
+            "Worker {worker} ended with {how}; it is started again in {pause_s:g} s",
             worker=self.name,
             how=how,
             pause_s=delay_s,

@@ -318,7 +318,9 @@ def test_if_there_is_no_new_file_lines_go_into_the_old_one(tmp_path: Path) -> No
     log._file.write("still here\n")
 
     [event] = events
-    assert formatEvent(event).startswith("The access log stays in its old file: ")
+    assert formatEvent(event).startswith(
+        "Cannot reopen the access log, so it stays in its old file: "
+    )
     assert "No such file or directory" in formatEvent(event)
     assert (moved / "log").read_text() == "still here\n"
     log._file.close()

@@ -63,7 +63,7 @@ def test_at_first_nothing_is_known() -> None:
 
     assert condition.state is UpstreamState.UNKNOWN
     assert not condition.state.answers
-    assert condition.why == "it was not asked yet"
+    assert condition.why == "not checked yet"
 
 
 @pytest.mark.parametrize("status", [200, 404, 422, 500])

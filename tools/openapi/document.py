@@ -1,9 +1,9 @@
 """
 The OpenAPI 3.1 document: the batched routes, and abproxy's own pages.
 
-Bodies are described by the very types that read them.  What is described as
-refused is refused by the upstream: a body that abproxy does not understand is
-relayed.  Scripts and styles of the pages are no API, and left out.
+Bodies are described by the types that parse them.  What is described as refused is
+refused by the upstream: a body that abproxy cannot parse is relayed.  Scripts and
+styles of the pages are no API, and left out.
 """
 
 from collections.abc import Mapping
@@ -96,7 +96,7 @@ ABOUT: Mapping[Dialect, tuple[str, Schema, Any]] = {
     ),
     TOKENIZE: ("Tokens, one list for each text", list_of(TOKENS), _ONE_TEXT),
     DECODE: ("Texts of token ids", list_of(TEXT), {"ids": [[101, 7592, 102]]}),
-    OPENAI: ("Embeddings as the OpenAI API has them", EMBEDDINGS, _OPENAI_BODY),
+    OPENAI: ("Embeddings in the format of the OpenAI API", EMBEDDINGS, _OPENAI_BODY),
     OPENAI_BARE: (
         "The same without a version in the path",
         EMBEDDINGS,
@@ -106,49 +106,50 @@ ABOUT: Mapping[Dialect, tuple[str, Schema, Any]] = {
 """The summary of a route, the schema of its answer, and an example of a body."""
 
 REFUSALS = {
-    "400": "The body is no JSON, or holds no input",
-    "401": "A key is wanted: `Authorization: Bearer ...`",
+    "400": "The body is not JSON, or has no input",
+    "401": "A key is required: `Authorization: Bearer ...`",
     "404": "The inference server has no such route",
     "408": "The request took too long to arrive",
     "413": "The body is too large",
     "415": "The content type is not application/json",
     "422": "The inference server cannot use an input or an option",
-    "424": "The inference server's model failed, or does not do this",
-    "429": "Too much is waiting; `Retry-After` says when to come back",
-    "431": "The head of the request is too large",
-    "500": "A bug in abproxy; the answer's `X-Request-Id` is in its log",
+    "424": "The inference server's model failed, or does not support this route",
+    "429": "Too many calls; retry after `Retry-After` seconds",
+    "431": "The request line and headers are too large",
+    "500": "A bug in abproxy; its log has the answer's `X-Request-Id`",
     "502": "The inference server gave no usable answer",
-    "503": "The inference server takes no work, and has not for a while",
-    "504": "The inference server, or a turn, did not come in time",
+    "503": "The inference server was overloaded for longer than calls wait",
+    "504": "No answer in time, or the call waited too long to be sent",
 }
 """What other answers of a batched route mean, from abproxy or the upstream."""
 
 _REQUEST_ID = {
-    "description": "How the client and our log know the request, if this is our answer",
+    "description": "The id of the request in abproxy's log, if abproxy itself answers",
     "schema": TEXT,
 }
-_RETRY_AFTER = {"description": "After how many seconds", "schema": WHOLE}
+_RETRY_AFTER = {"description": "Seconds to wait before a retry", "schema": WHOLE}
 
-_HTML = _answer("As it says", _text("text/html"))
-_FIGURES = _answer("As it says", _text("text/plain", "application/openmetrics-text"))
-_ALIVE = _answer("It is", _json(object_of(healthy={"const": True})))
+_HTML = _answer("The page", _text("text/html"))
+_FIGURES = _answer("The metrics", _text("text/plain", "application/openmetrics-text"))
+_ALIVE = _answer("It runs", _json(object_of(healthy={"const": True})))
 _READY = {
-    "200": _answer("They may", _json(READINESS)),
-    "503": _answer("Not now", _json(READINESS)),
+    "200": _answer("Calls are accepted", _json(READINESS)),
+    "503": _answer("Calls would fail now, with the reasons", _json(READINESS)),
 }
 _HEALTH = {
-    "200": {"description": "It answers, or has no such route and is there"},
+    "200": {"description": "It is healthy, or answers and has no health route"},
     "503": _answer(
-        "It says that it is not, is away, or abproxy stops", _json(TEI_ERROR)
+        "It is not healthy or not reachable, or abproxy is stopping",
+        _json(TEI_ERROR),
     ),
-    "default": {"description": "Whatever else the inference server says of itself"},
+    "default": {"description": "Any other answer of the inference server"},
 }
 _LIVE = {
     "200": _HTML,
     "401": _answer("The same page, which asks for a key", _text("text/html")),
 }
 _STATUS = {
-    "200": _answer("Everything", _json(STATUS)),
+    "200": _answer("All figures", _json(STATUS)),
     "401": {"description": REFUSALS["401"]},
 }
 _API = _answer("OpenAPI", _json({"type": "object"}))
@@ -160,14 +161,14 @@ _SINCE = {
 }
 
 OWN_PAGES = {
-    "/health": _page("Is there a healthy upstream", _HEALTH),
-    "/ping": _page("The same, under the name that others have for it", _HEALTH),
-    "/metrics": _page("Figures for Prometheus", {"200": _FIGURES}),
+    "/health": _page("Whether the inference server is healthy", _HEALTH),
+    "/ping": _page("The same as /health, for clients that use this path", _HEALTH),
+    "/metrics": _page("Metrics for Prometheus", {"200": _FIGURES}),
     "/-/": _page("The live page", _LIVE),
-    "/-/status.json": _page("What the live page shows", _STATUS, _SINCE),
-    "/-/healthy": _page("Is this process alive", {"200": _ALIVE}),
-    "/-/ready": _page("May calls come, or why not", _READY),
-    "/-/docs": _page("This description, to read", {"200": _HTML}),
+    "/-/status.json": _page("The figures of the live page", _STATUS, _SINCE),
+    "/-/healthy": _page("Whether this process runs", {"200": _ALIVE}),
+    "/-/ready": _page("Whether calls are accepted, or why not", _READY),
+    "/-/docs": _page("This description as a page", {"200": _HTML}),
     "/-/openapi.json": _page("This description", {"200": _API}),
 }
 
@@ -187,10 +188,10 @@ def describe(routes: Mapping[bytes, Dialect] = ROUTES) -> Schema:
             "title": "abproxy",
             "version": __version__,
             "description": (
-                "An auto-batching proxy for embedding servers. The routes here are "
-                "its own and those whose calls share batches; every other request "
+                "An auto-batching proxy for embedding servers. This describes its own "
+                "pages and the routes whose calls share batches; every other request "
                 "is passed on to the inference server alone and unchanged. `/` and "
-                "`/invocations` are whatever the inference server's model does."
+                "`/invocations` do the task of the inference server's model."
             ),
             "license": {"name": "MIT", "identifier": "MIT"},
         },

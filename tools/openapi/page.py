@@ -81,7 +81,11 @@ def _parameters(parameters: list[Schema]) -> Iterator[str]:
 def _body(body: Schema, components: Schema) -> Iterator[str]:
     schema = components[body["schema"]["$ref"].rpartition("/")[2]]
     rows = [
-        (name, _kind(member), "wanted" if "default" not in member else _default(member))
+        (
+            name,
+            _kind(member),
+            "required" if "default" not in member else _default(member),
+        )
         for name, member in schema["properties"].items()
     ]
     yield _table(("Member", "Type", "Default"), rows)

@@ -132,7 +132,7 @@ def test_it_lists_the_members_of_a_body(outline: Outline) -> None:
         '"Right"',
     ]
     at = cells.index("inputs")
-    assert cells[at + 2] == "wanted"
+    assert cells[at + 2] == "required"
     at = cells.index("dimensions")
     assert cells[at : at + 3] == ["dimensions", "integer or null", "the server's own"]
 
@@ -226,4 +226,4 @@ def test_types_are_told_in_words(schema: Any, kind: str) -> None:
     """Also those that no route has yet."""
     outline = Outline.of(of_one({}, {"member": schema}))
 
-    assert outline.text("td")[:3] == ["member", kind, "wanted"]
+    assert outline.text("td")[:3] == ["member", kind, "required"]
