@@ -27,6 +27,12 @@ TOOLS := chromium chromium-driver prometheus wrk
 PROGRAMS := chromium chromedriver prometheus promtool wrk
 for := the tests
 
+# The servers that are run for real, each in an environment of its own: they do
+# not agree about what they need. With PyTorch and CUDA's libraries, which its
+# package wants also where there is no card, it is about 12 GB.
+REAL := .venv-real
+servers := llama_cpp infinity vllm mosec litserve litellm
+
 # A process for each core takes the next tests whenever it is through with its own.
 PARALLEL := --numprocesses=auto --dist=worksteal
 # What real processes, browsers and published clients take part in.
@@ -46,7 +52,7 @@ seconds := 15
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run run/model run/proxy test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write .bench/tools screenshots test/clients .test/clients test/clients/node check fmt embed load load/noproxy \
+.PHONY: help run run/model run/proxy test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write .bench/tools screenshots test/clients .test/clients test/clients/node test/real .real/tools check fmt embed load load/noproxy \
 	compose/up compose/watch dotenv settings public openapi structure clean
 
 help: ## list what can be made
@@ -77,7 +83,7 @@ test/coverage: $(VENV)/test.stamp .test/tools ## run all tests, and say which li
 .bench/tools: PROGRAMS := wrk cc strace
 .bench/tools: for := the benchmark
 
-.test/tools .bench/tools:
+.test/tools .bench/tools .real/tools:
 	@missing=; for program in $(PROGRAMS); do command -v $$program >/dev/null || missing=$$program; done; \
 	if [ -n "$$missing" ] && command -v apt-get >/dev/null && { [ -n "$$CI" ] || [ "$$(id -u)" = 0 ]; }; then \
 		echo 'Installing $(TOOLS) for $(for), once ...'; \
@@ -97,6 +103,12 @@ test/clients: ## test published Python clients, in an environment of their own
 
 test/clients/node: $(VENV)/run.stamp tests/clients/node/node_modules ## test published Node clients
 	@PATH="$(abspath $(BIN)):$$PATH" npm --prefix tests/clients/node test
+
+test/real: $(VENV)/test.stamp .real/tools $(patsubst %,$(REAL)/%.stamp,$(servers)) ## run abproxy in front of real servers, and write what differs: an hour, 12 GB
+	PYTHONPATH=tests $(BIN)/python -m real $(args) $(servers)
+
+.real/tools: TOOLS := nginx haproxy
+.real/tools: PROGRAMS := nginx haproxy
 
 check: $(VENV)/test.stamp ## lint, formatting and types
 	$(BIN)/ruff check
@@ -164,7 +176,7 @@ openapi: $(VENV)/run.stamp ## write what /-/openapi.json and /-/docs answer agai
 	$(BIN)/python -m tools.openapi
 
 clean: ## remove what was installed and built
-	rm -rf $(VENV) $(VENV)-clients tests/clients/node/node_modules build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-clients $(REAL) tests/clients/node/node_modules build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find abproxy abproxy_model tests tools twisted bench -name __pycache__ -prune -exec rm -rf {} +
 	rm -f twisted/plugins/dropin.cache
 
@@ -199,6 +211,20 @@ $(VENV)/gpu.stamp: $(VENV)/run.stamp
 $(VENV)/clients.stamp: $(VENV)/run.stamp
 	@echo 'Installing published clients into $(VENV), once (about 1 GB) ...'
 	@$(PIP) --editable '.[test,clients-heavy]'
+	@touch $@
+
+$(REAL)/uv.stamp: | $(VENV)/made.stamp
+	@$(PYTHON) -m venv --clear $(REAL)/uv
+	@$(REAL)/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@touch $@
+
+# pip takes no overrides, and would keep a copy of PyTorch for each of them.
+$(REAL)/%.stamp: tests/real/requirements/%.txt | $(REAL)/uv.stamp
+	@echo 'Installing $* into $(REAL)/$*, once ...'
+	@$(REAL)/uv/bin/uv venv --quiet --clear --python $(BIN)/python $(REAL)/$*
+	@$(REAL)/uv/bin/uv pip install --quiet --cache-dir $(REAL)/cache \
+		--python $(REAL)/$*/bin/python --requirements $< \
+		$(addprefix --overrides ,$(wildcard tests/real/overrides/$*.txt))
 	@touch $@
 
 tests/clients/node/node_modules: tests/clients/node/package.json

@@ -1,0 +1,156 @@
+"""
+abproxy in front of real servers: are answers as if each call were alone?
+
+Each server is asked directly, one call after the other, and then on several ways
+through abproxy, alone and together.  What differs is counted, shown, and written
+into docs/tested.json and docs/compatibility.md.
+"""
+
+import argparse
+import datetime as dt
+import importlib.metadata
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from real import between, clients, report, rounds
+from real.comparing import TOLERANCE
+from real.running import CannotRun
+from real.servers import infinity, litellm, litserve, llama_cpp, mosec, vllm
+from real.serving import Server
+
+SERVERS = (
+    llama_cpp.SERVER,
+    infinity.SERVER,
+    vllm.SERVER,
+    mosec.SERVER,
+    litserve.SERVER,
+    litserve.BATCHING,
+    litellm.SERVER,
+)
+PLACES = sorted({each.place for each in SERVERS})
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="make test/real",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("servers", nargs="*", choices=PLACES, help="by default all")
+    add("--way", action="append", choices=between.WAYS, help="by default all")
+    add("--dry", action="store_true", help="write nothing")
+    add("--out", type=Path, help="write what was found into this file as well")
+    return parser.parse_args(arguments)
+
+
+def say(line: str) -> None:
+    """Print *line* at once."""
+    print(line, flush=True)  # noqa: T201
+
+
+def run_server(server: Server, ways: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Run *server*, and ask it directly and on all *ways*."""
+    say(f"{server.name}: starting")
+    with server.serve(folder / "server") as url:
+        say(f"{server.name}: asking directly")
+        cases = rounds.ask_directly(server, url)
+        found = []
+        used: dict[str, Any] = {}
+        for at, name in enumerate(ways):
+            say(f"{server.name}: {name}")
+            with between.WAYS[name](folder / str(at), url) as way:
+                done = rounds.go(cases, way, say, is_short=name in between.SHORT)
+                found.append(report.way_found(name, done, way.batches()))
+                if way.abproxy:
+                    _use_clients(server, url, way.url, name, used)
+    return {
+        "what": server.what,
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "versions": dict(server.versions()),
+        "routes": [each.path for each in server.dialects],
+        "ways": found,
+        "clients": used,
+    }
+
+
+def _use_clients(
+    server: Server, direct: str, through: str, way: str, used: dict[str, Any]
+) -> None:
+    for use in clients.uses(server):
+        counted = used.setdefault(use.client, {"uses": 0, "failures": []})
+        counted["uses"] += 1
+        if differs := clients.differ(use, direct, through):
+            say(f"  {use.client}, {use.name}: {differs}")
+            failure = {"way": way, "use": use.name, "difference": differs}
+            counted["failures"].append(failure)
+
+
+def run(
+    servers: Sequence[Server], ways: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Run *servers*; give what was found, and what could not run."""
+    found, cannot = {}, []
+    for server in servers:
+        name = server.name
+        with tempfile.TemporaryDirectory(prefix="abproxy-real-") as folder:
+            try:
+                found[name] = run_server(server, ways, Path(folder))
+            except CannotRun as error:
+                say(f"{name}: {error}")
+                cannot.append(name)
+    return found, cannot
+
+
+def _described(servers: Mapping[str, Any]) -> dict[str, Any]:
+    programs = {
+        "abproxy": importlib.metadata.version("abproxy"),
+        "Python": platform.python_version(),
+        **between.versions(),
+        **clients.versions(),
+    }
+    settings = " ".join(f"{name}={value}" for name, value in between.SETTINGS.items())
+    return {
+        "programs": programs,
+        "settings": settings,
+        "tolerance": TOLERANCE,
+        "servers": servers,
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run, show, write; the exit status is 1 if anything differs or cannot run."""
+    options = parse(arguments)
+    ways = options.way or list(between.WAYS)
+    places = options.servers or PLACES
+    servers = [each for each in SERVERS if each.place in places]
+    found, cannot = run(servers, ways)
+    tested = _described(found)
+    if found:
+        say(report.section(tested))
+    if options.out:
+        options.out.write_text(json.dumps(tested, indent=1, ensure_ascii=False))
+    if found and not options.dry:
+        report.write(report.merged(report.read(), tested))
+    failed = sum(
+        way["failed"] for each in found.values() for way in each["ways"]
+    ) + sum(
+        len(client["failures"])
+        for each in found.values()
+        for client in each["clients"].values()
+    )
+    calls = sum(way["calls"] for each in found.values() for way in each["ways"])
+    say(f"{calls - failed} passed, {failed} failed")
+    for name in cannot:
+        say(f"could not run: {name}")
+    return 1 if failed or cannot else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

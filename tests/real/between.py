@@ -1,0 +1,203 @@
+"""The ways to a server: through abproxy, and what others put before and behind it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from attrs import frozen
+from real.running import CannotRun, free_port, running
+
+SETTINGS = {"MAX_WAIT_TIME": "100", "MAX_BATCH_SIZE": "8"}
+"""Calls are held together, so that they meet."""
+
+NGINX = """\
+daemon off;
+{user}
+worker_processes 1;
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  client_max_body_size 64m;
+  upstream behind {{ server {behind}; keepalive 32; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://behind;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Host $host;
+      proxy_set_header X-Real-IP $remote_addr;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      proxy_set_header X-Forwarded-Proto $scheme;
+      proxy_set_header X-Request-ID $request_id;
+      proxy_pass_header Server;
+      proxy_read_timeout 120s;
+    }}
+  }}
+}}
+"""
+
+HAPROXY = """\
+global
+  maxconn 1000
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 120s
+  timeout server 120s
+  timeout http-keep-alive 5s
+frontend here
+  bind 127.0.0.1:{port}
+  option forwardfor
+  http-request set-header X-Request-ID %[uuid()]
+  default_backend behind
+backend behind
+  option httpchk GET /
+  http-reuse safe
+  server one {behind}
+"""
+
+
+@frozen(kw_only=True)
+class Way:
+    """A way to a server, open as long as the block that gave it."""
+
+    url: str
+    abproxy: str = ""
+    """Where abproxy itself answers, if it is on the way."""
+
+    def batches(self) -> dict[str, int]:
+        """Count the requests that abproxy made of calls so far, and the calls."""
+        if not self.abproxy:
+            return {"batches": 0, "batched_calls": 0}
+        with urllib.request.urlopen(f"{self.abproxy}/metrics") as answer:  # noqa: S310
+            text = answer.read().decode()
+        return {
+            name: _sum(text, metric)
+            for name, metric in {
+                "batches": "abproxy_batch_calls_count",
+                "batched_calls": "abproxy_batch_calls_sum",
+            }.items()
+        }
+
+
+def _sum(text: str, metric: str) -> int:
+    found = re.findall(rf"^{metric}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
+    return round(sum(map(float, found)))
+
+
+@contextmanager
+def directly(_folder: Path, server: str) -> Iterator[Way]:
+    """Ask *server* itself: what differs then is not abproxy's doing."""
+    yield Way(url=server)
+
+
+@contextmanager
+def abproxy(folder: Path, server: str) -> Iterator[Way]:
+    """Put abproxy in front of *server*."""
+    twistd = str(Path(sys.executable).with_name("twistd"))
+    port = free_port()
+    command = [twistd, "--nodaemon", "--pidfile=", "abproxy"]
+    settings = {
+        **SETTINGS,
+        "PORT": str(port),
+        "INFERENCE_SERVICE_URL": server,
+    }
+    url = f"http://127.0.0.1:{port}"
+    with running(
+        folder, command, url, ready="/-/ready", environment=settings
+    ) as proxied:
+        yield Way(url=proxied, abproxy=proxied)
+
+
+@contextmanager
+def nginx_abproxy(folder: Path, server: str) -> Iterator[Way]:
+    """Put nginx in front of abproxy."""
+    user = f"user root {_group()};" if os.geteuid() == 0 else ""
+    with (
+        abproxy(folder / "abproxy", server) as way,
+        _configured(folder / "nginx", "nginx", NGINX, way.url, user=user) as url,
+    ):
+        yield Way(url=url, abproxy=way.abproxy)
+
+
+@contextmanager
+def abproxy_haproxy(folder: Path, server: str) -> Iterator[Way]:
+    """Put HAProxy between abproxy and the server."""
+    with (
+        _configured(folder / "haproxy", "haproxy", HAPROXY, server) as balancer,
+        abproxy(folder / "abproxy", balancer) as way,
+    ):
+        yield way
+
+
+WAYS: Mapping[str, Callable[[Path, str], AbstractContextManager[Way]]] = {
+    "directly": directly,
+    "abproxy": abproxy,
+    "nginx, abproxy": nginx_abproxy,
+    "abproxy, HAProxy": abproxy_haproxy,
+}
+
+
+SHORT = frozenset({"directly", "nginx, abproxy", "abproxy, HAProxy"})
+"""Ways on which the rounds that take long are left out."""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of nginx and HAProxy."""
+    return {
+        "nginx": _version("nginx", "-v"),
+        "haproxy": _version("haproxy", "-v"),
+    }
+
+
+@contextmanager
+def _configured(
+    folder: Path, name: str, template: str, behind: str, **more: str
+) -> Iterator[str]:
+    port = free_port()
+    folder.mkdir(parents=True)
+    address = behind.removeprefix("http://")
+    text = template.format(folder=folder, behind=address, port=port, **more)
+    file = folder / "conf"
+    file.write_text(text)
+    options = (
+        ["-e", "error.log", "-p", str(folder), "-c"]
+        if name == "nginx"
+        else ["-db", "-f"]
+    )
+    command = [_found(name), *options, str(file)]
+    with running(folder, command, f"http://127.0.0.1:{port}") as url:
+        yield url
+
+
+def _found(name: str) -> str:
+    path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if path is None:
+        raise CannotRun(f"{name} is not installed")
+    return path
+
+
+def _version(name: str, option: str) -> str:
+    ran = subprocess.run(  # noqa: S603
+        [_found(name), option], capture_output=True, text=True, check=True
+    )
+    found = re.search(r"\d+\.\d+\.\d+", ran.stdout + ran.stderr)
+    return found[0] if found else "?"
+
+
+def _group() -> str:
+    return "root"

@@ -1,0 +1,72 @@
+"""LiteLLM's proxy, a gateway, in front of llama.cpp's server."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from real import running
+from real.cases import openai
+from real.running import free_port, program
+from real.servers import llama_cpp
+from real.serving import Server
+
+PLACE = "litellm"
+KEY = "sk-1234"
+"""An example key that clients must show to it."""
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Run it with a key, and with llama.cpp's server behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    with llama_cpp.serve(folder / "llama_cpp") as behind:
+        file = folder / "config.yaml"
+        # JSON is YAML.
+        file.write_text(json.dumps(_config(behind)), encoding="utf-8")
+        command = [
+            *(program(PLACE, "litellm"), "--config", str(file)),
+            *("--host", "127.0.0.1", "--port", str(port)),
+        ]
+        url = f"http://127.0.0.1:{port}"
+        environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        with running.running(
+            folder, command, url, ready="/health/liveliness", environment=environment
+        ) as running_at:
+            yield running_at
+
+
+def versions() -> Mapping[str, str]:
+    """Return the versions of LiteLLM and of what is behind."""
+    return {**running.versions(PLACE, "litellm"), **llama_cpp.versions()}
+
+
+def _config(behind: str) -> dict[str, object]:
+    return {
+        "model_list": [
+            {
+                "model_name": "minilm",
+                "litellm_params": {
+                    "model": "openai/minilm",
+                    "api_base": f"{behind}/v1",
+                    "api_key": "none",
+                },
+            }
+        ],
+        "litellm_settings": {"telemetry": False, "num_retries": 0},
+        "general_settings": {"master_key": KEY},
+    }
+
+
+SERVER = Server(
+    name="LiteLLM",
+    place=PLACE,
+    what="`litellm --config`, a gateway, in front of llama.cpp",
+    serve=serve,
+    dialects=(openai("minilm", header={"Authorization": f"Bearer {KEY}"}),),
+    versions=versions,
+    elsewhere=("/v1/models", "/health/liveliness"),
+    openai_base="/v1",
+    key=KEY,
+)
