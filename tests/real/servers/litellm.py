@@ -1,6 +1,7 @@
 """LiteLLM's proxy, a gateway, in front of llama.cpp's server."""
 
 import json
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,8 @@ from real.servers import llama_cpp
 from real.serving import Server
 
 PLACE = "litellm"
-KEY = "sk-1234"
-"""An example key that clients must show to it."""
+KEY = f"sk-{secrets.token_hex(16)}"
+"""The key that clients must show to it: it refuses to start with a known one."""
 
 
 @contextmanager
