@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 import pytest
+
 from real.asking import Answer
 from real.comparing import Closeness, Expected, shortened, usage_of
 

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from attrs import frozen
+
 from real.running import CannotRun, free_port, running
 
 SETTINGS = {"MAX_WAIT_TIME": "100", "MAX_BATCH_SIZE": "8"}

@@ -9,6 +9,7 @@ from typing import Any
 import huggingface_hub
 import openai
 from attrs import frozen
+
 from real.cases import TOO_LONG, TOPICS
 from real.comparing import TOLERANCE
 from real.serving import Server

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
+
 from real.asking import Answer
 
 TOLERANCE = 1e-3

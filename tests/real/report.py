@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import asdict
+
 from real.rounds import Found
 
 ROOT = Path(__file__).parents[2]

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from attrs import define, field, frozen
+
 from real.asking import Answer, Call, ask_at_once, ask_one_by_one
 from real.between import Way
 from real.cases import Dialect, elsewhere, good, large, special

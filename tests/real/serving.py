@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from attrs import field, frozen
+
 from real.cases import Dialect
 
 
