@@ -5,11 +5,13 @@ from zlib import crc32
 
 import msgspec
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from twisted.web.iweb import IBodyProducer
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import implementer
 
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
@@ -137,3 +139,23 @@ def make_upstream(
         **traits,
     }
     return Upstream(transport=transport, clock=clock, agent_pool=agent_pool, **about)
+
+
+@implementer(IBodyProducer)
+@define(eq=False)
+class AtOnce:
+    """A body that is written in one go."""
+
+    data: bytes
+
+    @property
+    def length(self) -> int:
+        return len(self.data)
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        consumer.write(self.data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+    def stopProducing(self) -> None: ...

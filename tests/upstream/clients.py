@@ -16,14 +16,14 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web.client import URI
-from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
+from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.agent import ExactPathAgent, TreqClient, make_pool, make_treq
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
-from support.upstream import make_upstream
+from support.upstream import AtOnce, make_upstream
 
 
 class End(StringTransport):
@@ -89,26 +89,6 @@ class Ends:
     def last(self) -> End:
         """The connection that was made last."""
         return self.all[-1]
-
-
-@implementer(IBodyProducer)
-@define(eq=False)
-class _AtOnce:
-    """A body that is written in one go."""
-
-    data: bytes
-
-    @property
-    def length(self) -> int:
-        return len(self.data)
-
-    def startProducing(self, consumer: Any) -> Deferred[None]:
-        consumer.write(self.data)
-        return succeed(None)
-
-    def pauseProducing(self) -> None: ...
-    def resumeProducing(self) -> None: ...
-    def stopProducing(self) -> None: ...
 
 
 @define(eq=False)
@@ -180,7 +160,7 @@ def treq(base_url: str = "http://upstream", size: int = 1000, most: int = 4) -> 
     pool = make_pool(clock, most)
     agent = ExactPathAgent.usingEndpointFactory(clock, ends, pool)
     http: Any = make_treq(agent)
-    http._data_to_body_producer = _AtOnce
+    http._data_to_body_producer = AtOnce
     client = TreqClient(http=http, base_url=base_url, max_answer_bytes=size)
     upstream = make_upstream(
         client.send, clock, base_url=base_url, agent=agent, agent_pool=pool
