@@ -101,8 +101,8 @@ class Settings:
         "upstream-headers",
         parsers.header_lines,
         (),
-        "header lines for every request to the inference server, in the place of what "
-        "clients send: `Name: value`, separated by | or newlines; Host may be one",
+        "headers for every request to the inference server, which replace those of "
+        "clients: `Name: value`, separated by vertical bars or newlines; may set Host",
     )
     api_keys: tuple[str, ...] = _secret(
         "api-key",
@@ -152,22 +152,22 @@ class Settings:
         parsers.ignored_names,
         (),
         "names",
-        "what keeps no calls apart, as no answer depends on it: header names, with "
-        "commas between, which may end in *, and body.NAME for members",
+        "what may differ within a batch, because no answer depends on it: header "
+        "names, separated by commas, which may end in *, and body.NAME for members",
     )
     share_apart: tuple[str, ...] = _setting(
         "share-apart",
         parsers.shared_names,
         (),
         "names",
-        "what has to be equal for calls to share a batch, in the same form",
+        "what must be equal for calls to share a batch, in the same form",
     )
     share_alone: tuple[str, ...] = _setting(
         "share-alone",
         parsers.shared_names,
         (),
         "names",
-        "what makes a call go alone and whole, in the same form",
+        "what makes a call be sent alone and not split, in the same form",
     )
     oversize: str = _setting(
         "oversize",
