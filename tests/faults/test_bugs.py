@@ -91,7 +91,7 @@ def test_a_count_that_raises_is_a_500_and_the_slot_returns(
     nothing_leaked.clear()
 
 
-def test_a_limit_that_cannot_learn_stops_nobody(
+def test_a_limit_that_cannot_learn_stops_no_call(
     monkeypatch: pytest.MonkeyPatch, nothing_leaked: list[object]
 ) -> None:
     """What was waiting leaves all the same."""

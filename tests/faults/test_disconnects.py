@@ -33,7 +33,7 @@ async def _stays(here: Street, text: str) -> bool:
 
 
 @ensureDeferred
-async def test_a_thousand_random_disconnects_harm_nobody() -> None:
+async def test_a_thousand_random_disconnects_harm_no_other_call() -> None:
     """Neighbours of those who leave in mid-batch are answered, and nothing leaks."""
     random = Random(1)  # noqa: S311  a test must repeat itself
     answered = []
@@ -67,7 +67,7 @@ async def test_when_all_callers_of_a_batch_leave_the_upstream_may_stop() -> None
 
 
 @ensureDeferred
-async def test_a_client_that_closes_its_half_is_gone_and_nobody_else() -> None:
+async def test_a_client_that_closes_its_half_counts_as_disconnected() -> None:
     """As to the upstream itself, a closed half is a closed connection."""
     async with street(max_wait_ms=60_000, max_batch_calls=3) as here:
         half, *others = await here.crowd(4)
@@ -92,7 +92,7 @@ async def test_a_client_that_closes_its_half_is_gone_and_nobody_else() -> None:
 
 
 @ensureDeferred
-async def test_a_client_that_never_reads_holds_up_nobody() -> None:
+async def test_a_client_that_never_reads_delays_no_other() -> None:
     """Its answer waits in its own connection, and all others are served."""
     async with street(Traits(dimensions=384)) as here:
         deaf, other = await here.crowd(2)
@@ -127,7 +127,7 @@ async def test_a_client_that_never_reads_is_read_no_further() -> None:
 
 
 @ensureDeferred
-async def test_a_slow_upload_holds_up_nobody() -> None:
+async def test_a_slow_upload_delays_no_other_call() -> None:
     """A call counts when it is all here, and takes no slot before."""
     async with street(slots=1) as here:
         slow, other = await here.crowd(2)

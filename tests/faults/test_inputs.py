@@ -37,7 +37,7 @@ async def test_a_bad_input_fails_its_own_call_wherever_it_is(bad: int, at: int) 
 
 
 @ensureDeferred
-async def test_all_bad_inputs_are_each_told_so() -> None:
+async def test_all_bad_inputs_get_an_error_each() -> None:
     """At most two requests are made for each of them."""
     async with street(max_wait_ms=60_000, max_batch_calls=16) as here:
         callers = await here.crowd(16)

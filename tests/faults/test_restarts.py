@@ -42,7 +42,7 @@ def _all_ask(callers: list[Caller], seconds: float) -> Any:
 
 @pytest.mark.parametrize("client", ["fast", "treq"])
 @ensureDeferred
-async def test_a_query_of_death_costs_its_sender_an_error_and_nobody_else(
+async def test_a_call_that_crashes_the_upstream_is_an_error_for_its_sender_only(
     client: str,
 ) -> None:
     """Two hundred neighbours are answered, though the upstream dies three times."""
@@ -63,7 +63,7 @@ async def test_a_query_of_death_costs_its_sender_an_error_and_nobody_else(
 
 @pytest.mark.parametrize("client", ["fast", "treq"])
 @ensureDeferred
-async def test_a_restart_under_load_is_an_error_for_nobody(client: str) -> None:
+async def test_a_restart_under_load_fails_no_call(client: str) -> None:
     """Calls wait for the upstream to come back, and are sent again."""
     async with street(Traits(ms=5, workers=4), fast_paths=paths_of(client)) as here:
         callers = await here.crowd(100)
@@ -79,7 +79,7 @@ async def test_a_restart_under_load_is_an_error_for_nobody(client: str) -> None:
 
 
 @ensureDeferred
-async def test_a_restart_with_lower_limits_is_an_error_for_nobody() -> None:
+async def test_a_restart_with_lower_limits_fails_no_call() -> None:
     """What the upstream takes now is learnt from it, and large calls are cut anew."""
     texts = [f"text {at}" for at in range(100)]
     async with street(Traits(ms=5)) as here:
@@ -156,7 +156,7 @@ async def _open_connections(here: Street, callers: list[Caller]) -> None:
 
 
 @ensureDeferred
-async def test_idle_connections_that_have_all_closed_are_an_error_for_nobody() -> None:
+async def test_idle_connections_that_have_all_closed_fail_no_call() -> None:
     """They close in the moment before a request, and nobody has noticed yet."""
     async with street(slots=8) as here:
         callers = await here.crowd(8)
@@ -174,7 +174,7 @@ async def test_idle_connections_that_have_all_closed_are_an_error_for_nobody() -
 
 @pytest.mark.parametrize("keep_alive_ms", [0.1, 1, 2])
 @ensureDeferred
-async def test_connections_that_close_as_they_are_used_are_an_error_for_nobody(
+async def test_connections_that_close_as_they_are_used_fail_no_call(
     keep_alive_ms: float,
 ) -> None:
     """The upstream's patience ends again and again just as a request is sent."""
@@ -190,7 +190,7 @@ async def test_connections_that_close_as_they_are_used_are_an_error_for_nobody(
 
 
 @ensureDeferred
-async def test_an_upstream_that_accepts_slowly_is_an_error_for_nobody() -> None:
+async def test_an_upstream_that_accepts_slowly_fails_no_call() -> None:
     """A connection that is not taken up for a while is waited for."""
     async with street() as here:
         callers = await here.crowd(4)
@@ -213,7 +213,7 @@ def _client_in_memory(here: Street) -> Client:
 
 
 @ensureDeferred
-async def test_a_relayed_question_survives_connections_that_have_all_closed() -> None:
+async def test_a_relayed_request_survives_connections_that_have_all_closed() -> None:
     """What only asks may be asked twice, and is."""
     async with street(slots=8) as here:
         callers = await here.crowd(8)

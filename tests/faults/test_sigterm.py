@@ -58,7 +58,7 @@ async def test_sigterm_under_load_loses_no_call(
 
 
 @ensureDeferred
-async def test_sigterm_sends_off_those_who_are_held_for_company(tmp_path: Path) -> None:
+async def test_sigterm_sends_calls_that_are_held_for_the_wait(tmp_path: Path) -> None:
     """They do not wait any longer, and the process ends when they are answered."""
     async with (
         breakable(Traits()) as upstream,

@@ -24,7 +24,7 @@ def _read_all(asking: socket.socket) -> bytes:
 
 
 @ensureDeferred
-async def test_who_is_in_the_kernels_queue_is_let_in_before_the_door_closes() -> None:
+async def test_connections_in_the_kernels_queue_are_accepted_before_the_end() -> None:
     """The kernel has told them that they are connected."""
     async with street() as here:
         port: Any = here.service._port
@@ -38,7 +38,7 @@ async def test_who_is_in_the_kernels_queue_is_let_in_before_the_door_closes() ->
 
 
 @ensureDeferred
-async def test_who_has_just_read_an_answer_may_send_the_next_call() -> None:
+async def test_a_client_that_has_just_read_an_answer_may_send_the_next_call() -> None:
     """Its client keeps the connection and knows nothing of an end."""
     async with street() as here:
         callers = await here.crowd(32)
@@ -69,7 +69,7 @@ async def test_stopping_ends_in_time_though_the_upstream_is_silent() -> None:
 
 
 @ensureDeferred
-async def test_who_sends_slowly_is_answered_while_others_are() -> None:
+async def test_a_call_that_arrives_slowly_is_answered_while_others_are() -> None:
     """A call that is all here before the last answer is still served."""
     async with street(Traits(ms=200)) as here:
         slow, other = await here.crowd(2)

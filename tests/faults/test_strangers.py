@@ -35,7 +35,7 @@ def _answers(proxy: InMemoryProxy, *clients: Client) -> list[Answer]:
     return [answer for client in clients for answer in client.answers()]
 
 
-def test_a_refusal_reaches_nobody_but_who_was_refused() -> None:
+def test_a_refusal_reaches_only_the_refused_call() -> None:
     """Callers on another route, with another key, get an error in our words."""
     proxy = in_memory_proxy(_ModelNotLoaded(), slots=1)
     theirs = {"input": ["their text"], "model": "nope"}

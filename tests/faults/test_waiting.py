@@ -60,7 +60,7 @@ def test_with_a_wait_of_0_a_lone_call_never_waits() -> None:
     assert client.answers()[0].body == b"[%b]" % spell("a", 4)
 
 
-def test_with_size_1_no_wait_holds_anybody() -> None:
+def test_with_size_1_no_wait_holds_a_call() -> None:
     """A batch of one call is full with the first."""
     model = _Model()
     proxy = in_memory_proxy(model, max_wait_s=60, max_batch_calls=1)

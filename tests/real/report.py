@@ -105,8 +105,8 @@ def _below(tested: Mapping[str, Any]) -> str:
     return (
         f"With {programs} and `{tested['settings']}`.\n"
         f"Numbers of a row that differ by less than {tested['tolerance']:.0e} "
-        "are taken for equal, since a model computes a text in other company "
-        "with other last digits.\n"
+        "count as equal, because the last digits depend on the texts that a model "
+        "computes together.\n"
     )
 
 
