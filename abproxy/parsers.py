@@ -132,7 +132,7 @@ def keys(text: str) -> tuple[str, ...]:
     return read
 
 
-# What may share a batch, and lines for the inference server
+# What may share a batch, and headers for the inference server
 
 _WORD = r"[!#$%&'+^_`|~0-9A-Za-z.-]+"
 _LINE_NAME = re.compile(rf"{_WORD}\*?|\*")
@@ -141,7 +141,7 @@ _LINE = re.compile(rf"({_WORD}):[ \t]*([!-~](?:[ -~]*[!-~])?)")
 
 
 def shared_names(text: str) -> tuple[str, ...]:
-    """Read names of header lines, and of members as `body.NAME`."""
+    """Parse names of headers, and of members as `body.NAME`."""
     names = [name for each in text.split(",") if (name := each.strip())]
     if not names:
         raise ValueError("expected names, found none; leave it empty for none")
@@ -162,7 +162,7 @@ def _shared_name(name: str) -> str:
 
 
 def ignored_names(text: str) -> tuple[str, ...]:
-    """Read names of what no answer depends on; a credential is none of them."""
+    """Parse names that may be ignored; a credential is refused."""
     names = shared_names(text)
     for name in names:
         if name.removeprefix(MEMBER) in MEMBERS_THAT_COUNT and MEMBER in name:
@@ -177,9 +177,9 @@ def ignored_names(text: str) -> tuple[str, ...]:
 
 def header_lines(text: str) -> tuple[tuple[str, str], ...]:
     """
-    Read header lines that are separated by `|` or newlines.
+    Parse headers that are separated by `|` or newlines.
 
-    No message repeats a line: it may hold a key.
+    Error messages do not repeat a value: it may be a key.
     """
     pieces = [each.strip(" \t") for each in re.split(r"\||\r?\n", text)]
     lines = [_LINE.fullmatch(piece) for piece in pieces if piece]

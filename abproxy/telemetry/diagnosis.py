@@ -21,7 +21,7 @@ ENOUGH_CALLS = 100
 GAIN = 1.1
 """Batching helps if an input takes so many times as long alone as in a shared batch."""
 
-COMPANY = 1.2
+SHARED_FROM = 1.2
 """Calls per request from which on calls count as sharing requests."""
 
 OFTEN = 0.2
@@ -108,7 +108,7 @@ def diagnose(lately: Totals, limits: LimitsInForce) -> Diagnosis:
     """Return the diagnosis of the figures *lately*, with the *limits* in force."""
     is_telling = lately.parts >= ENOUGH_CALLS
     limited_by = _limited_by(lately)
-    helps, text = _company(lately) if is_telling else (None, _too_few(lately))
+    helps, text = _sharing(lately) if is_telling else (None, _too_few(lately))
     limit = _limit(lately, limited_by) if is_telling else ""
     return Diagnosis(
         helps=helps,
@@ -142,7 +142,7 @@ def _too_few(lately: Totals) -> str:
     return f"Too few calls to tell: {lately.parts} were sent to the server lately."
 
 
-def _company(lately: Totals) -> tuple[bool | None, str]:
+def _sharing(lately: Totals) -> tuple[bool | None, str]:
     together = f"A request has {lately.calls_per_request:.1f} calls"
     if not _shares_requests(lately):
         return False, f"{together}: {_why_alone(lately)}."
@@ -189,7 +189,7 @@ def _limit(lately: Totals, limited_by: BlockedBy) -> str:
 
 def _shares_requests(lately: Totals) -> bool:
     """Return whether calls share requests."""
-    return lately.calls_per_request >= COMPANY
+    return lately.calls_per_request >= SHARED_FROM
 
 
 def advise(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
@@ -198,7 +198,7 @@ def advise(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
     return next(filter(None, found), None)
 
 
-def _away(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
+def _server_down(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
     kept = lately.share_of_time(lately.kept_by_upstream_s)
     if kept < OFTEN:
         return None
@@ -216,7 +216,7 @@ def _refused(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
     )
 
 
-def _held_in_vain(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
+def _useless_wait(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
     if not limits.max_wait_ms or _shares_requests(lately):
         return None
     held = f"calls are held for {limits.max_wait_ms:g} ms, but no others join them"
@@ -282,7 +282,7 @@ def _more_bytes(full: str, limits: LimitsInForce) -> Recommendation:
     return Recommendation("MAX_BATCH_BYTES", f"{why}; try more, {takes}")
 
 
-def _apart(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
+def _different_keys(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
     if lately.crowded_out_by_key <= OFTEN * lately.batches:
         return None
     return Recommendation(
@@ -295,11 +295,11 @@ def _apart(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
 _Larger = Callable[[str, LimitsInForce], Recommendation]
 _Rule = Callable[[Totals, LimitsInForce], Recommendation | None]
 _RULES: tuple[_Rule, ...] = (
-    _away,
+    _server_down,
     _refused,
-    _held_in_vain,
+    _useless_wait,
     _budget,
     _slots,
     _full,
-    _apart,
+    _different_keys,
 )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from abproxy.settings import Settings
-from abproxy.telemetry.diagnosis import COMPANY, OFTEN
+from abproxy.telemetry.diagnosis import OFTEN, SHARED_FROM
 from deploy.deployed import DEPLOY, ROOT, needs, read_yaml, rules, run, unknown_in
 
 PROMETHEUS = DEPLOY / "prometheus"
@@ -102,7 +102,7 @@ def test_the_verdict_and_the_alert_agree() -> None:
     """Whether calls travel alone, and whether that matters."""
     query = ALERTS["AbproxyCallsTravelAlone"]["expr"]
 
-    assert f"< {COMPANY}" in query
+    assert f"< {SHARED_FROM}" in query
     assert f"> {OFTEN}" in query
 
 

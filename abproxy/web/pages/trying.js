@@ -49,7 +49,7 @@ async function askOnce() {
   });
   const text = await answer.text();
   const took = number(performance.now() - began);
-  const told = answer.ok ? `${rowsIn(text)} ${company(answer.headers.get("Server-Timing"))}` : "";
+  const told = answer.ok ? `${rowsIn(text)} ${aboutBatch(answer.headers.get("Server-Timing"))}` : "";
   say(answer.ok ? "good" : "bad", `Status ${answer.status} after ${took} ms. ${told}`);
   element("answer").hidden = !text;
   write("answer", text.length > LONGEST ? `${text.slice(0, LONGEST)} … (${number(text.length)} characters)` : text);
@@ -69,7 +69,7 @@ function rowsIn(text) {
 }
 
 // Only an answer from a shared batch has Server-Timing.
-function company(timing) {
+function aboutBatch(timing) {
   const found = /queue;dur=([\d.]+), upstream;dur=([\d.]+), batch;desc="(\d+) calls"/.exec(timing ?? "");
   if (!found) return "Its batch had no other call.";
   const [, queue, upstream, calls] = found;
