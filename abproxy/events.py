@@ -1,8 +1,8 @@
 """
-What can be observed of a running proxy: an observer, and the records it is given.
+The observer of a running proxy, and the records that it is given.
 
-What is observed neither counts nor logs for an observer, and works the same
-without one.
+The proxy reports events to observers, which count, log and trace them; it works
+the same without one.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,11 +31,11 @@ __all__ = [
 _log = Logger()
 
 Cause = Response | ProxyError
-"""Why a part got no rows: the upstream's reply, or an error of ours."""
+"""The reason why a part got no rows: the upstream's reply, or an error of ours."""
 
 
 class FlushReason(StrEnum):
-    """Why a batch left when it did."""
+    """The reason to send a batch."""
 
     FULL = "full"
     """A cap was reached."""
@@ -47,52 +47,52 @@ class FlushReason(StrEnum):
     """Its oldest part had waited `max_wait`, and a slot was free."""
 
     DRAIN = "drain"
-    """The proxy is going to stop."""
+    """The proxy is stopping."""
 
     SUSPECT = "suspect"
-    """It is one part, which may be what breaks the upstream."""
+    """It is one part from quarantine, which may crash the upstream."""
 
 
 class BlockedBy(StrEnum):
-    """What keeps a batch that is ready from leaving."""
+    """What a batch that is ready waits for."""
 
     NOTHING = "nothing"
-    """None is ready, or nothing keeps it."""
+    """No batch is ready, or it is being sent."""
 
     SLOT = "slot"
-    """As many as may be are in flight without being full."""
+    """As many batches that are not full are in flight as are allowed."""
 
     BUDGET = "budget"
-    """As many items as may be are in flight."""
+    """As many items are in flight as are allowed."""
 
     UPSTREAM = "upstream"
-    """The upstream takes no work at the moment."""
+    """The upstream is unreachable or full at the moment."""
 
 
 class UpstreamState(StrEnum):
-    """How the upstream is."""
+    """The state of the upstream."""
 
     UNKNOWN = "unknown"
-    """It was not asked yet."""
+    """No request was sent yet."""
 
     UP = "up"
     FULL = "full"
-    """It answers that it has no room (429, 503)."""
+    """It answers with 429 or 503."""
 
     UNREACHABLE = "unreachable"
-    """It cannot be connected to."""
+    """No connection to it is possible."""
 
     FAILING = "failing"
     """Connections to it break, or its answers come too late."""
 
     @property
     def answers(self) -> bool:
-        """Whether it gives answers, be they that it is full."""
+        """True if it answers, even if only that it is full."""
         return self is UpstreamState.UP or self is UpstreamState.FULL
 
 
 class BatchSent(Struct, frozen=True, kw_only=True):
-    """One batch at the moment when it left."""
+    """One batch at the moment when it was sent."""
 
     route: str
 
@@ -102,31 +102,31 @@ class BatchSent(Struct, frozen=True, kw_only=True):
     """Bytes of its items."""
 
     fill: float
-    """How full it was, by the cap that it came closest to; 1 is full."""
+    """The share of the cap that it came closest to; 1 is full."""
 
     waits_s: Sequence[float]
-    """How long each of its parts had waited."""
+    """The waits of its parts."""
 
     in_flight: int
-    """How many batches were in flight when it had left, itself among them."""
+    """Batches in flight right after it was sent, itself included."""
 
     lanes_left: int
-    """How many lanes had parts waiting when it had left."""
+    """Lanes with waiting parts right after it was sent."""
 
     is_personal: bool
-    """Whether it went with credentials of a client's own."""
+    """True if it was sent with a client's own credentials."""
 
     @property
     def parts(self) -> int:
-        """How many calls, or parts of large ones, shared it."""
+        """The number of calls, or parts of large ones, that shared it."""
         return len(self.waits_s)
 
 
 class RequestInfo(Struct, kw_only=True, eq=False):
     """
-    One request of a client, whichever way it was read, and what became of it.
+    One request of a client, from either path, and its outcome.
 
-    Status and size are there when the request has ended.
+    Status and size are set when the request has ended.
     """
 
     method: bytes
@@ -142,16 +142,16 @@ class RequestInfo(Struct, kw_only=True, eq=False):
     """The client's IP address; empty where it has none, as on a Unix socket."""
 
     is_ours: bool = False
-    """Whether a page of our own answers."""
+    """True if a page of our own answers."""
 
     route: str | None = None
-    """The batched route that answers; None where none does."""
+    """The batched route that answers; None if there is none."""
 
     is_relayed: bool = False
-    """Whether it was passed on alone."""
+    """True if it was passed on alone."""
 
     began_at: float = 0.0
-    """When it was read as far as it has to be, on the clock's scale."""
+    """The clock's time when it had been read as far as needed."""
 
     status: int = 0
 
@@ -169,18 +169,18 @@ class RequestInfo(Struct, kw_only=True, eq=False):
         return self.target.partition(b"?")[0]
 
     def request_id(self) -> bytes:
-        """Return the id that the client sent, or one that is made for it."""
+        """Return the id that the client sent, or a generated one."""
         if self._request_id is None:
             self._request_id = read_request_id(self.headers)
         return self._request_id
 
     def __repr__(self) -> str:
-        """Show where it goes: a key or a text is never printed."""
+        """Show method and path only: keys and texts are never printed."""
         return f"RequestInfo({self.method!r}, {self.path!r})"
 
 
 class Observer:
-    """Base of all observers: a subclass overrides what it wants to hear of."""
+    """Base of all observers: a subclass overrides the events that it uses."""
 
     __slots__ = ()
 
@@ -188,16 +188,16 @@ class Observer:
         """Note that a request has to be answered."""
 
     def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
-        """Note that it was answered, or that its client has *gone* before."""
+        """Note that it was answered, or that its client was *gone* before."""
 
     def answered_with(self, error: ProxyError) -> None:
         """Note that a client gets an error of ours, and not an upstream's answer."""
 
     def batch_sent(self, batch: BatchSent) -> None:
-        """Note that a batch has left."""
+        """Note that a batch was sent."""
 
     def batch_done(self, batch: BatchSent, took_s: float | None) -> None:
-        """Note that a batch is over: answered after *took_s*, or not at all."""
+        """Note that a batch has ended: answered after *took_s*, or not at all."""
 
     def batch_split(self) -> None:
         """Note that a refused batch is sent again as halves, to find the bad call."""
@@ -206,13 +206,13 @@ class Observer:
         """Note that a batch whose connection broke is sent again."""
 
     def batch_requeued(self, cause: Cause) -> None:
-        """Note that the upstream took no work, so that a batch waits on."""
+        """Note that a batch was queued again because of *cause*."""
 
     def blocked(self, by: BlockedBy) -> None:
-        """Note that something else than before keeps batches from leaving."""
+        """Note that batches now wait for something else than before."""
 
     def upstream_request_ended(self, outcome: str, took_s: float) -> None:
-        """Note what became of a request for a batch: a status or a reason."""
+        """Note the outcome of a request for a batch: a status or a reason."""
 
 
 _EVENTS = {name: told for name, told in vars(Observer).items() if callable(told)}
@@ -222,7 +222,7 @@ class Observers(Observer):
     """
     Several observers as one.
 
-    An error of one is logged, and costs neither an answer nor what others note.
+    An error of one is logged, and affects neither answers nor other observers.
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
@@ -241,7 +241,7 @@ def _tell_each(listening: Sequence[Callable[..., None]]) -> Callable[..., None]:
         for note in listening:
             try:
                 note(*args, **kwargs)
-            except Exception:  # noqa: BLE001  whatever it is, it must cost nothing else
+            except Exception:  # noqa: BLE001  it must not affect a call
                 _log.failure("An observer failed")
 
     return tell

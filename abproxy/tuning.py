@@ -1,8 +1,8 @@
 """
-Everything that reaches into Twisted, or into Python, for speed.
+Everything that uses internals of Twisted, or settings of Python, for speed.
 
-This is the one place that knows how Twisted's connections and its epoll reactor
-look inside.  Where they look in another way, all is done as usual.
+No other module depends on the internals of Twisted's connections and epoll
+reactor for this.  If they differ from what is known, all is done as usual.
 """
 
 import gc
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 Write = Callable[[Any, bytes], None]
-"""Write some bytes to a transport."""
+"""Writes some bytes to a transport."""
 
 _OF_A_CONNECTION = (
     "TLS",
@@ -50,7 +50,7 @@ NEW_OBJECTS = 10_000
 """
 New objects after which Python looks for garbage among them; its default is 700.
 
-A batch on its way is a few hundred: they are gone before the search.
+A batch in flight is a few hundred: they are freed before the search.
 """
 
 
@@ -61,7 +61,7 @@ def _connections_look_as_known() -> bool:
 
 
 _PLAIN = (Server, Client) if _connections_look_as_known() else ()
-"""Connections of which we know when they have nothing else to write."""
+"""Connections of which we can tell that nothing is unsent."""
 
 
 def write_later(transport: Any, data: bytes) -> None:
@@ -73,24 +73,23 @@ def write_now(transport: Any, data: bytes) -> None:
     """
     Write *data* in this turn if the connection is plain TCP and has nothing unsent.
 
-    Twisted puts what is written into a buffer, asks the kernel to say when the
-    socket has room, and writes then: two system calls and one turn more than it
-    takes when the socket has room anyway, which is nearly always.  What the
-    socket does not take, and whatever is wrong with it, is left to Twisted,
-    which tells the protocol in its own time.
+    Twisted puts the data into a buffer, waits until the kernel reports that the
+    socket is writable, and writes then: two system calls and one turn more than
+    needed, as the socket is nearly always writable.  Data that the socket does
+    not accept, and all errors, are left to Twisted.
     """
     sent = 0
     if _is_clear(transport):
         try:
             sent = transport.socket.send(data)
         except OSError:
-            sent = 0  # no room, or no peer any more: Twisted meets the same
+            sent = 0  # not writable, or closed: Twisted gets the same error
     if sent < len(data):
         transport.write(data[sent:])
 
 
 def has_unsent(transport: Any) -> bool:
-    """Whether something is written that the socket has not taken yet."""
+    """Return whether written data was not sent to the socket yet."""
     return isinstance(transport, _PLAIN) and bool(
         transport.dataBuffer or transport._tempDataBuffer  # noqa: SLF001
     )
@@ -112,11 +111,11 @@ def _is_clear(transport: Any) -> bool:
 
 def skip_log_context(reactor: Any) -> None:
     """
-    Let *reactor* hand events to connections without a logging context around each.
+    Make *reactor* dispatch events without a logging context around each.
 
-    The context says which connection an event is about, for lines that are
-    written to Twisted's old log meanwhile.  Our own lines say that themselves,
-    and it takes 1 to 2 µs each time, where a whole call takes 30.
+    The context names the connection of an event, for lines in Twisted's old log.
+    Our own lines do not need it, and it takes 1 to 2 µs each time, where a whole
+    call takes 30.
     """
     if not _is_known(reactor):
         return
@@ -126,7 +125,7 @@ def skip_log_context(reactor: Any) -> None:
     def wait(timeout_s: float | None) -> None:
         longest_s = _NO_LIMIT_S if timeout_s is None else timeout_s
         for number, event in poll(longest_s, len(connections)):
-            # What came before it may have closed the connection.
+            # An earlier event may have closed the connection.
             if number in connections:
                 read_or_write(connections[number], number, event)
 
@@ -140,11 +139,11 @@ def _is_known(reactor: Any) -> bool:
 
 def tune_process(reactor: Any, *, skips_log_context: bool) -> None:
     """
-    Prepare this process for nothing but serving, once everything is imported.
+    Prepare this process for serving, once everything is imported.
 
-    Python looks now and then through all that there is for cycles that are not
-    needed any more.  With everything imported that takes 10 to 20 ms, in which
-    all calls wait; and nothing of it is garbage as long as the process lives.
+    Python now and then searches all objects for unused cycles.  With everything
+    imported that takes 10 to 20 ms, during which all calls wait; and none of these
+    objects becomes garbage while the process runs.
     """
     if skips_log_context:
         skip_log_context(reactor)

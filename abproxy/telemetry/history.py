@@ -97,7 +97,7 @@ class Totals:
     """The same for batches of several parts."""
 
     kept_by_slot_s: float = 0.0
-    """How long a batch was ready, and no slot free."""
+    """For how long a batch was ready, and no slot free."""
 
     kept_by_budget_s: float = 0.0
     kept_by_upstream_s: float = 0.0
