@@ -21,7 +21,7 @@ from twisted.logger import (
 from abproxy.service import IDLE_STAY_S, LAST_S, REPORT_EVERY_S, SAME_SIGNAL_S
 from abproxy.telemetry.diagnosis import LimitsInForce, Recommendation, diagnose
 from abproxy.telemetry.history import Totals
-from support.proxy import Wired, wired
+from support.proxy import InMemoryProxy, wired
 
 SOME_CALLS = diagnose(
     Totals(at=3600.0, calls=5, parts=5),
@@ -34,7 +34,7 @@ def nobody(_event: LogEvent) -> None:
 
 
 @contextmanager
-def started(**settings: Any) -> Iterator[Wired]:
+def started(**settings: Any) -> Iterator[InMemoryProxy]:
     """Put a house up, start it, and stop it again."""
     with wired(**settings) as here:
         stopped: list[None] = []
@@ -42,7 +42,7 @@ def started(**settings: Any) -> Iterator[Wired]:
         yield here
         here.answer_all()
         here.service.stopService().addCallback(stopped.append)
-        here.reactor.pump([0, IDLE_STAY_S, 0])
+        here.clock.pump([0, IDLE_STAY_S, 0])
         assert stopped == [None]
 
 
@@ -95,9 +95,9 @@ def test_the_proxy_makes_itself_at_home_when_the_work_begins() -> None:
         here.service.startService()
         before = list(settled)
 
-        here.reactor.run()
+        here.clock.run()
         here.service.stopService()
-        here.reactor.advance(0)
+        here.clock.advance(0)
 
     assert (before, settled) == ([], [True])
 
@@ -108,9 +108,9 @@ def test_once_an_hour_the_log_says_whether_batching_helps() -> None:
         here.service.report = lambda: str(SOME_CALLS)
 
         with capturedLogs() as events:
-            here.reactor.advance(REPORT_EVERY_S - 1)
+            here.clock.advance(REPORT_EVERY_S - 1)
             early = _reports(events)
-            here.reactor.advance(1)
+            here.clock.advance(1)
 
         assert early == []
         told = "Too few calls to tell: 5 were sent to the server lately."
@@ -126,7 +126,7 @@ def test_the_report_names_what_would_help() -> None:
         here.service.report = lambda: str(verdict)
 
         with capturedLogs() as events:
-            here.reactor.pump([REPORT_EVERY_S] * 2)
+            here.clock.pump([REPORT_EVERY_S] * 2)
 
         told = "In the last hour: Slow. What would help is SLOTS: so it is."
         assert _reports(events) == [told, told]
@@ -135,7 +135,7 @@ def test_the_report_names_what_would_help() -> None:
 def test_an_hour_without_calls_is_not_worth_a_line() -> None:
     """A proxy at rest is quiet."""
     with started() as here, capturedLogs() as events:
-        here.reactor.advance(REPORT_EVERY_S)
+        here.clock.advance(REPORT_EVERY_S)
 
         assert _reports(events) == []
 
@@ -144,11 +144,11 @@ def test_a_report_that_fails_is_not_the_last_one(nothing_leaked: list[object]) -
     """Judging must not be the end of judging."""
     with started() as here:
         here.service.report = lambda: str(1 / 0)
-        here.reactor.advance(REPORT_EVERY_S)
+        here.clock.advance(REPORT_EVERY_S)
         here.service.report = lambda: str(SOME_CALLS)
 
         with capturedLogs() as events:
-            here.reactor.advance(REPORT_EVERY_S)
+            here.clock.advance(REPORT_EVERY_S)
 
         assert len(_reports(events)) == 1
         assert len(nothing_leaked) == 1
@@ -160,7 +160,7 @@ def test_after_the_end_there_are_no_reports() -> None:
     with started() as here:
         pass
 
-    assert here.reactor.getDelayedCalls() == []
+    assert here.clock.getDelayedCalls() == []
 
 
 def test_a_service_that_was_never_started_can_be_stopped() -> None:
@@ -169,21 +169,21 @@ def test_a_service_that_was_never_started_can_be_stopped() -> None:
         stopped: list[None] = []
 
         here.service.stopService().addCallback(stopped.append)
-        here.reactor.advance(0)
+        here.clock.advance(0)
 
         assert stopped == [None]
 
 
 @pytest.fixture
-def hung_up(tmp_path: Path) -> Iterator[tuple[Wired, Path]]:
+def hung_up(tmp_path: Path) -> Iterator[tuple[InMemoryProxy, Path]]:
     """Start a house with an access log that hears signals."""
     file = tmp_path / "access.log"
     with started(access_log=str(file)) as here:
-        here.reactor.run()
+        here.clock.run()
         yield here, file
 
 
-def test_sighup_opens_the_access_log_anew(hung_up: tuple[Wired, Path]) -> None:
+def test_sighup_opens_the_access_log_anew(hung_up: tuple[InMemoryProxy, Path]) -> None:
     """After it was moved away, lines go into a new file of its name."""
     here, file = hung_up
     here.ask("GET", "/old")
@@ -196,7 +196,9 @@ def test_sighup_opens_the_access_log_anew(hung_up: tuple[Wired, Path]) -> None:
     assert "/new" in file.read_text()
 
 
-def test_sighup_also_reads_the_settings_again(hung_up: tuple[Wired, Path]) -> None:
+def test_sighup_also_reads_the_settings_again(
+    hung_up: tuple[InMemoryProxy, Path],
+) -> None:
     """One signal for all that can change."""
     del hung_up
     with capturedLogs() as events:
@@ -225,9 +227,9 @@ def test_idle_connections_of_clients_stay_for_a_moment() -> None:
         idle = here.connect()
 
         here.service.stopService().addCallback(stopped.append)
-        here.reactor.pump([0, IDLE_STAY_S - 0.1])
+        here.clock.pump([0, IDLE_STAY_S - 0.1])
         early = list(stopped), idle.transport.connected
-        here.reactor.pump([0.1, 0])
+        here.clock.pump([0.1, 0])
 
         assert early == ([], True)
         assert not idle.transport.connected
@@ -241,7 +243,7 @@ def test_without_connections_the_end_comes_at_once() -> None:
         here.service.startService()
 
         here.service.stopService().addCallback(stopped.append)
-        here.reactor.advance(0)
+        here.clock.advance(0)
 
         assert stopped == [None]
 
@@ -254,7 +256,7 @@ def test_idle_connections_stay_no_longer_than_the_drain_may_take() -> None:
         idle = here.connect()
 
         here.service.stopService().addCallback(stopped.append)
-        here.reactor.pump([0, 0.2, 0])
+        here.clock.pump([0, 0.2, 0])
 
         assert not idle.transport.connected
         assert stopped == [None]
@@ -271,15 +273,15 @@ def test_whoever_still_reads_a_page_at_the_end_has_a_moment() -> None:
         operator.ask("GET", "/health")
 
         here.service.stopService().addCallback(stopped.append)
-        here.reactor.advance(0)
-        here.reactor.advance(LAST_S - 0.1)
+        here.clock.advance(0)
+        here.clock.advance(LAST_S - 0.1)
         early = list(stopped), operator.transport.connected
-        here.reactor.advance(0.1)
+        here.clock.advance(0.1)
 
         assert early == ([], True)
         assert stopped == [None]
         assert not operator.transport.connected
-        here.reactor.advance(10)
+        here.clock.advance(10)
 
 
 @define(eq=False)
@@ -306,13 +308,13 @@ def test_a_door_that_cannot_be_opened_ends_the_proxy(port: str) -> None:
 
         with capturedLogs() as events:
             service.startService()
-        here.reactor.run()
+        here.clock.run()
 
         assert "Cannot start: no door" in _said(events)
-        assert here.reactor.hasStopped
+        assert here.clock.hasStopped
         assert codes == [1]
         service.stopService()
-        here.reactor.advance(0)
+        here.clock.advance(0)
 
 
 @define(eq=False)
@@ -340,11 +342,11 @@ def test_the_door_opens_when_the_model_is_there() -> None:
         here.service.model = model
         here.service.startService()
 
-        early = list(here.reactor.adoptedPorts)
+        early = list(here.clock.adoptedPorts)
         model.started.callback(None)
-        opened = list(here.reactor.adoptedPorts)
+        opened = list(here.clock.adoptedPorts)
         here.service.stopService()
-        here.reactor.advance(0)
+        here.clock.advance(0)
 
         assert (len(early), len(opened)) == (0, 1)
         assert model.is_stopped
@@ -359,7 +361,7 @@ def test_a_proxy_that_is_stopped_while_it_starts_says_nothing_of_it() -> None:
 
         with capturedLogs() as events:
             here.service.stopService()
-            here.reactor.advance(0)
+            here.clock.advance(0)
 
         assert _said(events) == ["Draining 0 calls"]
         assert model.is_stopped
@@ -372,18 +374,18 @@ def test_a_second_signal_cuts_off_clients_and_operators(urgent: int) -> None:
         stopped: list[None] = []
         private: Any = here.service.private
         here.service.startService()
-        here.reactor.run()
+        here.clock.run()
         client, operator = here.call("a"), here.connect(private.site)
         operator.ask("GET", "/health")
         os.kill(os.getpid(), urgent)
-        here.reactor.advance(0)
+        here.clock.advance(0)
         here.service.stopService().addCallback(stopped.append)
-        here.reactor.advance(2 * SAME_SIGNAL_S)
+        here.clock.advance(2 * SAME_SIGNAL_S)
 
         os.kill(os.getpid(), urgent)
-        here.reactor.advance(0)
+        here.clock.advance(0)
 
         assert not client.transport.connected
         assert not operator.transport.connected
         assert stopped == [None]
-        here.reactor.advance(10)
+        here.clock.advance(10)

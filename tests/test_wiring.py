@@ -21,7 +21,7 @@ from abproxy.tuning import write_later, write_now
 from abproxy.upstream.fast.connection import Connections
 from abproxy.web.fast.request import FastRequest
 from abproxy.wiring import wire
-from support.proxy import Reactor, Wired, paths_of, wired, without
+from support.proxy import InMemoryProxy, Reactor, paths_of, wired, without
 from support.upstream import reply
 
 PLAIN = (
@@ -44,25 +44,25 @@ QUESTION = UpstreamRequest(method=b"GET", path=b"/info", headers=(), body=b"")
 
 
 @frozen
-class House:
-    """A house that nobody has started."""
+class Unstarted:
+    """A proxy with its own client for the upstream, not started."""
 
-    reactor: Reactor
+    clock: Reactor
     service: Any
 
     def connect(self) -> Any:
-        """Let it ask the upstream; tell who makes the connection."""
+        """Let it ask the upstream, and return the factory of the connection."""
         self.service.upstream.ask(QUESTION).addErrback(lambda _: None)
-        [(_, _, factory, *_)] = self.reactor.tcpClients
+        [(_, _, factory, *_)] = self.clock.tcpClients
         return factory
 
 
 @contextmanager
-def house(url: str = "http://upstream", **settings: Any) -> Iterator[House]:
-    """Put a house together."""
+def unstarted(url: str = "http://upstream", **settings: Any) -> Iterator[Unstarted]:
+    """Put a proxy together."""
     reactor = Reactor()
     service: Any = wire(Settings(port="0", upstream_url=url, **settings), reactor)
-    yield House(reactor, service)
+    yield Unstarted(reactor, service)
     service.public.listener.socket.close()
 
 
@@ -73,29 +73,29 @@ def _is_ours(factory: Any) -> bool:
 
 def test_a_client_of_our_own_speaks_to_the_upstream() -> None:
     """Unless somebody wants it otherwise."""
-    with house() as here:
+    with unstarted() as here:
         assert _is_ours(here.connect())
 
 
 def test_treq_speaks_to_the_upstream_if_it_is_wanted() -> None:
     """For whoever does not trust ours."""
-    with house(fast_paths=paths_of("treq")) as here:
+    with unstarted(fast_paths=paths_of("treq")) as here:
         assert not _is_ours(here.connect())
 
 
 def test_treq_speaks_to_an_upstream_with_tls() -> None:
     """Ours knows nothing of it, and sends nothing in the clear."""
-    with house("https://upstream") as here:
+    with unstarted("https://upstream") as here:
         assert not _is_ours(here.connect())
 
 
 @pytest.mark.parametrize("client", ["fast", "treq"])
 def test_connecting_may_take_as_long_as_it_may(client: str) -> None:
     """Whoever connects."""
-    with house(fast_paths=paths_of(client), connect_timeout_s=3.0) as here:
+    with unstarted(fast_paths=paths_of(client), connect_timeout_s=3.0) as here:
         here.connect()
 
-        [(_, port, _, timeout_s, _)] = here.reactor.tcpClients
+        [(_, port, _, timeout_s, _)] = here.clock.tcpClients
         assert (port, timeout_s) == (80, 3.0)
 
 
@@ -106,7 +106,7 @@ def test_batches_are_written_as_answers_are(
     write: Callable[..., None], *, at_once: bool
 ) -> None:
     """One setting decides for both."""
-    with house(fast_paths=without() if at_once else without("write")) as here:
+    with unstarted(fast_paths=without() if at_once else without("write")) as here:
         connections = here.connect()._wrappedFactory
 
         assert connections.write is write
@@ -115,10 +115,10 @@ def test_batches_are_written_as_answers_are(
 @pytest.mark.parametrize("client", ["fast", "treq"])
 def test_when_a_connection_broke_idle_ones_are_closed(client: str) -> None:
     """Whoever tries again would use up its tries on one after the other."""
-    with house(fast_paths=paths_of(client)) as here:
+    with unstarted(fast_paths=paths_of(client)) as here:
         idle = StringTransport()
         one = here.connect().buildProtocol(None)
-        here.reactor.tcpClients.clear()
+        here.clock.tcpClients.clear()
         other = here.connect().buildProtocol(None)
         one.makeConnection(idle)
         one.dataReceived(ANSWER)
@@ -134,7 +134,7 @@ def test_when_a_connection_broke_idle_ones_are_closed(client: str) -> None:
 @pytest.mark.parametrize("client", ["fast", "treq"])
 def test_idle_connections_are_closed_at_the_end(client: str) -> None:
     """Whoever has kept them; and no timer is left."""
-    with house(fast_paths=paths_of(client)) as here:
+    with unstarted(fast_paths=paths_of(client)) as here:
         end, protocol = StringTransport(), here.connect().buildProtocol(None)
         protocol.makeConnection(end)
         protocol.dataReceived(ANSWER)
@@ -147,7 +147,7 @@ def test_idle_connections_are_closed_at_the_end(client: str) -> None:
 
         assert (kept, told, early) == (True, True, [])
         assert len(closed) == 1
-        assert not here.reactor.getDelayedCalls()
+        assert not here.clock.getDelayedCalls()
 
 
 class _Gatekeeper(Observer):
@@ -210,11 +210,11 @@ def test_a_question_about_tokens_is_no_request_for_a_batch() -> None:
         assert here.figure("upstream_requests_total", outcome="200") == 1
 
 
-def _statuses(here: Wired, gate: Any, *paths: str) -> list[int]:
+def _statuses(here: InMemoryProxy, gate: Any, *paths: str) -> list[int]:
     clients = [here.connect(gate.site) for _ in paths]
     for client, path in zip(clients, paths, strict=True):
         client.ask("GET", path)
-    here.relayed.flush()
+    here.agent.flush()
     return [client.answers("GET")[0].status for client in clients]
 
 
@@ -238,9 +238,9 @@ def test_pages_are_at_the_operators_port_if_there_is_one() -> None:
         assert _statuses(here, gate, *OURS, "/-/healthy") == [200, 404, 404, 404, 200]
 
 
-def _connected(here: Wired) -> Any:
+def _connected(here: InMemoryProxy) -> Any:
     """Accept the one connection to the upstream; its transport."""
-    [(_host, _port, factory, *_)] = here.reactor.tcpClients
+    [(_host, _port, factory, *_)] = here.clock.tcpClients
     transport = StringTransportWithDisconnection()
     transport.protocol = factory.buildProtocol(None)
     transport.protocol.makeConnection(transport)
@@ -272,4 +272,4 @@ def test_health_says_at_every_port_that_the_proxy_drains() -> None:
         private = here.service.private
 
         assert _statuses(here, private, "/health") == [503]
-        here.reactor.advance(0)
+        here.clock.advance(0)

@@ -30,7 +30,7 @@ from abproxy.settings import Settings, default_of
 from abproxy.workers.aggregate import Aggregator
 from abproxy.workers.process import WorkerPool, WorkerProcess
 from support.client import Answer
-from support.proxy import Wired, wired
+from support.proxy import InMemoryProxy, wired
 from support.upstream import reply
 from twisted.plugins import abproxy_plugin
 
@@ -213,14 +213,14 @@ def _on_requests() -> dict[str, list[str]]:
     }
 
 
-def _answer_as_tei(house: Wired) -> None:
+def _answer_as_tei(house: InMemoryProxy) -> None:
     for sent in house.upstream.open:
         rows = json.dumps([[1] for _ in sent.inputs]).encode()
         sent.done.callback(reply(200, rows, *FROM_TEI))
 
 
 @contextmanager
-def _busy() -> Iterator[Wired]:
+def _busy() -> Iterator[InMemoryProxy]:
     """Give a house that has seen a bit of everything, and has some waiting."""
     with wired(slots=1, max_waiting_inputs=2) as house:
         house.call("a")
@@ -234,7 +234,7 @@ def _busy() -> Iterator[Wired]:
         house.answer_all()
 
 
-def _aggregator(house: Wired) -> Aggregator:
+def _aggregator(house: InMemoryProxy) -> Aggregator:
     """Give the one who speaks for all workers: this *house* is the only one."""
 
     def send(question: UpstreamRequest) -> Deferred[Response]:
@@ -242,7 +242,7 @@ def _aggregator(house: Wired) -> Aggregator:
         return succeed(reply(answer.status, answer.body))
 
     only: Any = WorkerProcess(
-        reactor=house.reactor,
+        reactor=house.clock,
         name="1",
         folder=Path("/private"),
         port_fd=0,
@@ -251,7 +251,7 @@ def _aggregator(house: Wired) -> Aggregator:
     return Aggregator(
         pool=WorkerPool([only]),
         send_to={"1": send},
-        clock=house.reactor,
+        clock=house.clock,
         settings=Settings(),
     )
 

@@ -53,7 +53,7 @@ def test_a_refusal_reaches_only_the_refused_call() -> None:
 
 def test_calls_refused_together_never_see_each_others_texts() -> None:
     """An answer to a request that they shared would quote both."""
-    proxy = in_memory_proxy(_ModelNotLoaded(), max_wait_s=0.1)
+    proxy = in_memory_proxy(_ModelNotLoaded(), max_wait_ms=100)
     texts = [f"text of {name}" for name in ("one", "two")]
     clients = [_ask(proxy, "/embed", {"inputs": [text]}) for text in texts]
 

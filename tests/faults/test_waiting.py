@@ -35,7 +35,7 @@ def _ask(proxy: InMemoryProxy, text: str) -> Client:
 def test_a_trickle_faster_than_the_wait_never_delays_the_first_caller() -> None:
     """The wait begins with the first call, and no later one extends it."""
     model = _Model()
-    proxy = in_memory_proxy(model, max_wait_s=1, max_batch_calls=1000)
+    proxy = in_memory_proxy(model, max_wait_ms=1000, max_batch_calls=1000)
     first = _ask(proxy, "first")
 
     for at in range(7):
@@ -52,7 +52,7 @@ def test_a_trickle_faster_than_the_wait_never_delays_the_first_caller() -> None:
 
 def test_with_a_wait_of_0_a_lone_call_never_waits() -> None:
     """It is answered without the clock moving at all."""
-    proxy = in_memory_proxy(_Model(), max_wait_s=0)
+    proxy = in_memory_proxy(_Model(), max_wait_ms=0)
 
     client = _ask(proxy, "a")
     proxy.flush()
@@ -63,7 +63,7 @@ def test_with_a_wait_of_0_a_lone_call_never_waits() -> None:
 def test_with_size_1_no_wait_holds_a_call() -> None:
     """A batch of one call is full with the first."""
     model = _Model()
-    proxy = in_memory_proxy(model, max_wait_s=60, max_batch_calls=1)
+    proxy = in_memory_proxy(model, max_wait_ms=60000, max_batch_calls=1)
 
     clients = [_ask(proxy, text) for text in "abc"]
     proxy.flush()

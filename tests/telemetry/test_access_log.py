@@ -15,7 +15,7 @@ from twisted.logger import capturedLogs, formatEvent
 from abproxy.errors import UpstreamTimeout
 from abproxy.telemetry.access_log import AccessLog
 from support.client import Client
-from support.proxy import Wired, wired
+from support.proxy import InMemoryProxy, wired
 
 COMBINED = re.compile(
     r'(?P<client>\S+) - - \[(?P<time>[^\]]+)\] "(?P<asked>(?:[^"\\]|\\x\w\w)*)" '
@@ -29,13 +29,13 @@ COMBINED = re.compile(
 class Logged:
     """A proxy whose requests are logged."""
 
-    proxy: Wired
+    proxy: InMemoryProxy
     file: StringIO = field(factory=StringIO)
 
     def write(self, *, as_json: bool = False) -> None:
         """Begin to write."""
         access_log = AccessLog(
-            open_file=lambda: self.file, as_json=as_json, clock=self.proxy.reactor
+            open_file=lambda: self.file, as_json=as_json, clock=self.proxy.clock
         )
         telemetry = evolve(self.proxy.telemetry, access_log=access_log)
         self.proxy.service.site.observer = telemetry.observer
@@ -84,7 +84,7 @@ def test_a_request_is_a_line_in_the_combined_log_format(here: Logged) -> None:
     client.embed(
         b'{"inputs":"a"}', ("Referer", "http://page/"), ("User-Agent", "curl/8")
     )
-    here.proxy.reactor.advance(1.5)
+    here.proxy.clock.advance(1.5)
     early = here.file.getvalue()
     here.proxy.answer_all()
 
@@ -153,7 +153,7 @@ def test_a_line_of_json_is_an_object(as_json: Logged) -> None:
     """With what only machines want to know."""
     client = as_json.proxy.connect()
     client.embed(b'{"inputs":"a"}', ("X-Request-Id", "mine"), path="/embed?q=1")
-    as_json.proxy.reactor.advance(0.25)
+    as_json.proxy.clock.advance(0.25)
     as_json.proxy.answer_all()
 
     [answer] = client.answers()

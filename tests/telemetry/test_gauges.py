@@ -6,18 +6,18 @@ import pytest
 
 from abproxy import __version__
 from abproxy.errors import CannotConnect, ConnectionBroken
-from support.proxy import Wired, wired
+from support.proxy import InMemoryProxy, wired
 
 
 @pytest.fixture
-def here() -> Iterator[Wired]:
+def here() -> Iterator[InMemoryProxy]:
     """Wire a proxy with one slot."""
     with wired(slots=1) as proxy:
         yield proxy
         proxy.answer_all()
 
 
-def test_an_idle_proxy_has_nothing_but_limits(here: Wired) -> None:
+def test_an_idle_proxy_has_nothing_but_limits(here: InMemoryProxy) -> None:
     """Those that the operator and the upstream have set."""
     assert here.figure("batches_in_flight") == 0
     assert here.figure("items_in_flight") == 0
@@ -32,7 +32,7 @@ def test_an_idle_proxy_has_nothing_but_limits(here: Wired) -> None:
     assert here.figure("waiting_max_bytes") == 64 << 20
 
 
-def test_what_is_in_flight_is_seen(here: Wired) -> None:
+def test_what_is_in_flight_is_seen(here: InMemoryProxy) -> None:
     """Batches, their inputs, and the slots that they take."""
     here.call("a", "b", "c")
 
@@ -41,7 +41,7 @@ def test_what_is_in_flight_is_seen(here: Wired) -> None:
     assert here.figure("slots_taken") == 1
 
 
-def test_the_budget_is_what_it_is_now(here: Wired) -> None:
+def test_the_budget_is_what_it_is_now(here: InMemoryProxy) -> None:
     """It follows the upstream."""
     limit = here.service.collector.budget.limit
 
@@ -50,7 +50,7 @@ def test_the_budget_is_what_it_is_now(here: Wired) -> None:
     assert here.figure("budget_items") == limit.items
 
 
-def test_what_waits_is_seen(here: Wired) -> None:
+def test_what_waits_is_seen(here: InMemoryProxy) -> None:
     """How many inputs, how many bytes, in how many lanes."""
     here.call("in flight")
 
@@ -62,30 +62,30 @@ def test_what_waits_is_seen(here: Wired) -> None:
     assert here.figure("lanes") == 2
 
 
-def test_the_longest_wait_is_seen(here: Wired) -> None:
+def test_the_longest_wait_is_seen(here: InMemoryProxy) -> None:
     """In whichever lane."""
     here.call("in flight")
     here.call("oldest")
-    here.reactor.advance(2)
+    here.clock.advance(2)
     here.call("younger", truncate=True)
-    here.reactor.advance(1)
+    here.clock.advance(1)
 
     assert here.figure("oldest_wait_seconds") == 3
 
 
-def test_a_call_in_quarantine_waits_like_all_others(here: Wired) -> None:
+def test_a_call_in_quarantine_waits_like_all_others(here: InMemoryProxy) -> None:
     """Until the upstream is there again, and nothing else is in flight."""
     here.call("deadly")
     here.upstream.open[0].fail(ConnectionBroken("broken"))
     here.upstream.open[0].fail(ConnectionBroken("broken"))
 
-    here.reactor.advance(2)
+    here.clock.advance(2)
 
     assert here.figure("waiting_items") == 1
     assert here.figure("oldest_wait_seconds") == 2
 
 
-def test_connections_and_open_requests_are_seen(here: Wired) -> None:
+def test_connections_and_open_requests_are_seen(here: InMemoryProxy) -> None:
     """Also those who ask for nothing."""
     here.connect()
     here.call("a")
@@ -106,7 +106,7 @@ def test_a_port_for_operators_counts_as_well() -> None:
         assert here.figure("connections") == 2
 
 
-def test_the_upstream_is_up_when_it_answers(here: Wired) -> None:
+def test_the_upstream_is_up_when_it_answers(here: InMemoryProxy) -> None:
     """At first nothing is known."""
     before = here.figure("upstream_up")
 
@@ -119,7 +119,7 @@ def test_the_upstream_is_up_when_it_answers(here: Wired) -> None:
     assert here.figure("upstream_state", state="unknown") == 0
 
 
-def test_the_upstream_is_in_one_state_of_five(here: Wired) -> None:
+def test_the_upstream_is_in_one_state_of_five(here: InMemoryProxy) -> None:
     """Each has a line of its own, so that it can be drawn."""
     here.call("a")
     here.upstream.open[0].fail(CannotConnect("away"))
@@ -130,22 +130,22 @@ def test_the_upstream_is_in_one_state_of_five(here: Wired) -> None:
     assert here.figure("upstream_up") == 0
 
 
-def test_that_the_proxy_drains_is_seen(here: Wired) -> None:
+def test_that_the_proxy_drains_is_seen(here: InMemoryProxy) -> None:
     """After SIGTERM, while the last calls are answered."""
     before = here.figure("draining")
 
     here.service.site.drain()
-    here.reactor.advance(0)
+    here.clock.advance(0)
 
     assert before == 0
     assert here.figure("draining") == 1
 
 
-def test_what_keeps_batches_is_counted_in_seconds(here: Wired) -> None:
+def test_what_keeps_batches_is_counted_in_seconds(here: InMemoryProxy) -> None:
     """Up to this moment."""
     here.call("in flight")
     here.call("waits")
-    here.reactor.advance(3)
+    here.clock.advance(3)
 
     kept = [
         here.figure("kept_seconds_total", by=obstacle)
@@ -154,7 +154,7 @@ def test_what_keeps_batches_is_counted_in_seconds(here: Wired) -> None:
     assert kept == [3, 0, 0, None]
 
 
-def test_cpu_time_of_a_call_is_seen(here: Wired) -> None:
+def test_cpu_time_of_a_call_is_seen(here: InMemoryProxy) -> None:
     """As the recorder reckons it."""
     used_s = here.recorder.totals().cpu_s
     here.recorder.cpu_s = lambda: used_s + 8.0
@@ -164,12 +164,12 @@ def test_cpu_time_of_a_call_is_seen(here: Wired) -> None:
     assert here.figure("cpu_seconds_per_call") == pytest.approx(8, abs=1)
 
 
-def test_the_version_is_a_label(here: Wired) -> None:
+def test_the_version_is_a_label(here: InMemoryProxy) -> None:
     """So that a change can be seen in a graph."""
     assert here.figure("build_info", version=__version__) == 1
 
 
-def test_every_figure_is_known_by_one_name_on_the_page(here: Wired) -> None:
+def test_every_figure_is_known_by_one_name_on_the_page(here: InMemoryProxy) -> None:
     """What the page calls `flow` is what Prometheus scrapes."""
     flow = here.page("/-/status.json")["flow"]
 

@@ -7,20 +7,20 @@ import pytest
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
 from abproxy.events import BlockedBy
 from abproxy.telemetry.history import RecentBatch, RecentError
-from support.proxy import START, Wired, wired
+from support.proxy import START, InMemoryProxy, wired
 
 
 @pytest.fixture
-def here() -> Iterator[Wired]:
+def here() -> Iterator[InMemoryProxy]:
     """Wire a proxy."""
     with wired() as proxy:
         yield proxy
 
 
-def test_a_call_is_counted_by_route_and_status(here: Wired) -> None:
+def test_a_call_is_counted_by_route_and_status(here: InMemoryProxy) -> None:
     """With the time from its whole request to the end of its answer."""
     here.call("a")
-    here.reactor.advance(0.25)
+    here.clock.advance(0.25)
     here.answer_all()
 
     totals = here.recorder.totals()
@@ -30,7 +30,9 @@ def test_a_call_is_counted_by_route_and_status(here: Wired) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 422, 500])
-def test_a_call_that_is_refused_upstream_is_an_error(here: Wired, status: int) -> None:
+def test_a_call_that_is_refused_upstream_is_an_error(
+    here: InMemoryProxy, status: int
+) -> None:
     """It was answered, and not as its caller had hoped."""
     here.call("a")
     here.upstream.open[0].refuse(status)
@@ -41,7 +43,7 @@ def test_a_call_that_is_refused_upstream_is_an_error(here: Wired, status: int) -
     assert here.figure("call_duration_seconds_count", route="/embed") == 1
 
 
-def test_a_client_who_leaves_is_counted_as_499(here: Wired) -> None:
+def test_a_client_who_leaves_is_counted_as_499(here: InMemoryProxy) -> None:
     """It is no error, and its time says nothing."""
     here.call("a").leave()
 
@@ -52,7 +54,7 @@ def test_a_client_who_leaves_is_counted_as_499(here: Wired) -> None:
     assert here.figure("call_duration_seconds_count", route="/embed") is None
 
 
-def test_what_is_not_understood_is_counted_as_relayed(here: Wired) -> None:
+def test_what_is_not_understood_is_counted_as_relayed(here: InMemoryProxy) -> None:
     """By its route if that is a batched one."""
     here.ask("POST", "/embed", b"no JSON")
 
@@ -61,7 +63,7 @@ def test_what_is_not_understood_is_counted_as_relayed(here: Wired) -> None:
     assert here.figure("relayed_requests_total", route="/embed", status="200") == 1
 
 
-def test_paths_of_clients_are_no_labels(here: Wired) -> None:
+def test_paths_of_clients_are_no_labels(here: InMemoryProxy) -> None:
     """A client that tries a thousand paths makes one line of them."""
     here.ask("GET", "/one")
     here.ask("GET", "/two")
@@ -69,7 +71,7 @@ def test_paths_of_clients_are_no_labels(here: Wired) -> None:
     assert here.figure("relayed_requests_total", route="other", status="200") == 2
 
 
-def test_our_own_pages_are_no_calls(here: Wired) -> None:
+def test_our_own_pages_are_no_calls(here: InMemoryProxy) -> None:
     """Looking changes nothing."""
     here.page("/-/status.json")
 
@@ -101,7 +103,7 @@ def test_a_call_without_room_is_refused_for_room() -> None:
         assert here.figure("calls_total", route="/embed", status="429") == 1
 
 
-def test_a_call_that_fails_is_a_failure(here: Wired) -> None:
+def test_a_call_that_fails_is_a_failure(here: InMemoryProxy) -> None:
     """It was taken, and came to nothing."""
     here.call("a")
     here.upstream.open[0].fail(UpstreamTimeout("too slow"))
@@ -111,10 +113,10 @@ def test_a_call_that_fails_is_a_failure(here: Wired) -> None:
     assert here.figure("failures_total", reason="upstream_timeout") == 1
 
 
-def test_a_failure_is_kept_with_what_it_said(here: Wired) -> None:
+def test_a_failure_is_kept_with_what_it_said(here: InMemoryProxy) -> None:
     """The status says when, what and why."""
     here.call("a")
-    here.reactor.advance(1)
+    here.clock.advance(1)
     here.upstream.open[0].fail(UpstreamTimeout("too slow"))
 
     [error] = here.recorder.recent.errors
@@ -123,7 +125,7 @@ def test_a_failure_is_kept_with_what_it_said(here: Wired) -> None:
     )
 
 
-def test_a_bug_is_a_failure(here: Wired, nothing_leaked: list[object]) -> None:
+def test_a_bug_is_a_failure(here: InMemoryProxy, nothing_leaked: list[object]) -> None:
     """It is ours, and the message points to the log."""
     here.service.collector.send = here.upstream.send  # all that fails there is ours
     here.call("a")
@@ -157,7 +159,7 @@ def test_what_is_wrong_with_a_request_is_not_kept() -> None:
         assert (error.reason, error.message) == ("body_size", "")
 
 
-def test_a_batch_is_counted_by_its_reason(here: Wired) -> None:
+def test_a_batch_is_counted_by_its_reason(here: InMemoryProxy) -> None:
     """With what was in it, and how long each call had waited."""
     here.call("a", "b")
     here.answer_all()
@@ -177,7 +179,7 @@ def test_waits_are_added_up() -> None:
     """Each call of a batch has its own."""
     with wired(max_batch_calls=2, max_wait_ms=1000.0) as here:
         here.call("a")
-        here.reactor.advance(0.5)
+        here.clock.advance(0.5)
         here.call("b")
         here.answer_all()
 
@@ -224,10 +226,10 @@ def test_who_fills_a_batch_alone_is_not_crowded_out() -> None:
         assert here.recorder.totals().crowded_out == 0
 
 
-def test_the_servers_time_is_charged_to_a_call_alone(here: Wired) -> None:
+def test_the_servers_time_is_charged_to_a_call_alone(here: InMemoryProxy) -> None:
     """So much for each input in a request of one call."""
     here.call("a", "b")
-    here.reactor.advance(0.5)
+    here.clock.advance(0.5)
     here.answer_all()
 
     totals = here.recorder.totals()
@@ -240,7 +242,7 @@ def test_the_servers_time_is_charged_to_calls_that_share_a_batch() -> None:
     with wired(max_batch_calls=2, max_wait_ms=1000.0) as here:
         here.call("a", "b")
         here.call("c")
-        here.reactor.advance(0.5)
+        here.clock.advance(0.5)
         here.answer_all()
 
         totals = here.recorder.totals()
@@ -249,21 +251,21 @@ def test_the_servers_time_is_charged_to_calls_that_share_a_batch() -> None:
         assert totals.alone_batches == 0
 
 
-def test_requests_at_the_same_time_share_it(here: Wired) -> None:
+def test_requests_at_the_same_time_share_it(here: InMemoryProxy) -> None:
     """The server worked for both in that second."""
     here.call("a")
     here.call("b")
-    here.reactor.advance(1)
+    here.clock.advance(1)
     here.upstream.open[1].answer()
 
     assert here.recorder.totals().alone_s == 0.5
     here.answer_all()
 
 
-def test_a_batch_that_is_done_is_among_the_last(here: Wired) -> None:
+def test_a_batch_that_is_done_is_among_the_last(here: InMemoryProxy) -> None:
     """The latest ones, with their times in ms."""
     here.call("a", "b")
-    here.reactor.advance(0.25)
+    here.clock.advance(0.25)
     here.answer_all()
 
     [batch] = here.recorder.recent.batches()
@@ -279,7 +281,7 @@ def test_a_batch_that_is_done_is_among_the_last(here: Wired) -> None:
     )
 
 
-def test_a_batch_that_failed_is_kept_without_a_time(here: Wired) -> None:
+def test_a_batch_that_failed_is_kept_without_a_time(here: InMemoryProxy) -> None:
     """And charged to no batch."""
     here.call("a")
     here.upstream.open[0].refuse(500)
@@ -289,10 +291,10 @@ def test_a_batch_that_failed_is_kept_without_a_time(here: Wired) -> None:
     assert here.recorder.totals().alone_batches == 0
 
 
-def test_requests_are_counted_by_what_came_of_them(here: Wired) -> None:
+def test_requests_are_counted_by_what_came_of_them(here: InMemoryProxy) -> None:
     """By status, or by what went wrong."""
     here.call("a")
-    here.reactor.advance(0.5)
+    here.clock.advance(0.5)
     here.answer_all()
     here.call("b")
     here.upstream.open[0].fail(UpstreamTimeout("too slow"))
@@ -314,7 +316,7 @@ def test_searching_for_a_bad_input_is_counted() -> None:
         assert here.figure("isolations_total") == 1
 
 
-def test_sending_again_is_counted(here: Wired) -> None:
+def test_sending_again_is_counted(here: InMemoryProxy) -> None:
     """After a connection that broke."""
     here.call("a")
     here.upstream.open[0].fail(ConnectionBroken("broken"))
@@ -323,13 +325,13 @@ def test_sending_again_is_counted(here: Wired) -> None:
     assert here.figure("resends_total") == 1
 
 
-def test_waiting_on_is_counted_by_its_cause(here: Wired) -> None:
+def test_waiting_on_is_counted_by_its_cause(here: InMemoryProxy) -> None:
     """The upstream is full, or is not to be reached."""
     here.call("a")
     here.upstream.open[0].refuse(429, b"Model is overloaded")
-    here.reactor.advance(0.05)
+    here.clock.advance(0.05)
     here.upstream.open[0].fail(CannotConnect("away"))
-    here.reactor.advance(0.1)
+    here.clock.advance(0.1)
     here.answer_all()
 
     assert here.figure("put_backs_total", cause="full") == 1
@@ -341,9 +343,9 @@ def test_what_keeps_batches_is_added_up_by_obstacle() -> None:
     with wired(slots=1) as here:
         here.call("a")
         here.call("waits")
-        here.reactor.advance(2)
+        here.clock.advance(2)
         here.answer_all()
-        here.reactor.advance(5)
+        here.clock.advance(5)
 
         totals = here.recorder.totals()
         assert totals.kept_by_slot_s == 2
@@ -351,7 +353,7 @@ def test_what_keeps_batches_is_added_up_by_obstacle() -> None:
         assert here.recorder.blocked_time.blocked_by is BlockedBy.NOTHING
 
 
-def test_cpu_time_is_shared_by_calls_and_what_is_relayed(here: Wired) -> None:
+def test_cpu_time_is_shared_by_calls_and_what_is_relayed(here: InMemoryProxy) -> None:
     """What this process has used lately, for each of them."""
     used_s = here.recorder.totals().cpu_s
     here.recorder.cpu_s = lambda: used_s + 1.0
@@ -362,14 +364,14 @@ def test_cpu_time_is_shared_by_calls_and_what_is_relayed(here: Wired) -> None:
     assert here.recorder.cpu_s_per_call() == pytest.approx(0.5, abs=0.1)
 
 
-def test_without_calls_a_call_costs_no_cpu_time(here: Wired) -> None:
+def test_without_calls_a_call_costs_no_cpu_time(here: InMemoryProxy) -> None:
     """Nothing is divided by nothing."""
     here.recorder.cpu_s = lambda: 5.0
 
     assert here.recorder.cpu_s_per_call() <= 5
 
 
-def test_totals_are_a_copy(here: Wired) -> None:
+def test_totals_are_a_copy(here: InMemoryProxy) -> None:
     """What happens later does not change what was said."""
     before = here.recorder.totals()
 
@@ -381,7 +383,7 @@ def test_totals_are_a_copy(here: Wired) -> None:
 
 
 def test_a_mistake_in_watching_costs_no_answer(
-    here: Wired, nothing_leaked: list[object]
+    here: InMemoryProxy, nothing_leaked: list[object]
 ) -> None:
     """It is logged, and all clients are served."""
     here.recorder.metrics = None
@@ -411,7 +413,10 @@ def test_a_mistake_in_watching_costs_no_answer(
     ],
 )
 def test_whatever_is_noted_an_error_stays_with_the_recorder(
-    here: Wired, nothing_leaked: list[object], what: str, arguments: list[object]
+    here: InMemoryProxy,
+    nothing_leaked: list[object],
+    what: str,
+    arguments: list[object],
 ) -> None:
     """What is observed need not expect one."""
     recorder = here.recorder

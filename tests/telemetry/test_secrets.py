@@ -13,7 +13,7 @@ from twisted.logger import (
 
 from abproxy.errors import ConnectionBroken, UpstreamTimeout
 from abproxy.telemetry.logs import json_line
-from support.proxy import Wired, wired
+from support.proxy import InMemoryProxy, wired
 
 CLIENTS_KEY, SERVERS_KEY, WRONG_KEY = "CLIENTS-KEY", "SERVERS-KEY", "WRONG-KEY"
 TEXT, QUERY = "A-TEXT", "A-QUERY"
@@ -33,13 +33,13 @@ def _noted() -> Iterator[list[LogEvent]]:
         globalLogPublisher.removeObserver(events.append)
 
 
-def _call(here: Wired) -> None:
+def _call(here: InMemoryProxy) -> None:
     client = here.connect()
     body = b'{"inputs":["%b"],"prompt_name":"%b"}' % (TEXT.encode(), TEXT.encode())
     client.embed(body, AUTHORIZED, REFERRED, path=f"/embed?q={QUERY}")
 
 
-def _all_that_may_happen(here: Wired) -> None:
+def _all_that_may_happen(here: InMemoryProxy) -> None:
     """Calls that go well, and calls that go wrong in many ways."""
     _call(here)
     here.answer_all()
@@ -47,7 +47,7 @@ def _all_that_may_happen(here: Wired) -> None:
     here.upstream.open[0].refuse(422, b"cannot embed " + TEXT.encode())
     _call(here)
     here.upstream.open[0].refuse(429, b"no room for " + TEXT.encode())
-    here.reactor.advance(0.05)
+    here.clock.advance(0.05)
     here.upstream.open[0].fail(ConnectionBroken("broken"))
     here.answer_all()
     _call(here)
@@ -68,7 +68,7 @@ def _all_that_may_happen(here: Wired) -> None:
     here.ask("POST", "/embed", TEXT.encode() * 1000, AUTHORIZED)
 
 
-def _pages(here: Wired) -> str:
+def _pages(here: InMemoryProxy) -> str:
     """Read all figures while a call waits."""
     _call(here)
     _call(here)

@@ -14,32 +14,32 @@ from abproxy.settings import Settings
 from abproxy.telemetry.status import LANES
 from abproxy.upstream.discovery import ServerInfo
 from support.batching import texts
-from support.proxy import START, Wired, wired
+from support.proxy import START, InMemoryProxy, wired
 
 
 @pytest.fixture
-def here() -> Iterator[Wired]:
+def here() -> Iterator[InMemoryProxy]:
     """Wire a proxy with one slot."""
     with wired(slots=1) as proxy:
         yield proxy
         proxy.answer_all()
 
 
-def _call_each(here: Wired, *texts: str) -> None:
+def _call_each(here: InMemoryProxy, *texts: str) -> None:
     for text in texts:
         here.call(text)
         here.answer_all()
 
 
-def _call_in_lanes(here: Wired, count: int) -> None:
+def _call_in_lanes(here: InMemoryProxy, count: int) -> None:
     """Have one call with one input wait, one of another kind with two, and so on."""
     for inputs in range(1, count + 1):
         here.call(*texts(inputs), dimensions=inputs)
 
 
-def test_it_says_which_version_runs_and_since_when(here: Wired) -> None:
+def test_it_says_which_version_runs_and_since_when(here: InMemoryProxy) -> None:
     """A page can tell whether the proxy was started anew."""
-    here.reactor.advance(5)
+    here.clock.advance(5)
 
     status = here.status.document()
 
@@ -47,7 +47,7 @@ def test_it_says_which_version_runs_and_since_when(here: Wired) -> None:
     assert (status["started_at"], status["now"]) == (START, START + 5)
 
 
-def test_it_is_json(here: Wired) -> None:
+def test_it_is_json(here: InMemoryProxy) -> None:
     """Whatever is in it, the page can read it."""
     here.call("a")
     here.upstream.open[0].fail(UpstreamTimeout("too slow"))
@@ -61,11 +61,11 @@ def test_it_is_json(here: Wired) -> None:
     assert read["kept_by"] == "slot"
 
 
-def test_the_upstream_is_described(here: Wired) -> None:
+def test_the_upstream_is_described(here: InMemoryProxy) -> None:
     """How it is, why we think so, and what it says of itself."""
     here.service.upstream.discovery.info = ServerInfo(max_batch_inputs=16)
     here.call("a")
-    here.reactor.advance(2)
+    here.clock.advance(2)
     here.upstream.open[0].fail(CannotConnect("nobody there"))
 
     upstream = here.status.document()["upstream"]
@@ -77,11 +77,11 @@ def test_the_upstream_is_described(here: Wired) -> None:
     assert upstream["max_batch_inputs"] == 16
 
 
-def test_what_waits_is_listed_by_lane(here: Wired) -> None:
+def test_what_waits_is_listed_by_lane(here: InMemoryProxy) -> None:
     """What sets them apart, and how long they have waited."""
     here.call("in flight")
     here.call("a", "b", key="mine", truncate=True, prompt_name="query")
-    here.reactor.advance(0.5)
+    here.clock.advance(0.5)
     here.call("c", key="mine", truncate=True, prompt_name="query")
 
     assert here.status.document()["lanes"] == [
@@ -97,7 +97,7 @@ def test_what_waits_is_listed_by_lane(here: Wired) -> None:
     ]
 
 
-def test_of_options_only_the_names_are_told(here: Wired) -> None:
+def test_of_options_only_the_names_are_told(here: InMemoryProxy) -> None:
     """A value may be anything a client sent, and a name is cut."""
     here.call("in flight")
 
@@ -107,7 +107,7 @@ def test_of_options_only_the_names_are_told(here: Wired) -> None:
     assert lane["options"] == ["prompt_name", "x" * 40]
 
 
-def test_a_lane_in_no_hurry_says_so(here: Wired) -> None:
+def test_a_lane_in_no_hurry_says_so(here: InMemoryProxy) -> None:
     """Others go before it."""
     here.call("in flight")
 
@@ -118,7 +118,7 @@ def test_a_lane_in_no_hurry_says_so(here: Wired) -> None:
     assert (lane["is_bulk"], lane["has_key"], lane["options"]) == (True, False, [])
 
 
-def test_only_the_longest_lanes_are_listed(here: Wired) -> None:
+def test_only_the_longest_lanes_are_listed(here: InMemoryProxy) -> None:
     """A million option sets make no endless page."""
     here.call("in flight")
 
@@ -128,7 +128,7 @@ def test_only_the_longest_lanes_are_listed(here: Wired) -> None:
     assert [lane["items"] for lane in lanes] == [*range(LANES + 5, 5, -1)]
 
 
-def test_batches_after_a_serial_are_listed(here: Wired) -> None:
+def test_batches_after_a_serial_are_listed(here: InMemoryProxy) -> None:
     """So that a page that looks every second is not sent all again."""
     _call_each(here, "a", "b", "c")
 
@@ -139,7 +139,7 @@ def test_batches_after_a_serial_are_listed(here: Wired) -> None:
     assert later == [3]
 
 
-def test_the_latest_error_comes_first(here: Wired) -> None:
+def test_the_latest_error_comes_first(here: InMemoryProxy) -> None:
     """Each once, with how often it came."""
     here.recorder.answered_with(UpstreamTimeout("too slow"))
     here.recorder.answered_with(CannotConnect("away"))
@@ -151,7 +151,9 @@ def test_the_latest_error_comes_first(here: Wired) -> None:
     assert told == [("still away", 2), ("too slow", 1)]
 
 
-def test_figures_of_the_moment_and_since_the_start_are_told(here: Wired) -> None:
+def test_figures_of_the_moment_and_since_the_start_are_told(
+    here: InMemoryProxy,
+) -> None:
     """The same that Prometheus is told."""
     used_s = here.recorder.totals().cpu_s
     here.recorder.cpu_s = lambda: used_s + 2.0
@@ -166,7 +168,7 @@ def test_figures_of_the_moment_and_since_the_start_are_told(here: Wired) -> None
     assert status["cpu_us_per_call"] == pytest.approx(1_000_000, rel=0.1)
 
 
-def test_every_setting_in_force_is_told(here: Wired) -> None:
+def test_every_setting_in_force_is_told(here: InMemoryProxy) -> None:
     """With its default, its unit and its meaning."""
     settings = {each["name"]: each for each in here.status.document()["settings"]}
 
@@ -188,27 +190,29 @@ def test_of_a_secret_only_its_presence_is_told() -> None:
         assert values["BULK_API_KEY"] == "none"
 
 
-def _an_hour(here: Wired, **figures: Any) -> None:
-    here.reactor.advance(3600)
+def _an_hour(here: InMemoryProxy, **figures: Any) -> None:
+    here.clock.advance(3600)
     totals = here.recorder._totals
     usual = {"calls": 1000, "parts": 1000, "requests": 1000, "batches": 1000}
     for name, value in {**usual, **figures}.items():
         setattr(totals, name, value)
 
 
-def test_the_diagnosis_of_the_last_hour_is_a_line_for_the_log(here: Wired) -> None:
+def test_the_diagnosis_of_the_last_hour_is_a_line_for_the_log(
+    here: InMemoryProxy,
+) -> None:
     """In the words of the page."""
     _an_hour(here)
 
     assert here.status.report() == str(here.status.diagnosis())
 
 
-def test_without_calls_there_is_no_line_for_the_log(here: Wired) -> None:
+def test_without_calls_there_is_no_line_for_the_log(here: InMemoryProxy) -> None:
     """A proxy at rest is quiet."""
     assert here.status.report() == ""
 
 
-def test_without_calls_the_diagnosis_says_so(here: Wired) -> None:
+def test_without_calls_the_diagnosis_says_so(here: InMemoryProxy) -> None:
     """It is part of everything there is to say."""
     status = here.status.document()
 
@@ -216,7 +220,7 @@ def test_without_calls_the_diagnosis_says_so(here: Wired) -> None:
     assert status["verdict"]["advice"] is None
 
 
-def test_the_diagnosis_is_of_the_last_hour(here: Wired) -> None:
+def test_the_diagnosis_is_of_the_last_hour(here: InMemoryProxy) -> None:
     """It says over how long it judges."""
     _an_hour(here)
 
@@ -270,7 +274,7 @@ def test_the_diagnosis_knows_how_many_bytes_make_a_batch_full() -> None:
     ],
 )
 def test_the_diagnosis_knows_what_the_upstream_takes(
-    here: Wired, takes: int | None, setting: str
+    here: InMemoryProxy, takes: int | None, setting: str
 ) -> None:
     """More than that would be refused."""
     here.service.upstream.discovery.info = ServerInfo(max_batch_inputs=takes)

@@ -79,7 +79,7 @@ def followed() -> Iterator[Followed]:
     proxy = in_memory_proxy(upstream)
     proxy.site.observer = tracing
     proxy.app.relay.add_headers = tracing.mark
-    proxy.server.trace = tracing.trace
+    proxy.service.upstream.trace = tracing.trace
     yield Followed(upstream, proxy, exporter)
     provider.shutdown()
 

@@ -175,7 +175,7 @@ class Counting(Resource):
 def test_callers_of_a_shared_batch_hear_their_own_counts() -> None:
     """With USAGE=exact it is what each call cost, counted with its credentials."""
     upstream = Counting()
-    proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_s=1)
+    proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_ms=1000)
     collector = proxy.collector
     collector.count = TokenCounter(send=collector.send, info=ServerInfo).count
     clients = [proxy.connect(), proxy.connect()]

@@ -65,19 +65,19 @@ def upstream() -> Upstream:
 @pytest.fixture
 def proxy(upstream: Upstream) -> InMemoryProxy:
     """Make a proxy that shows its pages."""
-    return in_memory_proxy(upstream, shows=True)
+    return in_memory_proxy(upstream)
 
 
 @pytest.fixture
 def strict(upstream: Upstream) -> InMemoryProxy:
     """Make a proxy that asks for a key."""
-    return in_memory_proxy(upstream, shows=True, api_keys=("one",))
+    return in_memory_proxy(upstream, api_keys=("one",))
 
 
 @pytest.fixture
 def apart(upstream: Upstream) -> InMemoryProxy:
     """Make a proxy whose pages are at a port of their own."""
-    return in_memory_proxy(upstream, has_private_door=True)
+    return in_memory_proxy(upstream, operations_port="0")
 
 
 def embed(proxy: InMemoryProxy) -> None:
@@ -245,7 +245,7 @@ def test_an_answer_does_not_wait_for_a_body(proxy: InMemoryProxy) -> None:
 
 def test_a_body_has_a_limit_here_too(upstream: Upstream) -> None:
     """What is of no use is not read without end."""
-    proxy = in_memory_proxy(upstream, shows=True, max_body_bytes=10)
+    proxy = in_memory_proxy(upstream, max_body_bytes=10)
 
     answer = proxy.ask("POST", "/-/status.json", b"x" * 11)
 
@@ -588,7 +588,7 @@ def test_a_client_without_a_key_learns_nothing_at_the_clients_port(
     upstream: Upstream, path: str
 ) -> None:
     """That there is no page wants a key, too."""
-    proxy = in_memory_proxy(upstream, has_private_door=True, api_keys=("one",))
+    proxy = in_memory_proxy(upstream, operations_port="0", api_keys=("one",))
 
     answers = [proxy.ask("GET", path), proxy.ask("GET", path, b"", KEY)]
 

@@ -26,7 +26,7 @@ def _batch_of_two(proxy: InMemoryProxy) -> list[Any]:
 
 def test_two_clients_share_one_request(upstream: HeldUpstream) -> None:
     """Two calls leave as one and each client gets its own rows."""
-    proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_s=1)
+    proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_ms=1000)
 
     first, second = _batch_of_two(proxy)
     upstream.answer(0, b"[[0.1],[0.20],[3e-7]]")
@@ -42,7 +42,7 @@ def test_two_clients_share_one_request(upstream: HeldUpstream) -> None:
 
 def test_a_client_that_hangs_up_is_not_sent(upstream: HeldUpstream) -> None:
     """A client that leaves while its call waits costs the upstream no work."""
-    proxy = in_memory_proxy(upstream, max_batch_calls=3, max_wait_s=1)
+    proxy = in_memory_proxy(upstream, max_batch_calls=3, max_wait_ms=1000)
     first, second = _batch_of_two(proxy)
 
     first.leave()
@@ -57,7 +57,7 @@ def test_a_client_that_hangs_up_is_not_sent(upstream: HeldUpstream) -> None:
 
 def test_a_bad_input_is_answered_as_if_alone(upstream: HeldUpstream) -> None:
     """The upstream's own refusal reaches the one it is meant for."""
-    proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_s=1)
+    proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_ms=1000)
     first, second = _batch_of_two(proxy)
 
     upstream.answer(0, b"a batch is bad", status=422)
@@ -76,7 +76,7 @@ def test_a_comparison_is_relayed_from_where_embeddings_are_expected(
 ) -> None:
     """An upstream may do that there, and not say so."""
     body = b'{"inputs":{"source_sentence":"a","sentences":["b","c"]}}'
-    proxy = in_memory_proxy(upstream, task="embedding", max_wait_s=1)
+    proxy = in_memory_proxy(upstream, task="embedding", max_wait_ms=1000)
     client = proxy.connect()
 
     client.embed(body, path="/")
@@ -90,7 +90,7 @@ def test_a_comparison_is_relayed_from_where_embeddings_are_expected(
 
 def test_a_slow_upstream_is_a_504_in_json(upstream: HeldUpstream) -> None:
     """One deadline, one clear error."""
-    proxy = in_memory_proxy(upstream, timeout_s=7)
+    proxy = in_memory_proxy(upstream, upstream_timeout_s=7)
     client = proxy.connect()
     client.embed(b'{"inputs":"a"}')
     proxy.flush()
@@ -108,7 +108,7 @@ def test_a_slow_upstream_is_a_504_in_json(upstream: HeldUpstream) -> None:
 
 def test_a_relayed_request_has_a_deadline_too(upstream: HeldUpstream) -> None:
     """Nothing hangs for ever."""
-    proxy = in_memory_proxy(upstream, timeout_s=7)
+    proxy = in_memory_proxy(upstream, upstream_timeout_s=7)
     client = proxy.connect()
     client.ask("GET", "/info")
     proxy.flush()
@@ -141,7 +141,7 @@ def test_no_upstream_is_a_502_in_json(upstream: HeldUpstream) -> None:
 
 def test_overload_is_a_429_with_a_time_to_come_back(upstream: HeldUpstream) -> None:
     """Never a 503: a published client repeats that for ever."""
-    proxy = in_memory_proxy(upstream, max_waiting_items=1, slots=1)
+    proxy = in_memory_proxy(upstream, max_waiting_inputs=1, slots=1)
     clients = [proxy.connect() for _ in range(3)]
 
     for client in clients:
@@ -157,7 +157,7 @@ def test_overload_is_a_429_with_a_time_to_come_back(upstream: HeldUpstream) -> N
 
 def test_credentials_keep_calls_apart_and_are_sent_on(upstream: HeldUpstream) -> None:
     """Two keys never share a batch."""
-    proxy = in_memory_proxy(upstream, max_wait_s=1)
+    proxy = in_memory_proxy(upstream, max_wait_ms=1000)
     for token in ("one", "two"):
         proxy.connect().embed(b'{"inputs":"a"}', ("Authorization", f"Bearer {token}"))
 
@@ -168,13 +168,15 @@ def test_credentials_keep_calls_apart_and_are_sent_on(upstream: HeldUpstream) ->
         "Bearer one",
         "Bearer two",
     ]
-    for client in proxy.channels:
+    for client in proxy.clients:
         client.leave()
 
 
 def test_our_own_key_stands_in_for_the_clients(upstream: HeldUpstream) -> None:
     """With INFERENCE_SERVICE_KEY all calls share, whatever key they showed."""
-    proxy = in_memory_proxy(upstream, key="ours", max_batch_calls=2, max_wait_s=1)
+    proxy = in_memory_proxy(
+        upstream, upstream_key="ours", max_batch_calls=2, max_wait_ms=1000
+    )
     for token in ("one", "two"):
         proxy.connect().embed(b'{"inputs":"a"}', ("Authorization", f"Bearer {token}"))
     proxy.connect().ask("GET", "/info", b"", ("Authorization", "Bearer three"))
@@ -185,7 +187,7 @@ def test_our_own_key_stands_in_for_the_clients(upstream: HeldUpstream) -> None:
         "Bearer ours",
         "Bearer ours",
     ]
-    for client in proxy.channels:
+    for client in proxy.clients:
         client.leave()
 
 
@@ -204,7 +206,7 @@ def test_headers_about_the_caller_do_not_keep_calls_apart(
     upstream: HeldUpstream, header: tuple[str, str]
 ) -> None:
     """Real clients send something of their own with every request."""
-    proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_s=1)
+    proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_ms=1000)
 
     for number in (1, 2):
         name, value = header
@@ -212,7 +214,7 @@ def test_headers_about_the_caller_do_not_keep_calls_apart(
     proxy.flush()
 
     assert len(upstream.requests) == 1
-    for client in proxy.channels:
+    for client in proxy.clients:
         client.leave()
 
 
@@ -223,7 +225,7 @@ def test_headers_that_may_change_an_answer_keep_calls_apart(
     upstream: HeldUpstream, header: tuple[str, str]
 ) -> None:
     """When in doubt, apart."""
-    proxy = in_memory_proxy(upstream, max_wait_s=1)
+    proxy = in_memory_proxy(upstream, max_wait_ms=1000)
 
     for number in (1, 2):
         name, value = header
@@ -232,7 +234,7 @@ def test_headers_that_may_change_an_answer_keep_calls_apart(
     proxy.flush()
 
     assert len(upstream.requests) == 2
-    for client in proxy.channels:
+    for client in proxy.clients:
         client.leave()
 
 
@@ -240,14 +242,14 @@ def test_a_page_of_our_own_shares_batches_with_all_others(
     upstream: HeldUpstream,
 ) -> None:
     """The browser says where it comes from, but no answer depends on that."""
-    proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_s=1)
+    proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_ms=1000)
 
     proxy.connect().embed(b'{"inputs":"a"}', ("Origin", "http://door"))
     proxy.connect().embed(b'{"inputs":"a"}')
     proxy.flush()
 
     assert len(upstream.requests) == 1
-    for client in proxy.channels:
+    for client in proxy.clients:
         client.leave()
 
 
@@ -277,7 +279,7 @@ def test_an_absolute_target_means_its_path(upstream: HeldUpstream) -> None:
     proxy.flush()
 
     assert upstream.requests[0].uri == b"/info?x=1"
-    proxy.channels[0].leave()
+    proxy.clients[0].leave()
 
 
 def test_a_body_over_the_limit_is_refused_at_once(upstream: HeldUpstream) -> None:
@@ -367,7 +369,7 @@ def test_a_relayed_body_is_sent_on_while_it_arrives(upstream: HeldUpstream) -> N
 
 def test_an_early_answer_waits_for_the_rest_of_the_body(upstream: HeldUpstream) -> None:
     """The rest of a body is not taken for the next request."""
-    proxy = in_memory_proxy(upstream, timeout_s=3)
+    proxy = in_memory_proxy(upstream, upstream_timeout_s=3)
     client = proxy.connect()
     client.send(b"POST /other HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc")
     proxy.flush()
@@ -402,7 +404,7 @@ def test_a_draining_proxy_closes_connections_after_their_answers(
     upstream: HeldUpstream,
 ) -> None:
     """Accepted calls are answered, and then the connection goes."""
-    proxy = in_memory_proxy(upstream, max_wait_s=60)
+    proxy = in_memory_proxy(upstream, max_wait_ms=60000)
     busy, idle = proxy.connect(), proxy.connect()
     busy.embed(b'{"inputs":"a"}')
     drained: list[object] = []
@@ -448,7 +450,7 @@ def test_calls_with_different_queries_are_sent_with_their_own(
     upstream: HeldUpstream,
 ) -> None:
     """A query may choose another version or deployment of the model."""
-    proxy = in_memory_proxy(upstream, max_wait_s=1, slots=3)
+    proxy = in_memory_proxy(upstream, max_wait_ms=1000, slots=3)
 
     for query in ("", "?v=1", "?v=1", "?v=2"):
         proxy.connect().embed(b'{"inputs":"a"}', path=f"/embed{query}")
@@ -460,13 +462,13 @@ def test_calls_with_different_queries_are_sent_with_their_own(
         for request, body in zip(upstream.requests, upstream.bodies, strict=True)
     ]
     assert sent == [(b"/embed", 1), (b"/embed?v=1", 2), (b"/embed?v=2", 1)]
-    for client in proxy.channels:
+    for client in proxy.clients:
         client.leave()
 
 
 def test_a_call_of_two_types_is_relayed(upstream: HeldUpstream) -> None:
     """Which of them counts is for the upstream to say."""
-    proxy = in_memory_proxy(upstream, max_wait_s=1)
+    proxy = in_memory_proxy(upstream, max_wait_ms=1000)
     client = proxy.connect()
     types = [("Content-Type", kind) for kind in ("application/json", "text/plain")]
 

@@ -82,7 +82,7 @@ def test_any_of_the_keys_is_accepted(method: str, path: str, key: str) -> None:
 def test_public_paths_are_public(method: str, path: str) -> None:
     """Probes, scrapers and preflights come without a key."""
     upstream = OpenUpstream()
-    proxy = in_memory_proxy(upstream, api_keys=("one",))
+    proxy = in_memory_proxy(upstream, api_keys=("one",), has_pages=False)
 
     answer = proxy.ask(method, path)
 
@@ -96,7 +96,9 @@ def test_a_client_without_a_key_is_not_sent_on_with_ours(
 ) -> None:
     """Neither with ours nor with what it has shown."""
     upstream = OpenUpstream()
-    proxy = in_memory_proxy(upstream, api_keys=("one",), key="ours")
+    proxy = in_memory_proxy(
+        upstream, api_keys=("one",), upstream_key="ours", has_pages=False
+    )
 
     answer = proxy.ask(method, path, b"", *with_key(shown))
 
@@ -110,7 +112,9 @@ def test_a_client_with_a_key_is_sent_on_with_ours_on_a_public_path(
 ) -> None:
     """The upstream may need it there as well."""
     upstream = OpenUpstream()
-    proxy = in_memory_proxy(upstream, api_keys=("one",), key="ours")
+    proxy = in_memory_proxy(
+        upstream, api_keys=("one",), upstream_key="ours", has_pages=False
+    )
 
     proxy.ask(method, path, b"", *with_key("Bearer one"))
 
@@ -123,7 +127,7 @@ def test_where_no_key_is_asked_for_every_client_is_trusted(
 ) -> None:
     """Every client that reaches such a proxy is."""
     upstream = OpenUpstream()
-    proxy = in_memory_proxy(upstream, key="ours")
+    proxy = in_memory_proxy(upstream, upstream_key="ours", has_pages=False)
 
     proxy.ask(method, path)
 
@@ -140,7 +144,7 @@ def test_a_body_needs_a_key_on_a_public_path_too(
 ) -> None:
     """The answer comes before the body, which is neither asked for nor sent on."""
     upstream = OpenUpstream()
-    proxy = in_memory_proxy(upstream, api_keys=("one",))
+    proxy = in_memory_proxy(upstream, api_keys=("one",), has_pages=False)
     client = proxy.connect()
     lines = ["Host: door", "Expect: 100-continue", announced]
 
@@ -177,7 +181,7 @@ def test_a_client_with_a_key_may_send_a_body_anywhere() -> None:
 
 def test_a_page_of_ours_does_not_look_at_a_body() -> None:
     """A probe that sends one is answered as ever."""
-    proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",), shows=True)
+    proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",))
 
     assert proxy.ask("GET", "/-/healthy", b"body").status == 200
 
@@ -204,7 +208,9 @@ async def test_a_preflight_has_nothing_about_us_in_it() -> None:
 def test_callers_with_different_keys_share_a_batch() -> None:
     """Keys that the proxy itself asks for are no reason to keep calls apart."""
     upstream = OpenUpstream()
-    proxy = in_memory_proxy(upstream, api_keys=("one", "two"), key="ours", max_wait_s=1)
+    proxy = in_memory_proxy(
+        upstream, api_keys=("one", "two"), upstream_key="ours", max_wait_ms=1000
+    )
     for key in ("one", "two"):
         shown = ("Authorization", f"Bearer {key}")
         proxy.connect().embed(b'{"inputs":"a"}', shown)

@@ -112,7 +112,7 @@ def test_a_plain_call_takes_the_fast_path() -> None:
 
 def test_calls_on_the_fast_path_and_others_share_a_batch() -> None:
     """The path by which a call came makes no difference afterwards."""
-    here = Pair(options={"max_wait_s": 1})
+    here = Pair(options={"max_wait_ms": 1000})
     fast, other = here.proxy.connect(), here.proxy.connect()
 
     fast.send(call("a"))
@@ -250,7 +250,7 @@ def test_a_client_that_does_not_read_answers_is_not_served_more() -> None:
 
 def test_the_call_of_a_client_that_disconnects_is_cancelled() -> None:
     """The call beside it is answered as if there had been no other."""
-    here = Pair(options={"max_wait_s": 1})
+    here = Pair(options={"max_wait_ms": 1000})
     gone, other = here.proxy.connect(), here.proxy.connect()
     gone.send(call("a"))
     other.send(call("b"))
@@ -300,7 +300,7 @@ def test_a_call_that_cannot_wait_is_refused_in_the_same_words() -> None:
     """Both paths say what is wrong, and when to try again."""
     refusals = []
     for is_fast in (True, False):
-        here = Pair(options={"max_waiting_items": 1, "slots": 1, "is_fast": is_fast})
+        here = Pair(options={"max_waiting_inputs": 1, "slots": 1, "is_fast": is_fast})
         clients = [here.proxy.connect() for _ in range(3)]
         for client in clients:
             client.send(call("a", X_Request_Id="mine"))
@@ -573,5 +573,5 @@ def test_a_surplus_connection_is_told_so() -> None:
 
     [answer] = surplus.answers()
     assert answer.status == 429
-    for client in proxy.channels:
+    for client in proxy.clients:
         client.leave()

@@ -67,7 +67,7 @@ def test_a_bulk_call_goes_behind_all_others() -> None:
 def test_a_bulk_call_never_starves() -> None:
     """After a while in the queue it is as good as any."""
     upstream = Slow()
-    proxy = in_memory_proxy(upstream, slots=1, timeout_s=60)
+    proxy = in_memory_proxy(upstream, slots=1, upstream_timeout_s=60)
     _embed(proxy, "busy")
     _embed(proxy, "bulk", X_Priority="bulk")
     proxy.clock.advance(11)
@@ -81,7 +81,7 @@ def test_a_bulk_call_never_starves() -> None:
 def test_a_key_can_be_bulk() -> None:
     """An operator may say so for a client that does not."""
     upstream = Slow()
-    proxy = in_memory_proxy(upstream, slots=1, api_keys=("k",), bulk_keys=("b",))
+    proxy = in_memory_proxy(upstream, slots=1, api_keys=("k",), bulk_api_keys=("b",))
     _embed(proxy, "busy", Authorization="Bearer k")
     _embed(proxy, "bulk", Authorization="Bearer b")
     _embed(proxy, "query", Authorization="Bearer k")
@@ -174,7 +174,7 @@ def test_a_deadline_that_is_none_is_ignored(value: str) -> None:
 def test_a_call_that_waits_too_long_for_its_turn_gets_an_answer() -> None:
     """Behind an upstream that stalls, no client waits for ever."""
     upstream = Slow()
-    proxy = in_memory_proxy(upstream, slots=1, timeout_s=400)
+    proxy = in_memory_proxy(upstream, slots=1, upstream_timeout_s=400)
     _embed(proxy, "stalls")
     late = _embed(proxy, "late")
     proxy.flush()
@@ -198,7 +198,7 @@ def test_a_probe_is_never_told_to_slow_down() -> None:
 def test_a_call_that_finds_no_room_costs_no_rate() -> None:
     """A client that was refused once is not refused for it twice."""
     upstream = Slow()
-    proxy = in_memory_proxy(upstream, rate_limit=1, slots=1, max_waiting_items=1)
+    proxy = in_memory_proxy(upstream, rate_limit=1, slots=1, max_waiting_inputs=1)
     _embed(proxy, "busy", Authorization="Bearer a")
     _embed(proxy, "waits", Authorization="Bearer b")
 

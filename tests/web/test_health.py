@@ -48,7 +48,7 @@ def upstream() -> Saying:
 @pytest.fixture
 def proxy(upstream: Saying) -> InMemoryProxy:
     """Make a proxy in front of it."""
-    return in_memory_proxy(upstream, shows=True)
+    return in_memory_proxy(upstream)
 
 
 def make_unreachable(proxy: InMemoryProxy) -> None:
@@ -154,7 +154,7 @@ def test_an_upstream_that_cannot_be_reached_is_not_healthy(
 @pytest.mark.parametrize("path", PROBES)
 def test_an_upstream_that_does_not_answer_is_not_healthy(path: str) -> None:
     """Five seconds are enough for a probe, whatever a batch may take."""
-    proxy = in_memory_proxy(HeldUpstream(), shows=True, timeout_s=120)
+    proxy = in_memory_proxy(HeldUpstream(), upstream_timeout_s=120)
     client = probe(proxy, path)
     proxy.flush()
 
@@ -172,7 +172,7 @@ def test_an_upstream_that_does_not_answer_is_not_healthy(path: str) -> None:
 def test_the_upstreams_key_is_shown_to_it() -> None:
     """A server that wants one for its health gets ours, not the client's."""
     upstream = Saying()
-    proxy = in_memory_proxy(upstream, shows=True, key="ours")
+    proxy = in_memory_proxy(upstream, upstream_key="ours")
 
     proxy.ask("GET", "/health", b"", ("Authorization", "Bearer mine"))
 
@@ -215,7 +215,7 @@ def test_the_upstream_is_asked_once_a_second_at_most(
 def test_probes_that_come_together_share_an_answer() -> None:
     """One question is under way at a time."""
     upstream = HeldUpstream()
-    proxy = in_memory_proxy(upstream, shows=True)
+    proxy = in_memory_proxy(upstream)
 
     clients = [probe(proxy) for _ in range(3)]
     proxy.flush()
@@ -268,7 +268,7 @@ def test_readiness_and_health_ask_the_same_question(
 def test_a_probe_that_has_left_harms_no_other() -> None:
     """The question goes on for those that still wait."""
     upstream = HeldUpstream()
-    proxy = in_memory_proxy(upstream, shows=True)
+    proxy = in_memory_proxy(upstream)
     gone, patient = probe(proxy), probe(proxy)
     proxy.flush()
 
@@ -283,7 +283,7 @@ def test_a_probe_that_has_left_harms_no_other() -> None:
 def test_an_answer_that_came_too_late_for_its_probe_is_still_good() -> None:
     """For the probe that comes next."""
     upstream = HeldUpstream()
-    proxy = in_memory_proxy(upstream, shows=True)
+    proxy = in_memory_proxy(upstream)
     gone = probe(proxy)
     proxy.flush()
     gone.leave()
@@ -299,7 +299,7 @@ def test_an_answer_that_came_too_late_for_its_probe_is_still_good() -> None:
 def test_after_a_question_that_was_lost_another_is_asked() -> None:
     """A probe never waits for one that is over."""
     upstream = HeldUpstream()
-    proxy = in_memory_proxy(upstream, shows=True)
+    proxy = in_memory_proxy(upstream)
     probe(proxy).leave()
     proxy.flush()
     proxy.clock.advance(5)
@@ -338,7 +338,7 @@ def test_a_proxy_that_drains_is_not_healthy(
 
 def test_at_the_operations_port_a_proxy_that_drains_says_so(upstream: Saying) -> None:
     """It stays open while the clients' port is closing."""
-    proxy = in_memory_proxy(upstream, has_private_door=True)
+    proxy = in_memory_proxy(upstream, operations_port="0")
     private: Any = proxy.private
     proxy.site.drain()
     proxy.clock.advance(0)
@@ -412,7 +412,7 @@ def test_an_upstream_that_answers_anything_is_there(
 def test_no_calls_should_come_while_there_is_no_room() -> None:
     """They would be refused."""
     upstream = HeldUpstream()
-    proxy = in_memory_proxy(upstream, shows=True, slots=1, max_waiting_items=2)
+    proxy = in_memory_proxy(upstream, slots=1, max_waiting_inputs=2)
     clients = [proxy.connect() for _ in range(2)]
     clients[0].embed(b'{"inputs":"in flight"}')
     clients[1].embed(b'{"inputs":["wait","wait"]}')
@@ -433,7 +433,7 @@ def test_no_calls_should_come_while_there_is_no_room() -> None:
 def test_all_reasons_are_told_at_once(upstream: Saying) -> None:
     """An operator who repairs one thing need not ask again for the next."""
     proxy = in_memory_proxy(
-        upstream, has_private_door=True, max_waiting_items=1, max_wait_s=60
+        upstream, operations_port="0", max_waiting_inputs=1, max_wait_ms=60000
     )
     private: Any = proxy.private
     busy = proxy.connect()

@@ -32,7 +32,9 @@ def test_alone_a_request_is_answered_as_recorded(
     """Status, reason, body and significant headers are TEI's own."""
     upstream = ReplayingUpstream([exchange])
     task = TASKS[exchange.server]
-    proxy = in_memory_proxy(upstream, splits=False, task=task, is_fast=is_fast)
+    proxy = in_memory_proxy(
+        upstream, oversize="refuse", task=task, is_fast=is_fast, has_pages=False
+    )
     headers = [h for h in exchange.headers if h[0].lower() != "connection"]
     headers = [h for h in headers if h[0].lower() not in {"host", "content-length"}]
 

@@ -181,8 +181,8 @@ def test_together_each_request_is_answered_as_if_alone(
     proxy = in_memory_proxy(
         upstream,
         task=TASKS[lane[0].server],
-        max_batch_items=200,
-        max_wait_s=1,
+        max_batch_inputs=200,
+        max_wait_ms=1000,
         is_fast=is_fast,
     )
     asked = [*lane[turn:], *lane[:turn]]

@@ -153,7 +153,7 @@ def test_a_trace_is_not_passed_on(method: str, path: str) -> None:
     """A server that answers it would show which key we show."""
     upstream = Upstream()
 
-    answer = in_memory_proxy(upstream, key="ours").ask(method, path)
+    answer = in_memory_proxy(upstream, upstream_key="ours").ask(method, path)
 
     assert upstream.requests == []
     assert answer.status == 405
@@ -178,7 +178,7 @@ def test_a_trace_without_a_key_is_unauthorized() -> None:
 def test_an_upstream_that_falls_silent_is_given_up() -> None:
     """An answer that stops in the middle must not look complete."""
     upstream = Upstream()
-    proxy = in_memory_proxy(upstream, timeout_s=7)
+    proxy = in_memory_proxy(upstream, upstream_timeout_s=7)
     client = proxy.connect()
     client.send(GET)
     upstream.requests[0].write(b"half")
@@ -265,7 +265,7 @@ def test_a_body_that_is_no_call_is_sent_as_it_was_read() -> None:
 def test_an_upstream_that_does_not_begin_to_answer_is_given_up() -> None:
     """The client is told, and the request is taken back."""
     upstream = Upstream()
-    proxy = in_memory_proxy(upstream, timeout_s=7)
+    proxy = in_memory_proxy(upstream, upstream_timeout_s=7)
     client = proxy.connect()
     client.send(GET)
     gone: list[object] = []

@@ -88,7 +88,7 @@ def test_of_several_ids_the_first_counts() -> None:
 @pytest.mark.parametrize("path", ["/embed", "/v1/embeddings", "/info"])
 def test_an_error_of_ours_carries_the_id(path: str) -> None:
     """In every dialect, of a batch and of a relayed request."""
-    proxy = in_memory_proxy(HeldUpstream(), timeout_s=1)
+    proxy = in_memory_proxy(HeldUpstream(), upstream_timeout_s=1)
 
     answer = proxy.ask("POST", path, b'{"inputs":"a"}', JSON, ("X-Request-Id", "late"))
 
@@ -107,7 +107,7 @@ def test_a_page_that_refuses_carries_the_id(
     method: str, path: str, key: str, status: int
 ) -> None:
     """As any other error of ours."""
-    proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",), shows=True)
+    proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",))
     shown = ("Authorization", f"Bearer {key}")
 
     answer = proxy.ask(method, path, b"", ("X-Request-Id", "lost"), shown)
@@ -200,7 +200,7 @@ def test_the_id_of_the_request_before_is_not_used_again() -> None:
 def test_an_answer_of_the_upstreams_stays_as_it_is(method: str, path: str) -> None:
     """Its own id for a request is passed on, and ours is not put beside it."""
     upstream = Naming()
-    proxy = in_memory_proxy(upstream, shows=True)
+    proxy = in_memory_proxy(upstream)
 
     answer = proxy.ask(
         method, path, b'{"inputs":"a"}', JSON, ("X-Request-Id", "the-client's")
@@ -212,7 +212,7 @@ def test_an_answer_of_the_upstreams_stays_as_it_is(method: str, path: str) -> No
 
 def test_a_good_answer_gets_no_id() -> None:
     """Not even one of a shared batch."""
-    proxy = in_memory_proxy(HeldUpstream(), max_batch_calls=2, max_wait_s=1)
+    proxy = in_memory_proxy(HeldUpstream(), max_batch_calls=2, max_wait_ms=1000)
     upstream = proxy.agent._rootResource
     clients = [proxy.connect(), proxy.connect()]
 
@@ -243,7 +243,7 @@ def test_a_call_that_is_sent_alone_brings_its_id_to_the_upstream() -> None:
 def test_the_log_names_the_calls_of_a_batch_that_failed() -> None:
     """All of them, in one line."""
     upstream = HeldUpstream()
-    proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_s=1)
+    proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_ms=1000)
     clients = [proxy.connect(), proxy.connect()]
 
     with capturedLogs() as logged:

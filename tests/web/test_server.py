@@ -251,7 +251,7 @@ def test_a_refusal_speaks_the_language_of_the_route() -> None:
 @pytest.mark.parametrize("target", ["http://proxy/embed", "HTTPS://proxy:1/embed?x=1"])
 def test_an_absolute_target_is_the_route_it_names(target: str) -> None:
     """As HTTP wants it of every server."""
-    proxy = in_memory_proxy(Saying(b"[[1]]"), max_wait_s=1)
+    proxy = in_memory_proxy(Saying(b"[[1]]"), max_wait_ms=1000)
     client = proxy.connect()
 
     client.embed(b'{"inputs":"a"}', path=target)
@@ -283,7 +283,7 @@ def test_a_silent_connection_is_closed() -> None:
 
 def test_a_call_that_waits_is_not_silent() -> None:
     """It may wait as long as its upstream needs."""
-    proxy = in_memory_proxy(Saying(b"[[1]]"), max_wait_s=1000)
+    proxy = in_memory_proxy(Saying(b"[[1]]"), max_wait_ms=1000000)
     client = proxy.connect()
     client.embed(b'{"inputs":"a"}')
 
@@ -295,7 +295,7 @@ def test_a_call_that_waits_is_not_silent() -> None:
 
 def test_a_call_that_was_open_when_draining_began_is_the_last() -> None:
     """Its client is told not to send another on that connection."""
-    proxy = in_memory_proxy(Saying(b"[[1]]"), max_wait_s=1000)
+    proxy = in_memory_proxy(Saying(b"[[1]]"), max_wait_ms=1000000)
     client, other = proxy.connect(), proxy.connect()
     client.embed(b'{"inputs":"a"}')
     other.embed(b'{"inputs":"b"}', ("Authorization", "another lane"))
@@ -329,7 +329,7 @@ def test_a_call_that_comes_while_idle_connections_stay_is_the_last() -> None:
 
 def test_connections_that_stayed_idle_wait_for_the_last_answer() -> None:
     """When their time is over, but a call is still in flight, none is closed yet."""
-    proxy = in_memory_proxy(Saying(b"[[1]]"), max_wait_s=1000)
+    proxy = in_memory_proxy(Saying(b"[[1]]"), max_wait_ms=1000000)
     busy, idle = proxy.connect(), proxy.connect()
     busy.embed(b'{"inputs":"a"}')
     proxy.site.drain(1)
@@ -359,7 +359,7 @@ def test_thousands_of_idle_connections_are_closed_in_one_go() -> None:
 
 def test_what_is_not_answered_in_time_is_cut_off() -> None:
     """When draining takes too long."""
-    proxy = in_memory_proxy(Saying(b""), max_wait_s=1000)
+    proxy = in_memory_proxy(Saying(b""), max_wait_ms=1000000)
     client = proxy.connect()
     client.embed(b'{"inputs":"a"}')
     drained: list[object] = []
@@ -460,7 +460,7 @@ def test_a_request_that_takes_too_long_to_arrive_is_refused(sent: bytes) -> None
 
 def test_a_relayed_body_may_take_its_time() -> None:
     """A large upload is slow, not hostile, as long as it goes on."""
-    proxy = in_memory_proxy(Saying(b"done"), timeout_s=1000)
+    proxy = in_memory_proxy(Saying(b"done"), upstream_timeout_s=1000)
     client = proxy.connect()
     client.send(b"POST /other HTTP/1.1\r\nContent-Length: 5\r\n\r\n")
 
@@ -513,7 +513,9 @@ def test_a_body_that_was_answered_early_and_ends_in_time_is_forgiven() -> None:
 
 def test_a_slow_answer_is_no_slow_request() -> None:
     """A client that has sent everything may wait as long as the answer takes."""
-    proxy = in_memory_proxy(Saying(b"[[1]]"), max_wait_s=100, timeout_s=500)
+    proxy = in_memory_proxy(
+        Saying(b"[[1]]"), max_wait_ms=100000, upstream_timeout_s=500
+    )
     client = proxy.connect()
     client.embed(b'{"inputs":"a"}')
 

@@ -30,7 +30,7 @@ def _proxy(
     alone: Iterable[str] = (),
 ) -> tuple[InMemoryProxy, HeldUpstream]:
     upstream = HeldUpstream()
-    proxy = in_memory_proxy(upstream, is_fast=is_fast, max_wait_s=WAIT_S)
+    proxy = in_memory_proxy(upstream, is_fast=is_fast, max_wait_ms=WAIT_S * 1000)
     reader = evolve(
         proxy.app.policy.reader,
         lines=LineRules.of(ignore, apart, alone),

@@ -34,7 +34,9 @@ OF_THE_BATCH = {
 
 def in_front_of(server: ModelServer, **settings: Any) -> InMemoryProxy:
     """Put a proxy in front of *server*."""
-    proxy = in_memory_proxy(server.resource, task="embedding", **settings)
+    proxy = in_memory_proxy(
+        server.resource, task="embedding", has_pages=False, **settings
+    )
     # The server's own connections: Twisted's would read forms, and refuse some.
     proxy.agent._serverFactory = server.site
     return proxy
@@ -106,17 +108,17 @@ def assert_nothing_is_left(proxy: InMemoryProxy, server: ModelServer) -> None:
 @settings(max_examples=200, deadline=None)
 @given(
     requests=together(),
-    max_wait_s=st.sampled_from([0.0, 1.0]),
+    max_wait_ms=st.sampled_from([0.0, 1000.0]),
     auto_truncate=st.booleans(),
 )
 def test_whatever_is_asked_the_answer_is_the_servers_own(
     requests: Sequence[Drawn],
-    max_wait_s: float,
+    max_wait_ms: float,
     auto_truncate: bool,  # noqa: FBT001
 ) -> None:
     """Good, nearly good and senseless requests, in one batch or alone."""
     server = ModelServer(Settings(auto_truncate=auto_truncate))
-    proxy = in_front_of(server, max_wait_s=max_wait_s, splits=False)
+    proxy = in_front_of(server, max_wait_ms=max_wait_ms, oversize="refuse")
 
     answered = through(proxy, server, requests)
 
@@ -133,7 +135,7 @@ def test_a_request_over_the_limit_is_answered_as_if_there_were_none(
 ) -> None:
     """More inputs than the server takes at once are cut up and joined again."""
     server = ModelServer(Settings(max_client_batch_size=limit))
-    proxy = in_front_of(server, max_batch_items=limit)
+    proxy = in_front_of(server, max_batch_inputs=limit)
     unlimited = ModelServer()
 
     answered = through(proxy, server, requests)

@@ -7,7 +7,7 @@ from abproxy.errors import CannotConnect
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.web.admin import Operations
 from abproxy.workers.admin import OF_ALL, ask_supervisor
-from support.proxy import Wired, wired
+from support.proxy import InMemoryProxy, wired
 
 OF_ALL_WORKERS = Response(status=200, reason=b"", headers=(), body=b"of all")
 
@@ -26,7 +26,7 @@ class Supervisor:
 
 
 def passes_on(
-    here: Wired, supervisor: Supervisor, shown: Operations | None = None
+    here: InMemoryProxy, supervisor: Supervisor, shown: Operations | None = None
 ) -> None:
     """Show what a worker does."""
     site = here.service.site

@@ -21,14 +21,14 @@ from abproxy.workers.aggregate import (
     parse_scrape,
 )
 from abproxy.workers.process import WorkerPool, WorkerProcess
-from support.proxy import Wired, wired
+from support.proxy import InMemoryProxy, wired
 
 
 @define(eq=False)
 class Worker:
     """A proxy that is asked by the supervisor."""
 
-    house: Wired
+    house: InMemoryProxy
     is_silent: bool = False
     is_gone: bool = False
     asked: list[UpstreamRequest] = field(factory=list)
@@ -56,7 +56,7 @@ class Worker:
 class TwoWorkers:
     """Two workers, and the aggregator that asks them."""
 
-    def __init__(self, *houses: Wired, settings: Settings) -> None:
+    def __init__(self, *houses: InMemoryProxy, settings: Settings) -> None:
         self.clock = Clock()
         self.workers = [Worker(house) for house in houses]
         self.pool = WorkerPool([self._child(str(at)) for at in (1, 2)])

@@ -57,7 +57,7 @@ def assert_answered(client: Client, path: str, status: int) -> None:
 )
 def test_a_page_is_as_described(path: str) -> None:
     """Without a key where none is wanted."""
-    proxy = in_memory_proxy(OpenUpstream(), shows=True)
+    proxy = in_memory_proxy(OpenUpstream())
 
     answer = proxy.ask("GET", path)
 
@@ -68,7 +68,7 @@ def test_a_page_is_as_described(path: str) -> None:
 @pytest.mark.parametrize("path", ["/-/", "/-/status.json"])
 def test_a_page_that_wants_a_key_is_as_described(path: str) -> None:
     """A form, or nothing at all."""
-    proxy = in_memory_proxy(OpenUpstream(), shows=True, api_keys=("one",))
+    proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",))
 
     answer = proxy.ask("GET", path)
 
@@ -79,7 +79,7 @@ def test_a_page_that_wants_a_key_is_as_described(path: str) -> None:
 @pytest.mark.parametrize("path", ["/health", "/ping", "/-/ready"])
 def test_bad_health_is_as_described(path: str) -> None:
     """In words of ours."""
-    proxy = in_memory_proxy(OpenUpstream(), shows=True)
+    proxy = in_memory_proxy(OpenUpstream())
     make_unreachable(proxy)
 
     answer = proxy.ask("GET", path)
@@ -91,7 +91,7 @@ def test_bad_health_is_as_described(path: str) -> None:
 @pytest.mark.parametrize("status", [200, 204, 302, 429, 500])
 def test_whatever_the_upstream_says_of_its_health_is_as_described(status: int) -> None:
     """It may say what it likes."""
-    proxy = in_memory_proxy(Full(status), shows=True)
+    proxy = in_memory_proxy(Full(status))
 
     answer = proxy.ask("GET", "/health")
 
@@ -104,7 +104,7 @@ def test_whatever_the_upstream_says_of_its_health_is_as_described(status: int) -
 )
 def test_figures_are_as_described(accept: str) -> None:
     """In both formats."""
-    proxy = in_memory_proxy(OpenUpstream(), shows=True)
+    proxy = in_memory_proxy(OpenUpstream())
 
     answer = proxy.ask("GET", "/metrics", b"", ("Accept", accept))
 
@@ -124,7 +124,7 @@ def _closed(schema: Any) -> Any:
 def test_the_status_has_nothing_that_is_not_described() -> None:
     """With batches, errors and calls that wait in it."""
     upstream = HeldUpstream()
-    proxy = in_memory_proxy(upstream, shows=True, slots=1, timeout_s=1)
+    proxy = in_memory_proxy(upstream, slots=1, upstream_timeout_s=1)
     clients = [proxy.connect() for _ in range(3)]
     clients[0].embed(b'{"inputs":"answered"}')
     proxy.flush()
@@ -196,7 +196,7 @@ def test_a_long_head_is_refused_as_described(path: str) -> None:
 @pytest.mark.parametrize("path", ROUTES)
 def test_a_call_too_many_is_refused_as_described(path: str) -> None:
     """With a time to come back."""
-    proxy = in_memory_proxy(HeldUpstream(), slots=1, max_waiting_items=1)
+    proxy = in_memory_proxy(HeldUpstream(), slots=1, max_waiting_inputs=1)
     clients = [proxy.connect() for _ in range(3)]
 
     for client in clients:
@@ -238,7 +238,7 @@ def test_an_upstream_that_is_away_is_answered_as_described(path: str) -> None:
 @pytest.mark.parametrize("path", ROUTES)
 def test_an_upstream_that_is_slow_is_answered_as_described(path: str) -> None:
     """When its time is over."""
-    proxy = in_memory_proxy(HeldUpstream(), timeout_s=1)
+    proxy = in_memory_proxy(HeldUpstream(), upstream_timeout_s=1)
     client = proxy.connect()
 
     client.embed(ROUTES[path], path=path)

@@ -25,7 +25,7 @@ def test_it_is_valid() -> None:
 
 def test_it_is_served_as_it_is() -> None:
     """The answer of the proxy is this document, of this version."""
-    proxy = in_memory_proxy(OpenUpstream(), shows=True)
+    proxy = in_memory_proxy(OpenUpstream())
 
     answer = proxy.ask("GET", "/-/openapi.json")
 
@@ -35,7 +35,7 @@ def test_it_is_served_as_it_is() -> None:
 
 def test_it_holds_what_is_batched_and_what_is_ours() -> None:
     """The upstream describes the rest; what our pages are made of is no API."""
-    proxy = in_memory_proxy(OpenUpstream(), shows=True)
+    proxy = in_memory_proxy(OpenUpstream())
     ours = [path.decode() for path in proxy.site.operations.pages]
     pages = [path for path in ours if not path.endswith((".js", ".css"))]
 
@@ -79,7 +79,7 @@ def test_bodies_are_described_by_the_types_that_read_them(
 @pytest.mark.parametrize(("method", "path", "told"), operations())
 def test_what_wants_a_key_says_so(method: str, path: str, told: Any) -> None:
     """A key where there are keys, nothing where there are none, or never one."""
-    proxy = in_memory_proxy(OpenUpstream(), shows=True, api_keys=("one",))
+    proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",))
 
     answer = proxy.ask(method, path)
 

@@ -165,7 +165,7 @@ def test_it_needs_nothing_from_elsewhere(outline: Outline) -> None:
 
 def test_its_links_lead_somewhere(outline: Outline) -> None:
     """To pages of ours, of which one is this."""
-    proxy = in_memory_proxy(OpenUpstream(), shows=True)
+    proxy = in_memory_proxy(OpenUpstream())
 
     links = [link for link in outline.values("href") if link != "data:,"]
 
@@ -177,7 +177,7 @@ def test_its_links_lead_somewhere(outline: Outline) -> None:
 
 def test_it_is_served_as_it_is() -> None:
     """The answer of the proxy is this page."""
-    proxy = in_memory_proxy(OpenUpstream(), shows=True)
+    proxy = in_memory_proxy(OpenUpstream())
 
     assert proxy.ask("GET", "/-/docs").body == PAGE
 
