@@ -214,7 +214,7 @@ def test_only_settings_that_exist_can_change() -> None:
 def test_what_may_share_a_batch_changes_without_a_restart(file: Path) -> None:
     """Lines and members alike."""
     upstream = HeldUpstream()
-    proxy = in_memory_proxy(upstream, max_wait_s=1)
+    proxy = in_memory_proxy(upstream, max_wait_ms=1000)
     configuration = _configuration(proxy, file)
     file.write_text(
         "MAX_WAIT_TIME=1000\nSHARE_IGNORE=x-user-*,body.user\n", encoding="utf-8"

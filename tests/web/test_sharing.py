@@ -371,7 +371,7 @@ FIXED = ((b"Host", b"model.example"), (b"X-Gate", b"open"), (b"User-Agent", b"us
 def test_fixed_lines_are_in_every_request(*, is_fast: bool) -> None:
     """In shared ones, in those of one call, and in what is relayed."""
     upstream = HeldUpstream()
-    proxy = in_memory_proxy(upstream, is_fast=is_fast, max_wait_s=WAIT_S)
+    proxy = in_memory_proxy(upstream, is_fast=is_fast, max_wait_ms=WAIT_S * 1000)
     reader = evolve(proxy.app.policy.reader, credentials=Credentials(fixed=FIXED))
     proxy.app.policy = evolve(proxy.app.policy, reader=reader)
     for client in ("a", "b"):
