@@ -33,7 +33,9 @@ def _parameters() -> list[list[str | None]]:
         if each.default is not False
     ]
     rows += [[option, None, None, "see --fast-paths"] for option in REPLACED]
-    rows.append([ENV_FILE, None, None, "a file with settings [default: .env if there]"])
+    rows.append(
+        [ENV_FILE, None, None, "file with settings [default: .env, if it exists]"]
+    )
     return rows
 
 
