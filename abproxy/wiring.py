@@ -262,7 +262,7 @@ def _app(
         connect_patience_s=settings.connect_patience_s,
     )
     return ProxyApp(
-        policy=policy_for(settings, ServerInfo()),
+        policy=policy_for(settings, ServerInfo(), telemetry.observer),
         rate_limiter=RateLimiter(clock=reactor),
         collector=collector,
         relay=relay,
