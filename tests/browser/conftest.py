@@ -12,7 +12,7 @@ from selenium.webdriver import Chrome
 
 from support.browser import CHROMIUM, DRIVER, LivePage, status, until
 from support.browser import chromium as start
-from support.processes import breakable, load, proxy
+from support.processes import breakable_process, load, proxy
 
 NO_CHROMIUM = "no Chromium: apt-get install chromium chromium-driver"
 NO_AXE = "no axe-core: make test installs it"
@@ -45,7 +45,7 @@ def axe() -> str:
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[str]:
     """Run an upstream that is slow enough for calls to meet."""
-    with breakable("--ms=20", "--ms-per-input=0.2") as url:
+    with breakable_process("--ms=20", "--ms-per-input=0.2") as url:
         yield url
 
 

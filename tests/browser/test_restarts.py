@@ -7,7 +7,7 @@ import pytest
 from selenium.webdriver import Chrome
 
 from support.browser import LivePage, embed, status
-from support.processes import breakable, proxy
+from support.processes import breakable_process, proxy
 
 
 def test_a_restart_is_told_and_survived(
@@ -60,7 +60,7 @@ def test_batches_of_a_second_life_are_not_taken_for_old_ones(
 @pytest.fixture
 def dead_upstream() -> str:
     """Have an upstream that is gone again."""
-    with breakable() as url:
+    with breakable_process() as url:
         pass
     return url
 

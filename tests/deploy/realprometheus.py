@@ -19,7 +19,7 @@ from treq.client import HTTPClient
 from twisted.web.client import Agent
 
 from deploy.deployed import read_yaml
-from support.sockets import LOCALHOST, sleep
+from support.client import LOCALHOST, sleep
 
 __all__ = ["Prometheus", "prometheus"]
 

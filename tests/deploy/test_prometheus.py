@@ -11,7 +11,9 @@ from twisted.internet.error import ConnectionAborted
 from bench.breakable import Breakable, Traits
 from deploy.deployed import needs, panels, queries
 from deploy.realprometheus import Prometheus, prometheus
-from support.sockets import Daemon, breakable, connect, daemon, together, until
+from support.client import connect, together, until
+from support.processes import Daemon, daemon
+from support.upstream import breakable
 
 ALERT = "AbproxyUpstreamUnreachable"
 

@@ -18,7 +18,7 @@ TYPE, LINE, WORDS, TESTS = re.findall(
 @pytest.fixture
 def changed(tmp_path: Path) -> Path:
     """Give a folder with abproxy and helpers of tests, changed as the page says."""
-    for folder in ("abproxy", "tools"):
+    for folder in ("abproxy", "bench", "tools"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     for helper in ("support", "web/openapi"):
         shutil.copytree(ROOT / "tests" / helper, tmp_path / helper)

@@ -8,10 +8,9 @@ from pytest_twisted import ensureDeferred
 from bench.breakable import Traits
 from bench.breakable.messages import Answer
 from bench.breakable.rows import spell
-from support.proxy import paths_of
-from support.raw import Peer, turn
-from support.raw import street as raw_street
-from support.sockets import street, together
+from support.client import together, turn
+from support.proxy import paths_of, proxy_before_byte_server, started_proxy
+from support.upstream import Peer
 
 BROKEN = ["too-few", "too-many", "truncate", "error-body", "garbage"]
 
@@ -20,7 +19,7 @@ BROKEN = ["too-few", "too-many", "truncate", "error-body", "garbage"]
 @ensureDeferred
 async def test_a_broken_answer_is_a_502_for_its_batch_only(fault: str) -> None:
     """Nothing is guessed, and the next batch is answered as if nothing had been."""
-    async with street(max_wait_ms=60_000, max_batch_calls=2) as here:
+    async with started_proxy(max_wait_ms=60_000, max_batch_calls=2) as here:
         one, two = await here.crowd(2)
         here.upstream.break_(fault)
 
@@ -39,7 +38,7 @@ async def test_a_broken_answer_to_one_part_is_a_502_for_the_whole_call(
     fault: str,
 ) -> None:
     """A large call is never answered with a hole in it."""
-    async with street(Traits(max_batch=2)) as here:
+    async with started_proxy(Traits(max_batch=2)) as here:
         [caller] = await here.crowd(1)
         here.upstream.break_(fault)
 
@@ -63,7 +62,7 @@ async def test_a_connection_cut_at_any_byte_is_never_a_wrong_answer(
     """What does not arrive whole is asked for again, and nobody sees a piece."""
     traits = Traits(dimensions=1, chunked=chunked)
     batches: dict[str, Any] = {"max_wait_ms": 1000, "max_batch_calls": 2}
-    async with street(traits, fast_paths=paths_of(client), **batches) as here:
+    async with started_proxy(traits, fast_paths=paths_of(client), **batches) as here:
         one, two = await here.crowd(2)
 
         for at in range(len(ANSWER.to_bytes(chunked=chunked))):
@@ -84,7 +83,7 @@ async def test_a_lone_answer_cut_at_any_byte_is_never_passed_on(
     """The upstream's own bytes reach a caller whole, or not at all."""
     whole = Answer(body=b"[%b]" % spell("a", 1))
     traits = Traits(dimensions=1, chunked=chunked)
-    async with street(traits, fast_paths=paths_of(client)) as here:
+    async with started_proxy(traits, fast_paths=paths_of(client)) as here:
         [caller] = await here.crowd(1)
 
         for at in range(len(whole.to_bytes(chunked=chunked))):
@@ -100,7 +99,7 @@ async def test_a_lone_answer_cut_at_any_byte_is_never_passed_on(
 async def test_a_batch_whose_answer_is_not_http_is_sent_again(client: str) -> None:
     """Something else may have answered there for a moment."""
     batches: dict[str, Any] = {"max_wait_ms": 1000, "max_batch_calls": 2}
-    async with street(fast_paths=paths_of(client), **batches) as here:
+    async with started_proxy(fast_paths=paths_of(client), **batches) as here:
         one, two = await here.crowd(2)
         here.upstream.break_("no-http")
 
@@ -124,19 +123,18 @@ async def test_an_answer_without_a_request_reaches_no_call(
         peer.transport.write(head + rows.pop(0) + (b"" if later else stale))
 
     stale = head + b"[[9]]"
-    here = await raw_street(fast_paths=paths_of(client))
-    here.server.asked = answer
-    caller = await here.client()
-    post = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
-    call = post + b'Content-Length: 14\r\n\r\n{"inputs":"a"}'
+    async with proxy_before_byte_server(fast_paths=paths_of(client)) as here:
+        here.upstream.asked = answer
+        caller = await here.byte_client()
+        post = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        call = post + b'Content-Length: 14\r\n\r\n{"inputs":"a"}'
 
-    caller.send(call)
-    await caller.until(b"[[1]]")
-    here.server.peers[0].transport.write(stale)
-    await turn()
-    caller.send(call)
-    await caller.until(b"[[2]]")
+        caller.send(call)
+        await caller.until(b"[[1]]")
+        here.upstream.peers[0].transport.write(stale)
+        await turn()
+        caller.send(call)
+        await caller.until(b"[[2]]")
 
-    assert b"[[9]]" not in caller.received
-    assert len(here.server.peers) == 2
-    await here.close()
+        assert b"[[9]]" not in caller.received
+        assert len(here.upstream.peers) == 2

@@ -9,7 +9,8 @@ from twisted.internet.error import ConnectError
 
 from bench.breakable import Fault, Traits, row_of
 from bench.breakable.__main__ import parse
-from support.sockets import breakable, connect, until
+from support.client import connect, until
+from support.upstream import breakable
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ async def test_a_refusal_can_be_put_together_over_http() -> None:
 
         assert one.status == 200
         assert (both.status, both.body) == (418, b"<p>no</p>")
-        assert both.headers[b"content-type"] == b"text/html"
+        assert both.header("Content-Type") == "text/html"
 
 
 @ensureDeferred
@@ -222,5 +223,5 @@ async def test_no_tei_it_lists_its_model_and_sends_slashes_elsewhere() -> None:
 
         assert [info.status, models.status, slash.status] == [404, 200, 307]
         assert models.json["data"][0]["id"] == "breakable"
-        assert slash.headers[b"location"] == b"http://proxy/v1/models"
+        assert slash.header("Location") == "http://proxy/v1/models"
         caller.hang_up()

@@ -10,7 +10,8 @@ from abproxy.batching.concurrency import FixedLimit
 from abproxy.dialects.tei import JSONRoute
 from abproxy.errors import InternalError
 from support.batching import House, house
-from support.sockets import street, together
+from support.client import together
+from support.proxy import started_proxy
 
 
 def _explode(*_arguments: Any, **_named: Any) -> Any:
@@ -23,7 +24,7 @@ async def test_a_bug_in_a_dialect_is_a_500_and_the_proxy_goes_on(
     verb: str, monkeypatch: pytest.MonkeyPatch, nothing_leaked: list[object]
 ) -> None:
     """The callers are told in JSON, the log has the traceback, the slot returns."""
-    async with street(max_wait_ms=60_000, max_batch_calls=2) as here:
+    async with started_proxy(max_wait_ms=60_000, max_batch_calls=2) as here:
         one, two = await here.crowd(2)
 
         with monkeypatch.context() as bug:

@@ -7,26 +7,20 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
 from bench.breakable import Traits
-from support.sockets import (
-    Street,
-    breakable,
-    connect,
-    daemon,
-    sleep,
-    street,
-    together,
-    until,
-)
+from support.client import connect, sleep, together, until
+from support.processes import daemon
+from support.proxy import StartedProxy, started_proxy
+from support.upstream import breakable
 
 
-async def _leaves(here: Street, text: str, after_s: float) -> None:
+async def _leaves(here: StartedProxy, text: str, after_s: float) -> None:
     caller = await here.caller()
     asked = caller.embed(text).addErrback(lambda _: None)
     await sleep(after_s)
     asked.cancel()
 
 
-async def _stays(here: Street, text: str) -> bool:
+async def _stays(here: StartedProxy, text: str) -> bool:
     caller = await here.caller(closes=True)
     answer = await caller.embed(text, f"{text}, too")
     return answer.is_for([text, f"{text}, too"])
@@ -38,13 +32,13 @@ async def test_a_thousand_random_disconnects_harm_no_other_call() -> None:
     random = Random(1)  # noqa: S311  a test must repeat itself
     answered = []
 
-    async def neighbours(here: Street, name: str) -> None:
+    async def neighbours(here: StartedProxy, name: str) -> None:
         for turn in range(20):
             leaves = _leaves(here, f"{name} {turn} leaves", random.uniform(0, 0.02))
             stays = _stays(here, f"{name} {turn} stays")
             answered.append((await together([leaves, stays]))[1])
 
-    async with street(Traits(ms=3, ms_per_input=0.05, workers=4)) as here:
+    async with started_proxy(Traits(ms=3, ms_per_input=0.05, workers=4)) as here:
         await together(neighbours(here, f"pair {at}") for at in range(50))
 
         assert answered == [True] * 1000
@@ -54,7 +48,7 @@ async def test_a_thousand_random_disconnects_harm_no_other_call() -> None:
 @ensureDeferred
 async def test_when_all_callers_of_a_batch_leave_the_upstream_may_stop() -> None:
     """The upstream request is cancelled, and its slot and budget are free at once."""
-    async with street(Traits(ms=60_000)) as here:
+    async with started_proxy(Traits(ms=60_000)) as here:
         callers = await here.crowd(2)
         asked = [caller.embed("a").addErrback(lambda _: None) for caller in callers]
         await until(lambda: here.upstream.work.inputs == 2)
@@ -69,7 +63,7 @@ async def test_when_all_callers_of_a_batch_leave_the_upstream_may_stop() -> None
 @ensureDeferred
 async def test_a_client_that_closes_its_half_counts_as_disconnected() -> None:
     """As to the upstream itself, a closed half is a closed connection."""
-    async with street(max_wait_ms=60_000, max_batch_calls=3) as here:
+    async with started_proxy(max_wait_ms=60_000, max_batch_calls=3) as here:
         half, *others = await here.crowd(4)
         room = here.service.collector.admission
         lost = half.embed("half")
@@ -94,7 +88,7 @@ async def test_a_client_that_closes_its_half_counts_as_disconnected() -> None:
 @ensureDeferred
 async def test_a_client_that_never_reads_delays_no_other() -> None:
     """Its answer waits in its own connection, and all others are served."""
-    async with street(Traits(dimensions=384)) as here:
+    async with started_proxy(Traits(dimensions=384)) as here:
         deaf, other = await here.crowd(2)
         deaf.transport.pauseProducing()
         deaf.embed(*["the same"] * 5000).addErrback(lambda _: None)
@@ -113,7 +107,7 @@ async def test_a_client_that_never_reads_delays_no_other() -> None:
 @ensureDeferred
 async def test_a_client_that_never_reads_is_read_no_further() -> None:
     """Requests that it goes on to send stay in its own connection."""
-    async with street(Traits(dimensions=2048)) as here:
+    async with started_proxy(Traits(dimensions=2048)) as here:
         [deaf] = await here.crowd(1)
         deaf.transport.pauseProducing()
         for _ in range(5):
@@ -129,7 +123,7 @@ async def test_a_client_that_never_reads_is_read_no_further() -> None:
 @ensureDeferred
 async def test_a_slow_upload_delays_no_other_call() -> None:
     """A call counts when it is all here, and takes no slot before."""
-    async with street(slots=1) as here:
+    async with started_proxy(slots=1) as here:
         slow, other = await here.crowd(2)
         body = b'{"inputs":["slow"]}'
         slow.transport.write(slow.head("/embed", len(body)) + body[:9])

@@ -7,7 +7,8 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from bench.breakable import row_of
-from support.sockets import street, together
+from support.client import together
+from support.proxy import started_proxy
 
 CALLS = [["a", "b", "c"], ["d"], ["e", "f"], ["g", "h", "i", "j"]]
 POSITIONS = [(call, at) for call, texts in enumerate(CALLS) for at in range(len(texts))]
@@ -19,7 +20,7 @@ async def test_a_bad_input_fails_its_own_call_wherever_it_is(bad: int, at: int) 
     """Its sender hears what the upstream says to it alone; the others get rows."""
     calls = [list(texts) for texts in CALLS]
     calls[bad][at] = "BAD"
-    async with street(max_wait_ms=60_000, max_batch_calls=4) as here:
+    async with started_proxy(max_wait_ms=60_000, max_batch_calls=4) as here:
         callers = await here.crowd(4)
 
         answers = await together(
@@ -39,7 +40,7 @@ async def test_a_bad_input_fails_its_own_call_wherever_it_is(bad: int, at: int) 
 @ensureDeferred
 async def test_all_bad_inputs_get_an_error_each() -> None:
     """At most two requests are made for each of them."""
-    async with street(max_wait_ms=60_000, max_batch_calls=16) as here:
+    async with started_proxy(max_wait_ms=60_000, max_batch_calls=16) as here:
         callers = await here.crowd(16)
 
         answers = await together(caller.embed("BAD") for caller in callers)
@@ -58,7 +59,7 @@ async def test_calls_with_different_options_never_share() -> None:
         {"inputs": ["c"]},
         {"inputs": ["d"], "normalize": False},
     ]
-    async with street(max_wait_ms=60_000, max_batch_calls=2) as here:
+    async with started_proxy(max_wait_ms=60_000, max_batch_calls=2) as here:
         callers = await here.crowd(4)
 
         answers = await together(
@@ -78,7 +79,7 @@ async def test_calls_with_different_options_never_share() -> None:
 async def test_a_call_of_any_size_is_answered_in_order(count: int) -> None:
     """It is cut into batches and joined again."""
     texts = [f"text {at}" for at in range(count)]
-    async with street() as here:
+    async with started_proxy() as here:
         [caller] = await here.crowd(1)
 
         answer = await caller.embed(*texts)
@@ -96,7 +97,7 @@ def _embeddings(answer: Any) -> list[tuple[int, list[float]]]:
 async def test_an_openai_call_of_any_size_is_answered_in_order() -> None:
     """With indexes from 0 on, whatever they were upstream."""
     texts = [f"text {at}" for at in range(100)]
-    async with street() as here:
+    async with started_proxy() as here:
         [caller] = await here.crowd(1)
 
         answer = await caller.post(

@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from abproxy.batching.concurrency import AdaptiveLimit, Load
 from bench.breakable import Traits
 from support.batching import House, house, texts
-from support.sockets import Answer, Caller, Street, sleep, street, together, until
+from support.client import Answer, Caller, sleep, together, until
+from support.proxy import StartedProxy, started_proxy
 
 
 async def _asks_on(caller: Caller, name: str, times: int) -> list[bool]:
@@ -30,7 +31,7 @@ async def _all_ask_on(callers: list[Caller], times: int) -> bool:
 async def test_inputs_in_flight_are_never_above_the_permits() -> None:
     """No refusal is of our own making, however many callers there are."""
     traits = Traits(permits=64, ms=2, ms_per_input=0.05, workers=8)
-    async with street(traits) as here:
+    async with started_proxy(traits) as here:
         callers = await here.crowd(200)
 
         all_right = await _all_ask_on(callers, 10)
@@ -49,7 +50,7 @@ async def _is_answered(caller: Caller, at: int) -> bool:
 @ensureDeferred
 async def test_a_thousand_calls_at_once_are_all_answered() -> None:
     """Asked directly, a server with 512 permits turns most of them away."""
-    async with street(Traits(ms=20, ms_per_input=0.2, workers=0)) as here:
+    async with started_proxy(Traits(ms=20, ms_per_input=0.2, workers=0)) as here:
         direct = await here.crowd(1000, here.upstream.port)
         through = await here.crowd(1000)
 
@@ -67,7 +68,9 @@ async def test_a_thousand_calls_at_once_are_all_answered() -> None:
         assert here.upstream.seen.refused == refused_directly
 
 
-async def _count_answers(here: Street, callers: list[Caller], work_s: float) -> int:
+async def _count_answers(
+    here: StartedProxy, callers: list[Caller], work_s: float
+) -> int:
     """Let callers ask on and on until the upstream has done so much work."""
     work = here.upstream.work
     ends_at = work.spent_s + work_s
@@ -88,7 +91,7 @@ async def _count_answers(here: Street, callers: list[Caller], work_s: float) -> 
 @ensureDeferred
 async def test_a_thousand_callers_get_at_least_what_they_get_directly() -> None:
     """For the same work of the upstream: more wait for their turn, none is refused."""
-    async with street(Traits(ms=20, ms_per_input=0.2, workers=0)) as here:
+    async with started_proxy(Traits(ms=20, ms_per_input=0.2, workers=0)) as here:
         direct = await here.crowd(1000, here.upstream.port)
         counted = together([_count_answers(here, direct, 2)])
         await until(lambda: here.upstream.seen.refused)
@@ -106,7 +109,7 @@ async def test_a_thousand_callers_get_at_least_what_they_get_directly() -> None:
 @ensureDeferred
 async def test_refusals_are_not_multiplied(status: int) -> None:
     """Requests stay within 1.1 times the batches, and no caller hears of it."""
-    async with street(Traits(ms=2, workers=2)) as here:
+    async with started_proxy(Traits(ms=2, workers=2)) as here:
         callers = await here.crowd(100)
         for _ in range(3):
             here.upstream.break_("refuse", status, 2)
@@ -159,7 +162,7 @@ async def test_an_upstream_that_others_use_as_well_is_shared_with_patience(
 ) -> None:
     """It has fewer permits than it says; callers are answered and few are refused."""
     traits = Traits(ms=5, ms_per_input=0.2, workers=4)
-    async with street(traits) as here:
+    async with started_proxy(traits) as here:
         here.upstream.change(permits=permits)
         callers = await here.crowd(200)
 

@@ -12,9 +12,8 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from abproxy.dialects.reply import write_answer
 from bench.breakable import Traits, row_of
 from support.batching import call_of
-from support.client import Client
-from support.proxy import paths_of
-from support.sockets import Answer, Caller, Street, sleep, street, together, until
+from support.client import Answer, Caller, Client, sleep, together, until
+from support.proxy import StartedProxy, paths_of, started_proxy
 
 JSON = (b"Content-Type", b"application/json")
 
@@ -47,7 +46,7 @@ async def test_a_call_that_crashes_the_upstream_is_an_error_for_its_sender_only(
 ) -> None:
     """Two hundred neighbours are answered, though the upstream dies three times."""
     traits = Traits(ms=2, workers=2, restart_s=0.2)
-    async with street(traits, fast_paths=paths_of(client)) as here:
+    async with started_proxy(traits, fast_paths=paths_of(client)) as here:
         callers = await here.crowd(200)
         mortal = await here.caller()
 
@@ -65,7 +64,9 @@ async def test_a_call_that_crashes_the_upstream_is_an_error_for_its_sender_only(
 @ensureDeferred
 async def test_a_restart_under_load_fails_no_call(client: str) -> None:
     """Calls wait for the upstream to come back, and are sent again."""
-    async with street(Traits(ms=5, workers=4), fast_paths=paths_of(client)) as here:
+    async with started_proxy(
+        Traits(ms=5, workers=4), fast_paths=paths_of(client)
+    ) as here:
         callers = await here.crowd(100)
 
         asked = _all_ask(callers, 2)
@@ -82,7 +83,7 @@ async def test_a_restart_under_load_fails_no_call(client: str) -> None:
 async def test_a_restart_with_lower_limits_fails_no_call() -> None:
     """What the upstream takes now is learnt from it, and large calls are cut anew."""
     texts = [f"text {at}" for at in range(100)]
-    async with street(Traits(ms=5)) as here:
+    async with started_proxy(Traits(ms=5)) as here:
         callers = await here.crowd(10)
 
         asked = together(caller.embed(*texts) for caller in callers)
@@ -98,7 +99,7 @@ async def test_a_restart_with_lower_limits_fails_no_call() -> None:
 @ensureDeferred
 async def test_an_upstream_that_is_away_at_start_may_come_later(path: str) -> None:
     """Its callers wait, also where it is not known yet what may be batched."""
-    async with street(is_up=False) as here:
+    async with started_proxy(is_up=False) as here:
         [caller] = await here.crowd(1)
         asked = caller.post(path, b'{"inputs":["a"]}')
         await sleep(0.3)
@@ -116,7 +117,7 @@ async def test_an_upstream_that_stays_away_is_a_502_when_patience_ends(
     path: str,
 ) -> None:
     """Nobody waits for ever."""
-    async with street(is_up=False, connect_patience_s=0.3) as here:
+    async with started_proxy(is_up=False, connect_patience_s=0.3) as here:
         callers = await here.crowd(20)
 
         answers = await together(
@@ -131,7 +132,9 @@ async def test_an_upstream_that_stays_away_is_a_502_when_patience_ends(
 @ensureDeferred
 async def test_an_upstream_that_falls_silent_is_a_504_at_the_deadline(at: int) -> None:
     """Before its head or in its body; its connection is closed, the slot is free."""
-    async with street(Traits(dimensions=100), upstream_timeout_s=1, slots=1) as here:
+    async with started_proxy(
+        Traits(dimensions=100), upstream_timeout_s=1, slots=1
+    ) as here:
         [caller] = await here.crowd(1)
         here.upstream.break_("stall", at)
 
@@ -144,7 +147,7 @@ async def test_an_upstream_that_falls_silent_is_a_504_at_the_deadline(at: int) -
         await here.comes_to_rest()
 
 
-async def _open_connections(here: Street, callers: list[Caller]) -> None:
+async def _open_connections(here: StartedProxy, callers: list[Caller]) -> None:
     """Make the proxy hold as many connections as there are callers."""
     options = [f'{{"inputs":["a"],"lane {at}":1}}' for at in range(len(callers))]
     here.upstream.change(ms=20, workers=99)
@@ -158,7 +161,7 @@ async def _open_connections(here: Street, callers: list[Caller]) -> None:
 @ensureDeferred
 async def test_idle_connections_that_have_all_closed_fail_no_call() -> None:
     """They close in the moment before a request, and nobody has noticed yet."""
-    async with street(slots=8) as here:
+    async with started_proxy(slots=8) as here:
         callers = await here.crowd(8)
         await _open_connections(here, callers)
         for connection in here.upstream.connections:
@@ -179,7 +182,7 @@ async def test_connections_that_close_as_they_are_used_fail_no_call(
 ) -> None:
     """The upstream's patience ends again and again just as a request is sent."""
     traits = Traits(ms=1, workers=4, keep_alive_ms=keep_alive_ms)
-    async with street(traits) as here:
+    async with started_proxy(traits) as here:
         callers = await here.crowd(10)
 
         wrong = await _all_ask(callers, 1)
@@ -192,7 +195,7 @@ async def test_connections_that_close_as_they_are_used_fail_no_call(
 @ensureDeferred
 async def test_an_upstream_that_accepts_slowly_fails_no_call() -> None:
     """A connection that is not taken up for a while is waited for."""
-    async with street() as here:
+    async with started_proxy() as here:
         callers = await here.crowd(4)
         here.upstream.accept_slowly(0.3)
         here.upstream.cut_all()
@@ -203,7 +206,7 @@ async def test_an_upstream_that_accepts_slowly_fails_no_call() -> None:
         await here.comes_to_rest()
 
 
-def _client_in_memory(here: Street) -> Client:
+def _client_in_memory(here: StartedProxy) -> Client:
     """Connect without a socket: what it sends is there at once."""
     channel: Any = here.service.site.buildProtocol(None)  # type: ignore[arg-type]
     transport = StringTransportWithDisconnection()
@@ -215,7 +218,7 @@ def _client_in_memory(here: Street) -> Client:
 @ensureDeferred
 async def test_a_relayed_request_survives_connections_that_have_all_closed() -> None:
     """What only asks may be asked twice, and is."""
-    async with street(slots=8) as here:
+    async with started_proxy(slots=8) as here:
         callers = await here.crowd(8)
         await _open_connections(here, callers)
         for connection in here.upstream.connections:
@@ -234,7 +237,7 @@ async def test_a_relayed_request_survives_connections_that_have_all_closed() -> 
 @ensureDeferred
 async def test_a_server_that_restarts_behind_an_open_port_is_waited_for() -> None:
     """A balancer that takes connections for a server that is away costs nobody."""
-    async with street(Traits(ms=2)) as here:
+    async with started_proxy(Traits(ms=2)) as here:
         callers = await here.crowd(20)
         here.upstream.turn_away(1)
 

@@ -13,16 +13,9 @@ from twisted.internet.error import ConnectError, ConnectionClosed
 
 from abproxy.service import SAME_SIGNAL_S
 from bench.breakable import Traits
-from support.sockets import (
-    Daemon,
-    Tally,
-    breakable,
-    connect,
-    daemon,
-    sleep,
-    together,
-    until,
-)
+from support.client import Tally, connect, sleep, together, until
+from support.processes import Daemon, daemon
+from support.upstream import breakable
 
 
 async def _end(here: Daemon) -> int:

@@ -12,7 +12,9 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from bench.breakable import Traits
-from support.sockets import Caller, breakable, connect, daemon, sleep, together
+from support.client import Caller, connect, sleep, together
+from support.processes import daemon
+from support.upstream import breakable
 
 SOAK_S = float(os.environ.get("ABPROXY_SOAK_S", "8"))
 WARM_UP_S = 4

@@ -7,7 +7,8 @@ import msgspec
 from pytest_twisted import ensureDeferred
 
 from bench.breakable import Traits
-from support.sockets import LOCALHOST, Caller, sleep, street, together, until
+from support.client import LOCALHOST, Caller, sleep, together, until
+from support.proxy import started_proxy
 
 
 def _ask_without_the_reactor(port: int, text: str) -> socket.socket:
@@ -26,7 +27,7 @@ def _read_all(asking: socket.socket) -> bytes:
 @ensureDeferred
 async def test_connections_in_the_kernels_queue_are_accepted_before_the_end() -> None:
     """The kernel has told them that they are connected."""
-    async with street() as here:
+    async with started_proxy() as here:
         port: Any = here.service._port
         port.numberAccepts = 1
         asking = [_ask_without_the_reactor(here.port, f"{at}") for at in range(50)]
@@ -40,7 +41,7 @@ async def test_connections_in_the_kernels_queue_are_accepted_before_the_end() ->
 @ensureDeferred
 async def test_a_client_that_has_just_read_an_answer_may_send_the_next_call() -> None:
     """Its client keeps the connection and knows nothing of an end."""
-    async with street() as here:
+    async with started_proxy() as here:
         callers = await here.crowd(32)
         await together(caller.embed("first") for caller in callers)
 
@@ -51,13 +52,13 @@ async def test_a_client_that_has_just_read_an_answer_may_send_the_next_call() ->
         await stopped
 
         assert all(answer.is_for(["next"]) for answer in answers)
-        assert {answer.headers[b"connection"] for answer in answers} == {b"close"}
+        assert {answer.header("Connection") for answer in answers} == {"close"}
 
 
 @ensureDeferred
 async def test_stopping_ends_in_time_though_the_upstream_is_silent() -> None:
     """Who cannot be answered is cut off at the drain timeout."""
-    async with street(Traits(ms=60_000), drain_timeout_s=0.2) as here:
+    async with started_proxy(Traits(ms=60_000), drain_timeout_s=0.2) as here:
         [caller] = await here.crowd(1)
         caller.embed("a").addErrback(lambda _: None)
         await until(lambda: here.upstream.work.inputs == 1)
@@ -71,7 +72,7 @@ async def test_stopping_ends_in_time_though_the_upstream_is_silent() -> None:
 @ensureDeferred
 async def test_a_call_that_arrives_slowly_is_answered_while_others_are() -> None:
     """A call that is all here before the last answer is still served."""
-    async with street(Traits(ms=200)) as here:
+    async with started_proxy(Traits(ms=200)) as here:
         slow, other = await here.crowd(2)
         body = b'{"inputs":["slow"]}'
         slow.transport.write(slow.head("/embed", len(body)) + body[:9])

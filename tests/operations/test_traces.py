@@ -17,7 +17,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from bench.breakable import Traits
-from support.sockets import LOCALHOST, breakable, connect, daemon, together, until
+from support.client import LOCALHOST, connect, together, until
+from support.processes import daemon
+from support.upstream import breakable
 
 
 @define(eq=False, slots=False)

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_twisted import ensureDeferred
 
-from support.sockets import Street, street, together, until
+from support.client import together, until
+from support.proxy import StartedProxy, started_proxy
 
 GOOD = [["a"], ["b", "c"], ["d"], ["e"]]
 ONE_BAD = [["a"], ["b", "c"], ["BAD"], ["e"]]
@@ -14,7 +15,9 @@ ONE_BAD = [["a"], ["b", "c"], ["BAD"], ["e"]]
 Figures = dict[tuple[str, ...], float]
 
 
-async def _four_at_once(here: Street, calls: Sequence[Sequence[str]]) -> list[int]:
+async def _four_at_once(
+    here: StartedProxy, calls: Sequence[Sequence[str]]
+) -> list[int]:
     """Fill a batch with four calls; the statuses that they get."""
     callers = await here.crowd(4)
     answers = await together(
@@ -23,7 +26,7 @@ async def _four_at_once(here: Street, calls: Sequence[Sequence[str]]) -> list[in
     return [answer.status for answer in answers]
 
 
-async def _four_who_hang_up(here: Street) -> None:
+async def _four_who_hang_up(here: StartedProxy) -> None:
     """Fill a batch with four calls that are never answered."""
     here.upstream.break_("stall")
     before = len(here.upstream.seen.batches)
@@ -35,7 +38,7 @@ async def _four_who_hang_up(here: Street) -> None:
     await here.comes_to_rest()
 
 
-async def _four_alone(here: Street) -> list[int]:
+async def _four_alone(here: StartedProxy) -> list[int]:
     """Ask what is not batched, is not understood, is too large, or is ours."""
     caller = await here.caller()
     odd = await caller.post("/embed", b'{"inputs":["a"],"inputs":["a"]}')
@@ -46,8 +49,8 @@ async def _four_alone(here: Street) -> list[int]:
 
 
 @asynccontextmanager
-async def _a_day() -> AsyncIterator[Street]:
-    async with street(
+async def _a_day() -> AsyncIterator[StartedProxy]:
+    async with started_proxy(
         max_wait_ms=60_000, max_batch_calls=4, max_body_bytes=2000
     ) as here:
         assert await _four_at_once(here, GOOD) == [200] * 4
@@ -63,7 +66,7 @@ async def _a_day() -> AsyncIterator[Street]:
         yield here
 
 
-async def _figures(here: Street) -> Figures:
+async def _figures(here: StartedProxy) -> Figures:
     """Scrape what was counted, as Prometheus does."""
     answer = await (await here.caller()).get("/metrics")
     families = text_string_to_metric_families(answer.body.decode())

@@ -9,7 +9,9 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
 from bench.breakable import Traits
-from support.sockets import Daemon, breakable, connect, daemon, until
+from support.client import connect, until
+from support.processes import Daemon, daemon
+from support.upstream import breakable
 
 
 def _objects(log: Path) -> list[dict[str, Any]]:

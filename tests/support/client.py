@@ -1,23 +1,30 @@
-"""Clients that speak plain HTTP: in memory, and over TLS."""
+"""Clients that speak plain HTTP: in memory, over sockets, and over TLS."""
 
 import json
 import socket
 import ssl
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPResponse
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from attrs import define, field
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from twisted.internet.error import ConnectionDone
-from twisted.internet.task import Clock
+from twisted.internet import protocol
+from twisted.internet.defer import Deferred, ensureDeferred, fail, gatherResults
+from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionDone
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
+
+from bench.breakable import row_of
 
 
 @define(eq=False)
@@ -38,6 +45,14 @@ class Answer:
     def json(self) -> Any:
         """The body, decoded."""
         return json.loads(self.body)
+
+    def is_for(self, texts: Sequence[str]) -> bool:
+        """Whether these are the rows of *texts*, in order."""
+        if self.status != 200:
+            return False
+        rows = self.json
+        dimensions = len(rows[0])
+        return bool(rows == [row_of(text, dimensions) for text in texts])
 
 
 class _Readable:
@@ -176,3 +191,178 @@ def read_all(line: socket.socket) -> bytes:
     while piece := line.recv(1 << 16):
         received += piece
     return received
+
+
+LOCALHOST = "127.0.0.1"
+
+PATIENCE_S = 40
+"""Longer than anything takes, however busy the machine is."""
+
+
+def the_reactor() -> Any:
+    """Return the reactor that runs."""
+    from twisted.internet import reactor  # noqa: PLC0415  not before it is chosen
+
+    return reactor
+
+
+def sleep(seconds: float) -> Deferred[None]:
+    """Let other things happen."""
+    return deferLater(the_reactor(), seconds)
+
+
+def turn() -> Deferred[None]:
+    """Let the sockets have a turn."""
+    return sleep(0.02)
+
+
+async def until(happened: Callable[[], object]) -> None:
+    """Wait until something has *happened*; fail if it never does."""
+    ends_at = the_reactor().seconds() + PATIENCE_S
+    while not happened():
+        assert the_reactor().seconds() < ends_at, "it did not happen in time"
+        await sleep(0.005)
+
+
+def together(stories: Iterable[Any]) -> Deferred[list[Any]]:
+    """Let all *stories* happen at once; fires with how each ended."""
+    return gatherResults(map(ensureDeferred, stories), consumeErrors=True)
+
+
+@define(eq=False)
+class Caller(protocol.Protocol):
+    """One connection to the proxy, with one request at a time."""
+
+    closes: bool = False
+    """Whether it asks for the connection to be closed after an answer."""
+
+    transport: Any = field(init=False, default=None)
+    received: bytes = field(init=False, default=b"")
+    is_open: bool = field(init=False, default=True)
+    _waiting: Deferred[Answer] | None = field(init=False, default=None)
+
+    def embed(self, *texts: str) -> Deferred[Answer]:
+        """Ask for the embeddings of *texts*."""
+        return self.post("/embed", msgspec.json.encode({"inputs": texts}))
+
+    def post(self, path: str, body: bytes) -> Deferred[Answer]:
+        """Send a request; fires with its answer, or fails if none comes."""
+        return self.send(self.head(path, len(body)) + body)
+
+    def get(self, path: str, key: str | None = None) -> Deferred[Answer]:
+        """Ask for a page, with a *key* if there is one."""
+        shown = f"Authorization: Bearer {key}\r\n" if key else ""
+        head = f"GET {path} HTTP/1.1\r\nHost: proxy\r\n{shown}\r\n"
+        return self.send(head.encode())
+
+    def send(self, request: bytes) -> Deferred[Answer]:
+        """Send a *request* as it is; fires with its answer, or fails."""
+        if not self.is_open:
+            return fail(ConnectionDone())
+        self._waiting = Deferred(lambda _: self.hang_up())
+        self.transport.write(request)
+        return self._waiting
+
+    def head(self, path: str, length: int) -> bytes:
+        """Write the head of a request."""
+        end = "Connection: close\r\n" if self.closes else ""
+        lines = f"POST {path} HTTP/1.1\r\nHost: proxy\r\n{end}"
+        kind = "Content-Type: application/json\r\n"
+        return f"{lines}{kind}Content-Length: {length}\r\n\r\n".encode()
+
+    def hang_up(self) -> None:
+        """Reset the connection."""
+        self.transport.abortConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take in what comes, and answer who waits when it is whole."""
+        self.received += data
+        head, end, body = self.received.partition(b"\r\n\r\n")
+        if not end:
+            return
+        first, *lines = head.decode("latin-1").split("\r\n")
+        _, status, reason = first.split(" ", 2)
+        headers = [
+            (name, value) for name, _, value in (line.partition(": ") for line in lines)
+        ]
+        answer = Answer(int(status), reason, headers, b"")
+        length = int(answer.header("Content-Length") or "")
+        if len(body) >= length and self._waiting is not None:
+            answer.body, self.received = body[:length], body[length:]
+            waiting, self._waiting = self._waiting, None
+            waiting.callback(answer)
+
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+        """Tell who waits that nothing will come."""
+        self.is_open = False
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.called:
+            waiting.errback(reason)
+
+
+async def connect(port: int, *, closes: bool = False) -> Caller:
+    """Open one connection to a *port* of this machine."""
+    creator = protocol.ClientCreator(the_reactor(), Caller, closes)
+    caller: Caller = await creator.connectTCP(LOCALHOST, port)
+    return caller
+
+
+@define
+class Tally:
+    """How the calls of all clients ended."""
+
+    answers: Counter[str] = field(factory=Counter)
+
+    async def ask_until_refused(
+        self, port: int, name: str, *, closes: bool = False
+    ) -> None:
+        """Ask on and on, as long as the proxy takes connections."""
+        turn = 0
+        while True:
+            try:
+                caller = await connect(port, closes=closes)
+            except ConnectError:
+                return
+            while caller.is_open:
+                turn += 1
+                await self._ask_once(caller, f"{name} {turn}")
+
+    async def _ask_once(self, caller: Caller, text: str) -> None:
+        try:
+            answer = await caller.embed(text)
+        except ConnectionClosed:
+            self.answers["lost"] += 1
+            return
+        self.answers["right" if answer.is_for([text]) else "wrong"] += 1
+        if answer.header("Connection") == "close":
+            caller.hang_up()
+            await until(lambda: not caller.is_open)
+
+
+@define(eq=False)
+class ByteClient(protocol.Protocol):
+    """One connection to the proxy, on which a test reads and writes plain bytes."""
+
+    received: bytes = b""
+    lost: Deferred[None] = field(factory=Deferred)
+
+    def send(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def connectionLost(self, reason: Any = None) -> None:
+        del reason
+        self.lost.callback(None)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is."""
+        return not self.lost.called
+
+    async def until(self, end: bytes) -> bytes:
+        """Wait until what came ends like this."""
+        while not self.received.endswith(end):
+            await turn()
+        return self.received

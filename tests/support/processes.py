@@ -1,21 +1,30 @@
 """Child processes: real ones as operators start them, and fakes."""
 
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
-from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from attrs import define, field, frozen
+from twisted.internet.error import (
+    ProcessDone,
+    ProcessExitedAlready,
+)
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from bench.breakable import Breakable
+from support.client import PATIENCE_S, sleep, the_reactor
+
 TWISTD = Path(sys.executable).with_name("twistd")
+
+TWISTD_COMMAND = (TWISTD, "--nodaemon", "--pidfile=")
 
 READY_S = 30
 
@@ -60,7 +69,7 @@ def running(folder: Path, ready: str, *arguments: str) -> Iterator[Running]:
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603
-            [TWISTD, "--nodaemon", "--pidfile=", *arguments],
+            [*TWISTD_COMMAND, *arguments],
             cwd=folder,
             env={"PATH": "/usr/bin:/bin"},
             stdin=subprocess.DEVNULL,
@@ -105,7 +114,7 @@ def proxy(folder: Path, upstream: str, ready: str, *options: str) -> Iterator[st
 
 def refusal(folder: Path, *options: str) -> tuple[int, str]:
     """Start the proxy where it cannot start: how it ends, and what it says."""
-    command = [str(TWISTD), "--nodaemon", "--pidfile=", "abproxy", *options]
+    command = [*map(str, TWISTD_COMMAND), "abproxy", *options]
     return outcome(folder, command)
 
 
@@ -127,7 +136,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @contextmanager
-def breakable(*options: str) -> Iterator[str]:
+def breakable_process(*options: str) -> Iterator[str]:
     """Run the upstream that breaks on command; says where."""
     command = [sys.executable, "-m", "bench.breakable", "--port=0", *options]
     with _child(command, stdout=subprocess.PIPE) as child:
@@ -204,3 +213,53 @@ class SpawningClock(Clock):
             raise self.error
         self.started.append(FakeProcess(protocol, arguments, how["childFDs"]))
         return self.started[-1]
+
+
+@define(kw_only=True, eq=False)
+class Daemon:
+    """The proxy as an operator starts it: a process of its own."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    port: int
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory in use."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * resource.getpagesize()
+
+
+@asynccontextmanager
+async def daemon(
+    folder: Path,
+    upstream: Breakable,
+    *options: str,
+    stdin: int = subprocess.DEVNULL,
+    files: int | None = None,
+) -> AsyncIterator[Daemon]:
+    """Run `twistd abproxy` in front of *upstream*, with so many open *files*."""
+    limit = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"] if files else []
+    log = folder / "log"
+    url = f"--inference-service-url={upstream.url}"
+    ends_at = the_reactor().seconds() + PATIENCE_S
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: ASYNC220, S603  it starts at once
+            [*limit, *TWISTD_COMMAND, "abproxy", "--port=0", url, *options],
+            cwd=folder,
+            env={"PATH": "/usr/bin:/bin"},
+            stdin=stdin,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        found: list[str] = []
+        while not found:
+            assert process.poll() is None, log.read_text()
+            assert the_reactor().seconds() < ends_at, log.read_text()
+            await sleep(0.05)
+            found = re.findall(r"answers on \S*?:(\d+)", log.read_text())
+        yield Daemon(process=process, log=log, port=int(found[0]))
+    finally:
+        process.kill()
+        process.wait()

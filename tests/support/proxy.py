@@ -1,18 +1,19 @@
 """
-The whole proxy, on a clock and without a network.
+The whole proxy: in memory, on a clock; and started, on real sockets.
 
-Clients speak HTTP over transports in memory; batches go to an upstream that is
-told what to do, and what is relayed to a resource.
+Transports in memory deliver everything at once and close when they are told to.
+Where that would prove nothing, a test starts the proxy on real sockets.
 """
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
 from attrs import define, evolve, field
 from treq.testing import RequestTraversalAgent, StubTreq
+from twisted.internet import protocol
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.testing import (
     MemoryReactorClock,
@@ -29,8 +30,19 @@ from abproxy.upstream.discovery import ServerInfo
 from abproxy.web.admin import Operations
 from abproxy.web.server import ProxySite
 from abproxy.wiring import wire
-from support.client import Answer, Client
-from support.upstream import OpenUpstream, RecordingUpstream
+from bench.breakable import Breakable, Traits
+from support.client import (
+    LOCALHOST,
+    Answer,
+    ByteClient,
+    Caller,
+    Client,
+    connect,
+    the_reactor,
+    together,
+    until,
+)
+from support.upstream import ByteServer, OpenUpstream, RecordingUpstream
 
 START = 1_700_000_000.0
 """The time at the start of each test: 14 November 2023, 22:13:20 UTC."""
@@ -301,3 +313,112 @@ def without(*names: str) -> frozenset[str]:
 def paths_of(client: str) -> frozenset[str]:
     """Choose the client for the upstream, fast or treq."""
     return without() if client == "fast" else without("client")
+
+
+@define(kw_only=True, eq=False)
+class StartedProxy:
+    """The proxy on real sockets, with its upstream and its callers."""
+
+    upstream: Any
+    """A Breakable or a ByteServer."""
+
+    service: ProxyService
+    callers: list[Any] = field(factory=list)
+
+    @property
+    def port(self) -> int:
+        """Where the proxy listens."""
+        port: Any = self.service._port
+        return int(port.getHost().port)
+
+    @property
+    def operations_port(self) -> int:
+        """Where it listens for operators, if that is another port."""
+        port: Any = self.service._private_port
+        return int(port.getHost().port)
+
+    async def operator(self) -> Caller:
+        """Connect to the operators' port."""
+        return await self.caller(self.operations_port)
+
+    async def caller(self, port: int | None = None, *, closes: bool = False) -> Caller:
+        """Connect to the proxy, or to another *port*."""
+        caller = await connect(port or self.port, closes=closes)
+        self.callers.append(caller)
+        return caller
+
+    async def byte_client(self) -> ByteClient:
+        """Connect to the proxy with a client of plain bytes."""
+        creator = protocol.ClientCreator(the_reactor(), ByteClient)
+        client: ByteClient = await creator.connectTCP(LOCALHOST, self.port)
+        self.callers.append(client)
+        return client
+
+    async def crowd(self, count: int, port: int | None = None) -> list[Caller]:
+        """Connect many callers."""
+        return await together(self.caller(port) for _ in range(count))
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether every counter is back to 0."""
+        collector, site = self.service.collector, self.service.site
+        return not (
+            collector.budget.items_in_flight
+            or collector.budget.slots_taken
+            or collector.admission.items
+            or collector.admission.size
+            or collector.admission.of_clients
+            or collector.queue.lanes
+            or site.requests
+            or self.upstream.work.inputs
+        )
+
+    async def comes_to_rest(self) -> None:
+        """Wait until every counter is back to 0."""
+        await until(lambda: self.is_at_rest)
+
+
+@asynccontextmanager
+async def started_proxy(
+    traits: Traits | None = None, *, is_up: bool = True, **settings: Any
+) -> AsyncIterator[StartedProxy]:
+    """Start an upstream that breaks on demand and a proxy in front of it."""
+    upstream = Breakable(reactor=the_reactor(), traits=traits or Traits())
+    upstream.start()
+    if not is_up:
+        await upstream.stop()
+    async with _started(upstream, {"drain_timeout_s": 2.0, **settings}) as proxy:
+        discovery = proxy.service.upstream.discovery
+        if is_up:
+            await until(lambda: discovery.info.max_batch_inputs)
+        yield proxy
+    await until(lambda: not upstream.connections)
+
+
+@asynccontextmanager
+async def proxy_before_byte_server(**settings: Any) -> AsyncIterator[StartedProxy]:
+    """Start an upstream that a test speaks for, and a proxy in front of it."""
+    server = ByteServer()
+    await server.start()
+    async with _started(server, settings) as proxy:
+        await until(lambda: proxy.service._port)
+        yield proxy
+
+
+@asynccontextmanager
+async def _started(
+    upstream: Any, settings: Mapping[str, Any]
+) -> AsyncIterator[StartedProxy]:
+    """Start the proxy in front of an *upstream*, and stop both in the end."""
+    chosen = Settings(**{"port": "0", "upstream_url": upstream.url, **settings})
+    service: Any = wire(chosen, the_reactor())
+    service.startService()
+    proxy = StartedProxy(upstream=upstream, service=service)
+    try:
+        yield proxy
+    finally:
+        for caller in proxy.callers:
+            caller.transport.abortConnection()
+        await until(lambda: not any(caller.is_open for caller in proxy.callers))
+        await service.stopService()
+        await upstream.stop()

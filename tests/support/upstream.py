@@ -1,11 +1,21 @@
 """Upstreams in memory that do what a test says."""
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 from zlib import crc32
 
 import msgspec
 from attrs import define, field
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import (
+    Deferred,
+    maybeDeferred,
+    succeed,
+)
+from twisted.internet.endpoints import (
+    TCP4ServerEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
@@ -18,6 +28,8 @@ from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.agent import ExactPathAgent, make_pool
 from abproxy.upstream.client import Transport, Upstream
 from abproxy.upstream.fast.connection import ConnectionPool
+from bench.breakable import Breakable, Traits
+from support.client import LOCALHOST, the_reactor, until
 
 
 def row_of(item: Any) -> list[int]:
@@ -159,3 +171,81 @@ class AtOnce:
     def pauseProducing(self) -> None: ...
     def resumeProducing(self) -> None: ...
     def stopProducing(self) -> None: ...
+
+
+@asynccontextmanager
+async def breakable(traits: Traits) -> AsyncIterator[Breakable]:
+    """Start an upstream that breaks on demand."""
+    upstream = Breakable(reactor=the_reactor(), traits=traits)
+    upstream.start()
+    try:
+        yield upstream
+    finally:
+        await upstream.stop()
+        await until(lambda: not upstream.connections)
+
+
+@define(eq=False)
+class Peer(Protocol):
+    """The server's end of one connection."""
+
+    server: "ByteServer"
+    received: bytes = b""
+    lost: Deferred[None] = field(factory=Deferred)
+
+    def dataReceived(self, data: bytes) -> None:
+        if data.startswith(b"GET /info "):
+            # The proxy wants to know with whom it speaks: not part of any test.
+            self.transport.loseConnection()
+            return
+        if self not in self.server.peers:
+            self.server.peers.append(self)
+        self.received += data
+        self.server.asked(self)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        del reason
+        self.lost.callback(None)
+
+
+@define(eq=False, slots=False)
+class ByteServer(Factory):
+    """An upstream that does with each request what the test says."""
+
+    noisy = False
+    asked: Callable[[Peer], None] = lambda _: None
+    peers: list[Peer] = field(factory=list)
+    """Connections on which something was asked."""
+
+    port: Any = None
+    """Where it listens, if it was started."""
+
+    connections: int = 0
+    """All that there ever were."""
+
+    def buildProtocol(self, addr: Any) -> Peer:  # noqa: N802
+        del addr
+        self.connections += 1
+        return Peer(self)
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://{LOCALHOST}:{self.port.getHost().port}"
+
+    async def start(self) -> None:
+        """Listen on a free port."""
+        endpoint = TCP4ServerEndpoint(the_reactor(), 0, interface=LOCALHOST)
+        self.port = await endpoint.listen(self)
+
+    async def stop(self) -> None:
+        """Close the port and all connections."""
+        await maybeDeferred(self.port.stopListening)
+        for peer in self.peers:
+            peer.transport.abortConnection()
+            await peer.lost
+
+
+def answering(data: bytes) -> Callable[[Peer], None]:
+    """Answer each request with *data*."""
+    return lambda peer: peer.transport.write(data)

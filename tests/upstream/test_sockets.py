@@ -18,8 +18,8 @@ from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.agent import TreqClient, make_agent, make_pool, make_treq
 from abproxy.upstream.fast.client import FastClient, make_endpoint
 from abproxy.upstream.fast.connection import ConnectionPool
-from support.raw import Peer, Server, answering, turn
-from support.upstream import make_upstream
+from support.client import turn
+from support.upstream import ByteServer, Peer, answering, make_upstream
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
 WHOLE = HEAD + b"\r\n[[1]]"
@@ -30,7 +30,7 @@ class Way:
     """A server and the way there."""
 
     client: str
-    server: Server
+    server: ByteServer
     port: Any
     pool: HTTPConnectionPool
     idle: ConnectionPool
@@ -64,7 +64,7 @@ def client(request: pytest.FixtureRequest) -> str:
 @pytest_twisted.async_yield_fixture
 async def way(client: str) -> AsyncIterator[Way]:
     """Listen on a free port of this machine."""
-    server = Server()
+    server = ByteServer()
     port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(server)
     pool, idle = make_pool(reactor, max_connections=4), ConnectionPool(reactor, 4)
     yield Way(client, server, port, pool, idle)

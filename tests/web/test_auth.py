@@ -4,10 +4,9 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from abproxy.web.auth import ApiKeys
-from support.proxy import in_memory_proxy
-from support.raw import answering, street
+from support.proxy import in_memory_proxy, proxy_before_byte_server
 from support.recorded import exchanges
-from support.upstream import HeldUpstream, OpenUpstream
+from support.upstream import HeldUpstream, OpenUpstream, answering
 
 JSON = ("Content-Type", "application/json")
 PROTECTED = [
@@ -189,20 +188,21 @@ def test_a_page_of_ours_does_not_look_at_a_body() -> None:
 @ensureDeferred
 async def test_a_preflight_has_nothing_about_us_in_it() -> None:
     """To the byte, on its way to the upstream."""
-    here = await street(api_keys=("one",), upstream_key="ours")
-    here.server.asked = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-    client = await here.client()
+    async with proxy_before_byte_server(api_keys=("one",), upstream_key="ours") as here:
+        here.upstream.asked = answering(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+        )
+        client = await here.byte_client()
 
-    client.send(
-        b"OPTIONS /embed HTTP/1.1\r\nHost: door\r\nOrigin: http://page\r\n"
-        b"Authorization: Bearer nope\r\nContent-Length: 0\r\n\r\n"
-    )
-    await client.until(b"ok")
+        client.send(
+            b"OPTIONS /embed HTTP/1.1\r\nHost: door\r\nOrigin: http://page\r\n"
+            b"Authorization: Bearer nope\r\nContent-Length: 0\r\n\r\n"
+        )
+        await client.until(b"ok")
 
-    head, *lines = here.server.peers[0].received.split(b"\r\n")
-    assert head == b"OPTIONS /embed HTTP/1.1"
-    assert {line.split(b":")[0] for line in lines} == {b"Host", b"Origin", b""}
-    await here.close()
+        head, *lines = here.upstream.peers[0].received.split(b"\r\n")
+        assert head == b"OPTIONS /embed HTTP/1.1"
+        assert {line.split(b":")[0] for line in lines} == {b"Host", b"Origin", b""}
 
 
 def test_callers_with_different_keys_share_a_batch() -> None:

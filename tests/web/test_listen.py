@@ -20,8 +20,8 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from abproxy.errors import SettingsError
 from abproxy.web.listen import Listener, make_listener
-from support.client import make_certificate
-from support.raw import Client, Server, answering, turn
+from support.client import ByteClient, make_certificate, turn
+from support.upstream import ByteServer, answering
 
 
 @pytest.fixture
@@ -39,10 +39,10 @@ def number_of(port: Any) -> int:
 
 async def is_served(listener: Listener, endpoint: Any) -> bool:
     """Return whether a client is answered; *endpoint* may need the port."""
-    server = Server(asked=answering(b"hello"))
+    server = ByteServer(asked=answering(b"hello"))
     port = await listener.listen(server)
     there: IStreamClientEndpoint = endpoint(port)
-    client = await connectProtocol(there, Client())
+    client = await connectProtocol(there, ByteClient())
     client.send(b"who is there?")
     answer = await client.until(b"hello")
     client.transport.loseConnection()
@@ -68,12 +68,12 @@ async def test_a_client_that_comes_early_waits() -> None:
     listener: Any = make_listener(reactor, "127.0.0.1", "0")
     number = listener.socket.getsockname()[1]
     early = await connectProtocol(
-        TCP4ClientEndpoint(reactor, "127.0.0.1", number), Client()
+        TCP4ClientEndpoint(reactor, "127.0.0.1", number), ByteClient()
     )
     early.send(b"who is there?")
     await turn()
 
-    server = Server(asked=answering(b"hello"))
+    server = ByteServer(asked=answering(b"hello"))
     port = await listener.listen(server)
 
     assert await early.until(b"hello") == b"hello"

@@ -13,17 +13,10 @@ from twisted.logger import capturedLogs
 
 from abproxy.service import SAME_SIGNAL_S
 from bench.breakable import Traits
-from support.processes import refusal
-from support.sockets import (
-    LOCALHOST,
-    Street,
-    breakable,
-    connect,
-    daemon,
-    sleep,
-    street,
-    until,
-)
+from support.client import LOCALHOST, connect, sleep, until
+from support.processes import daemon, refusal
+from support.proxy import StartedProxy, started_proxy
+from support.upstream import breakable
 
 PATIENT = ("--drain-timeout=600", "--upstream-timeout=600")
 """Longer than any test."""
@@ -36,7 +29,7 @@ def taken() -> Iterator[str]:
         yield str(ours.getsockname()[1])
 
 
-async def statuses(here: Street, *paths: str) -> tuple[list[int], list[int]]:
+async def statuses(here: StartedProxy, *paths: str) -> tuple[list[int], list[int]]:
     """Return the statuses of *paths* at the clients' port, and at the operators'."""
     client, operator = await here.caller(), await here.operator()
     return (
@@ -48,7 +41,7 @@ async def statuses(here: Street, *paths: str) -> tuple[list[int], list[int]]:
 @ensureDeferred
 async def test_the_pages_are_at_their_port_and_not_at_the_clients() -> None:
     """What is the upstream's there is asked of the upstream."""
-    async with street(operations_port="0") as here:
+    async with started_proxy(operations_port="0") as here:
         ours = ("/-/", "/-/status.json", "/-/docs", "/metrics")
 
         at_clients, at_operators = await statuses(here, *ours)
@@ -60,7 +53,7 @@ async def test_the_pages_are_at_their_port_and_not_at_the_clients() -> None:
 @ensureDeferred
 async def test_the_metrics_at_the_clients_port_are_the_upstreams() -> None:
     """Its own word is passed on: this one has none."""
-    async with street(operations_port="0") as here:
+    async with started_proxy(operations_port="0") as here:
         client, direct = await here.caller(), await here.caller(here.upstream.port)
 
         answers = [await each.get("/metrics") for each in (client, direct)]
@@ -72,7 +65,7 @@ async def test_the_metrics_at_the_clients_port_are_the_upstreams() -> None:
 @ensureDeferred
 async def test_health_is_at_both_ports() -> None:
     """Balancers ask at one, supervisors at the other."""
-    async with street(operations_port="0") as here:
+    async with started_proxy(operations_port="0") as here:
         ours = ("/health", "/ping", "/-/healthy", "/-/ready")
 
         at_clients, at_operators = await statuses(here, *ours)
@@ -83,7 +76,7 @@ async def test_health_is_at_both_ports() -> None:
 @ensureDeferred
 async def test_a_call_can_be_tried_at_the_operators_port() -> None:
     """As the page's box for it does; it may share a batch with the clients'."""
-    async with street(
+    async with started_proxy(
         operations_port="0", max_wait_ms=60_000, max_batch_calls=2
     ) as here:
         client, operator = await here.caller(), await here.operator()
@@ -93,13 +86,13 @@ async def test_a_call_can_be_tried_at_the_operators_port() -> None:
         assert (await asked).is_for(["a"])
         assert (await tried).is_for(["b"])
         assert here.upstream.seen.batches == [2]
-        assert b'batch;desc="2 calls"' in (await tried).headers[b"server-timing"]
+        assert 'batch;desc="2 calls"' in ((await tried).header("Server-Timing") or "")
 
 
 @ensureDeferred
 async def test_keys_are_wanted_at_both_ports() -> None:
     """Not everyone who can reach the port may see it all."""
-    async with street(operations_port="0", api_keys=("one",)) as here:
+    async with started_proxy(operations_port="0", api_keys=("one",)) as here:
         operator = await here.operator()
 
         without = [
@@ -121,7 +114,7 @@ async def test_keys_are_wanted_at_both_ports() -> None:
 async def test_the_log_says_where_the_pages_are() -> None:
     """As an address to click on."""
     with capturedLogs() as logged:
-        async with street(operations_port="0") as here:
+        async with started_proxy(operations_port="0") as here:
             address = f"http://{LOCALHOST}:{here.operations_port}"
 
     told = [event for event in logged if "Operations" in event["log_format"]]
@@ -131,7 +124,7 @@ async def test_the_log_says_where_the_pages_are() -> None:
 @ensureDeferred
 async def test_the_pages_are_there_while_the_upstream_is_not() -> None:
     """That is when they are needed."""
-    async with street(operations_port="0", is_up=False) as here:
+    async with started_proxy(operations_port="0", is_up=False) as here:
         operator = await here.operator()
 
         ready = await operator.get("/-/ready")
@@ -148,7 +141,7 @@ async def test_the_pages_are_there_while_the_upstream_is_not() -> None:
 @ensureDeferred
 async def test_the_pages_are_there_until_the_last_call_is_answered() -> None:
     """Its operators see it drain, and a balancer is told of it."""
-    async with street(Traits(workers=0), operations_port="0") as here:
+    async with started_proxy(Traits(workers=0), operations_port="0") as here:
         client, operator = await here.caller(), await here.operator()
         asked = client.embed("a")
         await until(lambda: here.upstream.work.inputs == 1)
@@ -171,7 +164,7 @@ async def test_the_pages_are_there_until_the_last_call_is_answered() -> None:
 @ensureDeferred
 async def test_operators_are_let_in_while_the_clients_port_is_closed() -> None:
     """Prometheus opens a connection whenever it likes."""
-    async with street(Traits(workers=0), operations_port="0") as here:
+    async with started_proxy(Traits(workers=0), operations_port="0") as here:
         client = await here.caller()
         port, operations_port = here.port, here.operations_port
         asked = client.embed("a")
@@ -193,7 +186,7 @@ async def test_operators_are_let_in_while_the_clients_port_is_closed() -> None:
 @ensureDeferred
 async def test_a_call_at_the_operators_port_is_answered_too() -> None:
     """It was accepted, and may take as long as those at the clients' port."""
-    async with street(Traits(ms=1200), operations_port="0") as here:
+    async with started_proxy(Traits(ms=1200), operations_port="0") as here:
         operator = await here.operator()
         tried = operator.embed("a")
         await until(lambda: here.upstream.work.inputs == 1)
@@ -202,13 +195,13 @@ async def test_a_call_at_the_operators_port_is_answered_too() -> None:
 
         answer = await tried
         assert answer.is_for(["a"])
-        assert answer.headers[b"connection"] == b"close"
+        assert answer.header("Connection") == "close"
 
 
 @ensureDeferred
 async def test_an_operator_who_is_silent_is_not_waited_for() -> None:
     """A connection kept for the next scrape is closed."""
-    async with street(operations_port="0") as here:
+    async with started_proxy(operations_port="0") as here:
         operator = await here.operator()
         await operator.get("/metrics")
 
@@ -220,7 +213,7 @@ async def test_an_operator_who_is_silent_is_not_waited_for() -> None:
 @ensureDeferred
 async def test_an_operator_who_does_not_finish_is_cut_off() -> None:
     """The process is not kept by a request that does not end."""
-    async with street(operations_port="0", drain_timeout_s=0.2) as here:
+    async with started_proxy(operations_port="0", drain_timeout_s=0.2) as here:
         operator = await here.operator()
         operator.transport.write(b"GET /metrics HTTP/1.1\r\nX-")
         [channel] = await _channels(here)
@@ -231,7 +224,7 @@ async def test_an_operator_who_does_not_finish_is_cut_off() -> None:
         await until(lambda: not operator.is_open)
 
 
-async def _channels(here: Street) -> list[object]:
+async def _channels(here: StartedProxy) -> list[object]:
     gate = here.service.private
     assert gate is not None
     await until(lambda: gate.site.channels)

@@ -12,8 +12,9 @@ from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from support.proxy import in_memory_proxy
-from support.raw import Peer, Street, answering, street, turn
+from support.client import turn
+from support.proxy import StartedProxy, in_memory_proxy, proxy_before_byte_server
+from support.upstream import Peer, answering
 
 GET = b"GET /docs HTTP/1.1\r\nHost: door\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -54,11 +55,10 @@ class Answering(Resource):
 
 
 @pytest_twisted.async_yield_fixture
-async def real() -> AsyncIterator[Street]:
+async def real() -> AsyncIterator[StartedProxy]:
     """Start a proxy on a free port of this machine."""
-    opened = await street()
-    yield opened
-    await opened.close()
+    async with proxy_before_byte_server() as started:
+        yield started
 
 
 @pytest.mark.parametrize("name", ["Set-Cookie", "X-Many"])
@@ -363,14 +363,14 @@ def test_an_answer_under_way_when_draining_begins_goes_on() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_answer_is_sent_on_while_it_arrives(real: Street) -> None:
+async def test_an_answer_is_sent_on_while_it_arrives(real: StartedProxy) -> None:
     """A client has the beginning before the upstream has the end."""
-    real.server.asked = answering(OK + b"Content-Length: 8\r\n\r\nhalf")
-    client = await real.client()
+    real.upstream.asked = answering(OK + b"Content-Length: 8\r\n\r\nhalf")
+    client = await real.byte_client()
 
     client.send(GET)
     await client.until(b"half")
-    real.server.peers[0].transport.write(b"done")
+    real.upstream.peers[0].transport.write(b"done")
 
     assert (await client.until(b"done")).endswith(b"\r\n\r\nhalfdone")
 
@@ -380,27 +380,29 @@ async def test_an_answer_is_sent_on_while_it_arrives(real: Street) -> None:
     [b"//embed", b"///", b"//x/../y;z?a=//b", b"/;", b"/embed;", b"/x?", b"/x;?"],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_path_is_passed_on_to_the_letter(real: Street, path: bytes) -> None:
+async def test_a_path_is_passed_on_to_the_letter(
+    real: StartedProxy, path: bytes
+) -> None:
     """What it means is for the server to say; Python has ideas of its own."""
-    real.server.asked = answering(OK + b"Content-Length: 4\r\n\r\nfine")
-    client = await real.client()
+    real.upstream.asked = answering(OK + b"Content-Length: 4\r\n\r\nfine")
+    client = await real.byte_client()
 
     client.send(GET.replace(b"/docs", path))
     await client.until(b"fine")
 
     asked = b"GET " + path + b" HTTP/1.1\r\n"
-    assert any(peer.received.startswith(asked) for peer in real.server.peers)
+    assert any(peer.received.startswith(asked) for peer in real.upstream.peers)
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_path_that_cannot_be_asked_for_costs_no_connection(
-    real: Street,
+    real: StartedProxy,
 ) -> None:
     """It would never be closed."""
-    client = await real.client()
-    while not real.server.connections:
+    client = await real.byte_client()
+    while not real.upstream.connections:
         await turn()  # the proxy asks with whom it speaks
-    before = real.server.connections
+    before = real.upstream.connections
 
     client.send(b"OPTIONS /do\x7fcs HTTP/1.1\r\nHost: door\r\n\r\n")
     refused = await client.until(b"}")
@@ -408,22 +410,22 @@ async def test_a_path_that_cannot_be_asked_for_costs_no_connection(
         await turn()
 
     assert refused.startswith(b"HTTP/1.1 400 ")
-    assert real.server.connections == before
+    assert real.upstream.connections == before
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_request_is_sent_on_while_it_arrives(real: Street) -> None:
+async def test_a_request_is_sent_on_while_it_arrives(real: StartedProxy) -> None:
     """The upstream has the beginning before the client has sent the end."""
-    client = await real.client()
+    client = await real.byte_client()
 
     client.send(b"PUT /docs HTTP/1.1\r\nHost: door\r\nContent-Length: 8\r\n\r\nhalf")
-    while not real.server.peers or b"half" not in real.server.peers[0].received:
+    while not real.upstream.peers or b"half" not in real.upstream.peers[0].received:
         await turn()
-    real.server.asked = answering(OK + b"Content-Length: 4\r\n\r\nfine")
+    real.upstream.asked = answering(OK + b"Content-Length: 4\r\n\r\nfine")
     client.send(b"done")
     await client.until(b"fine")
 
-    assert real.server.peers[0].received.endswith(b"\r\n\r\nhalfdone")
+    assert real.upstream.peers[0].received.endswith(b"\r\n\r\nhalfdone")
 
 
 @pytest.mark.parametrize(
@@ -432,7 +434,7 @@ async def test_a_request_is_sent_on_while_it_arrives(real: Street) -> None:
 )
 @pytest_twisted.ensureDeferred
 async def test_an_answer_that_is_cut_short_is_cut_short(
-    real: Street, head: bytes
+    real: StartedProxy, head: bytes
 ) -> None:
     """The client sees that something is missing."""
 
@@ -440,8 +442,8 @@ async def test_an_answer_that_is_cut_short_is_cut_short(
         peer.transport.write(OK + head)
         peer.transport.loseConnection()
 
-    real.server.asked = cut
-    client = await real.client()
+    real.upstream.asked = cut
+    client = await real.byte_client()
 
     client.send(GET)
     await client.lost
@@ -450,15 +452,15 @@ async def test_an_answer_that_is_cut_short_is_cut_short(
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_answer_without_a_length_is_sent_in_chunks(real: Street) -> None:
+async def test_an_answer_without_a_length_is_sent_in_chunks(real: StartedProxy) -> None:
     """So that the connection can be used again."""
 
     def answer(peer: Peer) -> None:
         peer.transport.write(OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
         peer.transport.write(b"0\r\nX-Trailer: 1\r\n\r\n")
 
-    real.server.asked = answer
-    client = await real.client()
+    real.upstream.asked = answer
+    client = await real.byte_client()
 
     client.send(GET)
 
@@ -467,12 +469,12 @@ async def test_an_answer_without_a_length_is_sent_in_chunks(real: Street) -> Non
 
 @pytest_twisted.ensureDeferred
 async def test_lines_that_an_answer_names_as_such_are_taken_off_it(
-    real: Street,
+    real: StartedProxy,
 ) -> None:
     """Only the upstream knows which other lines are about its connection."""
     head = b"Connection: x-hop\r\nX-Hop: 1\r\nX-End: 1\r\nContent-Length: 2\r\n\r\n"
-    real.server.asked = answering(OK + head + b"ok")
-    client = await real.client()
+    real.upstream.asked = answering(OK + head + b"ok")
+    client = await real.byte_client()
 
     client.send(GET)
     received = await client.until(b"ok")
@@ -482,12 +484,12 @@ async def test_lines_that_an_answer_names_as_such_are_taken_off_it(
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_old_client_gets_no_chunks(real: Street) -> None:
+async def test_an_old_client_gets_no_chunks(real: StartedProxy) -> None:
     """HTTP/1.0 ends such an answer with the connection."""
-    real.server.asked = answering(
+    real.upstream.asked = answering(
         OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
     )
-    client = await real.client()
+    client = await real.byte_client()
 
     client.send(b"GET /docs HTTP/1.0\r\n\r\n")
     await client.lost
@@ -496,84 +498,84 @@ async def test_an_old_client_gets_no_chunks(real: Street) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_packed_bytes_are_passed_on_packed(real: Street) -> None:
+async def test_packed_bytes_are_passed_on_packed(real: StartedProxy) -> None:
     """The client has asked for them and unpacks them."""
     head = b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n"
-    real.server.asked = answering(OK + head + b"\x1f\x8bxx")
-    client = await real.client()
+    real.upstream.asked = answering(OK + head + b"\x1f\x8bxx")
+    client = await real.byte_client()
 
     client.send(GET.replace(b"\r\n\r\n", b"\r\nAccept-Encoding: gzip\r\n\r\n"))
     received = await client.until(b"\x1f\x8bxx")
 
     assert b"Content-Encoding: gzip\r\n" in received
-    assert b"Accept-Encoding: gzip\r\n" in real.server.peers[0].received
+    assert b"Accept-Encoding: gzip\r\n" in real.upstream.peers[0].received
 
 
 @pytest.mark.parametrize("sent", [b"", OK + b"Content-Length: 8\r\n\r\nhalf"])
 @pytest_twisted.ensureDeferred
 async def test_a_client_that_leaves_closes_the_connection_upstream(
-    real: Street, sent: bytes
+    real: StartedProxy, sent: bytes
 ) -> None:
     """Before the head of the answer and within its body, and no error is logged."""
-    real.server.asked = answering(sent)
-    client = await real.client()
+    real.upstream.asked = answering(sent)
+    client = await real.byte_client()
     client.send(GET)
-    while not real.server.peers or not real.server.peers[0].received:
+    while not real.upstream.peers or not real.upstream.peers[0].received:
         await turn()
     await turn()
 
     client.transport.loseConnection()
 
-    await real.server.peers[0].lost
+    await real.upstream.peers[0].lost
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_client_that_leaves_within_its_request_closes_the_connection_upstream(
-    real: Street,
+    real: StartedProxy,
 ) -> None:
     """Half a request must not look complete either."""
-    client = await real.client()
+    client = await real.byte_client()
     client.send(b"PUT /docs HTTP/1.1\r\nHost: door\r\nContent-Length: 8\r\n\r\nhalf")
-    while not real.server.peers or b"half" not in real.server.peers[0].received:
+    while not real.upstream.peers or b"half" not in real.upstream.peers[0].received:
         await turn()
 
     client.transport.loseConnection()
 
-    await real.server.peers[0].lost
+    await real.upstream.peers[0].lost
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_chunk_that_is_none_breaks_both_connections(real: Street) -> None:
+async def test_a_chunk_that_is_none_breaks_both_connections(real: StartedProxy) -> None:
     """What has been sent on cannot be taken back, but it is never ended."""
-    client = await real.client()
+    client = await real.byte_client()
     client.send(
         b"PUT /docs HTTP/1.1\r\nHost: door\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"4\r\nhalf\r\n"
     )
-    while not real.server.peers or b"half" not in real.server.peers[0].received:
+    while not real.upstream.peers or b"half" not in real.upstream.peers[0].received:
         await turn()
 
     client.send(b"-1\r\n")
     await client.lost
-    await real.server.peers[0].lost
+    await real.upstream.peers[0].lost
 
     assert client.received == b"HTTP/1.1 400 Bad Request\r\n\r\n"
-    assert b"\r\n0\r\n" not in real.server.peers[0].received
+    assert b"\r\n0\r\n" not in real.upstream.peers[0].received
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_early_answer_does_not_wait_for_the_upload(real: Street) -> None:
+async def test_an_early_answer_does_not_wait_for_the_upload(real: StartedProxy) -> None:
     """TEI refuses a large body before it has read it."""
-    real.server.asked = answering(
+    real.upstream.asked = answering(
         b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 3\r\n\r\nbig"
     )
-    client = await real.client()
+    client = await real.byte_client()
 
     client.send(b"PUT /docs HTTP/1.1\r\nHost: door\r\nContent-Length: 8\r\n\r\nhalf")
     received = await client.until(b"big")
-    await real.server.peers[0].lost
+    await real.upstream.peers[0].lost
     client.send(b"done" + GET)
-    real.server.asked = answering(OK + b"Content-Length: 4\r\n\r\nfine")
+    real.upstream.asked = answering(OK + b"Content-Length: 4\r\n\r\nfine")
 
     assert received.startswith(b"HTTP/1.1 413 ")
     assert (await client.until(b"fine")).count(b"HTTP/1.1 ") == 2

@@ -12,9 +12,14 @@ from twisted.web.server import Request
 from zope.interface import directlyProvides
 
 from abproxy.web.server import MOST_SURPLUS
-from support.client import Client
-from support.proxy import InMemoryProxy, in_memory_proxy
-from support.raw import Street, answering, street, turn
+from support.client import Client, turn
+from support.proxy import (
+    InMemoryProxy,
+    StartedProxy,
+    in_memory_proxy,
+    proxy_before_byte_server,
+)
+from support.upstream import answering
 
 GET = b"GET /docs HTTP/1.1\r\nHost: proxy\r\n\r\n"
 FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
@@ -44,12 +49,11 @@ class Saying(Resource):
 
 
 @pytest_twisted.async_yield_fixture
-async def real() -> AsyncIterator[Street]:
+async def real() -> AsyncIterator[StartedProxy]:
     """Listen on a free port of this machine, for bodies up to 1000 bytes."""
-    opened = await street(max_body_bytes=1000)
-    opened.server.asked = answering(FINE)
-    yield opened
-    await opened.close()
+    async with proxy_before_byte_server(max_body_bytes=1000) as started:
+        started.upstream.asked = answering(FINE)
+        yield started
 
 
 @pytest.mark.parametrize(
@@ -86,10 +90,10 @@ async def real() -> AsyncIterator[Street]:
 @pytest.mark.parametrize("path", [b"/embed", b"/docs"])
 @pytest_twisted.ensureDeferred
 async def test_a_head_with_two_meanings_is_refused(
-    real: Street, path: bytes, lines: bytes
+    real: StartedProxy, path: bytes, lines: bytes
 ) -> None:
     """Nothing of it reaches the upstream, and nothing behind it is a request."""
-    client = await real.client()
+    client = await real.byte_client()
 
     client.send(
         b"POST %b HTTP/1.1\r\nHost: proxy\r\n%b\r\nX-Last: 1\r\n\r\n0\r\n\r\n%b"
@@ -99,7 +103,7 @@ async def test_a_head_with_two_meanings_is_refused(
     await turn()
 
     assert client.received == BAD_REQUEST
-    assert real.server.peers == []
+    assert real.upstream.peers == []
 
 
 @pytest.mark.parametrize(
@@ -116,32 +120,34 @@ async def test_a_head_with_two_meanings_is_refused(
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_first_line_that_is_none_is_refused(real: Street, line: bytes) -> None:
+async def test_a_first_line_that_is_none_is_refused(
+    real: StartedProxy, line: bytes
+) -> None:
     """With the bytes of a target as with its words."""
-    client = await real.client()
+    client = await real.byte_client()
 
     client.send(line + b"\r\nHost: proxy\r\nExpect: 100-continue\r\n\r\n" + GET)
     await client.lost
 
     assert client.received == BAD_REQUEST
-    assert real.server.peers == []
+    assert real.upstream.peers == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_folded_line_is_sent_on_as_one(real: Street) -> None:
+async def test_a_folded_line_is_sent_on_as_one(real: StartedProxy) -> None:
     """No server behind us can take its second half for a line."""
-    client = await real.client()
+    client = await real.byte_client()
 
     client.send(GET[:-2] + b"X-Folded: a\r\n Content-Length: 5\r\n\r\n")
     await client.until(b"fine")
 
-    assert b"X-Folded: a Content-Length: 5\r\n" in real.server.peers[0].received
+    assert b"X-Folded: a Content-Length: 5\r\n" in real.upstream.peers[0].received
 
 
 @pytest_twisted.ensureDeferred
-async def test_that_a_body_is_sent_as_it_is_says_nothing(real: Street) -> None:
+async def test_that_a_body_is_sent_as_it_is_says_nothing(real: StartedProxy) -> None:
     """Only its length counts, and is sent to the upstream."""
-    client = await real.client()
+    client = await real.byte_client()
 
     client.send(
         b"PUT /docs HTTP/1.1\r\nHost: proxy\r\nTransfer-Encoding: identity\r\n"
@@ -149,16 +155,16 @@ async def test_that_a_body_is_sent_as_it_is_says_nothing(real: Street) -> None:
     )
     await client.until(b"fine")
 
-    [peer] = real.server.peers
+    [peer] = real.upstream.peers
     assert b"\r\nContent-Length: 2\r\n" in peer.received
     assert b"Transfer-Encoding" not in peer.received
     assert peer.received.endswith(b"\r\n\r\nab")
 
 
 @pytest_twisted.ensureDeferred
-async def test_trailers_of_a_request_are_dropped(real: Street) -> None:
+async def test_trailers_of_a_request_are_dropped(real: StartedProxy) -> None:
     """They might be taken for headers."""
-    client = await real.client()
+    client = await real.byte_client()
 
     client.send(
         b"PUT /docs HTTP/1.1\r\nHost: proxy\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -166,30 +172,30 @@ async def test_trailers_of_a_request_are_dropped(real: Street) -> None:
     )
     await client.until(b"fine")
 
-    [peer] = real.server.peers
+    [peer] = real.upstream.peers
     assert peer.received.endswith(b"\r\n\r\n1\r\na\r\n0\r\n\r\n")
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_connection_is_used_again(real: Street) -> None:
+async def test_a_connection_is_used_again(real: StartedProxy) -> None:
     """Until the client closes it; the question for /info may need another one."""
-    client = await real.client()
+    client = await real.byte_client()
 
     for asked in range(1, 6):
         client.send(GET)
         while client.received.count(b"fine") < asked:
             await turn()
 
-    assert len(real.server.peers) <= 2
+    assert len(real.upstream.peers) <= 2
 
 
 @pytest.mark.parametrize("path", [b"/embed", b"/docs"])
 @pytest_twisted.ensureDeferred
 async def test_a_client_that_goes_on_sending_still_reads_its_413(
-    real: Street, path: bytes
+    real: StartedProxy, path: bytes
 ) -> None:
     """A reset must not overtake the answer."""
-    client = await real.client()
+    client = await real.byte_client()
 
     client.send(embed(3_000_000).replace(b"/embed", path))
     client.send(b"x" * 3_000_000)
@@ -199,16 +205,16 @@ async def test_a_client_that_goes_on_sending_still_reads_its_413(
 
     assert client.received.startswith(b"HTTP/1.1 413 ")
     assert b"1000 bytes at most" in client.received
-    assert real.server.peers == []
+    assert real.upstream.peers == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_draining_closes_idle_connections(real: Street) -> None:
+async def test_draining_closes_idle_connections(real: StartedProxy) -> None:
     """And is over when the last one is closed."""
-    client = await real.client()
+    client = await real.byte_client()
     await turn()
 
-    await real.proxy.site.drain()
+    await real.service.site.drain()
 
     await client.lost
 

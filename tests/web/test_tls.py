@@ -12,9 +12,16 @@ from twisted.web import http
 
 from abproxy.web import server
 from bench.breakable import Traits
-from support.client import ask, endpoint, make_certificate, read_all, shake_hands
-from support.proxy import without
-from support.sockets import LOCALHOST, street, until
+from support.client import (
+    LOCALHOST,
+    ask,
+    endpoint,
+    make_certificate,
+    read_all,
+    shake_hands,
+    until,
+)
+from support.proxy import started_proxy, without
 
 # Twisted's own way to hand a certificate to its library.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
@@ -54,7 +61,7 @@ async def test_a_client_that_speaks_http_1_is_served(
     certificate: Path, offered: list[str] | None, chosen: str | None
 ) -> None:
     """Whatever else it offers, and if it offers nothing."""
-    async with street(port=endpoint(certificate)) as here:
+    async with started_proxy(port=endpoint(certificate)) as here:
         client = await deferToThread(shake_hands, here.port, offered)
         agreed = client.selected_alpn_protocol()
         answer = await deferToThread(ask, client, CALL, ROWS)
@@ -69,7 +76,7 @@ async def test_a_client_of_http_2_alone_is_told_so_in_the_handshake(
     certificate: Path,
 ) -> None:
     """It would not understand a word of the answer."""
-    async with street(port=endpoint(certificate)) as here:
+    async with started_proxy(port=endpoint(certificate)) as here:
         with pytest.raises(ssl.SSLError, match="ALERT"):
             await deferToThread(shake_hands, here.port, ["h2"])
 
@@ -81,7 +88,7 @@ async def test_http_2_is_never_agreed_on(
     """Also where a library is installed with which Twisted's own server could."""
     monkeypatch.setattr(http, "H2_ENABLED", True)
 
-    async with street(port=endpoint(certificate)) as here:
+    async with started_proxy(port=endpoint(certificate)) as here:
         client = await deferToThread(shake_hands, here.port, ["h2", "http/1.1"])
         agreed = client.selected_alpn_protocol()
         client.close()
@@ -92,7 +99,7 @@ async def test_http_2_is_never_agreed_on(
 @ensureDeferred
 async def test_the_pages_may_be_at_a_port_with_tls(certificate: Path) -> None:
     """While the clients' port has none."""
-    async with street(operations_port=endpoint(certificate)) as here:
+    async with started_proxy(operations_port=endpoint(certificate)) as here:
         operator = await deferToThread(shake_hands, here.operations_port, ["http/1.1"])
         answer = await deferToThread(ask, operator, PAGE, b"}")
         operator.close()
@@ -104,7 +111,7 @@ async def test_the_pages_may_be_at_a_port_with_tls(certificate: Path) -> None:
 async def test_the_log_says_where_one_answers(certificate: Path) -> None:
     """As an operator would type it."""
     with capturedLogs() as log:
-        async with street(operations_port=endpoint(certificate)) as here:
+        async with started_proxy(operations_port=endpoint(certificate)) as here:
             ports = here.operations_port, here.port
 
     said = [event.get("address") for event in log if "address" in event]
@@ -118,7 +125,7 @@ async def test_an_answer_is_the_same_with_tls_and_without(
     certificate: Path, *, is_fast: bool
 ) -> None:
     """To the byte, on either path, with rows that fill many of its records."""
-    async with street(
+    async with started_proxy(
         Traits(dimensions=10_000),
         port=endpoint(certificate),
         operations_port="0",
@@ -143,7 +150,7 @@ async def test_a_client_that_keeps_a_connection_does_not_hold_up_the_end(
     certificate: Path,
 ) -> None:
     """A pool looks at a connection only when it wants it again."""
-    async with street(port=endpoint(certificate), drain_timeout_s=600.0) as here:
+    async with started_proxy(port=endpoint(certificate), drain_timeout_s=600.0) as here:
         client = await deferToThread(shake_hands, here.port, ["http/1.1"])
         await deferToThread(ask, client, PAGE, b"}")
 
@@ -155,7 +162,7 @@ async def test_a_client_that_keeps_a_connection_does_not_hold_up_the_end(
 @ensureDeferred
 async def test_an_answer_that_is_owed_at_the_end_is_given(certificate: Path) -> None:
     """And the client knows that it has all of it."""
-    async with street(Traits(ms=200), port=endpoint(certificate)) as here:
+    async with started_proxy(Traits(ms=200), port=endpoint(certificate)) as here:
         client = await deferToThread(shake_hands, here.port, ["http/1.1"])
         client.sendall(CALL)
         await until(lambda: here.upstream.work.inputs)
@@ -171,7 +178,7 @@ async def test_a_refused_client_has_the_whole_answer(certificate: Path) -> None:
     """Though it still sends."""
     head = b"POST /embed HTTP/1.1\r\nHost: proxy\r\nContent-Length: 999999\r\n\r\n"
 
-    async with street(port=endpoint(certificate), max_body_bytes=1000) as here:
+    async with started_proxy(port=endpoint(certificate), max_body_bytes=1000) as here:
         client = await deferToThread(shake_hands, here.port, ["http/1.1"])
         client.sendall(head + b"x" * 100_000)
         answer = await deferToThread(read_all, client)
@@ -188,7 +195,7 @@ async def test_far_too_many_connections_are_cut_without_a_word(
     """And nothing in the log."""
     monkeypatch.setattr(server, "MOST_SURPLUS", 0)
 
-    async with street(port=endpoint(certificate), max_connections=1) as here:
+    async with started_proxy(port=endpoint(certificate), max_connections=1) as here:
         client = await deferToThread(shake_hands, here.port)
         with pytest.raises(OSError, match=r"reset|EOF|closed"):
             await deferToThread(shake_hands, here.port)

@@ -19,20 +19,21 @@ from abproxy.service import SAME_SIGNAL_S
 from abproxy.workers.ipc import COUNTS
 from abproxy.workers.sockets import ConnectionCounts
 from bench.breakable import Breakable, Traits
-from support.client import endpoint, make_certificate, read_all, shake_hands
-from support.processes import refusal
-from support.sockets import (
+from support.client import (
     LOCALHOST,
     Caller,
-    Daemon,
     Tally,
-    breakable,
     connect,
-    daemon,
+    endpoint,
+    make_certificate,
+    read_all,
+    shake_hands,
     sleep,
     together,
     until,
 )
+from support.processes import Daemon, daemon, refusal
+from support.upstream import breakable
 
 
 def workers_of(pid: int) -> list[int]:

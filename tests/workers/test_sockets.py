@@ -22,8 +22,14 @@ from abproxy.workers.sockets import (
     WorkerSocket,
     open_shared_port,
 )
-from support.client import endpoint, make_certificate
-from support.sockets import LOCALHOST, connect, together, until
+from support.client import (
+    LOCALHOST,
+    connect,
+    endpoint,
+    make_certificate,
+    together,
+    until,
+)
 
 
 class Kept(Protocol):

@@ -19,7 +19,8 @@ from abproxy.settings import Settings
 from abproxy.workers.supervisor import Supervisor
 from abproxy.workers.wiring import wire_supervisor
 from bench.breakable import Breakable, Traits
-from support.sockets import Caller, breakable, connect, until
+from support.client import Caller, connect, until
+from support.upstream import breakable
 
 
 @asynccontextmanager
