@@ -18,7 +18,7 @@ from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.agent import TreqClient, make_agent, make_pool, make_treq
 from abproxy.upstream.fast.client import FastClient, make_endpoint
 from abproxy.upstream.fast.connection import ConnectionPool
-from support.client import turn
+from support.client import turn, until
 from support.upstream import ByteServer, Peer, answering, make_upstream
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
@@ -271,8 +271,7 @@ async def test_an_answer_may_come_before_all_is_asked(way: Way) -> None:
 
     assert reply.status == 413
     sent = way.send()
-    await turn()
-    assert len(way.server.peers) == 2
+    await until(lambda: len(way.server.peers) == 2)
     sent.cancel()
     await outcome(sent)
 
