@@ -48,7 +48,7 @@ MOODS: Mapping[str, Mood] = {
     "gateway": Mood({"gateway": 502, "restart_s": 2.0}),
     "slow-gateway": Mood({"gateway": 504, "gateway_ms": 1500.0, "restart_s": 2.0}),
     "slow": Mood({**_OPENAI, "ms_per_input": 300.0}),
-    "hasty-gateway": Mood({"ms_per_input": 100.0, "deadline_ms": 450.0}),
+    "hasty-gateway": Mood({}, (Refusal(inputs=4, status=504),)),
     "ten-inputs": Mood(_OPENAI, (Refusal(inputs=10, status=400, body=_TOO_MANY),)),
     "one-input": Mood(_OPENAI, (Refusal(inputs=1, status=400, body=_NO_LIST),)),
     "quota": Mood(_OPENAI, (Refusal(characters=200, status=429, body=_QUOTA),)),

@@ -118,7 +118,6 @@ async def test_it_refuses_what_others_refuse(
 
         refused = await _post(server.port, "/embed", {"inputs": inputs})
         await _post(server.port, "/-/mend", {})
-        await _post(server.port, "/-/traits", {"deadline_ms": 0})
         mended = await _post(server.port, "/embed", {"inputs": inputs})
 
         assert (refused.status, mended.status) == (status, 200)
@@ -225,3 +224,14 @@ async def test_no_tei_it_lists_its_model_and_sends_slashes_elsewhere() -> None:
         assert models.json["data"][0]["id"] == "breakable"
         assert slash.header("Location") == "http://proxy/v1/models"
         caller.hang_up()
+
+
+@ensureDeferred
+async def test_a_gateway_gives_up_after_its_deadline() -> None:
+    """The server forgets the request, and answers the next one."""
+    async with breakable(Traits(ms_per_input=50, deadline_ms=75)) as server:
+        late = await _post(server.port, "/embed", {"inputs": ["a", "b"]})
+        early = await _post(server.port, "/embed", {"inputs": ["a"]})
+
+        assert (late.status, early.status) == (504, 200)
+        assert server.work.inputs == 0
