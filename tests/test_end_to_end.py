@@ -1,4 +1,4 @@
-"""The whole house for real: `twistd abproxy --embedded`, sockets, a model."""
+"""The whole proxy for real: `twistd abproxy --embedded`, sockets, a model."""
 
 import json
 import re
@@ -26,7 +26,7 @@ HEADERS = {"Content-Type": "application/json"}
 
 
 @frozen(kw_only=True)
-class House:
+class Deployment:
     """The proxy and the model behind it."""
 
     name: str
@@ -45,46 +45,50 @@ def _ask(url: str, path: str, body: Any = None) -> Any:
 
 
 @pytest.fixture(scope="module", params=["static", "minilm"])
-def house(
+def deployment(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[House]:
+) -> Iterator[Deployment]:
     """Start the proxy with its own model."""
     folder = tmp_path_factory.mktemp("end-to-end") / request.param
     options = ("--port=0", "--embedded", f"--embedded-model={request.param}")
     with running(folder, " answers on ", "abproxy", *options) as proxy:
         found = re.search(r"answers on (\S+); inference server: (\S+)", proxy.log)
         assert found is not None
-        yield House(name=request.param, proxy=proxy, url=found[1], direct=found[2])
+        yield Deployment(name=request.param, proxy=proxy, url=found[1], direct=found[2])
 
 
 def _distance(one: list[float], other: list[float]) -> float:
     return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
-def test_many_clients_get_their_own_rows(house: House) -> None:
+def test_many_clients_get_their_own_rows(deployment: Deployment) -> None:
     """Sixty callers at once: each gets what the model answers it alone."""
     with ThreadPoolExecutor(20) as clients:
         found = list(
-            clients.map(lambda text: _ask(house.url, "/embed", {"inputs": text}), TEXTS)
+            clients.map(
+                lambda text: _ask(deployment.url, "/embed", {"inputs": text}), TEXTS
+            )
         )
 
-    alone = [_ask(house.direct, "/embed", {"inputs": text}) for text in TEXTS]
+    alone = [_ask(deployment.direct, "/embed", {"inputs": text}) for text in TEXTS]
     apart = [_distance(a[0], b[0]) for a, b in zip(found, alone, strict=True)]
-    assert max(apart) <= ALLOWED[house.name]
+    assert max(apart) <= ALLOWED[deployment.name]
 
 
-def test_the_calls_travelled_together(house: House) -> None:
+def test_the_calls_travelled_together(deployment: Deployment) -> None:
     """What arrives while the proxy is busy reaches the model as a few requests."""
-    callers = [HTTPConnection(urlsplit(house.url).netloc, timeout=30) for _ in TEXTS]
-    before = _requests(house.direct)
+    callers = [
+        HTTPConnection(urlsplit(deployment.url).netloc, timeout=30) for _ in TEXTS
+    ]
+    before = _requests(deployment.direct)
 
-    with house.proxy.held_still():
+    with deployment.proxy.held_still():
         for caller, text in zip(callers, TEXTS, strict=True):
             caller.request("POST", "/embed", json.dumps({"inputs": text}), HEADERS)
     statuses = [_answered(caller) for caller in callers]
 
     assert statuses == [200] * len(TEXTS)
-    assert _requests(house.direct) - before < len(TEXTS) / 4
+    assert _requests(deployment.direct) - before < len(TEXTS) / 4
 
 
 def _answered(caller: HTTPConnection) -> int:
@@ -101,18 +105,20 @@ def _requests(url: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in counted)
 
 
-def test_a_large_call_is_joined_in_order(house: House) -> None:
+def test_a_large_call_is_joined_in_order(deployment: Deployment) -> None:
     """More texts than the model takes in one request come back as one answer."""
     texts = TEXTS * 3
 
-    found = _ask(house.url, "/embed", {"inputs": texts})
+    found = _ask(deployment.url, "/embed", {"inputs": texts})
 
     parts = [texts[at : at + 30] for at in range(0, len(texts), 30)]
     alone = [
-        row for part in parts for row in _ask(house.direct, "/embed", {"inputs": part})
+        row
+        for part in parts
+        for row in _ask(deployment.direct, "/embed", {"inputs": part})
     ]
     apart = [_distance(a, b) for a, b in zip(found, alone, strict=True)]
-    assert max(apart) <= ALLOWED[house.name]
+    assert max(apart) <= ALLOWED[deployment.name]
 
 
 def test_a_model_that_cannot_start_ends_the_proxy(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What others rely on by its name stays as it is, unless somebody means it."""
+"""What others rely on by its name stays as it is, unless it is changed on purpose."""
 
 import pytest
 
@@ -16,5 +16,5 @@ def test_what_is_public_is_as_it_was(subject: str) -> None:
 
 
 def test_nothing_is_kept_that_is_not_read() -> None:
-    """What nobody compares may say anything."""
+    """What is not compared may say anything."""
     assert read_file().keys() == SUBJECTS.keys()

@@ -35,7 +35,7 @@ def nobody(_event: LogEvent) -> None:
 
 @contextmanager
 def started(**settings: Any) -> Iterator[InMemoryProxy]:
-    """Put a house up, start it, and stop it again."""
+    """Start a proxy, and stop it again."""
     with wired(**settings) as here:
         stopped: list[None] = []
         here.service.startService()
@@ -176,7 +176,7 @@ def test_a_service_that_was_never_started_can_be_stopped() -> None:
 
 @pytest.fixture
 def hung_up(tmp_path: Path) -> Iterator[tuple[InMemoryProxy, Path]]:
-    """Start a house with an access log that hears signals."""
+    """Start a proxy with an access log that hears signals."""
     file = tmp_path / "access.log"
     with started(access_log=str(file)) as here:
         here.clock.run()

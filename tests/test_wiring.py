@@ -72,13 +72,13 @@ def _is_ours(factory: Any) -> bool:
 
 
 def test_a_client_of_our_own_speaks_to_the_upstream() -> None:
-    """Unless somebody wants it otherwise."""
+    """Unless the settings say otherwise."""
     with unstarted() as here:
         assert _is_ours(here.connect())
 
 
 def test_treq_speaks_to_the_upstream_if_it_is_wanted() -> None:
-    """For whoever does not trust ours."""
+    """For operators who do not trust ours."""
     with unstarted(fast_paths=paths_of("treq")) as here:
         assert not _is_ours(here.connect())
 
@@ -91,7 +91,7 @@ def test_treq_speaks_to_an_upstream_with_tls() -> None:
 
 @pytest.mark.parametrize("client", ["fast", "treq"])
 def test_connecting_may_take_as_long_as_it_may(client: str) -> None:
-    """Whoever connects."""
+    """Whichever client connects."""
     with unstarted(fast_paths=paths_of(client), connect_timeout_s=3.0) as here:
         here.connect()
 
@@ -114,7 +114,7 @@ def test_batches_are_written_as_answers_are(
 
 @pytest.mark.parametrize("client", ["fast", "treq"])
 def test_when_a_connection_broke_idle_ones_are_closed(client: str) -> None:
-    """Whoever tries again would use up its tries on one after the other."""
+    """A call that is tried again would use up its tries on one after the other."""
     with unstarted(fast_paths=paths_of(client)) as here:
         idle = StringTransport()
         one = here.connect().buildProtocol(None)

@@ -2,7 +2,7 @@
 What others rely on by its name: figures, settings, errors, paths and headers.
 
 It is read off the running proxy and kept in `tests/public.json`.  `make public` writes
-the file again; a name that changes there breaks somebody's dashboard or script.
+the file again; a name that changes there breaks dashboards and scripts.
 """
 
 import json
@@ -102,17 +102,17 @@ def routes() -> dict[str, Any]:
 
 def pages() -> list[str]:
     """List the paths that are answered by the proxy itself."""
-    with wired() as house:
-        known: Any = house.service.site.operations
+    with wired() as proxy:
+        known: Any = proxy.service.site.operations
         return sorted(path.decode() for path in known.pages)
 
 
 def metrics() -> dict[str, Any]:
     """Name each figure with its type, and its labels with the values it begins with."""
-    with wired() as house:
-        begins = dict(_families(house.ask("GET", "/metrics").body))
-    with _busy() as house:
-        _, body = _result(_aggregator(house).metrics(b""))
+    with wired() as proxy:
+        begins = dict(_families(proxy.ask("GET", "/metrics").body))
+    with _busy() as proxy:
+        _, body = _result(_aggregator(proxy).metrics(b""))
     return {
         name: {
             "type": family.type,
@@ -151,9 +151,9 @@ def reasons() -> list[str]:
 
 def status() -> dict[str, Any]:
     """Name what status.json holds, two levels deep."""
-    with _busy() as house:
-        document = msgspec.to_builtins(_result(_aggregator(house).status(0)))
-        of_one_process = house.page("/-/status.json")
+    with _busy() as proxy:
+        document = msgspec.to_builtins(_result(_aggregator(proxy).status(0)))
+        of_one_process = proxy.page("/-/status.json")
     assert document.keys() == of_one_process.keys()
     return {name: _names(value) for name, value in sorted(document.items())}
 
@@ -170,25 +170,25 @@ def headers() -> dict[str, list[str]]:
 
 
 def _on_answers() -> dict[str, list[str]]:
-    with wired(api_keys=(KEY,), max_waiting_inputs=3, slots=1) as house:
-        alone, _, shared = [house.call(text, key=KEY) for text in "abc"]
-        refused = house.call("d", "e", key=KEY)
-        _answer_as_tei(house)
-        _answer_as_tei(house)
+    with wired(api_keys=(KEY,), max_waiting_inputs=3, slots=1) as proxy:
+        alone, _, shared = [proxy.call(text, key=KEY) for text in "abc"]
+        refused = proxy.call("d", "e", key=KEY)
+        _answer_as_tei(proxy)
+        _answer_as_tei(proxy)
         shown = ("Authorization", f"Bearer {KEY}")
         answers = {
             "a call alone": alone,
             "a call of a shared batch": shared,
-            "without a key": house.call("a"),
+            "without a key": proxy.call("a"),
             "over the limit": refused,
         }
         asked = {
-            "a page": house.ask("GET", "/-/", b"", shown),
-            "json of our own": house.ask("GET", "/-/healthy", b"", shown),
-            "no such page": house.ask("GET", "/-/nothing", b"", shown),
-            "a page that is written to": house.ask("PUT", "/-/", b"", shown),
-            "a page that has moved": house.ask("GET", "/-", b"", shown),
-            "the form for a key": house.ask("GET", "/-/"),
+            "a page": proxy.ask("GET", "/-/", b"", shown),
+            "json of our own": proxy.ask("GET", "/-/healthy", b"", shown),
+            "no such page": proxy.ask("GET", "/-/nothing", b"", shown),
+            "a page that is written to": proxy.ask("PUT", "/-/", b"", shown),
+            "a page that has moved": proxy.ask("GET", "/-", b"", shown),
+            "the form for a key": proxy.ask("GET", "/-/"),
         }
         calls = {name: client.answers()[0] for name, client in answers.items()}
     return {name: _lines(answer) for name, answer in {**calls, **asked}.items()}
@@ -199,13 +199,13 @@ def _lines(answer: Answer) -> list[str]:
 
 
 def _on_requests() -> dict[str, list[str]]:
-    with wired(upstream_key=KEY, slots=1) as house:
+    with wired(upstream_key=KEY, slots=1) as proxy:
         for text in "abc":
-            house.call(text)
-        house.answer_all()
+            proxy.call(text)
+        proxy.answer_all()
         alone, shared = [
             {name.decode() for name, _ in sent.request.headers}
-            for sent in house.upstream.sent
+            for sent in proxy.upstream.sent
         ]
     return {
         "a request with a key of ours": sorted(alone),
@@ -213,36 +213,36 @@ def _on_requests() -> dict[str, list[str]]:
     }
 
 
-def _answer_as_tei(house: InMemoryProxy) -> None:
-    for sent in house.upstream.open:
+def _answer_as_tei(proxy: InMemoryProxy) -> None:
+    for sent in proxy.upstream.open:
         rows = json.dumps([[1] for _ in sent.inputs]).encode()
         sent.done.callback(reply(200, rows, *FROM_TEI))
 
 
 @contextmanager
 def _busy() -> Iterator[InMemoryProxy]:
-    """Give a house that has seen a bit of everything, and has some waiting."""
-    with wired(slots=1, max_waiting_inputs=2) as house:
-        house.call("a")
-        house.answer_all()
-        house.call("b").leave()
+    """Give a proxy that has seen a bit of everything, with calls that wait."""
+    with wired(slots=1, max_waiting_inputs=2) as proxy:
+        proxy.call("a")
+        proxy.answer_all()
+        proxy.call("b").leave()
         for texts in ("c", "d", "too many"):
-            house.call(*texts)
-        house.ask("GET", "/nobody/knows")
-        house.ask("PUT", "/-/", b"x")
-        yield house
-        house.answer_all()
+            proxy.call(*texts)
+        proxy.ask("GET", "/not/known")
+        proxy.ask("PUT", "/-/", b"x")
+        yield proxy
+        proxy.answer_all()
 
 
-def _aggregator(house: InMemoryProxy) -> Aggregator:
-    """Give the one who speaks for all workers: this *house* is the only one."""
+def _aggregator(proxy: InMemoryProxy) -> Aggregator:
+    """Make what answers for all workers; this *proxy* is the only one."""
 
     def send(question: UpstreamRequest) -> Deferred[Response]:
-        answer = house.ask("GET", question.path.decode())
+        answer = proxy.ask("GET", question.path.decode())
         return succeed(reply(answer.status, answer.body))
 
     only: Any = WorkerProcess(
-        reactor=house.clock,
+        reactor=proxy.clock,
         name="1",
         folder=Path("/private"),
         port_fd=0,
@@ -251,7 +251,7 @@ def _aggregator(house: InMemoryProxy) -> Aggregator:
     return Aggregator(
         pool=WorkerPool([only]),
         send_to={"1": send},
-        clock=house.clock,
+        clock=proxy.clock,
         settings=Settings(),
     )
 

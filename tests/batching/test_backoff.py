@@ -4,7 +4,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 
 from abproxy.errors import CannotConnect, ConnectionBroken, Overloaded, UpstreamFull
-from support.batching import House, Outcome, house, texts
+from support.batching import Harness, Outcome, harness, texts
 from support.upstream import Sent, reply
 
 FULL = b'{"error":"Model is overloaded","error_type":"Overloaded"}'
@@ -14,7 +14,7 @@ def _refuse(sent: Sent, *headers: tuple[bytes, bytes]) -> None:
     sent.done.callback(reply(429, FULL, *headers))
 
 
-def _serve(proxy: House) -> None:
+def _serve(proxy: Harness) -> None:
     while proxy.upstream.open:
         proxy.upstream.open[0].answer()
 
@@ -22,7 +22,7 @@ def _serve(proxy: House) -> None:
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_refusal_for_want_of_room_is_tried_again(status: int) -> None:
     """No caller is told of a full upstream that has room a moment later."""
-    proxy = house()
+    proxy = harness()
     call = proxy.submit("a")
 
     proxy.upstream.sent[0].refuse(status, FULL)
@@ -37,7 +37,7 @@ def test_a_refusal_for_want_of_room_is_tried_again(status: int) -> None:
 
 def test_pauses_grow_and_the_retries_end() -> None:
     """In the end the caller gets the upstream's own refusal."""
-    proxy = house()
+    proxy = harness()
     call = proxy.submit("a")
     attempts = []
 
@@ -56,7 +56,7 @@ def test_pauses_grow_and_the_retries_end() -> None:
     assert proxy.is_at_rest
 
 
-def _refuse_until_the_retries_end(proxy: House, *others: Outcome) -> None:
+def _refuse_until_the_retries_end(proxy: Harness, *others: Outcome) -> None:
     """Refuse whatever is sent, quoting it, until all *others* have heard."""
     while any(call.is_open for call in others):
         for sent in list(proxy.upstream.open):
@@ -67,7 +67,7 @@ def _refuse_until_the_retries_end(proxy: House, *others: Outcome) -> None:
 @pytest.mark.parametrize("lane", ["other route", "personal: other key"])
 def test_a_call_that_waits_behind_a_refusal_never_gets_its_answer(lane: str) -> None:
     """The words of the upstream are for the call refused; others get ours."""
-    proxy = house(slots=1)
+    proxy = harness(slots=1)
     refused = proxy.submit("mine")
     behind = proxy.submit("yours", lane=lane)
 
@@ -82,7 +82,7 @@ def test_a_call_that_waits_behind_a_refusal_never_gets_its_answer(lane: str) -> 
 
 def test_calls_refused_together_hear_of_it_in_our_words() -> None:
     """An upstream that quotes the request would show each the other's text."""
-    proxy = house(calls=2, max_wait_s=1)
+    proxy = harness(calls=2, max_wait_s=1)
     calls = [proxy.submit("mine"), proxy.submit("yours")]
 
     _refuse_until_the_retries_end(proxy, *calls)
@@ -95,7 +95,7 @@ def test_calls_refused_together_hear_of_it_in_our_words() -> None:
 
 def test_a_call_left_alone_in_its_batch_gets_no_answer_that_quotes_the_others() -> None:
     """What was in the request counts, not which callers still wait for it."""
-    proxy = house(calls=2, max_wait_s=1)
+    proxy = harness(calls=2, max_wait_s=1)
     leaving, staying = proxy.submit("mine"), proxy.submit("yours")
     leaving.done.cancel()
 
@@ -108,7 +108,7 @@ def test_a_call_left_alone_in_its_batch_gets_no_answer_that_quotes_the_others() 
 
 def test_our_words_keep_the_time_to_come_back() -> None:
     """Calls refused together learn when it makes sense to ask again."""
-    proxy = house(calls=2, max_wait_s=1)
+    proxy = harness(calls=2, max_wait_s=1)
     calls = [proxy.submit("mine"), proxy.submit("yours")]
 
     _refuse(proxy.upstream.sent[0], (b"Retry-After", b"60"))
@@ -120,7 +120,7 @@ def test_our_words_keep_the_time_to_come_back() -> None:
 
 def test_calls_with_one_key_of_their_own_share_what_is_said_of_its_quota() -> None:
     """They are one client to the upstream, which tells it what it has used up."""
-    proxy = house(calls=2, max_wait_s=1)
+    proxy = harness(calls=2, max_wait_s=1)
     calls = [proxy.submit(text, lane="personal: key") for text in ("a", "b")]
 
     proxy.upstream.sent[0].refuse(429, b"quota exceeded")
@@ -130,7 +130,7 @@ def test_calls_with_one_key_of_their_own_share_what_is_said_of_its_quota() -> No
 
 def test_refusals_of_one_wave_count_once_and_are_not_multiplied() -> None:
     """One batch goes ahead to see whether there is room again."""
-    proxy = house(items=2, budget=8)
+    proxy = harness(items=2, budget=8)
     calls = [proxy.submit(*texts(2, f"{number} ")) for number in range(4)]
     for sent in list(proxy.upstream.open):
         _refuse(sent)
@@ -147,7 +147,7 @@ def test_refusals_of_one_wave_count_once_and_are_not_multiplied() -> None:
 
 def test_a_refusal_halves_the_budget_and_answers_let_it_grow() -> None:
     """The upstream's room is found by trying, carefully."""
-    proxy = house(items=2, budget=16)
+    proxy = harness(items=2, budget=16)
     proxy.submit("a", "b")
     limit = proxy.collector.budget.limit
 
@@ -160,7 +160,7 @@ def test_a_refusal_halves_the_budget_and_answers_let_it_grow() -> None:
     assert limit.items == 10
 
 
-def _serve_what_fits(proxy: House, room: int) -> None:
+def _serve_what_fits(proxy: Harness, room: int) -> None:
     """Be an upstream with *room* for so many inputs in a request."""
     for _ in range(40):
         for sent in list(proxy.upstream.open):
@@ -173,7 +173,7 @@ def _serve_what_fits(proxy: House, room: int) -> None:
 
 def test_batches_are_no_larger_than_the_room_that_others_leave() -> None:
     """A call that would fit alone is not refused because of the others."""
-    proxy = house(calls=9, items=8, budget=64, slots=1)
+    proxy = harness(calls=9, items=8, budget=64, slots=1)
     calls = [proxy.submit(text) for text in texts(30)]
 
     _serve_what_fits(proxy, room=3)
@@ -184,7 +184,7 @@ def test_batches_are_no_larger_than_the_room_that_others_leave() -> None:
 
 def test_a_part_larger_than_the_room_that_others_leave_is_cut() -> None:
     """It would be refused for ever, and all behind it would wait."""
-    proxy = house(items=8, budget=64)
+    proxy = harness(items=8, budget=64)
     large = proxy.submit(*texts(20))
     small = proxy.submit("small")
 
@@ -197,7 +197,7 @@ def test_a_part_larger_than_the_room_that_others_leave_is_cut() -> None:
 
 def test_a_part_that_was_cut_leaves_with_its_caller() -> None:
     """All pieces go, wherever they are."""
-    proxy = house(items=8, budget=8)
+    proxy = harness(items=8, budget=8)
     call = proxy.submit(*texts(8))
     _refuse(proxy.upstream.open[0])
     proxy.clock.advance(0.05)
@@ -213,7 +213,7 @@ def test_a_part_that_was_cut_leaves_with_its_caller() -> None:
 
 def test_a_bad_input_in_a_part_that_was_cut_is_the_answer() -> None:
     """The upstream's own words about a piece are its words about the call."""
-    proxy = house(items=8, budget=8)
+    proxy = harness(items=8, budget=8)
     call = proxy.submit(*texts(8))
     _refuse(proxy.upstream.open[0])
     proxy.clock.advance(0.05)
@@ -226,7 +226,7 @@ def test_a_bad_input_in_a_part_that_was_cut_is_the_answer() -> None:
 
 def test_what_may_not_be_cut_hears_of_the_refusal() -> None:
     """The operator leaves it to the upstream."""
-    proxy = house(items=8, budget=64)
+    proxy = harness(items=8, budget=64)
     proxy.collector.splits = False
     call = proxy.submit(*texts(8))
 
@@ -237,7 +237,7 @@ def test_what_may_not_be_cut_hears_of_the_refusal() -> None:
 
 def test_order_survives_a_refusal() -> None:
     """What was first is first again."""
-    proxy = house(calls=2, slots=1)
+    proxy = harness(calls=2, slots=1)
     for text in texts(5):
         proxy.submit(text)
 
@@ -257,7 +257,7 @@ DATE = (b"Date", NOON)
 @pytest.mark.parametrize("value", [b"2", b"Tue, 24 Nov 2026 12:00:02 GMT"])
 def test_retry_after_is_kept(value: bytes) -> None:
     """An upstream that says when is asked then, and not before."""
-    proxy = house()
+    proxy = harness()
     call = proxy.submit("a")
     _refuse(proxy.upstream.sent[0], DATE, (b"Retry-After", value))
 
@@ -273,7 +273,7 @@ def test_retry_after_is_kept(value: bytes) -> None:
 @pytest.mark.parametrize("value", [b"3600", b"Tue, 24 Nov 2026 13:00:00 GMT"])
 def test_a_pause_that_is_too_long_is_the_callers_to_decide(value: bytes) -> None:
     """No call is kept waiting for a quota that is used up for an hour."""
-    proxy = house()
+    proxy = harness()
     call = proxy.submit("a")
 
     _refuse(proxy.upstream.sent[0], DATE, (b"Retry-After", value))
@@ -295,7 +295,7 @@ def test_a_retry_after_that_says_nothing_is_ignored(
     headers: list[tuple[bytes, bytes]],
 ) -> None:
     """No time, one that is over, or one that nothing can be compared with."""
-    proxy = house()
+    proxy = harness()
     call = proxy.submit("a")
 
     _refuse(proxy.upstream.sent[0], *headers)
@@ -307,7 +307,7 @@ def test_a_retry_after_that_says_nothing_is_ignored(
 
 def test_a_clients_own_quota_is_its_own() -> None:
     """One client's 429 pauses no other."""
-    proxy = house()
+    proxy = harness()
     poor = proxy.submit("a", lane="personal: poor")
     rich = proxy.submit("b", lane="personal: rich")
 
@@ -321,7 +321,7 @@ def test_a_clients_own_quota_is_its_own() -> None:
 
 def test_a_server_that_is_not_there_is_waited_for_with_any_key() -> None:
     """A 503 is about no client's quota, also if the client shows its own key."""
-    proxy = house()
+    proxy = harness()
     call = proxy.submit("a", lane="personal: key")
 
     proxy.upstream.sent[0].refuse(503, b"no server is available")
@@ -334,7 +334,7 @@ def test_a_server_that_is_not_there_is_waited_for_with_any_key() -> None:
 
 def test_calls_wait_for_an_upstream_that_restarts() -> None:
     """A refused connection is no error as long as it does not last."""
-    proxy = house()
+    proxy = harness()
     calls = [proxy.submit("a"), proxy.submit("b"), proxy.submit("c")]
 
     for sent in list(proxy.upstream.open):
@@ -350,7 +350,7 @@ def test_calls_wait_for_an_upstream_that_restarts() -> None:
 
 def test_an_upstream_that_stays_away_is_an_error_for_all() -> None:
     """Also for those that were never sent."""
-    proxy = house(slots=1)
+    proxy = harness(slots=1)
     calls = [proxy.submit("a"), proxy.submit("b", lane="other")]
 
     for _ in range(120):
@@ -366,7 +366,7 @@ def test_an_upstream_that_stays_away_is_an_error_for_all() -> None:
 
 def test_leaving_while_the_upstream_is_away_is_leaving() -> None:
     """A call that is cancelled while it waits is never sent."""
-    proxy = house()
+    proxy = harness()
     call = proxy.submit("a")
     proxy.upstream.sent[0].fail(CannotConnect("refused"))
 
@@ -380,7 +380,7 @@ def test_leaving_while_the_upstream_is_away_is_leaving() -> None:
 class Mortal:
     """An upstream that dies of one text, with everything in flight."""
 
-    def __init__(self, proxy: House, deadly: str) -> None:
+    def __init__(self, proxy: Harness, deadly: str) -> None:
         self.proxy = proxy
         self.deadly = deadly
         self.deaths = 0
@@ -400,7 +400,7 @@ class Mortal:
 @pytest.mark.parametrize("deadly", [0, 13, 63])
 def test_a_query_of_death_costs_its_sender_an_error(deadly: int) -> None:
     """One call gets a 502, and all the others their rows."""
-    proxy = house(items=8, budget=64)
+    proxy = harness(items=8, budget=64)
     calls = [proxy.submit(text) for text in texts(64)]
     mortal = Mortal(proxy, f"t{deadly}")
 
@@ -415,7 +415,7 @@ def test_a_query_of_death_costs_its_sender_an_error(deadly: int) -> None:
 
 def test_a_part_in_quarantine_is_sent_with_nothing_else_in_flight() -> None:
     """No new call breaks with it."""
-    proxy = house()
+    proxy = harness()
     suspect = proxy.submit("suspect")
     proxy.upstream.open[0].fail(ConnectionBroken("1"))
     proxy.upstream.open[0].fail(ConnectionBroken("2"))
@@ -431,7 +431,7 @@ def test_a_part_in_quarantine_is_sent_with_nothing_else_in_flight() -> None:
 
 def test_a_part_in_quarantine_waits_for_what_is_in_flight() -> None:
     """What is in flight already is not put at risk."""
-    proxy = house()
+    proxy = harness()
     proxy.submit("suspect")
     proxy.upstream.open[0].fail(ConnectionBroken("1"))
     bystander = proxy.submit("bystander")
@@ -447,7 +447,7 @@ def test_a_part_in_quarantine_waits_for_what_is_in_flight() -> None:
 
 def test_a_part_in_quarantine_whose_caller_leaves_is_forgotten() -> None:
     """It is never sent."""
-    proxy = house()
+    proxy = harness()
     suspect = proxy.submit("suspect")
     proxy.submit("bystander")
     proxy.upstream.open[0].fail(ConnectionBroken("1"))
@@ -464,7 +464,7 @@ def test_parts_of_one_call_that_are_given_up_together_are_counted_once(
     breaks: int,
 ) -> None:
     """The first takes the others along, which are on their way out as well."""
-    proxy = house(items=2)
+    proxy = harness(items=2)
     call = proxy.submit(*texts(4))
     for _ in range(breaks):
         for sent in list(proxy.upstream.open):
@@ -481,7 +481,7 @@ def test_parts_of_one_call_that_are_given_up_together_are_counted_once(
 
 def test_behind_a_port_that_stays_open_no_call_is_to_blame() -> None:
     """While a server restarts behind a balancer, calls wait as for any other."""
-    proxy = house()
+    proxy = harness()
     answers = [False, False, True]
     proxy.collector.is_alive = lambda: succeed(answers.pop(0))
     call = proxy.submit("a")
@@ -499,7 +499,7 @@ def test_behind_a_port_that_stays_open_no_call_is_to_blame() -> None:
 
 def test_a_part_in_quarantine_does_not_wait_for_ever_for_a_server() -> None:
     """It waits no longer than any other."""
-    proxy = house()
+    proxy = harness()
     proxy.collector.is_alive = lambda: succeed(False)
     call = proxy.submit("a")
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))
@@ -514,7 +514,7 @@ def test_a_part_in_quarantine_does_not_wait_for_ever_for_a_server() -> None:
 
 def test_a_part_cancelled_while_the_server_is_asked_is_not_sent() -> None:
     """The answer to the question finds the quarantine empty."""
-    proxy = house()
+    proxy = harness()
     asked: Deferred[bool] = Deferred()
     proxy.collector.is_alive = lambda: asked
     call = proxy.submit("a")

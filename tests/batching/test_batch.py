@@ -12,13 +12,13 @@ from abproxy.errors import (
     UpstreamBroken,
     UpstreamTimeout,
 )
-from support.batching import house, texts
+from support.batching import harness, texts
 from support.upstream import reply, row_of
 
 
 def _together(number: int, **more: Any):  # noqa: ANN202
     """Make *number* calls that share one batch."""
-    proxy = house(calls=number, max_wait_s=1, **more)
+    proxy = harness(calls=number, max_wait_s=1, **more)
     calls = [proxy.submit(text) for text in texts(number)]
     [sent] = proxy.upstream.sent
     return proxy, calls, sent
@@ -26,7 +26,7 @@ def _together(number: int, **more: Any):  # noqa: ANN202
 
 def test_a_lone_call_is_sent_and_answered_untouched() -> None:
     """Alone in its batch, a call is a plain pass-through."""
-    proxy = house()
+    proxy = harness()
     call = proxy.submit("a")
     [sent] = proxy.upstream.sent
 
@@ -183,7 +183,7 @@ def test_a_bug_leaves_no_caller_without_an_answer(nothing_leaked: list[object]) 
 
 def test_a_caller_who_left_while_waiting_is_not_sent() -> None:
     """The upstream never sees an input that no caller waits for."""
-    proxy = house(calls=3, max_wait_s=1)
+    proxy = harness(calls=3, max_wait_s=1)
     gone, stays = proxy.submit("gone"), proxy.submit("stays")
 
     gone.done.cancel()
@@ -198,7 +198,7 @@ def test_a_caller_who_left_while_waiting_is_not_sent() -> None:
 
 def test_a_batch_without_callers_is_no_batch() -> None:
     """When all have left, the timer goes as well."""
-    proxy = house(max_wait_s=1)
+    proxy = harness(max_wait_s=1)
     calls = [proxy.submit("a"), proxy.submit("b")]
 
     for call in calls:
@@ -210,7 +210,7 @@ def test_a_batch_without_callers_is_no_batch() -> None:
 
 def test_the_wait_of_those_who_stay_is_their_own() -> None:
     """If the first caller leaves, the wait counts from the next one."""
-    proxy = house(max_wait_s=1)
+    proxy = harness(max_wait_s=1)
     first = proxy.submit("first")
     proxy.clock.advance(0.5)
     proxy.submit("second")
@@ -269,7 +269,7 @@ def test_when_all_callers_have_left_nothing_is_counted_for_them(
 
 def test_a_large_call_takes_all_its_parts_along() -> None:
     """Leaving with parts in flight, in the queue and not even queued."""
-    proxy = house(items=4, budget=8)
+    proxy = harness(items=4, budget=8)
     call = proxy.submit(*texts(40))
 
     call.done.cancel()

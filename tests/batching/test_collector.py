@@ -5,12 +5,12 @@ import pytest
 
 from abproxy.batching.concurrency import AdaptiveSlots
 from abproxy.errors import Overloaded, UpstreamTimeout
-from support.batching import call_of, house, texts
+from support.batching import call_of, harness, texts
 
 
 def test_a_lone_call_leaves_at_once() -> None:
     """A call that finds the upstream idle pays for no timer."""
-    proxy = house()
+    proxy = harness()
 
     proxy.submit("hello")
 
@@ -20,7 +20,7 @@ def test_a_lone_call_leaves_at_once() -> None:
 
 def test_two_calls_of_size_two_leave_as_one_request() -> None:
     """With a cap of two calls, the second one completes the batch."""
-    proxy = house(calls=2, max_wait_s=1)
+    proxy = harness(calls=2, max_wait_s=1)
 
     first = proxy.submit("hello", "world")
     second = proxy.submit("bye")
@@ -35,7 +35,7 @@ def test_two_calls_of_size_two_leave_as_one_request() -> None:
 
 def test_a_full_batch_leaves_before_the_timer() -> None:
     """The call that completes a batch does not wait for the timer."""
-    proxy = house(calls=3, max_wait_s=1)
+    proxy = harness(calls=3, max_wait_s=1)
 
     for text in texts(3):
         proxy.submit(text)
@@ -46,7 +46,7 @@ def test_a_full_batch_leaves_before_the_timer() -> None:
 
 def test_a_batch_leaves_when_its_oldest_part_has_waited() -> None:
     """The wait is counted from the first call in the batch."""
-    proxy = house(max_wait_s=1)
+    proxy = harness(max_wait_s=1)
 
     proxy.submit("a")
     proxy.clock.advance(0.75)
@@ -60,7 +60,7 @@ def test_a_batch_leaves_when_its_oldest_part_has_waited() -> None:
 
 def test_a_trickle_never_extends_the_wait() -> None:
     """Calls that keep arriving do not delay the first one."""
-    proxy = house(calls=100, max_wait_s=1)
+    proxy = harness(calls=100, max_wait_s=1)
     proxy.submit("first")
 
     for number in range(19):
@@ -74,7 +74,7 @@ def test_a_trickle_never_extends_the_wait() -> None:
 
 def test_under_load_batches_grow_while_the_slots_are_busy() -> None:
     """Without a wait, calls that arrive meanwhile share the next batch."""
-    proxy = house(slots=2)
+    proxy = harness(slots=2)
     for text in texts(6):
         proxy.submit(text)
 
@@ -87,7 +87,7 @@ def test_under_load_batches_grow_while_the_slots_are_busy() -> None:
 
 def test_a_full_batch_needs_no_slot() -> None:
     """Full batches leave as long as the budget has room."""
-    proxy = house(calls=2, slots=1)
+    proxy = harness(calls=2, slots=1)
     proxy.submit("lone")
 
     for text in texts(4):
@@ -98,7 +98,7 @@ def test_a_full_batch_needs_no_slot() -> None:
 
 def test_items_in_flight_stay_within_the_budget() -> None:
     """What the upstream has no permits for waits here."""
-    proxy = house(calls=2, items=4, budget=8)
+    proxy = harness(calls=2, items=4, budget=8)
 
     calls = [proxy.submit(*texts(2, f"call {number} ")) for number in range(10)]
     most = 0
@@ -113,7 +113,7 @@ def test_items_in_flight_stay_within_the_budget() -> None:
 
 def test_a_call_larger_than_the_budget_still_leaves() -> None:
     """With nothing in flight there is always room for one batch."""
-    proxy = house(items=32, budget=4)
+    proxy = harness(items=32, budget=4)
     proxy.collector.splits = False
 
     call = proxy.submit(*texts(20))
@@ -124,7 +124,7 @@ def test_a_call_larger_than_the_budget_still_leaves() -> None:
 
 def test_the_cap_of_items_makes_a_batch_full() -> None:
     """A part that does not fit any more goes with the next batch."""
-    proxy = house(items=4, max_wait_s=1)
+    proxy = harness(items=4, max_wait_s=1)
     first = proxy.submit(*texts(3, "a"))
 
     second = proxy.submit(*texts(3, "b"))
@@ -137,7 +137,7 @@ def test_the_cap_of_items_makes_a_batch_full() -> None:
 
 def test_the_cap_of_bytes_makes_a_batch_full() -> None:
     """A batch is not longer than the upstream's limit for bodies."""
-    proxy = house(size=30, max_wait_s=1)
+    proxy = harness(size=30, max_wait_s=1)
 
     proxy.submit("x" * 12)
     proxy.submit("y" * 12)
@@ -147,7 +147,7 @@ def test_the_cap_of_bytes_makes_a_batch_full() -> None:
 
 def test_one_item_over_the_cap_of_bytes_is_sent_alone() -> None:
     """Whether an input is too large is for the upstream to say."""
-    proxy = house(size=30)
+    proxy = harness(size=30)
 
     call = proxy.submit("a", "x" * 100, "b")
     while proxy.upstream.open:
@@ -159,7 +159,7 @@ def test_one_item_over_the_cap_of_bytes_is_sent_alone() -> None:
 
 def test_lanes_never_share() -> None:
     """Calls with different credentials are sent apart."""
-    proxy = house(slots=1)
+    proxy = harness(slots=1)
     proxy.submit("busy")
 
     proxy.submit("a", lane="key one")
@@ -173,7 +173,7 @@ def test_lanes_never_share() -> None:
 
 def test_the_lane_with_the_oldest_part_goes_first() -> None:
     """No lane is overtaken by a busier one."""
-    proxy = house(calls=2, slots=1, budget=2)
+    proxy = harness(calls=2, slots=1, budget=2)
     proxy.submit("x", "y")
     proxy.submit("old", lane="quiet")
     proxy.submit("n1", lane="busy")
@@ -186,7 +186,7 @@ def test_the_lane_with_the_oldest_part_goes_first() -> None:
 
 def test_lanes_are_forgotten_when_empty() -> None:
     """A million option sets leave no memory behind."""
-    proxy = house()
+    proxy = harness()
 
     for number in range(100):
         proxy.submit("a", lane=f"lane {number}")
@@ -201,7 +201,7 @@ def test_lanes_are_forgotten_when_empty() -> None:
 
 def test_a_lane_that_opens_again_goes_by_the_limits_of_today() -> None:
     """It was empty when they changed."""
-    proxy = house(items=32, max_wait_s=1)
+    proxy = harness(items=32, max_wait_s=1)
     proxy.submit("a")
     proxy.clock.advance(1)
     proxy.upstream.open[0].answer()
@@ -217,7 +217,7 @@ def test_a_lane_that_opens_again_goes_by_the_limits_of_today() -> None:
 
 def test_nothing_larger_than_a_new_limit_leaves_while_it_is_told() -> None:
     """No lane sends by the old limit while another has the new one."""
-    proxy = house(items=4, budget=4, slots=9)
+    proxy = harness(items=4, budget=4, slots=9)
     proxy.submit(*"abcd", lane="fills the budget")
     proxy.submit("e", lane="one")
     proxy.submit(*"fghijklm", lane="other")
@@ -234,7 +234,7 @@ def test_nothing_larger_than_a_new_limit_leaves_while_it_is_told() -> None:
 
 def test_looking_for_expired_calls_does_not_change_how_fast_others_leave() -> None:
     """A caller without room is told when there will be some."""
-    proxy = house(items=8, budget=8, slots=1, max_waiting_items=16)
+    proxy = harness(items=8, budget=8, slots=1, max_waiting_items=16)
     for _ in range(3):
         proxy.submit(*texts(8))
     told = []
@@ -251,7 +251,7 @@ def test_looking_for_expired_calls_does_not_change_how_fast_others_leave() -> No
 
 def test_a_large_call_is_cut_and_joined_in_order() -> None:
     """A call over the upstream's limit comes back whole."""
-    proxy = house(items=32)
+    proxy = harness(items=32)
 
     call = proxy.submit(*texts(1000))
     while proxy.upstream.open:
@@ -264,7 +264,7 @@ def test_a_large_call_is_cut_and_joined_in_order() -> None:
 
 def test_a_query_waits_behind_one_part_of_an_import() -> None:
     """The next part of a large call queues up behind all others."""
-    proxy = house(items=4, budget=4)
+    proxy = harness(items=4, budget=4)
     proxy.submit(*texts(40))
 
     query = proxy.submit("query")
@@ -277,7 +277,7 @@ def test_a_query_waits_behind_one_part_of_an_import() -> None:
 
 def test_a_reply_to_one_part_of_a_large_call_is_the_answer() -> None:
     """If the upstream refuses one part, the caller hears exactly that."""
-    proxy = house(items=2)
+    proxy = harness(items=2)
 
     call = proxy.submit(*texts(6))
     proxy.upstream.sent[1].refuse(422, b"too long")
@@ -292,7 +292,7 @@ def test_a_reply_to_one_part_of_a_large_call_is_the_answer() -> None:
 @pytest.mark.parametrize("status", [413, 422])
 def test_what_has_become_too_many_is_cut_anew(status: int, inputs: int) -> None:
     """An upstream that takes fewer at once says so: with 413 up to TEI 1.8."""
-    proxy = house(items=4)
+    proxy = harness(items=4)
     call = proxy.submit(*texts(inputs))
 
     proxy.collector.learn(attrs.evolve(proxy.collector.caps, items=2), ceiling=512)
@@ -307,7 +307,7 @@ def test_what_has_become_too_many_is_cut_anew(status: int, inputs: int) -> None:
 
 def test_the_queue_is_bounded() -> None:
     """A call that finds no room is refused early, with a time to come back."""
-    proxy = house(slots=1, max_waiting_items=3)
+    proxy = harness(slots=1, max_waiting_items=3)
     for text in texts(4):
         proxy.submit(text)
 
@@ -319,7 +319,7 @@ def test_the_queue_is_bounded() -> None:
 
 def test_refused_calls_leave_no_trace() -> None:
     """After a refusal the others are served, and nothing is left behind."""
-    proxy = house(slots=1, max_waiting_items=1)
+    proxy = harness(slots=1, max_waiting_items=1)
     calls = [proxy.submit("a"), proxy.submit("b")]
     with pytest.raises(Overloaded):
         proxy.submit("c")
@@ -333,7 +333,7 @@ def test_refused_calls_leave_no_trace() -> None:
 
 def test_a_call_over_the_waiting_limit_is_accepted_when_none_waits() -> None:
     """A caller told to come back must have a chance then."""
-    proxy = house(items=4, max_waiting_items=10)
+    proxy = harness(items=4, max_waiting_items=10)
 
     call = proxy.submit(*texts(20))
     while proxy.upstream.open:
@@ -344,7 +344,7 @@ def test_a_call_over_the_waiting_limit_is_accepted_when_none_waits() -> None:
 
 def test_size_one_sends_every_call_by_itself() -> None:
     """MAX_BATCH_SIZE=1 is no batching at all."""
-    proxy = house(calls=1, max_wait_s=1)
+    proxy = harness(calls=1, max_wait_s=1)
 
     for text in texts(3):
         proxy.submit(text)
@@ -354,7 +354,7 @@ def test_size_one_sends_every_call_by_itself() -> None:
 
 def test_when_flushed_no_batch_waits_for_more_calls() -> None:
     """A proxy about to stop sends what waits, now."""
-    proxy = house(max_wait_s=60)
+    proxy = harness(max_wait_s=60)
     proxy.submit("a")
     proxy.submit("b", lane="other")
 
@@ -369,7 +369,7 @@ def test_when_flushed_no_batch_waits_for_more_calls() -> None:
 
 def test_a_call_expires_though_nothing_is_answered() -> None:
     """How long it waits does not depend on what the upstream takes for others."""
-    proxy = house(slots=1)
+    proxy = harness(slots=1)
     proxy.collector.call_timeout_s = 2
     proxy.submit("stalls")
     late = proxy.submit("late")
@@ -386,7 +386,7 @@ def test_a_call_expires_though_nothing_is_answered() -> None:
 
 def test_an_answer_within_the_sending_is_no_trouble() -> None:
     """An upstream that answers while it is sent to upsets no plan."""
-    proxy = house(slots=1, items=1)
+    proxy = harness(slots=1, items=1)
     send = proxy.upstream.send
 
     def at_once(request):  # noqa: ANN001, ANN202
@@ -403,7 +403,7 @@ def test_an_answer_within_the_sending_is_no_trouble() -> None:
 
 def test_when_flushed_what_waits_for_room_waits_for_nothing_else() -> None:
     """What finds no room in the first batch leaves with the next."""
-    proxy = house(calls=2, budget=2, items=2, slots=1, max_wait_s=60)
+    proxy = harness(calls=2, budget=2, items=2, slots=1, max_wait_s=60)
     calls = [proxy.submit(text) for text in texts(5)]
 
     proxy.collector.flush()
@@ -416,7 +416,7 @@ def test_when_flushed_what_waits_for_room_waits_for_nothing_else() -> None:
 
 def test_when_flushed_the_next_part_of_a_large_call_is_not_held() -> None:
     """It may be smaller than a batch, and would wait for more calls."""
-    proxy = house(items=2, budget=2, max_wait_s=60)
+    proxy = harness(items=2, budget=2, max_wait_s=60)
     call = proxy.submit(*texts(5))
 
     proxy.collector.flush()
@@ -428,7 +428,7 @@ def test_when_flushed_the_next_part_of_a_large_call_is_not_held() -> None:
 
 def test_when_flushed_what_is_requeued_is_not_held() -> None:
     """It was in flight at the flush, and found no room upstream."""
-    proxy = house(max_wait_s=60)
+    proxy = harness(max_wait_s=60)
     call = proxy.submit("a")
 
     proxy.collector.flush()
@@ -441,7 +441,7 @@ def test_when_flushed_what_is_requeued_is_not_held() -> None:
 
 def test_a_lane_that_opens_while_limits_change_is_not_forgotten() -> None:
     """The next part of a large call may open it again just then."""
-    proxy = house(items=2, budget=2, max_wait_s=60)
+    proxy = harness(items=2, budget=2, max_wait_s=60)
     proxy.submit("b0", "b1")
     proxy.submit("a0", "a1", lane="one")
     proxy.submit("x0", "x1", "x2", lane="two")
@@ -454,7 +454,7 @@ def test_a_lane_that_opens_while_limits_change_is_not_forgotten() -> None:
 
 def test_callers_that_come_and_go_leave_no_memory_behind() -> None:
     """However long the one before them waits."""
-    proxy = house(slots=1)
+    proxy = harness(slots=1)
     proxy.submit("busy")
     proxy.submit("waits")
 
@@ -467,7 +467,7 @@ def test_callers_that_come_and_go_leave_no_memory_behind() -> None:
 
 def test_lanes_that_come_and_go_leave_no_memory_behind() -> None:
     """However long one of them waits."""
-    proxy = house(slots=1)
+    proxy = harness(slots=1)
     proxy.submit("busy")
     proxy.submit("waits")
 
@@ -480,7 +480,7 @@ def test_lanes_that_come_and_go_leave_no_memory_behind() -> None:
 
 def test_a_flush_holds_though_settings_are_read_again() -> None:
     """Settings that are read again while the proxy stops change nothing."""
-    proxy = house()
+    proxy = harness()
     proxy.collector.flush()
 
     proxy.collector.max_wait_s = 60
@@ -492,7 +492,7 @@ def test_a_flush_holds_though_settings_are_read_again() -> None:
 
 def test_a_shorter_wait_holds_for_what_waits_already() -> None:
     """Their lane may never be empty, and would keep the old wait for ever."""
-    proxy = house(max_wait_s=60)
+    proxy = harness(max_wait_s=60)
     proxy.submit("a")
 
     proxy.collector.max_wait_s = 1
@@ -504,7 +504,7 @@ def test_a_shorter_wait_holds_for_what_waits_already() -> None:
 
 def test_a_call_to_an_idle_upstream_does_not_wait_for_the_turn_to_end() -> None:
     """A lone call leaves in the turn in which it came."""
-    proxy = house()
+    proxy = harness()
 
     proxy.submit_in_this_turn("alone")
 
@@ -514,7 +514,7 @@ def test_a_call_to_an_idle_upstream_does_not_wait_for_the_turn_to_end() -> None:
 
 def test_calls_of_one_turn_leave_together() -> None:
     """While the upstream is busy, what arrived together is sent together."""
-    proxy = house(slots=9)
+    proxy = harness(slots=9)
     proxy.submit_in_this_turn("busy")
 
     for text in texts(3):
@@ -528,7 +528,7 @@ def test_calls_of_one_turn_leave_together() -> None:
 
 def test_a_batch_that_is_full_does_not_wait_for_the_turn_to_end() -> None:
     """No other call has room in it."""
-    proxy = house(calls=2, slots=9)
+    proxy = harness(calls=2, slots=9)
     proxy.submit_in_this_turn("busy")
 
     for text in texts(3):
@@ -540,7 +540,7 @@ def test_a_batch_that_is_full_does_not_wait_for_the_turn_to_end() -> None:
 
 def test_stopping_in_mid_turn_leaves_no_timer() -> None:
     """Whatever the moment, nothing is left behind."""
-    proxy = house()
+    proxy = harness()
     proxy.submit_in_this_turn("busy")
     proxy.submit_in_this_turn("next")
 
@@ -551,7 +551,7 @@ def test_stopping_in_mid_turn_leaves_no_timer() -> None:
 
 def test_what_is_left_over_leaves_beside_many_full_batches() -> None:
     """Though both slots are taken, no call waits for a whole round."""
-    proxy = house(items=2)
+    proxy = harness(items=2)
     proxy.collector.budget.slots = AdaptiveSlots()
     for number in range(10):
         proxy.submit("two", "more", lane=f"full {number}")
@@ -564,7 +564,7 @@ def test_what_is_left_over_leaves_beside_many_full_batches() -> None:
 
 def test_without_splitting_a_call_has_to_fit_in_inputs_and_bytes() -> None:
     """What is left to the upstream to refuse is left to it whole."""
-    proxy = house(items=4, size=100)
+    proxy = harness(items=4, size=100)
     proxy.collector.splits = False
 
     taken = [

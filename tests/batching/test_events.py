@@ -8,7 +8,7 @@ from attrs import define, field
 
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
 from abproxy.events import BatchSent, BlockedBy, Cause, FlushReason, Observer
-from support.batching import House, house, texts
+from support.batching import Harness, harness, texts
 from support.upstream import reply
 
 FULL = b"Model is overloaded"
@@ -53,18 +53,18 @@ class Notes(Observer):
         return [took_s for _, took_s in self.done]
 
 
-def watched(**traits: Any) -> tuple[House, Notes]:
+def watched(**traits: Any) -> tuple[Harness, Notes]:
     """Make a collector with an observer."""
     notes = Notes()
-    return house(observer=notes, **traits), notes
+    return harness(observer=notes, **traits), notes
 
 
-def _submit_each(proxy: House, calls: Sequence[str]) -> None:
+def _submit_each(proxy: Harness, calls: Sequence[str]) -> None:
     for text in calls:
         proxy.submit(text)
 
 
-def _break(proxy: House, *, times: int) -> None:
+def _break(proxy: Harness, *, times: int) -> None:
     for sent in proxy.upstream.open[:times]:
         sent.fail(ConnectionBroken("broken"))
 

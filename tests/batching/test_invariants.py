@@ -19,7 +19,7 @@ from abproxy.errors import (
     ProxyError,
     UpstreamTimeout,
 )
-from support.batching import House, Outcome, house
+from support.batching import Harness, Outcome, harness
 
 BAD = "bad"
 
@@ -53,7 +53,7 @@ plays = st.one_of(
 class Play:
     """One proxy and everything that was done to it."""
 
-    def __init__(self, proxy: House, *, in_one_turn: bool) -> None:
+    def __init__(self, proxy: Harness, *, in_one_turn: bool) -> None:
         self.proxy = proxy
         self.submit_to = proxy.submit_in_this_turn if in_one_turn else proxy.submit
         self.calls: list[Outcome] = []
@@ -178,7 +178,7 @@ def test_each_item_gets_its_own_row_exactly_once(
     packs: bool,
 ) -> None:
     """No row is lost, doubled, swapped or given to a stranger, and nothing leaks."""
-    proxy = house(
+    proxy = harness(
         calls=calls,
         items=4,
         size=size,

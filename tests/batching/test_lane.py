@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from abproxy.batching.lane import MAX_OVERTAKEN, choose_alike
 from abproxy.batching.part import Caps, Part, split_call
-from support.batching import call_of, house
+from support.batching import call_of, harness
 
 CAPS = Caps(calls=sys.maxsize, items=4, size=100_000)
 _numbers = count()
@@ -124,7 +124,7 @@ def test_no_part_is_overtaken_by_more_than_a_few_batches(
 
 def test_a_short_queue_leaves_as_it_came() -> None:
     """Where one batch takes all, there is nothing to choose."""
-    proxy = house(items=4, slots=1, packs=True)
+    proxy = harness(items=4, slots=1, packs=True)
     proxy.submit("busy")
     for text in ("x" * 50, "a", "x" * 60):
         proxy.submit(text)
@@ -136,7 +136,7 @@ def test_a_short_queue_leaves_as_it_came() -> None:
 
 def test_rows_still_go_to_their_owners() -> None:
     """Items are sent by length, and every caller gets its own."""
-    proxy = house(items=4, slots=1, budget=4, packs=True)
+    proxy = harness(items=4, slots=1, budget=4, packs=True)
     first = proxy.submit("busy", "busy", "busy", "busy")
     calls = [proxy.submit("x" * size, "y" * (90 - size)) for size in range(5, 85, 5)]
 
@@ -152,7 +152,7 @@ def test_rows_still_go_to_their_owners() -> None:
 
 def test_without_packing_what_comes_first_leaves_first() -> None:
     """The operator can turn it off."""
-    proxy = house(items=2, slots=1, budget=2, packs=False)
+    proxy = harness(items=2, slots=1, budget=2, packs=False)
     proxy.submit("busy", "busy")
     texts = ["x" * 50, "a", "x" * 60, "b"]
     for text in texts:

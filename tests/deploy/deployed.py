@@ -19,7 +19,7 @@ from abproxy.events import UpstreamState
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.metrics import Counter, Metrics
 from abproxy.telemetry.recorder import Recorder
-from support.batching import house
+from support.batching import harness
 
 __all__ = [
     "BIN",
@@ -110,7 +110,7 @@ def exposed() -> dict[str, Labels]:
     metrics.call_seconds.of("/embed")  # its label shows with the first route
     gauges = Gauges(
         recorder=Recorder(clock=clock, cpu_s=lambda: 0.0),
-        collector=house().collector,
+        collector=harness().collector,
         upstream_state=lambda: UpstreamState.UP,
         connections=lambda: 0,
         open_requests=lambda: 0,

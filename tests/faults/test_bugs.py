@@ -9,7 +9,7 @@ from pytest_twisted import ensureDeferred
 from abproxy.batching.concurrency import FixedLimit
 from abproxy.dialects.tei import JSONRoute
 from abproxy.errors import InternalError
-from support.batching import House, house
+from support.batching import Harness, harness
 from support.client import together
 from support.proxy import started_proxy
 
@@ -41,7 +41,7 @@ async def test_a_bug_in_a_dialect_is_a_500_and_the_proxy_goes_on(
         await here.comes_to_rest()
 
 
-def _outlives(proxy: House) -> bool:
+def _outlives(proxy: Harness) -> bool:
     later = proxy.submit("later")
     proxy.upstream.open[0].answer()
     return later.is_right and proxy.is_at_rest
@@ -51,7 +51,7 @@ def test_a_send_that_raises_is_a_500_and_the_slot_returns(
     monkeypatch: pytest.MonkeyPatch, nothing_leaked: list[object]
 ) -> None:
     """It need not even get as far as a Deferred."""
-    proxy = house(slots=1)
+    proxy = harness(slots=1)
 
     with monkeypatch.context() as bug:
         bug.setattr(proxy.collector, "send", _explode)
@@ -66,7 +66,7 @@ def test_a_send_that_fails_in_an_unknown_way_is_a_500(
     nothing_leaked: list[object],
 ) -> None:
     """An error that nobody has translated is a bug, and no reason to stop."""
-    proxy = house(slots=1)
+    proxy = harness(slots=1)
     call = proxy.submit("a")
 
     proxy.upstream.sent[0].fail(ZeroDivisionError("a bug"))
@@ -80,7 +80,7 @@ def test_a_count_that_raises_is_a_500_and_the_slot_returns(
     monkeypatch: pytest.MonkeyPatch, nothing_leaked: list[object]
 ) -> None:
     """Who counts tokens may be another server, with troubles of its own."""
-    proxy = house(calls=2, max_wait_s=1, slots=1)
+    proxy = harness(calls=2, max_wait_s=1, slots=1)
     monkeypatch.setattr(proxy.collector, "count", _explode)
     monkeypatch.setattr(JSONRoute, "has_usage", True)
     calls = [proxy.submit("a"), proxy.submit("b")]
@@ -96,7 +96,7 @@ def test_a_limit_that_cannot_learn_stops_no_call(
     monkeypatch: pytest.MonkeyPatch, nothing_leaked: list[object]
 ) -> None:
     """What was waiting leaves all the same."""
-    proxy = house(slots=1)
+    proxy = harness(slots=1)
     calls = [proxy.submit("a"), proxy.submit("b")]
 
     with monkeypatch.context() as bug:

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from abproxy.batching.concurrency import AdaptiveLimit, Load
 from bench.breakable import Traits
-from support.batching import House, house, texts
+from support.batching import Harness, harness, texts
 from support.client import Answer, Caller, sleep, together, until
 from support.proxy import StartedProxy, started_proxy
 
@@ -121,7 +121,7 @@ async def test_refusals_are_not_multiplied(status: int) -> None:
         await here.comes_to_rest()
 
 
-def _answer_all(proxy: House) -> int:
+def _answer_all(proxy: Harness) -> int:
     answered = 0
     while proxy.upstream.open:
         proxy.upstream.open[0].answer()
@@ -134,7 +134,7 @@ def test_a_long_run_with_outages_costs_a_tenth_more_requests_at_most(
     status: int,
 ) -> None:
     """Five outages of two seconds each, in the time of two thousand batches."""
-    proxy = house(items=8, budget=64)
+    proxy = harness(items=8, budget=64)
     random = Random(2)  # noqa: S311  a test must repeat itself
     calls: list[Any] = []
     batches = 0
@@ -199,7 +199,7 @@ def test_a_refusal_is_remembered_and_in_time_forgotten() -> None:
 
 def test_what_is_refused_together_halves_the_budget_once() -> None:
     """One moment without room is one piece of news."""
-    proxy = house(items=2, budget=16)
+    proxy = harness(items=2, budget=16)
     for _ in range(4):
         proxy.submit("a", "b")
 
@@ -212,7 +212,7 @@ def test_what_is_refused_together_halves_the_budget_once() -> None:
 
 def test_an_attempt_that_takes_long_does_not_keep_the_others_waiting() -> None:
     """A model that loads answers late; one more goes each second until it does."""
-    proxy = house(items=1)
+    proxy = harness(items=1)
     proxy.submit("a")
     proxy.upstream.sent[0].refuse(429)
     others = [proxy.submit(text) for text in ("b", "c", "d")]

@@ -5,7 +5,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from bench.breakable.rows import spell
-from support.batching import house
+from support.batching import harness
 from support.client import Client
 from support.proxy import InMemoryProxy, in_memory_proxy
 from support.upstream import reply
@@ -74,7 +74,7 @@ def test_with_size_1_no_wait_holds_a_call() -> None:
 
 def test_a_part_older_than_the_wait_leaves_as_soon_as_it_may() -> None:
     """Who has waited for a slot is not held for company as well."""
-    proxy = house(max_wait_s=1, slots=1)
+    proxy = harness(max_wait_s=1, slots=1)
     proxy.submit("a")
     proxy.clock.advance(1)
     proxy.submit("b")
@@ -87,7 +87,7 @@ def test_a_part_older_than_the_wait_leaves_as_soon_as_it_may() -> None:
 
 def test_a_part_that_was_refused_is_not_held_again() -> None:
     """After the pause it leaves at once, though its batch is not full."""
-    proxy = house(max_wait_s=1)
+    proxy = harness(max_wait_s=1)
     call = proxy.submit("a")
     proxy.clock.advance(1)
     proxy.upstream.sent[0].done.callback(reply(429, b"full"))

@@ -42,8 +42,8 @@ def call_of(*texts: str, lane: str = "") -> Call:
 
 
 @define(eq=False)
-class House:
-    """A collector with its clock and upstream, ready to be played with."""
+class Harness:
+    """A collector with its clock and its upstream, which the test drives."""
 
     clock: Clock
     upstream: RecordingUpstream
@@ -119,7 +119,7 @@ class Outcome:
         return bool(self.rows == [row_of(item) for item in items])
 
 
-def house(
+def harness(
     *,
     calls: int = 8,
     items: int = 32,
@@ -132,7 +132,7 @@ def house(
     packs: bool = False,
     count: Count | None = None,
     observer: Observer | None = None,
-) -> House:
+) -> Harness:
     """Make a collector in front of a recording upstream."""
     clock = Clock()
     upstream = RecordingUpstream()
@@ -151,7 +151,7 @@ def house(
         observer=observer or Observer(),
         max_wait_s=max_wait_s,
     )
-    return House(clock, upstream, collector)
+    return Harness(clock, upstream, collector)
 
 
 def texts(count: int, prefix: str = "t") -> Sequence[str]:

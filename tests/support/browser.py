@@ -29,7 +29,7 @@ QUIET = (
     "--disable-sync",
     "--hide-scrollbars",
 )
-"""Nothing is shown, and nobody but the page's own server is asked."""
+"""Nothing is shown, and no server but the page's own is asked."""
 
 PATIENCE_S = 40
 
@@ -103,7 +103,7 @@ def until(
 
 @frozen
 class LivePage:
-    """The page as somebody sees it who sits in front of it."""
+    """The page as its reader sees it."""
 
     browser: Chrome
     url: str
@@ -240,7 +240,7 @@ class LivePage:
 
     @contextmanager
     def out_of_sight(self) -> Iterator[None]:
-        """Let nobody see the page for a while: its window is minimized."""
+        """Hide the page for a while: its window is minimized."""
         command = self.browser.execute_cdp_cmd
         window = {"windowId": command("Browser.getWindowForTarget", {})["windowId"]}
         minimized = {"bounds": {"windowState": "minimized"}}

@@ -65,7 +65,7 @@ class _Readable:
 
 @define(eq=False)
 class Client:
-    """One connection to the door."""
+    """One connection to the proxy, in memory."""
 
     transport: StringTransportWithDisconnection
     channel: Any
@@ -127,7 +127,7 @@ def make_certificate(folder: Path, owner: X25519PrivateKey | None = None) -> Pat
     """
     signer = ec.generate_private_key(ec.SECP256R1())
     key = owner or signer
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "door")])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "proxy")])
     now = datetime.now(UTC)
     made = (
         x509.CertificateBuilder()
@@ -139,7 +139,7 @@ def make_certificate(folder: Path, owner: X25519PrivateKey | None = None) -> Pat
         .not_valid_after(now + timedelta(days=1))
         .sign(signer, hashes.SHA256())
     )
-    file = folder / "door.pem"
+    file = folder / "proxy.pem"
     file.write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM,
@@ -275,7 +275,7 @@ class Caller(protocol.Protocol):
         self.transport.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        """Take in what comes, and answer who waits when it is whole."""
+        """Take in what comes, and fire when an answer is whole."""
         self.received += data
         head, end, body = self.received.partition(b"\r\n\r\n")
         if not end:
@@ -293,7 +293,7 @@ class Caller(protocol.Protocol):
             waiting.callback(answer)
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
-        """Tell who waits that nothing will come."""
+        """Fail the request that waits for its answer."""
         self.is_open = False
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not waiting.called:

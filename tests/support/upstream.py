@@ -33,7 +33,7 @@ from support.client import LOCALHOST, the_reactor, until
 
 
 def row_of(item: Any) -> list[int]:
-    """Say what the upstream answers for *item*."""
+    """Return what the upstream answers for *item*."""
     return [crc32(msgspec.json.encode(item))]
 
 
@@ -77,7 +77,7 @@ class RecordingUpstream:
     sent: list[Sent] = field(factory=list)
 
     def send(self, request: UpstreamRequest) -> Deferred[Response]:
-        """Take in one request."""
+        """Keep one request."""
         sent = Sent(request, Deferred(lambda _: self._cancelled(sent)))
         self.sent.append(sent)
         return sent.done
@@ -97,7 +97,7 @@ class RecordingUpstream:
 
 
 class OpenUpstream(Resource):
-    """An upstream that lets everybody in, and remembers what it was shown."""
+    """An upstream that accepts any key, and keeps what it was shown."""
 
     isLeaf = True
 

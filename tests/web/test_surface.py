@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from abproxy_model.settings import Settings
-from support.batching import House
+from support.batching import Harness
 from support.client import Answer
 from support.proxy import InMemoryProxy, in_memory_proxy
 from web.bytemodel import ModelServer
@@ -101,7 +101,7 @@ def assert_equal(got: Answer, expected: Answer) -> None:
 def assert_nothing_is_left(proxy: InMemoryProxy, server: ModelServer) -> None:
     """Every counter is back where it was."""
     assert not proxy.site.requests
-    assert House(proxy.clock, None, proxy.collector).is_at_rest
+    assert Harness(proxy.clock, None, proxy.collector).is_at_rest
     assert server.is_at_rest
 
 

@@ -28,7 +28,7 @@ from support.proxy import InMemoryProxy, wired
 class Worker:
     """A proxy that is asked by the supervisor."""
 
-    house: InMemoryProxy
+    proxy: InMemoryProxy
     is_silent: bool = False
     is_gone: bool = False
     asked: list[UpstreamRequest] = field(factory=list)
@@ -41,24 +41,24 @@ class Worker:
         if self.is_silent:
             return Deferred()
         lines = [(name.decode(), value.decode()) for name, value in question.headers]
-        answer = self.house.ask("GET", question.path.decode(), b"", *lines)
+        answer = self.proxy.ask("GET", question.path.decode(), b"", *lines)
         return succeed(
             Response(status=answer.status, reason=b"", headers=(), body=answer.body)
         )
 
     def answers(self, calls: int) -> None:
         """Answer so many calls of clients."""
-        asked = [self.house.call("a") for _ in range(calls)]
-        self.house.answer_all()
+        asked = [self.proxy.call("a") for _ in range(calls)]
+        self.proxy.answer_all()
         assert all(client.answers() for client in asked)
 
 
 class TwoWorkers:
     """Two workers, and the aggregator that asks them."""
 
-    def __init__(self, *houses: InMemoryProxy, settings: Settings) -> None:
+    def __init__(self, *proxies: InMemoryProxy, settings: Settings) -> None:
         self.clock = Clock()
-        self.workers = [Worker(house) for house in houses]
+        self.workers = [Worker(proxy) for proxy in proxies]
         self.pool = WorkerPool([self._child(str(at)) for at in (1, 2)])
         send_to = {str(at): each.send for at, each in enumerate(self.workers, 1)}
         self.aggregator = Aggregator(
@@ -109,8 +109,8 @@ def supervisor(request: pytest.FixtureRequest) -> Iterator[TwoWorkers]:
     """Put up two workers."""
     keys = request.param
     with ExitStack() as stack:
-        houses = [stack.enter_context(wired(api_keys=keys)) for _ in range(2)]
-        yield TwoWorkers(*houses, settings=Settings(workers=2, api_keys=keys))
+        proxies = [stack.enter_context(wired(api_keys=keys)) for _ in range(2)]
+        yield TwoWorkers(*proxies, settings=Settings(workers=2, api_keys=keys))
 
 
 @pytest.fixture
