@@ -18,16 +18,21 @@ __all__ = ["OF_TEI", "TYING", "MemberRules"]
 
 TYING: Mapping[str, str] = {
     # One text that was cut: each piece is embedded with those before it in mind.
-    "late_chunking": "https://jina.ai/embeddings",
+    "late_chunking": (
+        "https://jina.ai/news/late-chunking-in-long-context-embedding-models/"
+    ),
     # What the inputs are is said once for all of them.
     "modality": "https://github.com/michaelfeil/infinity",
-    "modalities": "https://github.com/michaelfeil/infinity",
-    # All inputs become one vector.
-    "enable_fusion": "https://help.aliyun.com/zh/model-studio/multimodal-embedding-api",
-    # Chunks of one document, each embedded in the context of the others.
-    "contextual": "https://docs.voyageai.com/docs/contextualized-chunk-embeddings",
-    "contextualized": "https://docs.voyageai.com/docs/contextualized-chunk-embeddings",
-    # One prompt for a whole conversation, in the place of inputs.
+    # Several inputs become one vector.
+    "enable_fusion": (
+        "https://docs.rs/acosmi-sdk/latest/acosmi/models/types/"
+        "struct.EmbeddingRequest.html"
+    ),
+    "fusion": (
+        "https://docs.matrixorigin.cn/moi/zh/5.0/developer/api/genesis-model-api/"
+        "retrieval-vector/embeddings.html"
+    ),
+    # One conversation in the place of inputs.
     "messages": "https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
     # The answer comes in pieces, which are no rows.
     "stream": "https://platform.openai.com/docs/api-reference/streaming",

@@ -60,8 +60,9 @@ def _any_of(*patterns: str) -> "re.Pattern[str]":
 # Amazon, Google, Azure and webhooks have of their own.
 
 _ALONE = re.compile(
-    r"(?:.*[-_])?(?:signature|digest|hmac|checksum|(?:content|body|payload)[-_]?"
-    r"(?:hash|md5|crc32c?|sha-?[0-9]*))s?(?:[-_].*)?|x-goog-hash|dpop"
+    r"(?:.*[-_])?(?:signature|sig|digest|hmac|checksum|md5|sha-?(?:1|224|256|384|512)"
+    r"|(?:content|body|payload)[-_]?(?:hash|crc32c?|sha-?[0-9]*))s?(?:[-_].*)?"
+    r"|x-goog-hash|dpop"
 )
 """Those that ask for a digest of the answer among them: a batch has another."""
 
@@ -81,7 +82,9 @@ _IDENTITY = _words(
     "x-forwarded-preferred-username x-forwarded-roles x-forwarded-access-token "
     "x-forwarded-id-token x-forwarded-client-cert remote-user remote-email "
     "remote-groups remote-name x-webauth-user api-key x-api-key authorization "
-    "proxy-authorization cookie x-access-token x-auth-token"
+    "proxy-authorization cookie x-access-token x-auth-token x-anonymous-consumer "
+    "x-appengine-user-email x-appengine-user-id x-appengine-user-nickname "
+    "x-appengine-user-organization x-wsse"
 )
 _IDENTITY_PREFIXES = (
     "cf-access-",
@@ -91,6 +94,8 @@ _IDENTITY_PREFIXES = (
     "x-auth-request-",
     "x-authenticated-",
     "x-authentik-",
+    "x-consumer-",
+    "x-credential-",
     "x-goog-authenticated-user-",
     "x-goog-iap-",
     "x-ms-client-principal",
@@ -102,7 +107,7 @@ _CREDENTIAL = _any_of(
     r"(?:.*[-_])?(?:authorization|authentication|auth|jwt|assertion|token|secret"
     r"|passw(?:or)?d|passphrase|credentials?|cookie2?|apikey)(?:-bin)?",
     r"(?:.*[-_])?(?:api|access|account|admin|auth|functions|license|master|private"
-    r"|rapidapi|secret|subscription)[-_]?key(?:-id)?",
+    r"|public|rapidapi|secret|subscription|virtual)[-_]?key(?:-id)?",
     r"(?:.*[-_])?client-?cert(?:-.*)?|ssl-client-.*|x-ssl-client-.*",
 )
 _NO_CREDENTIAL = frozenset({"x-remote-ip", "x-remote-addr", "x-remote-port"})
@@ -114,18 +119,18 @@ _APART = re.compile(r"cf-aig-.*|x-forwarded-(?:host|prefix)")
 # Lines of clients, proxies and tracing, on which no answer depends.
 
 _IGNORED = _words(
-    "accept accept-encoding b3 cache-control cdn-loop content-type correlation-context "
-    "date dnt downlink ect forwarded front-end-https http-referer newrelic pragma "
-    "priority referer request-context rtt save-data sec-gpc sec-purpose sw6 sw8 "
-    "sw8-correlation sw8-x traceresponse via x-amz-cf-id x-amzn-trace-id x-arr-log-id "
-    "x-arr-ssl x-azure-fdid x-azure-ref x-dtpc x-envoy-attempt-count "
-    "x-envoy-decorator-operation x-envoy-external-address x-envoy-internal "
-    "x-envoy-original-path x-envoy-peer-metadata x-envoy-peer-metadata-id "
-    "x-fd-healthprobe x-forwarded-by x-forwarded-for x-forwarded-port "
-    "x-forwarded-proto x-forwarded-protocol x-forwarded-scheme x-forwarded-server "
-    "x-forwarded-ssl x-original-forwarded-for x-original-proto x-priority "
-    "x-queue-start x-request-received x-request-start x-scheme x-title x-url-scheme "
-    "x-varnish x-vercel-forwarded-for x-vercel-id amz-sdk-request"
+    "accept accept-encoding amz-sdk-request b3 cache-control cdn-loop connect-time "
+    "content-type correlation-context date dnt downlink ect forwarded front-end- "
+    "https grpc-tags-bin http-referer max-forwards newrelic pragma priority referer "
+    "request-context rndr-id rtt save-data sec-gpc sec-purpose singularityheader "
+    "total-route-time traceresponse via x-amz-cf-id x-amz-id-2 x-arr-ssl x-azure- "
+    "fdid x-azure-ref x-dtpc x-envoy-attempt-count x-envoy-decorator-operation "
+    "x-envoy-external-address x-envoy-internal x-envoy-original-path x-envoy-peer- "
+    "metadata x-envoy-peer-metadata-id x-fd-healthprobe x-forwarded x-forwarded-by "
+    "x-forwarded-port x-forwarded-proto x-forwarded-protocol x-forwarded-scheme "
+    "x-forwarded-server x-forwarded-ssl x-original-proto x-priority x-queue-start "
+    "x-request-received x-request-start x-scheme x-title x-url-scheme x-varnish "
+    "x-vercel-id"
 )
 _IGNORED_PREFIXES = (
     "akamai-",
@@ -146,6 +151,7 @@ _IGNORED_PREFIXES = (
     "x-datadog-",
     "x-dynatrace",
     "x-instana-",
+    "x-jaeger-",
     "x-newrelic-",
     "x-ot-",
     "x-stainless-",
@@ -154,13 +160,17 @@ _IGNORED_PREFIXES = (
 _IGNORED_KINDS = _any_of(
     # ids of requests, and what tracing adds: sentry-trace, uber-trace-id, baggage
     r"(?:.*[-_])?(?:trace|span|parent-?span|request|req|correlation|transaction"
-    r"|invocation|litellm-call)[-_]?(?:id|guid|uuid)s?(?:-bin)?",
+    r"|invocation|litellm-call|log)[-_]?(?:id|guid|uuid)s?(?:-bin)?",
     r"(?:.*[-_])?(?:trace|traceparent|tracestate|baggage)(?:-bin)?",
     r"(?:.*[-_])?trace[-_](?:context|flags|options|parent|sampled|state|bin)",
-    r"(?:.*[-_])?idempotency[-_](?:key|id|token)",
+    r"sw[0-9]+(?:-.*)?",
+    # attempts of one call
+    r"(?:.*[-_])?idempoten(?:cy|t)[-_](?:key|id|token)",
+    r"(?:.*[-_])?(?:retry|attempt)[-_]?(?:attempt|count|number)",
     # addresses, as proxies write them
     r"(?:.*[-_])?(?:real|client|connecting|peer|remote|socket)[-_]?"
-    r"(?:ip|addr|address|port)|(?:.*[-_])?user-ip",
+    r"(?:connection-)?(?:ip|addr|address|port)|(?:.*[-_])?(?:user|originating)-ip",
+    r"(?:.*[-_])?(?:forwarded|proxied)-for",
     # names and versions of clients
     r"(?:.*[-_])?user-?agent",
     r"(?:.*[-_])?(?:client|sdk)[-_](?:info|lang|language|name|platform|version)",
@@ -188,18 +198,16 @@ _GRPC_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6}
 
 
 NAMES = 1000
-"""Of so many names it is remembered what they mean."""
+"""Of so many names it is remembered what they mean; then all are forgotten."""
 
 LONGEST_NAME = 100
-"""A longer name is not remembered."""
+"""A longer name is none that is known, and is not remembered."""
 
 
 def kind_of(name: str) -> Kind:
     """Return what the line *name*, in lower case, means if the operator is silent."""
-    return _known_kind(name) if len(name) <= LONGEST_NAME else _find_kind(name)
-
-
-def _find_kind(name: str) -> Kind:
+    if len(name) > LONGEST_NAME:
+        return Kind.APART  # to look for words in it would cost too much
     if _ALONE.fullmatch(name):
         return Kind.ALONE
     if _is_ignored_for_sure(name):
@@ -211,9 +219,6 @@ def _find_kind(name: str) -> Kind:
     ignored = name in _IGNORED or name.startswith(_IGNORED_PREFIXES)
     ignored = ignored or _TIMEOUT.fullmatch(name) is not None
     return Kind.IGNORED if ignored else Kind.APART
-
-
-_known_kind = lru_cache(NAMES)(_find_kind)
 
 
 def _is_ignored_for_sure(name: str) -> bool:
@@ -315,6 +320,11 @@ class LineRules:
     apart: _Names = _Names()
     alone: _Names = _Names()
 
+    _known: dict[bytes, tuple[str, Kind]] = field(
+        init=False, factory=dict, eq=False, repr=False
+    )
+    """Names in lower case and kinds, by names as they are spelled."""
+
     @classmethod
     def of(
         cls, ignore: Iterable[str], apart: Iterable[str], alone: Iterable[str]
@@ -323,18 +333,15 @@ class LineRules:
         names = map(_names_in, (ignore, apart, alone))
         return cls(**dict(zip(("ignore", "apart", "alone"), names, strict=True)))
 
-    def kind(self, name: str, value: bytes = b"") -> Kind:
-        """Return what the line *name*, in lower case, with this *value* means."""
+    def kind(self, name: str) -> Kind:
+        """Return what the line *name*, in lower case, means."""
+        known = kind_of(name)
         if name in self.alone:
             return Kind.ALONE
-        known = kind_of(name)
         if name in self.apart:
             return Kind.CREDENTIAL if known is Kind.CREDENTIAL else Kind.APART
         if name in self.ignore and known is not Kind.CREDENTIAL:
             return Kind.IGNORED
-        is_signed = name == "authorization" and _SIGNED.match(value)
-        if is_signed or (name == "accept" and not _takes_json(value)):
-            return Kind.ALONE
         return known
 
     def sort(self, lines: HeaderList) -> SortedLines:
@@ -346,8 +353,9 @@ class LineRules:
         shared: list[tuple[bytes, bytes]] = []
         alone_by = None
         for line in lines:
-            name = line[0].lower().decode("latin-1")
-            kind = self.kind(name, line[1])
+            name, kind = self._known.get(line[0]) or self._look_up(line[0])
+            if name in SAID_BY_VALUE and self._is_alone(name, line[1]):
+                kind = Kind.ALONE
             if kind is Kind.ALONE:
                 alone_by = alone_by or name
             if kind is not Kind.IGNORED:
@@ -355,6 +363,26 @@ class LineRules:
         shared.sort(key=itemgetter(0))
         return SortedLines(shared=tuple(shared), alone_by=alone_by)
 
+    def _look_up(self, spelled: bytes) -> tuple[str, Kind]:
+        name = spelled.lower().decode("latin-1")
+        found = name, self.kind(name)
+        if len(self._known) >= NAMES:
+            self._known.clear()
+        if len(name) <= LONGEST_NAME:
+            self._known[spelled] = found
+        return found
+
+    def _is_alone(self, name: str, value: bytes) -> bool:
+        """Return whether a line of which nothing is set goes alone by its value."""
+        if name in self.apart or name in self.ignore:
+            return False
+        if name == "accept":
+            return not _takes_json(value)
+        return _SIGNED.match(value) is not None
+
+
+SAID_BY_VALUE = frozenset({"accept", "authorization"})
+"""Lines of which some values make a call go alone."""
 
 BUILT_IN = LineRules()
 """For when the operator says nothing."""

@@ -10,7 +10,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.web.resource import Resource
 
 from abproxy.batching.concurrency import AdaptiveLimit, FixedLimit
-from abproxy.configure import CHANGEABLE, Configuration
+from abproxy.configure import CHANGEABLE, Configuration, policy_for
 from abproxy.parsers import read_env_file
 from abproxy.settings import Settings, settings_from
 from abproxy.upstream.discovery import ServerInfo
@@ -240,3 +240,13 @@ def test_a_credential_is_not_ignored_by_a_reload(file: Path, said: list[str]) ->
 
     [line] = said
     assert line.startswith("Settings stay as they are: SHARE_IGNORE in the .env file")
+
+
+@pytest.mark.parametrize(("facts", "is_tei"), [(FACTS, True), (ServerInfo(), False)])
+def test_a_server_is_tei_if_its_info_says_so(
+    facts: ServerInfo, *, is_tei: bool
+) -> None:
+    """Of any other nothing is known about members that its routes do not have."""
+    reader = policy_for(Settings(), facts).reader
+
+    assert reader.members.is_tei is is_tei

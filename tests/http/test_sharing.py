@@ -38,6 +38,10 @@ NAMES = {
         x-priority request-timeout-ms request-deadline-ms grpc-timeout
         x-request-timeout x-request-timeout-ms x-envoy-expected-rq-timeout-ms
         x-envoy-upstream-rq-per-try-timeout-ms x-stainless-read-timeout
+        sw3 sw8-correlation x-tt-logid x-arr-log-id x-jaeger-debug-id grpc-tags-bin
+        singularityheader x-amz-id-2 rndr-id x-retry-count retry-attempt
+        idempotent-id x-vercel-proxied-for x-ruxit-forwarded-for x-originating-ip
+        x-original-forwarded-for x-nf-client-connection-ip x-appengine-user-ip
         """,
     Kind.CREDENTIAL: """
         authorization proxy-authorization api-key x-api-key cookie x-goog-api-key
@@ -51,6 +55,8 @@ NAMES = {
         x-auth-request-user x-auth-request-email remote-user x-remote-user
         x-remote-group x-amzn-oidc-data x-goog-iap-jwt-assertion
         x-goog-authenticated-user-id x-ms-client-principal x-authentik-uid
+        x-appengine-user-email x-consumer-username x-credential-identifier x-wsse
+        x-portkey-virtual-key x-langfuse-public-key
         tailscale-user-login ssl-client-cert client-cert x-openwebui-user-jwt
         """,
     Kind.APART: """
@@ -58,12 +64,13 @@ NAMES = {
         x-tenant sec-tenant x-new origin content-encoding x-b3 openai-organization
         openai-project openai-beta x-api-version anthropic-version x-user-id
         x-openwebui-user-id x-openwebui-user-name x-session-id range
-        cf-aig-cache-key x-routing-key x-model
+        cf-aig-cache-key x-routing-key x-model x-design x-app-name x-client-id
         """,
     Kind.ALONE: """
         digest content-digest repr-digest content-md5 signature signature-input
         x-hub-signature x-hub-signature-256 x-amz-content-sha256 x-ms-content-sha256
         x-amz-checksum-crc32c x-goog-hash stripe-signature x-signature-ed25519
+        paypal-transmission-sig x-md5 x-sha256 x-oss-content-sha256
         x-shopify-hmac-sha256 x-body-sha256 x-content-hash x-checksum want-digest dpop
         """,
 }
@@ -75,6 +82,12 @@ NAMES = {
 def test_each_line_is_of_one_kind(name: str, kind: Kind) -> None:
     """As its name tells; one of which nothing is known keeps apart."""
     assert kind_of(name) is kind
+
+
+@pytest.mark.parametrize("name", ["x-" + "a-" * 50 + "request-id", "-" * 16_000])
+def test_a_name_too_long_is_not_known(name: str) -> None:
+    """To look for words in it would take milliseconds."""
+    assert kind_of(name) is Kind.APART
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,8 @@ ALONE_LINES = [
 ALONE_MEMBERS: list[dict[str, object]] = [
     {"late_chunking": True},
     {"modality": "text"},
+    {"enable_fusion": True},
+    {"stream": True},
     {"unknown": [1]},
     {"unknown": {"a": 1}},
 ]
