@@ -31,8 +31,9 @@ from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.setup import Telemetry, make_telemetry
 from abproxy.telemetry.status import Status
 from abproxy.tuning import Write, write_later, write_now
-from abproxy.upstream.agent import TreqClient, make_agent, make_pool, make_treq
+from abproxy.upstream.agent import TreqClient, make_agent, make_treq
 from abproxy.upstream.client import Transport, Upstream
+from abproxy.upstream.connections import make_pool
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.embedded import ModelChild, make_child
 from abproxy.upstream.fast.client import FastClient, is_plain, make_endpoint
@@ -260,6 +261,7 @@ def _app(
         add_headers=telemetry.relay_headers,
         timeout_s=settings.upstream_timeout_s,
         connect_patience_s=settings.connect_patience_s,
+        close_idle=upstream.close_idle,
     )
     return ProxyApp(
         policy=policy_for(settings, ServerInfo(), telemetry.observer),

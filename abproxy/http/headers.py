@@ -17,6 +17,7 @@ __all__ = [
     "each_line",
     "end_to_end",
     "group",
+    "lead_back",
     "new_request_id",
     "read_request_id",
     "spell",
@@ -131,6 +132,72 @@ class Credentials:
         if self.key is not None and b"authorization" not in self.fixed_names:
             lines += ((b"Authorization", b"Bearer " + self.key.encode()),)
         return lines + self.fixed
+
+
+# Where an answer points to
+
+LOCATIONS = frozenset({b"Location", b"Content-Location"})
+
+_AUTHORITY = re.compile(rb"(?:(https?):)?//([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_PORTS = {b"http": b"80", b"https": b"443"}
+
+
+def lead_back(lines: HeaderList, base_url: str) -> HeaderList:
+    """
+    Return *lines* without the upstream's own address in what leads to another page.
+
+    A server makes it of the `Host` that it sees, which is the upstream's: no client
+    knows that name.  A path alone leads to where the client asked, whatever that
+    is called and whether with TLS (RFC 9110, section 10.2.2).
+
+    Args:
+        lines: of an answer of the upstream.
+        base_url: where the upstream is, perhaps with a path, which no client sees.
+    """
+    return tuple(
+        (name, _path_of(value, base_url) if spell(name) in LOCATIONS else value)
+        for name, value in lines
+    )
+
+
+def _path_of(target: bytes, base_url: str) -> bytes:
+    scheme, authority, prefix = _parts_of(base_url.encode())
+    found = _AUTHORITY.fullmatch(target)
+    path = target
+    if found is not None:
+        itself = (found[1] or scheme).lower(), found[2]
+        if _address_of(*itself) != _address_of(scheme, authority):
+            return target
+        path = found[3]
+    elif not target.startswith(b"/"):
+        return target
+    inner = path.removeprefix(prefix)
+    if not path.startswith(prefix) or inner[:1] not in _AFTER_PATH:
+        return target
+    if not inner.startswith(b"/"):
+        inner = b"/" + inner
+    # Two slashes would begin the name of a host.
+    return b"/." + inner if inner[1:2] in _SLASHES else inner
+
+
+_AFTER_PATH = (b"", b"/", b"?", b"#")
+_SLASHES = (b"/", b"\\")
+
+
+def _parts_of(url: bytes) -> tuple[bytes, bytes, bytes]:
+    found = _AUTHORITY.fullmatch(url)
+    if found is None:
+        raise ValueError("no URL")
+    return found[1].lower(), found[2], found[3]
+
+
+def _address_of(scheme: bytes, authority: bytes) -> tuple[bytes, bytes]:
+    """Return host and port."""
+    host, port = _PORT.fullmatch(authority.lower()).groups()  # type: ignore[union-attr]
+    return host, port or _PORTS[scheme]
+
+
+_PORT = re.compile(rb"(.*?)(?::([0-9]*))?", re.DOTALL)
 
 
 # Request ids, which stand in the log and in errors of our own.  An answer of the

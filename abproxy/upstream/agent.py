@@ -16,17 +16,20 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from twisted.web._newclient import HTTP11ClientProtocol, _ensureValidURI
+from twisted.web._newclient import _ensureValidURI
 from twisted.web.client import (
     URI,
     Agent,
+    ContentDecoderAgent,
+    GzipDecoder,
     HTTPConnectionPool,
     ResponseDone,
-    _HTTP11ClientFactory,
+    ResponseFailed,
+    _GzipProtocol,
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from abproxy.errors import UpstreamBroken
@@ -34,82 +37,16 @@ from abproxy.http.headers import as_headers, end_to_end
 from abproxy.http.messages import Response, UpstreamRequest
 
 __all__ = [
-    "IDLE_S",
     "ExactPathAgent",
     "TreqClient",
     "collect",
     "make_agent",
-    "make_pool",
     "make_treq",
     "reply_of",
     "target_of",
     "too_long",
-    "without_named",
+    "unpacking",
 ]
-
-IDLE_S = 15
-"""
-How long an unused connection is kept, in seconds.
-
-Short of the idle timeout of common servers and balancers (uvicorn's 5 s
-aside), so that a request seldom meets a connection that is just closing.
-"""
-
-
-class _Connection(HTTP11ClientProtocol):
-    """
-    A connection that takes off a response what is about the connection alone.
-
-    Twisted takes off `Connection`, but not the lines that it names, and later on
-    nothing tells which these are (RFC 9110, section 7.6.1).
-    """
-
-    def request(self, request: Any) -> Deferred[IResponse]:
-        """Send *request*; fires with the response when its head is here."""
-        response: Deferred[IResponse] = super().request(request)
-        return response.addCallback(without_named, self._parser)
-
-
-def without_named(response: IResponse, parser: Any) -> IResponse:
-    """Remove from *response* the lines that its `Connection` names."""
-    lines = parser.connHeaders.getRawHeaders(b"Connection", [])
-    named = {token.strip().lower() for line in lines for token in line.split(b",")}
-    for name, _ in list(response.headers.getAllRawHeaders()):
-        if name.lower() in named:
-            response.headers.removeHeader(name)
-    return response
-
-
-class _Connections(_HTTP11ClientFactory):
-    """Makes connections, of which the log says nothing."""
-
-    noisy = False
-
-    def buildProtocol(self, addr: Any) -> _Connection:  # noqa: ARG002, N802
-        """Make one."""
-        return _Connection(self._quiescentCallback)
-
-
-class _Pool(HTTPConnectionPool):
-    """A pool of such connections."""
-
-    _factory = _Connections
-
-
-def make_pool(reactor: Any, max_connections: int) -> HTTPConnectionPool:
-    """
-    Make the pool that keeps connections open between batches.
-
-    A pool never queues and keeps two connections by default; ours keeps as
-    many as can be busy at once.
-    """
-    pool = _Pool(reactor)
-    pool.maxPersistentPerHost = max_connections
-    pool.cachedConnectionTimeout = IDLE_S
-    # A request without a body Twisted sends again if its connection was just
-    # closing; batches are sent again by us, knowingly.
-    pool.retryAutomatically = True
-    return pool
 
 
 class ExactPathAgent(Agent):
@@ -180,6 +117,43 @@ class _NoGzipAgent:
         return self.agent.request(method, uri, plain, bodyProducer)
 
 
+class _Unpacking(_GzipProtocol):
+    """
+    Unpacks a body, and fails if it cannot.
+
+    Twisted raises where nothing hears of it: the body looks like an empty one.
+    """
+
+    _has_begun = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """Unpack a piece."""
+        self._has_begun = True
+        try:
+            super().dataReceived(data)
+        except ResponseFailed as error:
+            self.original.connectionLost(Failure(error))
+
+    def connectionLost(self, reason: Failure) -> None:
+        """End, unless the end of what was packed is missing."""
+        if self._has_begun and not self._zlibDecompress.eof:
+            reason = Failure(ResponseFailed([Failure(EOFError("packed, and cut off"))]))
+        super().connectionLost(reason)
+
+
+class _Gzip(GzipDecoder):
+    """A response that is unpacked so."""
+
+    def deliverBody(self, protocol: Any) -> None:  # noqa: N802
+        """Unpack the body for *protocol*."""
+        self.original.deliverBody(_Unpacking(protocol, self.original))
+
+
+def unpacking(agent: IAgent) -> IAgent:
+    """Return an agent that unpacks what it was not asked to leave packed."""
+    return ContentDecoderAgent(agent, [(b"gzip", _Gzip)])
+
+
 def make_treq(agent: IAgent) -> HTTPClient:
     """
     Make a treq client.
@@ -188,7 +162,7 @@ def make_treq(agent: IAgent) -> HTTPClient:
     session of one to the next.
     """
     jar = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))
-    return HTTPClient(_NoGzipAgent(agent), cookiejar=jar)
+    return HTTPClient(unpacking(_NoGzipAgent(agent)), cookiejar=jar)
 
 
 _DONE = Failure(ResponseDone())
@@ -209,8 +183,12 @@ class _Body(Protocol):
         if self.size <= self.max_bytes:
             self.chunks.append(data)
         elif not self.done.called:
-            self._stop(self.done)
-            self.done.errback(too_long(self.max_bytes))
+            self.refuse()
+
+    def refuse(self) -> None:
+        """Fail, and wait for no more."""
+        self._stop(self.done)
+        self.done.errback(too_long(self.max_bytes))
 
     def connectionLost(self, reason: Failure = _DONE) -> None:
         if self.done.called:
@@ -239,10 +217,13 @@ def collect(response: IResponse, max_bytes: int) -> Deferred[bytes]:
     Read the whole body of *response*; cancelling closes the connection.
 
     Raises:
-        UpstreamBroken: the body is over *max_bytes*.
+        UpstreamBroken: the body is over *max_bytes*, or is going to be.
     """
     body = _Body(max_bytes)
     response.deliverBody(body)
+    announced = response.length
+    if announced != UNKNOWN_LENGTH and announced > max_bytes and not body.done.called:
+        body.refuse()
     return body.done
 
 

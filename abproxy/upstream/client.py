@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import asdict, define, field
+from msgspec.structs import replace
 from twisted.internet.defer import (
     CancelledError,
     Deferred,
@@ -23,7 +24,7 @@ from twisted.web.iweb import IAgent
 from abproxy.errors import ConnectionBroken, ProxyError
 from abproxy.events import Observer
 from abproxy.http.failures import as_proxy_failure, timed_out
-from abproxy.http.headers import Credentials
+from abproxy.http.headers import LOCATIONS, Credentials, lead_back
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.discovery import Discovery
 from abproxy.upstream.fast.connection import ConnectionPool
@@ -151,6 +152,9 @@ class Upstream:
         took_s = self.clock.seconds() - began_at
         if isinstance(result, Response):
             self.observer.upstream_request_ended(str(result.status), took_s)
+            if not LOCATIONS.isdisjoint(dict(result.headers)):
+                headers = lead_back(result.headers, self.base_url)
+                return replace(result, headers=headers)
         else:
             self.observer.upstream_request_ended(_reason_of(result), took_s)
         return result

@@ -22,7 +22,6 @@ from abproxy.dialects.reply import write_answer
 from abproxy.dialects.routes import ALIASES, ROUTES
 from abproxy.errors import DeadlinePassed, InternalError, MethodNotAllowed, ProxyError
 from abproxy.events import Observer, RequestInfo
-from abproxy.http.headers import with_request_id
 from abproxy.http.messages import Response
 from abproxy.web.auth import ApiKeys, Caller, Clients
 from abproxy.web.calls import CallHead, CallReader
@@ -124,8 +123,7 @@ class ProxyApp:
             )
             error = InternalError("a bug in abproxy; its log says more")
         self.observer.answered_with(error)
-        response = error_response(error, request.target)
-        return with_request_id(response, request.request_id())
+        return error_response(error, request.target, request.request_id())
 
     def _read_call(self, request: ProxyRequest, caller: Caller) -> Call | None:
         info = request.info

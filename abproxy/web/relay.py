@@ -20,10 +20,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
 
 from abproxy.batching.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S
-from abproxy.errors import BadRequest, CannotConnect, ProxyError
+from abproxy.dialects.routes import may_be_batched
+from abproxy.errors import BadRequest, CannotConnect, ConnectionBroken, ProxyError
 from abproxy.events import RequestInfo
 from abproxy.http.failures import timed_out, to_proxy_error
-from abproxy.http.headers import Credentials, as_headers, end_to_end
+from abproxy.http.headers import Credentials, as_headers, end_to_end, lead_back
 from abproxy.http.messages import HeaderList
 from abproxy.web.replies import write_head
 from abproxy.web.request import ProxyRequest
@@ -35,6 +36,25 @@ AddHeaders = Callable[[RequestInfo, HeaderList], HeaderList]
 """Returns the headers with which a request is forwarded, and some more."""
 
 Attempt = Callable[[], Awaitable[IResponse]]
+
+SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+PURE = frozenset(
+    {
+        *(b"/rerank", b"/v1/rerank", b"/v2/rerank", b"/similarity", b"/vertex"),
+        *(b"/score", b"/v1/score", b"/classify", b"/pooling", b"/detokenize"),
+        *(b"/api/embed", b"/api/embeddings"),
+    }
+)
+"""Routes that are never batched, and answer the same however often they are asked."""
+
+
+def is_pure(method: bytes, target: bytes) -> bool:
+    """Return whether to ask for *target* twice is no more than to ask once."""
+    path = target.partition(b"?")[0]
+    path = path.rstrip(b"/") or path
+    return method in SAFE or (
+        method == b"POST" and (path in PURE or may_be_batched(method, path))
+    )
 
 
 @define(kw_only=True, eq=False)
@@ -50,6 +70,9 @@ class Relay:
 
     connect_patience_s: float
     """How long a request waits for an upstream that cannot be reached."""
+
+    close_idle: Callable[[], object] = field(default=lambda: None, repr=False)
+    """Closes unused connections: one has broken, and others may be broken, too."""
 
     add_headers: AddHeaders | None = field(default=None, repr=False)
     """Adds the headers by which traces are followed upstream."""
@@ -82,10 +105,10 @@ class Relay:
             await self._answer(request, await self._send(request, headers, body))
         finally:
             if body is not None:
-                body.stopProducing()
+                body.close()
 
     async def _answer(self, request: ProxyRequest, response: IResponse) -> None:
-        lines = _with_length(request, response)
+        lines = lead_back(_with_length(request, response), self.base_url)
         write_head(request, response.code, response.phrase, lines)
         request.write(b"")
         downstream = _Downstream(request, self.clock, self.timeout_s)
@@ -104,9 +127,26 @@ class Relay:
         if not request.uri.startswith(b"/"):
             raise BadRequest("the request target must be a path")
         url = self.base_url.encode() + request.uri
-        return await self._retry_connecting(
-            lambda: self._try(request.method, url, headers, body)
-        )
+
+        def attempt() -> Awaitable[IResponse]:
+            return self._try(request.method, url, headers, body)
+
+        if not is_pure(request.method, request.uri):
+            return await self._retry_connecting(attempt)
+        if body is not None:
+            body.keep()
+        try:
+            response = await self._retry_connecting(attempt)
+        except ConnectionBroken:
+            # Not in this turn: Twisted tells us first, and then stops the body.
+            await deferLater(self.clock, 0)
+            if body is not None and not body.rewind():
+                raise
+            self.close_idle()
+            response = await self._retry_connecting(attempt)
+        if body is not None:
+            body.forget()
+        return response
 
     async def _retry_connecting(self, attempt: Attempt) -> IResponse:
         """

@@ -6,6 +6,7 @@ are the same.  Calls that shared a batch share most lines of their answers: thes
 are written once for the batch.
 """
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -26,8 +27,14 @@ from abproxy.dialects.reply import (
 )
 from abproxy.dialects.routes import dialect_of
 from abproxy.dialects.tei import EMBED
-from abproxy.errors import ProxyError
-from abproxy.http.headers import each_line, group, spell, write_lines
+from abproxy.errors import ProxyError, Unauthorized
+from abproxy.http.headers import (
+    each_line,
+    group,
+    spell,
+    with_request_id,
+    write_lines,
+)
 from abproxy.http.messages import HeaderList, Response, reason_of
 
 __all__ = [
@@ -45,6 +52,7 @@ Written = tuple[bytes, int]
 
 CLOSE = ((b"Connection", b"close"),)
 LENGTH, DATE = b"Content-Length", b"Date"
+_CONTROLS = re.compile(rb"[^\t -~\x80-\xff]")
 OF_ONE = frozenset({LENGTH, b"Server-Timing", b"X-Compute-Characters"})
 
 
@@ -53,7 +61,7 @@ OF_ONE = frozenset({LENGTH, b"Server-Timing", b"X-Compute-Characters"})
 
 def write_head(request: Request, status: int, reason: bytes, lines: HeaderList) -> None:
     """Set status and header lines; a date is added if there is none."""
-    request.setResponseCode(status, reason or reason_of(status))
+    request.setResponseCode(status, _clean(reason) or reason_of(status))
     _add_lines(request.responseHeaders, lines)
     if not request.responseHeaders.hasHeader(b"Date"):
         request.responseHeaders.addRawHeader(b"Date", datetimeToString())
@@ -153,15 +161,28 @@ def _spell_all(lines: HeaderList) -> HeaderList:
 
 @lru_cache(100)
 def _status_line(status: int, reason: bytes) -> bytes:
-    return b"HTTP/1.1 %d %b\r\n" % (status, reason or reason_of(status))
+    return b"HTTP/1.1 %d %b\r\n" % (status, _clean(reason) or reason_of(status))
+
+
+def _clean(reason: bytes) -> bytes:
+    """Return *reason* without what would end the line for some reader."""
+    return _CONTROLS.sub(b" ", reason)
 
 
 # Errors for which there is no request to answer
 
 
-def error_response(error: ProxyError, target: bytes) -> Response:
-    """Return the response for *error*, as errors of the route of *target* look."""
-    return error_reply(error, dialect_of(target, None) or EMBED)
+def error_response(error: ProxyError, target: bytes, request_id: bytes) -> Response:
+    """
+    Return the response for *error*, as errors of the route of *target* look.
+
+    It has the id of its request, but where TEI has the same error without a body:
+    there are clients that print such a line in the place of a message.
+    """
+    response = error_reply(error, dialect_of(target, None) or EMBED)
+    if isinstance(error, Unauthorized):
+        return response
+    return with_request_id(response, request_id)
 
 
 def encode_last(response: Response) -> bytes:

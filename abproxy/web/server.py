@@ -23,7 +23,7 @@ from twisted.web.server import Site
 
 from abproxy.errors import HeadersTooLarge, ProxyError, RequestTimeout
 from abproxy.events import Observer, RequestInfo
-from abproxy.http.headers import new_request_id, read_request_id, with_request_id
+from abproxy.http.headers import new_request_id, read_request_id
 from abproxy.web.admin import Operations
 from abproxy.web.replies import encode_last, error_response
 from abproxy.web.request import ProxyRequest, without_origin
@@ -143,7 +143,7 @@ class ProxyChannel(HTTPChannel):
         else:
             request_id = new_request_id()
         target = without_origin(getattr(self, "_path", b""))
-        response = with_request_id(error_response(error, target), request_id)
+        response = error_response(error, target, request_id)
         self.site.observer.answered_with(error)
         self._discards = True
         self.setTimeout(LINGER_S)

@@ -19,6 +19,9 @@ __all__ = ["BodyStream"]
 MAX_BUFFERED = 65536
 """Bytes kept while the upstream is not ready for them."""
 
+MAX_KEPT = 1 << 20
+"""Bytes kept of what was sent, in case it has to be sent again."""
+
 
 @implementer(IBodyProducer, IPushProducer)
 @define(eq=False)
@@ -40,6 +43,10 @@ class BodyStream:
     _discards: bool = field(init=False, default=False)
     _holds: bool = field(init=False, default=False)
     _sent: Deferred[None] = field(init=False, factory=Deferred, repr=False)
+    _kept: list[bytes] | None = field(init=False, default=None, repr=False)
+    """All that has come so far, if it may be sent again."""
+
+    _kept_bytes: int = field(init=False, default=0)
 
     @classmethod
     def of(cls, body: bytes) -> "BodyStream":
@@ -56,6 +63,7 @@ class BodyStream:
 
     def write(self, data: bytes) -> None:
         """Receive bytes from the client."""
+        self._keep(data)
         if self._discards:
             return
         if self._consumer is not None:
@@ -65,6 +73,34 @@ class BodyStream:
         self._waiting_bytes += len(data)
         if self._waiting_bytes > MAX_BUFFERED:
             self.pauseProducing()
+
+    def keep(self) -> None:
+        """Keep what is sent, so that it can be sent again, within a limit."""
+        self._kept = []
+        for data in self._waiting:
+            self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        if self._kept is None:
+            return
+        self._kept_bytes += len(data)
+        if self._kept_bytes > MAX_KEPT:
+            self._kept = None
+        else:
+            self._kept.append(data)
+
+    def forget(self) -> None:
+        """Keep nothing any more: there is an answer, or the request is over."""
+        self._kept = None
+
+    def rewind(self) -> bool:
+        """Be as if nothing had been sent; return whether that is possible."""
+        if self._kept is None:
+            return False
+        self._waiting, self._waiting_bytes = list(self._kept), self._kept_bytes
+        self._discards = False
+        self._consumer, self._sent = None, Deferred()
+        return True
 
     def complete(self) -> None:
         """Note that the client has sent everything."""
@@ -129,4 +165,5 @@ class BodyStream:
 
     def close(self) -> None:
         """Discard the rest: the request is over, and Twisted closes its file."""
+        self.forget()
         self.stopProducing()

@@ -7,7 +7,8 @@ from typing import Any
 from abproxy.configure import keys_for
 from abproxy.service import Signals
 from abproxy.settings import Settings
-from abproxy.upstream.agent import make_agent, make_pool, make_treq
+from abproxy.upstream.agent import make_agent, make_treq
+from abproxy.upstream.connections import make_pool
 from abproxy.upstream.embedded import ModelChild, make_child
 from abproxy.web.admin import Operations, own_pages
 from abproxy.web.listen import make_listener

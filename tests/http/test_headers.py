@@ -2,7 +2,7 @@
 
 import pytest
 
-from abproxy.http.headers import Credentials, end_to_end
+from abproxy.http.headers import Credentials, end_to_end, lead_back
 
 KEY = (b"Authorization", b"Bearer client")
 
@@ -106,3 +106,57 @@ def test_without_a_key_only_the_host_is_said() -> None:
 def test_fixed_lines_are_not_printed() -> None:
     """They may hold a key."""
     assert "secret" not in repr(Credentials(fixed=FIXED))
+
+
+INNER = "http://inner:8080"
+
+
+@pytest.mark.parametrize(
+    ("target", "base_url", "expected"),
+    [
+        (b"http://inner:8080/embed/", INNER, b"/embed/"),
+        (b"https://INNER:8080/embed/?a=b#c", INNER, b"/embed/?a=b#c"),
+        (b"//inner:8080/embed/", INNER, b"/embed/"),
+        (b"http://inner:8080", INNER, b"/"),
+        (b"http://inner:8080?a=b", INNER, b"/?a=b"),
+        (b"http://inner/x", "http://inner", b"/x"),
+        (b"http://inner:80/x", "http://inner", b"/x"),
+        (b"http://inner/x", "http://inner:80", b"/x"),
+        (b"http://[::1]:8080/x", "http://[::1]:8080", b"/x"),
+        (b"http://inner:8080/v/embed/", f"{INNER}/v", b"/embed/"),
+        (b"/v/embed/", f"{INNER}/v", b"/embed/"),
+        (b"http://inner:8080//evil.example/x", INNER, b"/.//evil.example/x"),
+        (b"http://inner:8080/\\evil.example/x", INNER, b"/./\\evil.example/x"),
+    ],
+)
+def test_what_leads_to_the_upstream_leads_back_to_where_the_client_asked(
+    target: bytes, base_url: str, expected: bytes
+) -> None:
+    """No client knows the upstream's own name."""
+    lines = ((b"location", target), (b"Content-Location", target), (b"X", target))
+
+    led = lead_back(lines, base_url)
+
+    assert [value for _, value in led] == [expected, expected, target]
+
+
+@pytest.mark.parametrize(
+    ("target", "base_url"),
+    [
+        (b"https://elsewhere.example/embed", INNER),
+        (b"http://inner:8081/embed", INNER),
+        (b"http://inner:8080.evil.example/embed", INNER),
+        (b"http://user@inner:8080/embed", INNER),
+        (b"https://inner/embed", "http://inner"),
+        (b"http://inner:8080/other", f"{INNER}/v"),
+        (b"http://inner:8080/vx", f"{INNER}/v"),
+        (b"embed/", INNER),
+        (b"/embed/", INNER),
+        (b"", INNER),
+        (b"mailto:a@b", INNER),
+        (b"http://[", INNER),
+    ],
+)
+def test_what_leads_elsewhere_stays(target: bytes, base_url: str) -> None:
+    """It is the server's word."""
+    assert lead_back(((b"Location", target),), base_url) == ((b"Location", target),)

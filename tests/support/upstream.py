@@ -25,8 +25,9 @@ from zope.interface import implementer
 
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.agent import ExactPathAgent, make_pool
+from abproxy.upstream.agent import ExactPathAgent
 from abproxy.upstream.client import Transport, Upstream
+from abproxy.upstream.connections import make_pool
 from abproxy.upstream.fast.connection import ConnectionPool
 from bench.breakable import Breakable, Traits
 from support.client import LOCALHOST, the_reactor, until

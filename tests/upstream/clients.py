@@ -20,7 +20,8 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.agent import ExactPathAgent, TreqClient, make_pool, make_treq
+from abproxy.upstream.agent import ExactPathAgent, TreqClient, make_treq
+from abproxy.upstream.connections import make_pool
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
 from support.upstream import AtOnce, make_upstream

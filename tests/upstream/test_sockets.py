@@ -15,7 +15,8 @@ from twisted.web.client import HTTPConnectionPool
 
 from abproxy.errors import CannotConnect, ConnectionBroken
 from abproxy.http.messages import UpstreamRequest
-from abproxy.upstream.agent import TreqClient, make_agent, make_pool, make_treq
+from abproxy.upstream.agent import TreqClient, make_agent, make_treq
+from abproxy.upstream.connections import make_pool
 from abproxy.upstream.fast.client import FastClient, make_endpoint
 from abproxy.upstream.fast.connection import ConnectionPool
 from support.client import turn, until

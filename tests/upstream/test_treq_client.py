@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent
 from zope.interface import implementer
 
 from abproxy.errors import (
@@ -45,6 +45,7 @@ class Served:
 
     code: int = 200
     phrase: bytes = b"OK"
+    length: object = UNKNOWN_LENGTH
     headers: Headers = field(factory=Headers)
     transport: Transport = field(factory=Transport)
     body: Any = None

@@ -1,5 +1,7 @@
 """Which requests need a key, and how clients are told apart."""
 
+from collections.abc import Iterable
+
 import pytest
 from pytest_twisted import ensureDeferred
 
@@ -224,3 +226,23 @@ def test_callers_with_different_keys_share_a_batch() -> None:
 def test_keys_are_never_printed() -> None:
     """A key does not reach a log by way of a repr."""
     assert "one" not in repr(ApiKeys(accepted=("one",)))
+
+
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings", "/info", "/rerank"])
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_a_wrong_key_is_answered_as_tei_answers_it(path: str, *, is_fast: bool) -> None:
+    """Line by line: a client prints what else there is instead of a message."""
+    [recorded] = [each for each in exchanges() if each.name == "key wrong"]
+    proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",), is_fast=is_fast)
+    told = ("Authorization", "Bearer nope"), ("X-Request-Id", "mine")
+
+    answer = proxy.ask("POST", path, b'{"inputs":"a"}', *told)
+
+    def lines(headers: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        of_http = {"date", "connection", "content-length"}
+        found = {(name.lower(), value) for name, value in headers}
+        return {line for line in found if line[0] not in of_http}
+
+    assert (answer.status, answer.body) == (401, b"")
+    assert answer.header("Content-Length") == "0"
+    assert lines(answer.headers) == lines(recorded.reply_headers)

@@ -1,6 +1,7 @@
 """What is forwarded alone and unchanged, and what comes back."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,9 +13,10 @@ from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from abproxy.web.streaming import MAX_KEPT
 from support.client import turn
 from support.proxy import StartedProxy, in_memory_proxy, proxy_before_byte_server
-from support.upstream import Peer, answering
+from support.upstream import ByteServer, Peer, answering
 
 GET = b"GET /docs HTTP/1.1\r\nHost: door\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -636,3 +638,168 @@ def test_a_client_that_leaves_while_the_upstream_is_away_is_forgotten() -> None:
     client.leave()
 
     assert not proxy.clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/x"), ("POST", "/embed")])
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_a_redirect_leads_back_to_the_client_s_host(
+    method: str, path: str, *, is_fast: bool
+) -> None:
+    """Starlette names its own address to say that a slash is missing."""
+    lines = ((b"Location", b"http://upstream%b/" % path.encode()),)
+    proxy = in_memory_proxy(Answering(status=307, lines=lines), is_fast=is_fast)
+
+    answer = proxy.ask(
+        method, path, b'{"inputs":"a"}', ("Content-Type", "application/json")
+    )
+
+    assert (answer.status, answer.header("Location")) == (307, f"{path}/")
+
+
+GOOD = OK + b"Content-Length: 4\r\n\r\nfine"
+
+
+def post(path: bytes, body: bytes, more: bytes = b"") -> bytes:
+    """Write a request with a body."""
+    head = b"POST %b HTTP/1.1\r\nHost: door\r\n%b" % (path, more)
+    return head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def closing_first(server: ByteServer, answer: bytes, times: int = 1) -> None:
+    """Close the connections of the first requests, and answer those that follow."""
+    left = [None] * times
+
+    def asked(peer: Peer) -> None:
+        if not peer.received.endswith((b"}", b"half", b"half\r\n")):
+            return
+        if left:
+            left.pop()
+            peer.transport.loseConnection()
+        else:
+            peer.transport.write(answer)
+
+    server.asked = asked
+
+
+@pytest.mark.parametrize(
+    "path",
+    [b"/rerank", b"/rerank/?a=b", b"/similarity", b"/embed?a", b"/predict", b"/"],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_may_be_asked_twice_is_sent_again_when_its_connection_breaks(
+    real: StartedProxy, path: bytes
+) -> None:
+    """Servers close connections that are idle, perhaps just as one is used."""
+    closing_first(real.upstream, GOOD)
+    client = await real.byte_client()
+    body = b'{"query":"q","texts":["a"]}'
+
+    client.send(post(path, body))
+    answer = await client.until(b"fine")
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert [peer.received.endswith(body) for peer in real.upstream.peers] == [
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("more", [b"", b"Transfer-Encoding: chunked\r\n"])
+@pytest_twisted.ensureDeferred
+async def test_a_body_that_is_still_coming_is_sent_again_from_its_beginning(
+    real: StartedProxy, more: bytes
+) -> None:
+    """What comes after the break follows what came before it."""
+    chunked = bool(more)
+    closing_first(real.upstream, b"")
+    client = await real.byte_client()
+    halves = [b"4\r\nhalf\r\n", b"4\r\ndone\r\n0\r\n\r\n"]
+    pieces = halves if chunked else [b"half", b"done"]
+    length = more or b"Content-Length: 8\r\n"
+
+    client.send(b"POST /rerank HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n" + pieces[0])
+    while len(real.upstream.peers) < 2:
+        await turn()
+    real.upstream.asked = lambda peer: (
+        peer.transport.write(GOOD) if b"done" in peer.received else None
+    )
+    client.send(pieces[1])
+    await client.until(b"fine")
+
+    assert b"".join(pieces) in real.upstream.peers[-1].received
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        post(b"/other", b"{}"),
+        post(b"/rerank", b"{}").replace(b"POST", b"PATCH"),
+        post(b"/rerank", b"{%b}" % (b"x" * MAX_KEPT)),
+    ],
+    ids=["unknown", "method", "long"],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_may_not_be_asked_twice_is_sent_once(
+    real: StartedProxy, request_: bytes
+) -> None:
+    """It may have been done already, or is not all here any more."""
+    closing_first(real.upstream, GOOD)
+    client = await real.byte_client()
+
+    client.send(request_)
+    answer = await client.until(b"}")
+
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert len(real.upstream.peers) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_request_whose_connections_break_is_given_up_after_the_second(
+    real: StartedProxy,
+) -> None:
+    """It may be what kills the server."""
+    closing_first(real.upstream, GOOD, times=9)
+    client = await real.byte_client()
+
+    client.send(post(b"/rerank", b"{}"))
+    answer = await client.until(b"}")
+
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert len(real.upstream.peers) == 2
+
+
+@pytest.mark.parametrize("path", [b"/other", b"/embed"])
+@pytest.mark.parametrize("status", [b"200 OK\rSet-Cookie: evil", b"200 O\x00K\x1b[1m"])
+@pytest_twisted.ensureDeferred
+async def test_a_reason_has_no_control_characters(
+    real: StartedProxy, status: bytes, path: bytes
+) -> None:
+    """Some reader would take them for the end of the line."""
+    real.upstream.asked = answering(
+        b"HTTP/1.1 %b\r\nContent-Length: 5\r\n\r\n[[1]]" % status
+    )
+    client = await real.byte_client()
+    body = b'{"inputs":"a"}'
+
+    client.send(post(path, body, b"Content-Type: application/json\r\n"))
+    answer = await client.until(b"[[1]]")
+
+    line = answer.partition(b"\r\n")[0]
+    assert line == b"HTTP/1.1 " + re.sub(rb"[\x00-\x1f]", b" ", status)
+
+
+@pytest.mark.parametrize("status", [b"099", b"1000", b"+20"])
+@pytest_twisted.ensureDeferred
+async def test_a_status_without_three_digits_is_no_answer(
+    real: StartedProxy, status: bytes
+) -> None:
+    """It would be written in another way, or could not be read."""
+    real.upstream.asked = answering(
+        b"HTTP/1.1 %b OK\r\nContent-Length: 2\r\n\r\n[]" % status
+    )
+    client = await real.byte_client()
+
+    client.send(post(b"/other", b"{}"))
+    answer = await client.until(b"}")
+
+    assert answer.startswith(b"HTTP/1.1 502 ")

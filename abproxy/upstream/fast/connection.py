@@ -22,7 +22,8 @@ from twisted.web.client import URI
 from abproxy.http.headers import as_headers, each_line, write_lines
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
 from abproxy.tuning import Write, has_unsent
-from abproxy.upstream.agent import IDLE_S, target_of
+from abproxy.upstream.agent import target_of
+from abproxy.upstream.connections import IdleLimit
 from abproxy.upstream.fast.response import (
     PlainResponse,
     TwistedResponse,
@@ -180,26 +181,62 @@ class ConnectionPool:
     most: int
     """How many are kept."""
 
+    limit: IdleLimit = field(init=False, repr=False)
+    """How long they are kept."""
+
     _since: "dict[Connection, float]" = field(init=False, factory=dict, repr=False)
     """Since when each of them is idle, in that order; the clock's seconds."""
 
     _timer: IDelayedCall | None = field(init=False, default=None, repr=False)
 
+    def __attrs_post_init__(self) -> None:
+        """Begin with nothing known of the server."""
+        self.limit = IdleLimit(self.clock)
+
     def put(self, connection: "Connection") -> None:
         """Keep *connection*, in the place of the oldest if there are too many."""
-        self._since[connection] = self.clock.seconds()
+        now = self._since[connection] = self.clock.seconds()
         if len(self._since) > self.most:
             self._close(next(iter(self._since)))
+        if now >= self.limit.forget_at:
+            self.limit.forget()
         if self._timer is None:
-            self._timer = self.clock.callLater(IDLE_S, self._close_old)
+            self._timer = self.clock.callLater(self.limit.seconds, self._close_old)
 
     def take(self) -> "Connection | None":
-        """Return the one that was put here last, if there is one."""
-        return self._since.popitem()[0] if self._since else None
+        """Return the one that was put here last, if there is one that is not old."""
+        if not self._since:
+            return None
+        connection, since = self._since.popitem()
+        if self.clock.seconds() - since < self.limit.seconds:
+            return connection
+        # The timer is late, as this process was busy: all others are older.
+        self._since[connection] = since
+        for each in list(self._since):
+            self._close(each)
+        return None
 
     def remove(self, connection: "Connection") -> None:
         """Forget *connection*, if it is here: it is closed."""
         self._since.pop(connection, None)
+
+    def lost(self, connection: "Connection") -> None:
+        """Forget *connection*; if it was here, learn when the server closes one."""
+        since = self._since.pop(connection, None)
+        if since is not None:
+            self.limit.closed_after(self.clock.seconds() - since)
+            self._look_again()
+
+    def heed(self, keep_alive: bytes) -> None:
+        """Heed what the server says of how long it keeps a connection."""
+        self.limit.hear(keep_alive)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Begin anew with the timer: another limit is in force."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._close_old()
 
     def close(self) -> Deferred[None]:
         """Close them all; fires when they are closed."""
@@ -215,10 +252,10 @@ class ConnectionPool:
 
     def _close_old(self) -> None:
         self._timer = None
-        now = self.clock.seconds()
+        now, idle_s = self.clock.seconds(), self.limit.seconds
         for connection, since in list(self._since.items()):
-            if since + IDLE_S > now:
-                left_s = since + IDLE_S - now
+            if since + idle_s > now:
+                left_s = since + idle_s - now
                 self._timer = self.clock.callLater(left_s, self._close_old)
                 break
             self._close(connection)
@@ -275,6 +312,7 @@ class Connection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Note that the connection is closed, which may be a response's end."""
         exchange, response = self._exchange, self._response
+        self.pool.lost(self)
         self._forget()
         self._closed.callback(None)
         if exchange is None:
@@ -293,6 +331,8 @@ class Connection(Protocol):
     def _free(self, response: PlainResponse | TwistedResponse) -> None:
         # Before the waiter is told: what follows may be the next request.
         self._exchange = self._response = None
+        if response.keep_alive:
+            self.pool.heed(response.keep_alive)
         if has_unsent(self.transport):
             self.transport.abortConnection()
         elif response.may_be_followed:

@@ -16,16 +16,16 @@ from msgspec import Struct
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
-from twisted.web._newclient import HTTPClientParser, ParseError, Request
-from twisted.web.client import ContentDecoderAgent, GzipDecoder
-from twisted.web.http import SWITCHING, _ChunkedTransferDecoder
+from twisted.web._newclient import Request
+from twisted.web.http import _ChunkedTransferDecoder
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
 from abproxy.http.headers import OF_ONE_HOP, group, spell
 from abproxy.http.messages import HeaderList, Response
-from abproxy.upstream.agent import collect, reply_of, too_long, without_named
+from abproxy.upstream.agent import collect, reply_of, too_long, unpacking
+from abproxy.upstream.connections import ResponseParser, without_named
 
 __all__ = ["PlainResponse", "TwistedResponse", "begin_response"]
 
@@ -83,6 +83,9 @@ class PlainResponse(Struct, kw_only=True):
 
     chunks: _Chunks | None
     pieces: list[bytes | memoryview]
+
+    keep_alive: bytes
+    """What it says of how long its connection is kept; empty if nothing."""
 
     def __repr__(self) -> str:
         """Return its status, and nothing of what is in it."""
@@ -145,7 +148,7 @@ def _begin_plain(data: bytes, max_bytes: int) -> PlainResponse | None:
     found = _read_lines(lines)
     if found is None:
         return None
-    headers, length = found
+    headers, length, keep_alive = found
     if length is not None and length > max_bytes:
         raise too_long(max_bytes)
     pieces: list[bytes | memoryview] = []
@@ -157,18 +160,20 @@ def _begin_plain(data: bytes, max_bytes: int) -> PlainResponse | None:
         left=length or 0,
         chunks=_Chunks(pieces, max_bytes) if length is None else None,
         pieces=pieces,
+        keep_alive=keep_alive,
     )
 
 
-def _read_lines(lines: list[bytes]) -> tuple[HeaderList, int | None] | None:
+def _read_lines(lines: list[bytes]) -> tuple[HeaderList, int | None, bytes] | None:
     """
-    Read the lines for the other end, and the length of the body.
+    Read the lines for the other end, the length of the body, and `Keep-Alive`.
 
     Returns:
         None if they are not plain; a length of None if the body is in chunks.
     """
     headers = []
     framing = None
+    keep_alive = b""
     for line in lines:
         name, colon, value = line.partition(b":")
         spelled = _spelled(name)
@@ -181,11 +186,13 @@ def _read_lines(lines: list[bytes]) -> tuple[HeaderList, int | None] | None:
             framing = _FRAMING.fullmatch(b"%b:%b" % (spelled, value))
             if framing is None:
                 return None
+        elif spelled == _KEEP_ALIVE:
+            keep_alive = value
         elif spelled not in _LEFT_OUT and (spelled, value.lower()) != _AS_EVER:
             return None
     if framing is None:
         return None
-    return group(headers), int(framing[1]) if framing[1] else None
+    return group(headers), int(framing[1]) if framing[1] else None, keep_alive
 
 
 @lru_cache(1000)
@@ -198,6 +205,7 @@ def _spelled_all(names: Iterable[bytes]) -> frozenset[bytes]:
     return frozenset(map(_spelled, names))
 
 
+_KEEP_ALIVE = _spelled(b"keep-alive")
 _AS_EVER = (b"Connection", b"keep-alive")
 
 _FRAMES = _spelled_all({b"content-length", b"transfer-encoding"})
@@ -212,19 +220,6 @@ _SPECIAL = _CHANGING | _LEFT_OUT
 
 
 HTTP_1_1 = (b"HTTP", 1, 1)
-
-
-class _Parser(HTTPClientParser):
-    """Reads one response."""
-
-    def allHeadersReceived(self) -> None:
-        """Refuse what would end HTTP on this connection, and two framings."""
-        told = self.connHeaders
-        if self.response.code == SWITCHING:
-            raise ParseError("nobody asked for another protocol", b"101")
-        if told.hasHeader(b"Content-Length") and told.hasHeader(b"Transfer-Encoding"):
-            raise ParseError("a length and chunks", b"Transfer-Encoding")
-        super().allHeadersReceived()
 
 
 @define(eq=False)
@@ -264,10 +259,16 @@ class TwistedResponse:
     def __attrs_post_init__(self) -> None:
         """Wait for the first piece."""
         request = Request(self.method, b"/", Headers(), None)
-        self._parser = _Parser(request, self._over)
+        self._parser = ResponseParser(request, self._over)
         self._parser.makeConnection(self._connection)
         read: Deferred[Any] = self._parser._responseDeferred  # noqa: SLF001
         read.addCallback(self._begun).addBoth(self._ended)
+
+    @property
+    def keep_alive(self) -> bytes:
+        """What it says of how long its connection is kept; empty if nothing."""
+        lines = self._parser.connHeaders.getRawHeaders(b"Keep-Alive", [])
+        return b",".join(lines)
 
     @property
     def may_be_followed(self) -> bool:
@@ -332,6 +333,4 @@ class _Answered:
 
 def _unpacking(response: IResponse) -> Deferred[IResponse]:
     """Unpack *response* if it is packed, as treq does."""
-    agent = ContentDecoderAgent(_Answered(response), [(b"gzip", GzipDecoder)])
-    unpacked: Deferred[IResponse] = agent.request(b"GET", b"/")
-    return unpacked
+    return unpacking(_Answered(response)).request(b"GET", b"/")

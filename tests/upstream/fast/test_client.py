@@ -62,6 +62,42 @@ def test_another_host_may_be_named(client: Client) -> None:
     client.close()
 
 
+@pytest.mark.parametrize(
+    ("line", "idle_s", "connections"),
+    [("", 3.9, 1), ("", 4.1, 2), ("timeout=2", 1.1, 2), ("timeout=9", 7.9, 1)],
+)
+def test_a_connection_is_used_again_as_long_as_the_server_keeps_it(
+    client: Client, line: str, idle_s: float, connections: int
+) -> None:
+    """What it says of that counts, or else what most servers do."""
+    said = b"Keep-Alive: %b\r\n" % line.encode() if line else b""
+    answer = b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\n[]" % said
+    client.send()
+    client.ends.last.answer(answer)
+
+    client.clock.advance(idle_s)
+    client.send()
+
+    assert len(client.ends.all) == connections
+
+
+def test_a_connection_that_the_server_closes_early_is_learned_from(
+    client: Client,
+) -> None:
+    """The next one is not kept as long."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
+    client.send()
+    client.ends.last.answer(answer)
+    client.clock.advance(2)
+    client.ends.last.lose()
+
+    client.send()
+    client.ends.last.answer(answer)
+    client.clock.advance(1.6)
+
+    assert client.ends.last.is_given_up
+
+
 def test_who_asks_at_the_same_time_gets_another_connection(client: Client) -> None:
     """There is one question at a time on each."""
     asked = [client.send(), client.send()]

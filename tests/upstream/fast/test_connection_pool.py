@@ -1,10 +1,16 @@
 """Connections that have nothing to do."""
 
+import pytest
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from abproxy.upstream.agent import IDLE_S
+from abproxy.upstream.connections import (
+    FORGET_AFTER_S,
+    IDLE_S,
+    LONGEST_S,
+    SHORTEST_S,
+)
 from abproxy.upstream.fast.connection import ConnectionPool
 
 
@@ -92,6 +98,87 @@ def test_one_that_was_used_meanwhile_begins_anew() -> None:
     clock.advance(0.5)
 
     assert (early, one.is_told_to_leave) == (False, True)
+
+
+def test_after_a_pause_of_this_process_none_is_used_that_is_too_old() -> None:
+    """The timer is as late as everything else."""
+    clock, idle, idlers = idle_with(2)
+    clock.rightNow += IDLE_S
+
+    assert idle.take() is None
+    assert left(idlers) == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected_s"),
+    [
+        (b"timeout=5", 4),
+        (b"timeout=5, max=100", 4),
+        (b"max=100, Timeout = 31", 30),
+        (b"timeout=1", 0.5),
+        (b"timeout=99999", LONGEST_S),
+        (b"timeout=x", IDLE_S),
+        (b"x-timeout=2", IDLE_S),
+        (b"max=2", IDLE_S),
+    ],
+)
+def test_a_server_that_says_how_long_it_keeps_them_is_believed(
+    line: bytes, expected_s: float
+) -> None:
+    """But for a second, in which a request may be on its way."""
+    clock = Clock()
+    pool = ConnectionPool(clock, 9)
+    pool.limit.hear(line)
+    pool.put(one := Idle())
+
+    clock.advance(expected_s - 0.01)
+    before = one.is_told_to_leave
+    clock.advance(0.01)
+
+    assert (before, one.is_told_to_leave) == (False, True)
+
+
+def test_a_server_that_closes_them_earlier_is_learned_from() -> None:
+    """The next are closed before it does so again; it may change its mind."""
+    clock = Clock()
+    pool = ConnectionPool(clock, 9)
+    pool.put(one := Idle())
+    clock.advance(2)
+    pool.lost(one)
+
+    pool.put(two := Idle())
+    clock.advance(1.5)
+
+    assert two.is_told_to_leave
+    clock.advance(FORGET_AFTER_S)
+    pool.put(three := Idle())
+    clock.advance(IDLE_S - 0.1)
+    assert not three.is_told_to_leave
+
+
+def test_a_restart_does_not_end_the_use_of_connections() -> None:
+    """It closes those that are quite new as well."""
+    clock = Clock()
+    pool = ConnectionPool(clock, 9)
+    pool.put(one := Idle())
+    pool.lost(one)
+
+    pool.put(two := Idle())
+    clock.advance(SHORTEST_S - 0.1)
+
+    assert pool.take() is two
+
+
+def test_one_that_is_closed_here_says_nothing_of_the_server() -> None:
+    """Or the limit would shrink by itself."""
+    clock = Clock()
+    pool = ConnectionPool(clock, 9)
+    for _ in range(9):
+        pool.put(one := Idle())
+        clock.advance(IDLE_S)
+        pool.lost(one)
+
+    assert pool.limit.seconds == IDLE_S
 
 
 def test_one_timer_watches_over_all() -> None:
