@@ -124,6 +124,14 @@ def _described(servers: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _counts(servers: Mapping[str, Any]) -> tuple[int, int]:
+    ways = [way for each in servers.values() for way in each["ways"]]
+    used = [use for each in servers.values() for use in each["clients"].values()]
+    asked = sum(each["calls"] for each in ways) + sum(each["uses"] for each in used)
+    failed = sum(each["failed"] for each in ways)
+    return asked, failed + sum(len(each["failures"]) for each in used)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run, show, write; the exit status is 1 if anything differs or cannot run."""
     options = parse(arguments)
@@ -138,15 +146,8 @@ def main(arguments: Sequence[str]) -> int:
         options.out.write_text(json.dumps(tested, indent=1, ensure_ascii=False))
     if found and not options.dry:
         report.write(report.merged(report.read(), tested))
-    failed = sum(
-        way["failed"] for each in found.values() for way in each["ways"]
-    ) + sum(
-        len(client["failures"])
-        for each in found.values()
-        for client in each["clients"].values()
-    )
-    calls = sum(way["calls"] for each in found.values() for way in each["ways"])
-    say(f"{calls - failed} passed, {failed} failed")
+    asked, failed = _counts(found)
+    say(f"{asked - failed} passed, {failed} failed")
     for name in cannot:
         say(f"could not run: {name}")
     return 1 if failed or cannot else 0

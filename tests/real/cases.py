@@ -42,6 +42,8 @@ class Dialect:
     """What every body has besides."""
 
     header: Mapping[str, str]
+    most_texts: int = 3
+    """Texts in a good call, where the server takes no more."""
 
     def call(self, name: str, inputs: Any, **more: Any) -> Call:
         """Ask for *inputs*; a member of *more* that is ... is left out."""
@@ -57,11 +59,14 @@ class Dialect:
 
 
 def openai(
-    model: str, path: str = "/v1/embeddings", header: Mapping[str, str] | None = None
+    model: str,
+    path: str = "/v1/embeddings",
+    header: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> Dialect:
     """Ask as OpenAI's clients do."""
     fixed = {"model": model}
-    return Dialect(path=path, member="input", fixed=fixed, header=header or {})
+    return Dialect(path=path, member="input", fixed=fixed, header=header or {}, **more)
 
 
 def tei(path: str) -> Dialect:
@@ -75,7 +80,8 @@ def good(dialect: Dialect, count: int = GOOD) -> list[Call]:
 
 
 def _good(dialect: Dialect, number: int) -> Call:
-    texts = [_text(number, at) for at in range(1 + number % 4 // 2 + number % 8 // 7)]
+    several = 1 + number % 4 // 2 + number % 8 // 7
+    texts = [_text(number, at) for at in range(min(several, dialect.most_texts))]
     inputs = texts[0] if number % 2 == 0 and len(texts) == 1 else texts
     return dialect.call(f"good {number}", inputs)
 
@@ -121,6 +127,10 @@ def special(dialect: Dialect) -> list[Call]:
             Content_Type="text/plain",
         ),
     ]
+    if "Authorization" in dialect.header:
+        body = call("", text).body or b""
+        found.append(raw("another key", body, Authorization="Bearer sk-another"))
+        found.append(raw("no key", body, Authorization=""))
     return found + (_special_to_openai(dialect) if dialect.member == "input" else [])
 
 

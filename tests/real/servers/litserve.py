@@ -47,7 +47,7 @@ BATCHING = Server(
     place=PLACE,
     what="the same with `max_batch_size=4`, which takes one text in a request",
     serve=partial(serve, max_batch_size=4),
-    dialects=(openai("minilm"),),
+    dialects=(openai("minilm", most_texts=1),),
     versions=versions,
     openai_base="/v1",
 )
