@@ -105,7 +105,7 @@ test/clients: ## test published Python clients, in a separate environment
 test/clients/node: $(VENV)/run.stamp tests/clients/node/node_modules ## test published Node clients
 	@PATH="$(abspath $(BIN)):$$PATH" npm --prefix tests/clients/node test
 
-test/real: $(VENV)/test.stamp .real/tools $(patsubst %,$(REAL)/%.stamp,$(servers)) ## run abproxy in front of real servers, and write what differs: an hour, 12 GB
+test/real: $(VENV)/test.stamp .real/tools $(patsubst %,$(REAL)/%.stamp,$(servers)) ## run abproxy in front of real servers, and write what differs: half an hour, 12 GB
 	PYTHONPATH=tests $(BIN)/python -m real $(args) $(servers)
 
 .real/tools: TOOLS := nginx haproxy

@@ -152,11 +152,11 @@ def _values(
 def _objects(
     one: dict[str, Any], other: dict[str, Any], place: str, closeness: Closeness
 ) -> Iterator[tuple[str, str]]:
-    for name in one.keys() - other.keys():
+    for name in sorted(one.keys() - other.keys()):
         yield f"{place}.{name}", "is missing"
-    for name in other.keys() - one.keys():
+    for name in sorted(other.keys() - one.keys()):
         yield f"{place}.{name}", "is new"
-    for name in one.keys() & other.keys():
+    for name in sorted(one.keys() & other.keys()):
         yield from _values(one[name], other[name], f"{place}.{name}", closeness)
 
 

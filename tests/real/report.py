@@ -103,6 +103,9 @@ def _rows(name: str, server: Mapping[str, Any]) -> Sequence[str]:
 def _below(tested: Mapping[str, Any]) -> str:
     programs = ", ".join(f"{name} {each}" for name, each in tested["programs"].items())
     return (
+        "*Refused directly* counts calls that the server itself answers with 400 or "
+        "more, *went as* calls and the batches they were sent in, *differ* calls with "
+        "another answer than directly.\n"
         f"With {programs} and `{tested['settings']}`.\n"
         f"Numbers of a row that differ by less than {tested['tolerance']:.0e} "
         "count as equal, because the last digits depend on the texts that a model "

@@ -21,6 +21,9 @@ from real.serving import Server
 COMPANY = 3
 """Good calls that one of the others is asked together with."""
 
+TURNS = 8
+"""How often a round that looks for what happens rarely is repeated."""
+
 Say = Callable[[str], None]
 
 
@@ -189,6 +192,7 @@ def _rounds(
 ) -> Iterator[tuple[str, Sequence[Case], bool]]:
     good, special = list(cases.good), list(cases.special)
     yield "one by one", [*good[:COMPANY], *special, *cases.elsewhere], False
+    yield "in turns, refused with 5xx and with 4xx", _in_turns(special), False
     yield "cut up", cases.large, False
     yield "at once", good, True
     for case in [] if is_short else special:
@@ -197,6 +201,16 @@ def _rounds(
     mixed = [*good, *special, *cases.large]
     random.Random(7).shuffle(mixed)  # noqa: S311  the same every time
     yield "all at once", mixed, True
+
+
+def _in_turns(special: Sequence[Case]) -> Sequence[Case]:
+    # After an error of its own a server may close the connection without a word,
+    # and the next call must not suffer.
+    broken = [each for each in special if each.expected.answer.status >= 500]
+    refused = [each for each in special if 400 <= each.expected.answer.status < 500]
+    return [
+        each for pair in zip(broken, refused, strict=False) for each in pair
+    ] * TURNS
 
 
 def _failure(

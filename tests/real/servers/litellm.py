@@ -55,6 +55,9 @@ def _config(behind: str) -> dict[str, object]:
                 },
             }
         ],
+        # By default one input that is refused with 500 shuts out all callers for
+        # some seconds, directly too, and nothing could be compared.
+        "router_settings": {"disable_cooldowns": True},
         "litellm_settings": {"telemetry": False, "num_retries": 0},
         "general_settings": {"master_key": KEY},
     }
