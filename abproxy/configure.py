@@ -20,7 +20,6 @@ from abproxy.batching.concurrency import LEAST_SLOTS, Limit, Slots, make_slots
 from abproxy.batching.part import Caps
 from abproxy.dialects.members import MemberRules
 from abproxy.errors import SettingsError
-from abproxy.events import Observer
 from abproxy.http.headers import Credentials
 from abproxy.http.sharing import LineRules
 from abproxy.settings import Settings
@@ -85,9 +84,7 @@ def keys_for(settings: Settings) -> ApiKeys:
     return ApiKeys(accepted=settings.api_keys + settings.bulk_api_keys)
 
 
-def policy_for(
-    settings: Settings, facts: ServerInfo, observer: Observer | None = None
-) -> Policy:
+def policy_for(settings: Settings, facts: ServerInfo) -> Policy:
     """Return which requests are accepted, and how they are parsed."""
     return Policy(
         keys=keys_for(settings),
@@ -104,7 +101,6 @@ def policy_for(
                 apart=settings.share_apart,
                 alone=settings.share_alone,
             ),
-            observer=observer or Observer(),
         ),
         inputs_per_s=settings.rate_limit,
     )
@@ -257,7 +253,7 @@ class Configuration:
     def learn(self, facts: ServerInfo) -> None:
         """Apply what the upstream reports now."""
         limits = limits_for(self.settings, facts)
-        self.app.policy = policy_for(self.settings, facts, self.app.observer)
+        self.app.policy = policy_for(self.settings, facts)
         self.collector.learn(limits.caps, limits.budget)
 
     def _say(self, message: str, names: set[str] | frozenset[str]) -> None:

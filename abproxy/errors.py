@@ -25,6 +25,7 @@ __all__ = [
     "QueueFull",
     "QueueTimeout",
     "RateExceeded",
+    "RefusedTogether",
     "RequestTimeout",
     "SettingsError",
     "TooManyConnections",
@@ -185,6 +186,12 @@ class UpstreamBroken(ProxyError):
     status = 502
     error_type = "Upstream"
     reason = "upstream_answer"
+
+
+class RefusedTogether(UpstreamBroken):
+    """A request of several calls failed, and this call was not tried alone."""
+
+    reason = "refused_together"
 
 
 class CannotConnect(UpstreamBroken):

@@ -141,6 +141,9 @@ class RequestInfo(Struct, kw_only=True, eq=False):
     client_host: str = ""
     """The client's IP address; empty where it has none, as on a Unix socket."""
 
+    connection: int = 0
+    """What tells its connection from others that are open."""
+
     is_ours: bool = False
     """True if a page of our own answers."""
 
@@ -205,17 +208,14 @@ class Observer:
     def batch_resent(self) -> None:
         """Note that a batch whose connection broke is sent again."""
 
+    def extra_request(self, reason: str) -> None:
+        """Note a request only due to a failed one: `probe`, `piece` or `resend`."""
+
     def batch_requeued(self, cause: Cause) -> None:
         """Note that a batch was queued again because of *cause*."""
 
     def blocked(self, by: BlockedBy) -> None:
         """Note that batches now wait for something else than before."""
-
-    def kept_apart(self, names: Sequence[str]) -> None:
-        """Note the header lines, or as `body.NAME` members, in which calls differ."""
-
-    def went_alone(self, name: str) -> None:
-        """Note the line or member for which a call is neither shared nor split."""
 
     def upstream_request_ended(self, outcome: str, took_s: float) -> None:
         """Note the outcome of a request for a batch: a status or a reason."""

@@ -264,7 +264,7 @@ def _app(
         close_idle=upstream.close_idle,
     )
     return ProxyApp(
-        policy=policy_for(settings, ServerInfo(), telemetry.observer),
+        policy=policy_for(settings, ServerInfo()),
         rate_limiter=RateLimiter(clock=reactor),
         collector=collector,
         relay=relay,

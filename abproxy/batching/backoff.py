@@ -24,11 +24,17 @@ from abproxy.batching.concurrency import Budget
 from abproxy.batching.part import Part, reject
 from abproxy.batching.queue import Queue
 from abproxy.dialects.call import LaneKey
-from abproxy.errors import ProxyError, UpstreamFull
+from abproxy.errors import CannotConnect, ProxyError, UpstreamFull
 from abproxy.events import Cause, Observer
-from abproxy.http.messages import Response
+from abproxy.http.messages import GATEWAY, Response
 
-__all__ = ["FIRST_PAUSE_S", "LONGEST_PAUSE_S", "Backoff", "RetryTimeouts"]
+__all__ = [
+    "FIRST_PAUSE_S",
+    "LONGEST_PAUSE_S",
+    "Backoff",
+    "RetryTimeouts",
+    "is_for_all",
+]
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
@@ -55,7 +61,7 @@ class RetryTimeouts:
 
     def after(self, cause: Cause) -> float:
         """Return the one that *cause* is about."""
-        return self.overload_s if isinstance(cause, Response) else self.connect_s
+        return self.connect_s if _is_away(cause) else self.overload_s
 
 
 @define(kw_only=True, eq=False)
@@ -136,11 +142,11 @@ class Backoff:
         theirs = _in_our_words(cause) if shared and not key.is_personal else cause
         timeout_s = self.timeouts().after(cause)
         asked_s = _pause_asked_for_s(cause)
-        if asked_s > timeout_s or not _is_for_all(cause, key):
+        if asked_s > timeout_s or not is_for_all(cause, key):
             reject(parts, theirs)
             return
         self.observer.batch_requeued(cause)
-        if isinstance(cause, Response) and not self.pauses:
+        if not _is_away(cause) and not self.pauses:
             # What was in flight together is refused together: that is once.
             self.budget.limit.refused()
         self.failed(asked_s)
@@ -161,7 +167,7 @@ class Backoff:
         self.resume()
 
 
-def _is_for_all(cause: Cause, key: LaneKey) -> bool:
+def is_for_all(cause: Cause, key: LaneKey) -> bool:
     """
     Return whether the upstream takes no work at all, or one client has no quota.
 
@@ -175,6 +181,11 @@ def _is_for_all(cause: Cause, key: LaneKey) -> bool:
     )
 
 
+def _is_away(cause: Cause) -> bool:
+    """Return whether the upstream is away, and not only full."""
+    return isinstance(cause, ProxyError) or cause.status in GATEWAY
+
+
 def _in_our_words(cause: Cause) -> ProxyError:
     """
     Make of a refusal what may be told to calls that were not refused alone.
@@ -183,6 +194,10 @@ def _in_our_words(cause: Cause) -> ProxyError:
     """
     if isinstance(cause, ProxyError):
         return cause
+    if _is_away(cause):
+        return CannotConnect(
+            f"the inference server does not answer (its gateway says {cause.status})"
+        )
     message = (
         f"the inference server takes no work now (it answered {cause.status}); "
         "try again later"

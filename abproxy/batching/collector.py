@@ -11,6 +11,7 @@ overtakes it.  Arrival, answer, timer and departure all call `dispatch`.
 from collections.abc import Callable, Sequence
 
 from attrs import define, evolve, field
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -18,7 +19,10 @@ from abproxy.batching.admission import Admission
 from abproxy.batching.backoff import Backoff, RetryTimeouts
 from abproxy.batching.batch import Batch, Count
 from abproxy.batching.concurrency import Budget, Load
+from abproxy.batching.isolation import Isolation
 from abproxy.batching.lane import Lane
+from abproxy.batching.lanes_out import LanesOut
+from abproxy.batching.learned import ExtraRequests, LearnedCaps, Offenders
 from abproxy.batching.part import (
     Caps,
     Part,
@@ -77,8 +81,11 @@ class BatchCollector:
 
     observer: Observer = field(factory=Observer, repr=False)
 
+    learned: LearnedCaps = field(init=False, repr=False)
+    offenders: Offenders = field(init=False, repr=False)
     queue: Queue = field(init=False, repr=False)
     backoff: Backoff = field(init=False, repr=False)
+    isolation: Isolation = field(init=False, repr=False)
 
     _turn_end: IDelayedCall | None = field(init=False, default=None, repr=False)
     _next_expiry: IDelayedCall | None = field(init=False, default=None, repr=False)
@@ -95,7 +102,10 @@ class BatchCollector:
     """What kept batches from leaving when last looked at."""
 
     def __attrs_post_init__(self) -> None:
+        self.learned = LearnedCaps(self.clock, self._apply_limits)
+        self.offenders = Offenders(self.clock)
         self.queue = Queue(
+            caps_of=self.learned.apply,
             clock=self.clock,
             admission=self.admission,
             caps=self.caps,
@@ -109,6 +119,18 @@ class BatchCollector:
             observer=self.observer,
             timeouts=lambda: self.retry_timeouts,
             resume=self.dispatch,
+        )
+        self.isolation = Isolation(
+            clock=self.clock,
+            queue=self.queue,
+            backoff=self.backoff,
+            budget=self.budget,
+            observer=self.observer,
+            learned=self.learned,
+            offenders=self.offenders,
+            extra=ExtraRequests(self.clock),
+            lanes_out=LanesOut(clock=self.clock, queue=self.queue),
+            splits=lambda: self.splits,
         )
 
     # What callers use
@@ -127,7 +149,13 @@ class BatchCollector:
         Raises:
             Overloaded: too much is waiting already.
         """
-        parts = split_call(call, self.caps, self.clock.seconds())
+        caps = self.caps
+        if self.offenders.is_any and self.offenders.suspects(call):
+            apart = replace(call.lane_key, apart=True)
+            call = replace(call, lane_key=apart)
+        if self.learned.is_any or call.lane_key.apart:
+            caps = self.learned.apply(call.lane_key, caps)
+        parts = split_call(call, caps, self.clock.seconds())
         self.admission.admit(parts)
         results = join_results(parts)
         is_full = self.queue.add(parts[0])
@@ -148,11 +176,16 @@ class BatchCollector:
         self.caps = caps
         self.budget.limit.ceiling = ceiling
         self.budget.limit.batch = caps.items
-        self.queue.set_limits(caps, self._wait_s)
+        self.learned.forget()
+        self.offenders.forget()
+        self._apply_limits()
 
     def flush(self) -> None:
         """Send batches without waiting from now on: the proxy is going to stop."""
         self._flushes = True
+        self._apply_limits()
+
+    def _apply_limits(self) -> None:
         self.queue.set_limits(self.caps, self._wait_s)
 
     def stop(self) -> None:
@@ -238,7 +271,7 @@ class BatchCollector:
 
     def _caps_now(self, lane: Lane) -> Caps:
         """Return what fits into a batch, if the upstream has less room than that."""
-        room = self.budget.limit.items
+        room = self.budget.most_items
         return lane.caps if room >= lane.caps.items else evolve(lane.caps, items=room)
 
     def _reason(self, lane: Lane) -> FlushReason:
@@ -276,16 +309,13 @@ class BatchCollector:
             clock=self.clock,
             send=self.send,
             count=self.count,
-            observer=self.observer,
-            queue=self.queue,
-            backoff=self.backoff,
-            splits=self.splits,
             sorts=sorts,
         )
         sent = self._record(parts, reason, load)
         self.observer.batch_sent(sent)
         self.backoff.tried()
-        batch.start().addBoth(self._done, batch, load, sent)
+        sending = Deferred.fromCoroutine(self.isolation.send(batch))
+        sending.addBoth(self._done, batch, load, sent)
 
     def _record(
         self, parts: Sequence[Part], reason: FlushReason, load: Load

@@ -17,6 +17,7 @@ __all__ = [
     "AdaptiveLimit",
     "AdaptiveSlots",
     "Budget",
+    "DeadlineLimit",
     "FixedLimit",
     "FixedSlots",
     "Limit",
@@ -80,6 +81,9 @@ class Load:
 
     in_flight: int = field(default=1, init=False)
     """How many batches were in flight when it had left, itself among them."""
+
+    items_in_flight: int = field(default=0, init=False)
+    """How many items were, its own among them."""
 
 
 # Items in flight
@@ -310,16 +314,53 @@ def make_slots(count: int | None, least: int = LEAST_SLOTS) -> Slots:
     return AdaptiveSlots(least) if count is None else FixedSlots(count)
 
 
+# Items that are answered in time
+#
+# A request that runs into a deadline was computed for nothing.  So after one,
+# only so much is in flight as is answered in half of that time; answers tell how
+# much that is, and the limit is gone when it would bind no more.
+
+NO_LIMIT = float("inf")
+
+
+@define(eq=False)
+class DeadlineLimit:
+    """How many items are answered well within the deadline of a request."""
+
+    items: float = field(default=NO_LIMIT, init=False)
+    _deadline_s: float = field(default=0.0, init=False)
+
+    def missed(self, items: int, deadline_s: float) -> None:
+        """Note that so many *items* in flight were too many for *deadline_s*."""
+        self._deadline_s = deadline_s
+        self.items = max(min(self.items, items) // 2, 1)
+
+    def met(self, items: int, took_s: float) -> None:
+        """Note that so many *items* in flight were answered after *took_s*."""
+        in_half = self._deadline_s / 2 * items / max(took_s, 1e-6)
+        self.items = max(min(in_half, 2 * self.items), 1)
+
+
 @define(kw_only=True, eq=False)
 class Budget:
     """Items and slots in flight."""
 
     limit: Limit
     slots: Slots
+    in_time: DeadlineLimit = field(factory=DeadlineLimit, init=False)
 
     batches_in_flight: int = field(default=0, init=False)
     items_in_flight: int = field(default=0, init=False)
     slots_taken: int = field(default=0, init=False)
+
+    @property
+    def most_items(self) -> int:
+        """Return how many items may be in flight now."""
+        return int(min(self.limit.items, self.in_time.items))
+
+    def missed_deadline(self, deadline_s: float) -> None:
+        """Learn from a request that took as long as *deadline_s* without an answer."""
+        self.in_time.missed(self.items_in_flight, deadline_s)
 
     @property
     def slot_free(self) -> bool:
@@ -336,14 +377,21 @@ class Budget:
         """
         if not self.items_in_flight:
             return True
-        most = self.limit.items
+        most = self.most_items
         return min(items, most) <= most - self.items_in_flight
+
+    def met_deadline(self, items: int, took_s: float) -> None:
+        """Learn from an answer that came in time, with *items* in flight."""
+        self.in_time.met(items, took_s)
+        if self.in_time.items >= self.limit.ceiling:
+            self.in_time.items = NO_LIMIT
 
     def take(self, load: Load) -> None:
         """Account for a batch that leaves."""
         self.items_in_flight += load.items
         self.batches_in_flight += 1
         load.in_flight = self.batches_in_flight
+        load.items_in_flight = self.items_in_flight
         self.slots_taken += load.slot
 
     def give_back(self, load: Load) -> None:
@@ -355,5 +403,7 @@ class Budget:
     def answered(self, load: Load, took_s: float, *, full_wait: bool) -> None:
         """Learn from a batch that was answered while a full one waited, or not."""
         self.limit.answered(load, took_s, full_wait=full_wait)
+        if self.in_time.items != NO_LIMIT:
+            self.met_deadline(load.items_in_flight, took_s)
         if load.slot:
             self.slots.answered(load.in_flight, took_s)

@@ -9,6 +9,7 @@ is full or due, and which of its parts go together.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from operator import attrgetter
 
 from attrs import define, field
@@ -53,6 +54,9 @@ class Lane:
     calls: int = field(default=0, init=False)
     """How many parts wait; the lane is empty without one."""
 
+    _held_until: float | None = field(default=None, init=False)
+    """Until when nothing leaves, as its requests fail; one part leaves then."""
+
     _parts: deque[Part] = field(init=False, factory=deque)
     """Cancelled ones among them, but never as the first."""
 
@@ -85,6 +89,12 @@ class Lane:
         gets_full = not self.is_full and self._reaches_a_cap()
         self.is_full = self.is_full or gets_full
         return gets_full
+
+    def hold(self, until: float | None) -> None:
+        """Let nothing leave *until* then; None ends that."""
+        self._held_until = until
+        self.is_full = self._reaches_a_cap()
+        self._set_timer()
 
     def requeue(self, parts: list[Part]) -> None:
         """Add *parts* again, each where it was."""
@@ -184,7 +194,7 @@ class Lane:
 
     def _reaches_a_cap(self) -> bool:
         caps = self.caps
-        return (
+        return self._held_until is None and (
             self.items >= caps.items
             or self.calls >= caps.calls
             or self.size >= caps.size
@@ -198,7 +208,12 @@ class Lane:
             self._timer = None
         if not self._parts:
             return
-        left_s = self._parts[0].arrived_at + self.max_wait_s - self.clock.seconds()
+        due_at = self._parts[0].arrived_at + self.max_wait_s
+        if self._held_until is not None:
+            due_at = max(due_at, self._held_until)
+            if due_at == inf:
+                return
+        left_s = due_at - self.clock.seconds()
         self.is_due = left_s <= 0
         if not self.is_due:
             self._timer = self.clock.callLater(left_s, self._becomes_due)

@@ -16,9 +16,10 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
+from math import inf
 from operator import attrgetter
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 
 from abproxy.batching.admission import Admission
@@ -111,6 +112,12 @@ class Queue:
     on_change: Callable[[], None] = field(repr=False)
     """Called when a batch may have become ready, by itself or as a caller left."""
 
+    caps_of: Callable[[LaneKey, Caps], Caps] = field(repr=False)
+    """Return what fits into a batch of a lane, where that is less than elsewhere."""
+
+    _held: dict[LaneKey, float] = field(init=False, factory=dict, repr=False)
+    """Lanes of which nothing leaves until then, and one part at a time after it."""
+
     _lanes: dict[LaneKey, Lane] = field(init=False, factory=dict, repr=False)
     _emptied: Lane | None = field(init=False, default=None, repr=False)
     _full: _OldestFirst = field(
@@ -173,7 +180,11 @@ class Queue:
 
         Only now the next parts of their calls queue up, at the end.
         """
-        parts = lane.take(caps, alike=alike)
+        if lane.key in self._held:
+            parts = lane.take(evolve(caps, calls=1), alike=False)
+            self.hold(lane.key, inf)
+        else:
+            parts = lane.take(caps, alike=alike)
         self._note(lane)
         for part in parts:
             following, part.next_part = part.next_part, None
@@ -206,6 +217,35 @@ class Queue:
         self.admission.leave((part,))
         return part
 
+    def hold(self, key: LaneKey, until: float) -> None:
+        """Let nothing leave the lane with *key* until then, and one part after it."""
+        self._held[key] = until
+        lane = self._lanes.get(key)
+        if lane is not None:
+            lane.hold(until)
+            if lane.calls:
+                self._note(lane)
+
+    def release(self, key: LaneKey) -> None:
+        """Let the lane with *key* go on as before."""
+        if self._held.pop(key, None) is None:
+            return
+        lane = self._lanes.get(key)
+        if lane is not None:
+            lane.hold(None)
+            self._lane_changed(lane)
+
+    def take_waiting(
+        self, key: LaneKey, is_taken: Callable[[Part], bool]
+    ) -> list[Part]:
+        """Remove and return those parts in the lane with *key* that are *is_taken*."""
+        lane = self._lanes.get(key)
+        if lane is None:
+            return []
+        parts = lane.expire(is_taken)
+        self._note(lane)
+        return parts
+
     def expire(self, is_expired: Callable[[Part], bool], error: ProxyError) -> None:
         """
         Reject all that have waited too long with *error*.
@@ -230,7 +270,7 @@ class Queue:
         self.caps, self.max_wait_s = caps, max_wait_s
         self._emptied = None
         for lane in self._lanes.values():
-            lane.set_limits(caps, max_wait_s)
+            lane.set_limits(self.caps_of(lane.key, caps), max_wait_s)
             self._note(lane)
         self.on_change()
 
@@ -241,12 +281,14 @@ class Queue:
             if lane is None or lane.key != key:
                 lane = self._make_lane(key)
             self._lanes[key] = lane
+            if self._held:
+                lane.hold(self._held.get(key))
         return lane
 
     def _make_lane(self, key: LaneKey) -> Lane:
         return Lane(
             key=key,
-            caps=self.caps,
+            caps=self.caps_of(key, self.caps),
             clock=self.clock,
             admission=self.admission,
             max_wait_s=self.max_wait_s,

@@ -6,17 +6,15 @@ only if they would be the same request with the same items.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from msgspec import Raw, Struct
-from msgspec.json import Decoder
+from msgspec import Struct
 
 from abproxy import __version__
 from abproxy.dialects.members import OF_TEI, MemberRules
 from abproxy.errors import ProxyError
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
-from abproxy.http.sharing import MEMBER
 
 __all__ = [
     "BadAnswer",
@@ -37,9 +35,6 @@ OWN_LINES = (
     (b"User-Agent", b"abproxy/" + __version__.encode()),
 )
 """The identity of a shared request: it is no client's."""
-
-
-_decode_options = Decoder(dict[str, Raw]).decode
 
 
 class BadAnswer(ValueError):
@@ -183,6 +178,9 @@ class LaneKey(Struct, frozen=True, kw_only=True, cache_hash=True):
     Such a call is sent as its client sent it, however large it is.
     """
 
+    apart: bool = False
+    """Whether each call is sent alone, as too many like it have failed."""
+
     def __repr__(self) -> str:
         """Show no header: a key may be among them."""
         return f"LaneKey({self.path!r}, {self.options!r})"
@@ -198,23 +196,6 @@ class LaneKey(Struct, frozen=True, kw_only=True, cache_hash=True):
             items=len(items),
             traces=traces,
         )
-
-    def differences(self, other: "LaneKey") -> list[str]:
-        """Return the lines, and as `body.NAME` the members, that differ in *other*."""
-        mine, theirs = self._values(), other._values()  # noqa: SLF001  another of us
-        names = dict.fromkeys((*mine, *theirs))
-        return [name for name in names if mine.get(name) != theirs.get(name)]
-
-    def _values(self) -> dict[str, list[bytes]]:
-        values: dict[str, list[bytes]] = {}
-        for name, value in self.headers:
-            values.setdefault(name.decode("latin-1"), []).append(value)
-        options = _decode_options(b"{%b}" % self.options.removeprefix(b","))
-        for member, raw in options.items():
-            values[MEMBER + member] = [bytes(raw)]
-        if self.is_bulk:
-            values["X-Priority"] = [b"bulk"]
-        return values
 
     def _own_lines(self) -> HeaderList:
         """Return what a shared request says of itself, where its lane does not."""
@@ -240,6 +221,9 @@ class Call(Struct, frozen=True, kw_only=True, eq=False):
 
     client: bytes = b""
     """The client: its key, or its address where there are no keys."""
+
+    sender: Hashable = None
+    """Who sends calls like it: a key with its address, or a connection."""
 
     trace: Any = None
     """The span of this call, if it is traced."""

@@ -15,10 +15,21 @@ from typing import Any
 from msgspec import Struct
 from twisted.internet.defer import Deferred
 
-__all__ = ["NO_ROOM", "HeaderList", "Response", "Send", "UpstreamRequest", "reason_of"]
+__all__ = [
+    "GATEWAY",
+    "NO_ROOM",
+    "HeaderList",
+    "Response",
+    "Send",
+    "UpstreamRequest",
+    "reason_of",
+]
 
 NO_ROOM = frozenset({429, 503})
 """The statuses by which an upstream says that it is full."""
+
+GATEWAY = frozenset({502, 504})
+"""How a gateway says that the server behind it cannot be reached, or is too slow."""
 
 HeaderList = tuple[tuple[bytes, bytes], ...]
 """Header lines in order, a repeated name once for each of its values."""

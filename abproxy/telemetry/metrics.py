@@ -156,6 +156,7 @@ class Metrics:
     upstream_seconds: Buckets = field(init=False)
     isolations: Counter = field(init=False)
     resends: Counter = field(init=False)
+    extra_requests: Counter = field(init=False)
     put_backs: Counter = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -242,6 +243,12 @@ class Metrics:
             "Batches queued again because the upstream was full or unreachable",
             "cause",
         )
+        self.extra_requests = self._counter(
+            "extra_requests",
+            "Requests that are only due to a failed one, by what they are for",
+            "reason",
+        )
+        _start_at_0(self.extra_requests, ("probe", "piece", "resend"))
         for counter in (self.isolations, self.resends):
             counter.add((), 0)
         _start_at_0(self.put_backs, ("full", "unreachable"))

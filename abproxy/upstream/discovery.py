@@ -20,7 +20,7 @@ from twisted.web.http import OK
 
 from abproxy.errors import ConnectionBroken, ProxyError, UpstreamBroken
 from abproxy.http.headers import Credentials
-from abproxy.http.messages import Response, Send, UpstreamRequest
+from abproxy.http.messages import GATEWAY, Response, Send, UpstreamRequest
 
 __all__ = ["Discovery", "ServerInfo", "batch_limit_in", "read_info"]
 
@@ -167,10 +167,16 @@ class Discovery:
         return failure
 
     def is_alive(self) -> Deferred[bool]:
-        """Ask whether the server answers, whatever it says; never fails."""
+        """
+        Ask whether the server answers; never fails.
+
+        A gateway may answer in its place: then it is not there.
+        """
         asked = self.ask(self._question())
         asked.addTimeout(TIMEOUT_S, self.clock)
-        return asked.addCallbacks(lambda _: True, lambda _: False)
+        return asked.addCallbacks(
+            lambda response: response.status not in GATEWAY, lambda _: False
+        )
 
     def _doubt(self) -> None:
         if self._running and self._asking is None:

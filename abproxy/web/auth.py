@@ -16,6 +16,7 @@ A client is its key, or its address where it shows none.
 
 import hmac
 import re
+from collections.abc import Hashable
 
 from attrs import field, frozen
 
@@ -112,6 +113,9 @@ class Caller:
     client: bytes = field(repr=False)
     """What tells clients apart."""
 
+    sender: Hashable = field(repr=False)
+    """Whose calls are sent alone if many fail: a key at an address, a connection."""
+
     is_bulk: bool
     """Whether it may wait behind calls that are more urgent."""
 
@@ -134,6 +138,7 @@ class Clients:
         key = shown.removeprefix(b"Bearer ").decode("latin-1")
         return Caller(
             client=shown or request.client_host.encode(),
+            sender=(shown, request.client_host) if shown else request.connection,
             is_bulk=priority.lower() == b"bulk" or key in self.bulk_keys,
             deadline_s=_deadline_s(request),
         )

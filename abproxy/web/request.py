@@ -144,6 +144,7 @@ class ProxyRequest(Request):
             version=self.clientproto,
             headers=self.requestHeaders,
             client_host=client_host(self.client),
+            connection=id(self.channel),
         )
         info.is_ours = site.operations.owns(info)
         site.begin(info)

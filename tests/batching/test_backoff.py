@@ -123,7 +123,8 @@ def test_calls_with_one_key_of_their_own_share_what_is_said_of_its_quota() -> No
     proxy = harness(calls=2, max_wait_s=1)
     calls = [proxy.submit(text, lane="personal: key") for text in ("a", "b")]
 
-    proxy.upstream.sent[0].refuse(429, b"quota exceeded")
+    while proxy.upstream.open:
+        proxy.upstream.open[0].refuse(429, b"quota exceeded")
 
     assert [call.reply.body for call in calls] == [b"quota exceeded"] * 2
 

@@ -9,8 +9,6 @@ from abproxy.dialects.tei import JSONRoute
 from abproxy.errors import (
     ConnectionBroken,
     InternalError,
-    UpstreamBroken,
-    UpstreamTimeout,
 )
 from support.batching import harness, texts
 from support.upstream import reply, row_of
@@ -68,83 +66,6 @@ def test_headers_of_a_shared_answer_speak_of_the_call() -> None:
     )
 
 
-@pytest.mark.parametrize("bad", range(8))
-def test_one_bad_input_fails_its_sender_only(bad: int) -> None:
-    """Wherever the bad input is, only its caller hears of it."""
-    proxy, calls, _sent = _together(8)
-
-    while proxy.upstream.open:
-        sent = proxy.upstream.open[0]
-        if f"t{bad}" in sent.inputs:
-            sent.refuse(422, b"bad: %d" % len(sent.inputs))
-        else:
-            sent.answer()
-
-    assert calls[bad].reply.status == 422
-    assert calls[bad].reply.body == b"bad: 1"
-    assert all(call.is_right for call in calls if call is not calls[bad])
-    assert len(proxy.upstream.sent) <= 1 + 2 * 3
-    assert proxy.is_at_rest
-
-
-def test_the_refused_call_is_sent_as_its_client_sent_it() -> None:
-    """Positions in an error message are those of the client's own body."""
-    proxy, calls, sent = _together(2)
-
-    sent.refuse()
-    proxy.upstream.open[0].answer()
-
-    assert [each.request for each in proxy.upstream.sent[1:]] == [
-        call.call.alone for call in calls
-    ]
-
-
-def test_all_bad_inputs_cost_at_most_two_requests_each() -> None:
-    """Isolation has a bound even if every call is bad."""
-    proxy, calls, _sent = _together(8)
-
-    while proxy.upstream.open:
-        proxy.upstream.open[0].refuse()
-
-    assert all(call.reply.status == 422 for call in calls)
-    assert len(proxy.upstream.sent) <= 1 + 2 * 8
-
-
-@pytest.mark.parametrize("status", [401, 404, 500, 504])
-def test_what_concerns_all_is_told_to_all(status: int) -> None:
-    """An error that no input is to blame for is sent once and passed on."""
-    proxy, calls, sent = _together(4)
-
-    sent.refuse(status, b"sorry")
-
-    assert [call.reply.status for call in calls] == [status] * 4
-    assert len(proxy.upstream.sent) == 1
-
-
-@pytest.mark.parametrize(
-    "body", [b"[[1]]", b"[[1],[2],[3]]", b"[]", b"", b"[[1],[2]", b"{}", b"[[1],"]
-)
-def test_a_wrong_count_of_rows_is_no_answer(body: bytes) -> None:
-    """Nothing is guessed: the whole batch gets a 502."""
-    proxy, calls, sent = _together(2)
-
-    sent.done.callback(reply(200, body))
-
-    assert all(isinstance(call.error, UpstreamBroken) for call in calls)
-    assert proxy.is_at_rest
-
-
-def test_after_a_broken_answer_the_next_batch_is_served() -> None:
-    """A wrong answer costs one batch, not the proxy."""
-    proxy, _calls, sent = _together(2)
-    sent.done.callback(reply(200, b"nonsense"))
-
-    later = [proxy.submit("a"), proxy.submit("b")]
-    proxy.upstream.open[0].answer()
-
-    assert all(call.is_right for call in later)
-
-
 def test_after_a_broken_connection_the_calls_are_sent_again() -> None:
     """An idle connection may close just as it is used; no caller is told."""
     proxy, calls, sent = _together(4)
@@ -157,16 +78,6 @@ def test_after_a_broken_connection_the_calls_are_sent_again() -> None:
     assert halves == [["t0", "t1"], ["t2", "t3"]]
     assert all(call.is_right for call in calls)
     assert proxy.is_at_rest
-
-
-def test_a_timeout_is_not_tried_again() -> None:
-    """A slow upstream is not made slower."""
-    proxy, calls, sent = _together(2)
-
-    sent.fail(UpstreamTimeout("too slow"))
-
-    assert all(isinstance(call.error, UpstreamTimeout) for call in calls)
-    assert len(proxy.upstream.sent) == 1
 
 
 def test_a_bug_leaves_no_caller_without_an_answer(nothing_leaked: list[object]) -> None:

@@ -93,7 +93,7 @@ class Play:
         if sent is None:
             return
         if any(item.startswith(BAD) for item in sent.inputs):
-            sent.refuse(422, b"%d" % len(sent.inputs))
+            sent.refuse(422, sent.request.body)
         else:
             sent.answer()
 

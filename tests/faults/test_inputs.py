@@ -33,7 +33,7 @@ async def test_a_bad_input_fails_its_own_call_wherever_it_is(bad: int, at: int) 
         assert [each.is_for(own) for each, own in zip(answers, calls, strict=True)] == [
             True
         ] * 3
-        assert len(here.upstream.seen.batches) <= 1 + 2 * 2
+        assert len(here.upstream.seen.batches) <= 1 + 2 * 2 + 2
         await here.comes_to_rest()
 
 

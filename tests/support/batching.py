@@ -22,7 +22,7 @@ from abproxy.http.messages import Response, UpstreamRequest
 from support.upstream import RecordingUpstream, row_of
 
 
-def call_of(*texts: str, lane: str = "") -> Call:
+def call_of(*texts: str, lane: str = "", sender: str | None = None) -> Call:
     """Make a call for /embed; *lane* tells calls apart that may not share."""
     body = msgspec.json.encode({"inputs": list(texts)})
     parsed = EMBED.read(body)
@@ -37,6 +37,7 @@ def call_of(*texts: str, lane: str = "") -> Call:
             is_personal=lane.startswith("personal"),
         ),
         items=parsed.items,
+        sender=sender,
         alone=UpstreamRequest(path=b"/embed", headers=headers, body=body),
     )
 
@@ -49,15 +50,19 @@ class Harness:
     upstream: RecordingUpstream
     collector: BatchCollector
 
-    def submit(self, *texts: str, lane: str = "") -> "Outcome":
+    def submit(
+        self, *texts: str, lane: str = "", sender: str | None = None
+    ) -> "Outcome":
         """Submit a call in a turn of the reactor by itself, and follow it."""
-        outcome = self.submit_in_this_turn(*texts, lane=lane)
+        outcome = self.submit_in_this_turn(*texts, lane=lane, sender=sender)
         self.clock.advance(0)
         return outcome
 
-    def submit_in_this_turn(self, *texts: str, lane: str = "") -> "Outcome":
+    def submit_in_this_turn(
+        self, *texts: str, lane: str = "", sender: str | None = None
+    ) -> "Outcome":
         """Submit a call in a turn that goes on, and follow it."""
-        call = call_of(*texts, lane=lane)
+        call = call_of(*texts, lane=lane, sender=sender)
         return Outcome(call, self.collector.submit(call))
 
     @property

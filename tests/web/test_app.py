@@ -63,6 +63,7 @@ def test_a_bad_input_is_answered_as_if_alone(upstream: HeldUpstream) -> None:
     upstream.answer(0, b"a batch is bad", status=422)
     proxy.flush()
     upstream.answer(1, b"[[1],[2]]")
+    proxy.flush()
     upstream.answer(2, b"bye is bad", status=422)
     proxy.flush()
 

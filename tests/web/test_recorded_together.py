@@ -194,6 +194,7 @@ def test_together_each_request_is_answered_as_if_alone(
     proxy.clock.advance(1)
     for _ in range(12):
         proxy.flush()
+        proxy.clock.advance(0.5)
 
     assert max(upstream.sizes) > 1
     for client, exchange in zip(clients, asked, strict=True):

@@ -179,6 +179,7 @@ class FastChannel(ProxyChannel):
             target=head.target,
             headers=head.headers,
             client_host=self._host,
+            connection=id(self),
             route=head.route,
             fast_path=site.fast_path,
             site=site,

@@ -1,0 +1,442 @@
+"""
+Isolation: after a shared request has failed, each call gets what it gets alone.
+
+A failure of a shared request tells nothing for certain about any one call: it
+may be due to one item, to the size, to being shared at all, or to the upstream.
+Its status does not decide, a probe does: one call is sent alone.
+
+- The probe succeeds: the others are sent in halves, until what fails is one call.
+- The probe fails: a second one is sent.  If that succeeds, the others go on.  If
+  both fail, it depends on whether the lane has worked lately: then halves are
+  sent until one succeeds or enough have failed; if not, the lane is out: the
+  others wait, and one call a second is sent alone until one succeeds.
+
+A call that was sent alone gets its own answer.  The others get that answer only
+if probes with different items got the same, byte for byte; otherwise an error
+of ours, as the upstream's words may quote the request that they are about.
+
+With k bad calls among n this takes at most k (2 log2 n + 2) more requests, and
+never more than 2 n.
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from math import ceil, log2
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from abproxy.batching.backoff import Backoff, is_for_all
+from abproxy.batching.batch import Batch, Failed
+from abproxy.batching.concurrency import Budget
+from abproxy.batching.lanes_out import LanesOut, is_twin, refused_together
+from abproxy.batching.learned import ExtraRequests, LearnedCaps, Offenders
+from abproxy.batching.part import Caps, Part, join_results, reject, split_part
+from abproxy.batching.queue import QUARANTINE_AFTER, Queue
+from abproxy.errors import (
+    CannotConnect,
+    ConnectionBroken,
+    ProxyError,
+)
+from abproxy.events import Cause, Observer
+from abproxy.http.messages import NO_ROOM, Response
+
+__all__ = ["Isolation"]
+
+PROBE, PIECE, RESEND = "probe", "piece", "resend"
+"""
+Why a request is sent that is only due to a failed one.
+
+One call alone, some of those that were refused together, or what has to be sent
+again anyway, as its connection broke or its deadline passed.
+"""
+
+BODY_TOO_LARGE = 413
+
+TOO_MANY = frozenset({BODY_TOO_LARGE, 422})
+"""How TEI refuses more inputs than it takes: 413 up to version 1.8."""
+
+_OF_INPUTS = re.compile(rb'"(?:error_)?type"\s*:\s*"(?:Validation|Tokenizer|Empty)"')
+"""How TEI names what is wrong with inputs, on its own and on the OpenAI routes."""
+
+_log = Logger()
+
+
+@define(kw_only=True, eq=False)
+class Isolation:
+    """Sends batches to one upstream, and settles what failed requests leave."""
+
+    clock: IReactorTime = field(repr=False)
+    queue: Queue = field(repr=False)
+    backoff: Backoff = field(repr=False)
+    budget: Budget = field(repr=False)
+    observer: Observer = field(repr=False)
+    learned: LearnedCaps
+    offenders: Offenders
+    extra: ExtraRequests
+
+    splits: Callable[[], bool] = field(repr=False)
+    """Return whether a part may be split that is too large for the upstream."""
+
+    lanes_out: LanesOut
+
+    async def send(self, batch: Batch) -> None:
+        """Send *batch*; returns when each part has its outcome, or waits again."""
+        self.extra.requests += 1
+        failed = await batch.attempt()
+        if failed is None:
+            self.note_success(batch)
+        else:
+            await self.settle(batch, failed)
+        if self.lanes_out.is_any:
+            self.lanes_out.hold_again(batch.parts[0].call.lane_key)
+
+    def note_success(self, batch: Batch) -> None:
+        """Note that *batch* was answered, or that its callers have left."""
+        if batch.answered_after_s is None:
+            return
+        self.backoff.reset()
+        self.lanes_out.note_success(batch.parts[0].call.lane_key)
+
+    async def settle(self, batch: Batch, failed: Failed) -> None:
+        """Give each part of a *batch* that *failed* its outcome, or let it wait."""
+        cause, parts = failed.cause, batch.waiting
+        if not parts:
+            return
+        self._log(batch, cause)
+        key = parts[0].call.lane_key
+        if isinstance(cause, CannotConnect) or (
+            isinstance(cause, Response)
+            and cause.status in NO_ROOM
+            and (is_for_all(cause, key) or not batch.is_shared)
+        ):
+            self.backoff.requeue(parts, cause, shared=batch.is_shared)
+        elif isinstance(cause, ConnectionBroken):
+            await self._settle_broken(batch, parts, cause)
+        elif failed.is_unsplittable:
+            self.backoff.reset()
+            self.learned.cannot_be_split(key.path)
+            await self._send_whole(batch, parts)
+        elif not batch.is_shared:
+            await self._settle_one(batch, parts[0], failed)
+        elif failed.is_deadline:
+            self.backoff.reset()
+            self.budget.missed_deadline(failed.took_s)
+            await self._send_in_turn(batch, halves(parts))
+        else:
+            await _Search(isolation=self, batch=batch, failed=failed).run()
+
+    # One part
+
+    async def _settle_one(self, batch: Batch, part: Part, failed: Failed) -> None:
+        """Settle a part that has failed alone: what it got is its own answer."""
+        if failed.is_outage:
+            self.wait_out([part], failed, shared=False)
+            return
+        self.backoff.reset()
+        caps = self._caps_for_pieces(part, failed)
+        if caps is not None:
+            await self._send_pieces(batch, part, caps)
+            return
+        self.lanes_out.note_failed(part, failed)
+        if part.call.lane_key.apart:
+            self.offenders.note(part)
+        reject([part], failed.cause)
+
+    def _caps_for_pieces(self, part: Part, failed: Failed) -> Caps | None:
+        """Return what pieces of *part* may hold if it was too large; else None."""
+        items, cause, caps = len(part.items), failed.cause, self.queue.caps
+        refused = cause if isinstance(cause, Response) else None
+        too_many = refused is not None and refused.status in TOO_MANY
+        if not self.splits() or part.call.lane_key.serial or items == 1:
+            return None
+        if too_many and items > caps.items:
+            # The upstream has just said so, and the caps say the same by now.
+            return caps
+        is_too_large = refused is not None and (
+            refused.status == BODY_TOO_LARGE
+            or (too_many and b"batch size" in refused.body)
+        )
+        if part.is_whole_call or not (is_too_large or failed.is_deadline):
+            return None
+        return evolve(caps, items=(items + 1) // 2)
+
+    async def _send_pieces(self, batch: Batch, part: Part, caps: Caps) -> None:
+        pieces = split_part(part, caps)
+        joined = join_results(pieces).addBoth(part.fire)
+        part.on_cancel = lambda _part: joined.cancel()
+        await self.send_groups(batch, [[piece] for piece in pieces])
+
+    async def _send_whole(self, batch: Batch, parts: Sequence[Part]) -> None:
+        """Send the calls of *parts* one by one, as their clients sent them."""
+        for part in parts:
+            if not part.is_whole_call:
+                part.items, part.lengths = part.call.items.raw, part.call.items.lengths
+        await self.send_groups(batch, [[part] for part in parts])
+
+    # Connections, outages and deadlines
+
+    async def _settle_broken(
+        self, batch: Batch, parts: list[Part], error: ConnectionBroken
+    ) -> None:
+        """
+        Send again what need not have been the cause of a broken connection.
+
+        An embedding is the same whoever asks and however often.  First as
+        halves, as the connection may have been an idle one just closing;
+        after a second break each call alone, as one of them may be what kills
+        the upstream; after a third there is no doubt left.
+        """
+        # It was there to break: this is no longer the trouble before.
+        self.backoff.reset()
+        for part in parts:
+            part.connection_failures += 1
+        reject([p for p in parts if p.connection_failures > QUARANTINE_AFTER], error)
+        self.queue.quarantine(
+            [p for p in parts if p.connection_failures == QUARANTINE_AFTER]
+        )
+        others = [p for p in parts if p.connection_failures < QUARANTINE_AFTER]
+        if others:
+            self.observer.batch_resent()
+            await self.send_groups(batch, halves(others))
+
+    def wait_out(self, parts: list[Part], failed: Failed, *, shared: bool) -> None:
+        """
+        Let *parts* wait, as the upstream seems to be away behind a gateway.
+
+        One of them may be what kills it: so a part that has failed like this
+        several times is at fault, if others got through meanwhile.
+        """
+        was_well = self.backoff.began_at is None
+        for part in parts:
+            part.connection_failures += 1
+        at_fault = [
+            part
+            for part in parts
+            if was_well and part.connection_failures > QUARANTINE_AFTER
+        ]
+        reject(at_fault, failed.cause if not shared else refused_together(failed))
+        if at_fault:
+            self.backoff.failed()  # whoever is next would meet a server that is away
+        others = [part for part in parts if part not in at_fault]
+        self.backoff.requeue(others, failed.cause, shared=shared)
+
+    async def _send_in_turn(self, batch: Batch, groups: Sequence[list[Part]]) -> None:
+        """Send *groups* one after the other, as the upstream was too slow for all."""
+        for group in groups:
+            child, failed = await self.send_extra(batch, group, RESEND)
+            if failed is None:
+                if child.answered_after_s is not None:
+                    self.budget.met_deadline(child.items, child.answered_after_s)
+            elif failed.is_deadline and child.is_shared:
+                self.budget.in_time.missed(child.items, failed.took_s)
+                await self._send_in_turn(batch, halves(child.waiting))
+            else:
+                await self.settle(child, failed)
+
+    # Sending again
+
+    async def send_extra(
+        self, batch: Batch, parts: Sequence[Part], reason: str
+    ) -> tuple[Batch, Failed | None]:
+        """Send those of *parts* that still wait as one more request."""
+        if reason != RESEND:
+            await self.extra.wait_for_turn()
+        child = evolve(batch, parts=[p for p in parts if not p.cancelled], sorts=False)
+        if not child.parts:
+            return child, None
+        self.observer.extra_request(reason)
+        failed = await child.attempt()
+        if failed is None:
+            self.note_success(child)
+        return child, failed
+
+    async def send_groups(self, batch: Batch, groups: Sequence[list[Part]]) -> None:
+        """Send each of *groups* as a request of its own, all at once."""
+
+        async def send(group: list[Part]) -> None:
+            child, failed = await self.send_extra(batch, group, RESEND)
+            if failed is not None:
+                await self.settle(child, failed)
+
+        sent = [Deferred.fromCoroutine(send(group)) for group in groups if group]
+        await gatherResults(sent)
+
+    def _log(self, batch: Batch, cause: Cause) -> None:
+        is_waited_for = isinstance(cause, CannotConnect | ConnectionBroken)
+        if isinstance(cause, ProxyError) and not is_waited_for:
+            _log.warn(
+                "A batch failed: {error} ({request_ids})",
+                error=str(cause),
+                request_ids=batch.request_ids,
+            )
+
+
+@define(kw_only=True, eq=False)
+class _Search:
+    """The search for the calls that make one shared request fail."""
+
+    isolation: Isolation
+    batch: Batch
+    failed: Failed
+    _passed: list[int] = field(init=False, factory=list)
+    """How many items requests had that succeeded."""
+
+    _refused: list[int] = field(init=False, factory=list)
+    """How many items requests had that failed."""
+
+    _failed_alone: list[Part] = field(init=False, factory=list)
+
+    async def run(self) -> None:
+        """Give each part its outcome."""
+        self._refused.append(self.batch.items)
+        parts = likely_good_first(self.batch.waiting)
+        probe, others = parts[0], parts[1:]
+        first, others = await self._probe(probe, others)
+        if first is None:
+            await self._send_halves(others)
+        elif first.is_outage:
+            self.isolation.wait_out([probe, *others], first, shared=True)
+        elif others:
+            await self._after_failed_probe(probe, others)
+        self._learn()
+
+    async def _after_failed_probe(self, probe: Part, others: list[Part]) -> None:
+        second_probe = next((p for p in others if p.items != probe.items), others[0])
+        others.remove(second_probe)
+        second, others = await self._probe(second_probe, others)
+        if second is None:
+            await self._send(others)
+        elif second.is_outage:
+            self.isolation.wait_out([second_probe, *others], second, shared=True)
+        else:
+            await self._after_two_failed(others, second_probe, second)
+
+    async def _after_two_failed(
+        self, others: list[Part], probe: Part, second: Failed
+    ) -> None:
+        """Go on if the lane has worked lately; otherwise it is out."""
+        if speaks_of_inputs(second):
+            await self._send_halves(others)
+            return
+        key = probe.call.lane_key
+        groups = deque([others] if others else [])
+        if self.isolation.lanes_out.has_worked_lately(key):
+            most = 2 * ceil(log2(len(self.batch.parts))) + 2
+            groups = deque(halves(others))
+            failures = 2
+            while groups and failures < most:
+                group = groups.popleft()
+                if await self._try(group):
+                    sent = [Deferred.fromCoroutine(self._send(g)) for g in groups]
+                    await gatherResults(sent)
+                    return
+                failures += 1
+                if len(group) > 1:
+                    groups.extend(halves(group))
+            if not groups:
+                return
+        left = [part for group in groups for part in group]
+        self.isolation.lanes_out.add(probe, second)
+        if left:
+            # Two bad calls may have been probed by chance: the next probe decides.
+            self.isolation.queue.requeue(left)
+
+    async def _probe(
+        self, part: Part, others: list[Part]
+    ) -> tuple[Failed | None, list[Part]]:
+        """
+        Send *part* alone; it has its own answer then, and so have its twins.
+
+        Returns:
+            how it failed, and which of the *others* have no outcome yet.
+        """
+        child, failed = await self.isolation.send_extra(self.batch, [part], PROBE)
+        if failed is None:
+            self._note_passed(child)
+        elif not failed.is_outage:
+            await self._settle_alone(child, failed)
+            twins = [other for other in others if is_twin(other, part)]
+            reject(twins, failed.cause)
+            others = [other for other in others if other not in twins]
+        return failed, others
+
+    async def _send_halves(self, parts: list[Part]) -> None:
+        self.isolation.observer.batch_split()
+        sent = [Deferred.fromCoroutine(self._send(half)) for half in halves(parts)]
+        await gatherResults(sent)
+
+    async def _send(self, parts: list[Part]) -> None:
+        if parts and not await self._try(parts) and len(parts) > 1:
+            await self._send_halves(parts)
+
+    async def _try(self, parts: list[Part]) -> bool:
+        """Send *parts*, and return whether these need no more looking into."""
+        child, failed = await self.isolation.send_extra(self.batch, parts, PIECE)
+        if failed is None:
+            self._note_passed(child)
+            return True
+        if not child.is_shared:
+            await self._settle_alone(child, failed)
+            return False
+        cause = failed.cause
+        if isinstance(cause, CannotConnect | ConnectionBroken) or (
+            isinstance(cause, Response)
+            and cause.status in NO_ROOM
+            and is_for_all(cause, parts[0].call.lane_key)
+        ):
+            await self.isolation.settle(child, failed)
+            return True
+        self._refused.append(child.items)
+        return False
+
+    async def _settle_alone(self, child: Batch, failed: Failed) -> None:
+        self._failed_alone.append(child.parts[0])
+        await self.isolation.settle(child, failed)
+
+    def _note_passed(self, child: Batch) -> None:
+        if child.answered_after_s is not None:
+            self._passed.append(child.items)
+
+    def _learn(self) -> None:
+        """Learn who sends what fails; or, if nothing fails alone, what is too many."""
+        if not self._passed:
+            return
+        for part in self._failed_alone:
+            self.isolation.offenders.note(part)
+        if not self._failed_alone:
+            refused = min(self._refused)
+            passed = max((n for n in self._passed if n < refused), default=1)
+            path = self.batch.parts[0].call.lane_key.path
+            self.isolation.learned.too_many_items(path, refused, passed)
+
+
+def speaks_of_inputs(failed: Failed) -> bool:
+    """Return whether TEI itself says that the inputs are at fault, and not the lane."""
+    cause = failed.cause
+    return isinstance(cause, Response) and _OF_INPUTS.search(cause.body) is not None
+
+
+def halves(parts: list[Part]) -> list[list[Part]]:
+    """Return two halves of *parts*, or fewer if there are fewer."""
+    middle = (len(parts) + 1) // 2
+    return [half for half in (parts[:middle], parts[middle:]) if half]
+
+
+def likely_good_first(parts: list[Part]) -> list[Part]:
+    """
+    Order *parts* by how likely they are to succeed.
+
+    Bad inputs are most often too long, or empty: so those of the usual length go
+    first; and of those alike the ones in the middle, to begin somewhere.
+    """
+    middle = len(parts) // 2
+    usual = sorted(part.size for part in parts)[middle]
+
+    def unlikelihood(at: int) -> tuple[int, int]:
+        return abs(parts[at].size - usual), abs(at - middle)
+
+    return [parts[at] for at in sorted(range(len(parts)), key=unlikelihood)]

@@ -1,0 +1,458 @@
+"""After a shared request has failed, each call gets what it gets alone."""
+
+from collections.abc import Callable
+from math import ceil, log2
+from typing import Any
+
+import msgspec
+import pytest
+
+from abproxy.errors import CannotConnect, RefusedTogether, UpstreamTimeout
+from support.batching import Harness, Outcome, harness, texts
+from support.upstream import Sent, reply, row_of
+
+Rule = Callable[[list[str]], tuple[int, bytes] | None]
+"""How an upstream refuses the inputs of a request; None if it does not."""
+
+
+def together(number: int, **more: Any) -> tuple[Harness, list[Outcome]]:
+    """Make *number* calls that share one batch."""
+    proxy = harness(calls=number, items=max(number, 32), max_wait_s=1, **more)
+    calls = [proxy.submit(text) for text in texts(number)]
+    return proxy, calls
+
+
+def answer(sent: Sent, rule: Rule) -> None:
+    """Answer one request as the *rule* says."""
+    refused = rule(sent.inputs)
+    if refused is None:
+        sent.answer()
+    else:
+        sent.done.callback(reply(*refused))
+
+
+def work(proxy: Harness, rule: Rule, seconds: float = 30) -> None:
+    """Let the upstream answer all by a *rule*, for some *seconds* at most."""
+    for _ in range(int(seconds / 0.05)):
+        while proxy.upstream.open:
+            answer(proxy.upstream.open[0], rule)
+        proxy.clock.advance(0.05)
+
+
+def of_items(status: int, *bad: str) -> Rule:
+    """Refuse requests with *bad* inputs in them, quoting all of them."""
+
+    def rule(inputs: list[str]) -> tuple[int, bytes] | None:
+        return (status, msgspec.json.encode(inputs)) if set(bad) & {*inputs} else None
+
+    return rule
+
+
+def of_size(status: int, most: int) -> Rule:
+    """Refuse requests with more than so many inputs."""
+    return lambda inputs: (status, b"too many") if len(inputs) > most else None
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 500, 418, 599])
+@pytest.mark.parametrize("bad", range(8))
+def test_a_bad_input_fails_its_sender_only(bad: int, status: int) -> None:
+    """Whatever the status, and wherever the bad input is."""
+    proxy, calls = together(8)
+
+    work(proxy, of_items(status, f"t{bad}"))
+
+    assert calls[bad].reply.status == status
+    assert calls[bad].reply.body == msgspec.json.encode([f"t{bad}"])
+    assert all(call.is_right for call in calls if call is not calls[bad])
+    assert len(proxy.upstream.sent) <= 1 + 2 * 3 + 2
+    assert proxy.is_at_rest
+
+
+@pytest.mark.parametrize("bad", [(0, 7), (0, 1), (3, 4), (2, 6)])
+def test_two_bad_inputs_fail_their_senders_only(bad: tuple[int, int]) -> None:
+    """Also where they are first and last, or side by side."""
+    proxy, calls = together(8)
+
+    work(proxy, of_items(500, *(f"t{number}" for number in bad)))
+
+    assert [call.reply.status for call in calls] == [
+        500 if number in bad else 200 for number in range(8)
+    ]
+    assert len(proxy.upstream.sent) <= 1 + 2 * (2 * 3 + 2)
+
+
+def test_the_refused_call_is_sent_as_its_client_sent_it() -> None:
+    """Positions in an error message are those of the client's own body."""
+    proxy, calls = together(2)
+
+    work(proxy, of_items(422, "t0"))
+
+    assert {each.request.body for each in proxy.upstream.sent[1:]} == {
+        call.call.alone.body for call in calls
+    }
+
+
+@pytest.mark.parametrize("number", [2, 3, 8, 32])
+def test_all_bad_inputs_cost_at_most_two_requests_each(number: int) -> None:
+    """Isolation has a bound even if every call is bad, and the lane works."""
+    proxy, calls = together(number)
+    proxy.upstream.sent[0].answer()
+    assert all(call.is_right for call in calls)
+
+    later = [proxy.submit(f"bad {text}") for text in texts(number)]
+    before = len(proxy.upstream.sent)
+    work(proxy, lambda inputs: (422, b"%d" % len(inputs)))
+
+    assert all(call.results for call in later)
+    assert len(proxy.upstream.sent) - before <= 2 * number
+
+
+def test_an_upstream_that_refuses_all_is_probed_twice() -> None:
+    """Nothing in the lane has ever worked: another call is tried a second later."""
+    proxy, calls = together(8)
+
+    while proxy.upstream.open:
+        proxy.upstream.open[0].refuse(404, b"model not found")
+    at_once = len(proxy.upstream.sent)
+    work(proxy, lambda _inputs: (404, b"model not found"), seconds=1.1)
+
+    assert at_once == 3
+    assert len(proxy.upstream.sent) == 4
+    assert [call.reply.body for call in calls] == [b"model not found"] * 8
+
+
+def test_two_bad_calls_that_are_probed_by_chance_are_not_the_answer_to_others() -> None:
+    """They got the same words; the others wait until one more was tried."""
+    proxy, calls = together(8)
+
+    def rule(inputs: list[str]) -> tuple[int, bytes] | None:
+        return (422, b"too long") if {"t3", "t4"} & {*inputs} else None
+
+    work(proxy, rule)
+
+    assert [call.reply.status for call in calls] == [200] * 3 + [422] * 2 + [200] * 3
+
+
+def test_answers_that_differ_are_shown_to_no_other_caller() -> None:
+    """Each quotes a request; who was not tried alone hears an error of ours."""
+    proxy, calls = together(8)
+
+    def quoting(inputs: list[str]) -> tuple[int, bytes]:
+        return 500, msgspec.json.encode(inputs)
+
+    work(proxy, quoting, seconds=2)
+
+    own = [call for call in calls if not hasattr(call.results[0], "value")]
+    others = [call for call in calls if call not in own]
+    assert len(own) == 3
+    assert all(call.reply.body == b'["%b"]' % text_of(call) for call in own)
+    assert all(isinstance(call.error, RefusedTogether) for call in others)
+
+
+def text_of(call: Outcome) -> bytes:
+    """Return the one text of a call."""
+    text: str = msgspec.json.decode(call.call.alone.body)["inputs"][0]
+    return text.encode()
+
+
+def test_a_lane_that_is_out_is_tried_once_a_second() -> None:
+    """One call is sent alone each second; the others wait, and hear of two probes."""
+    proxy, _ = together(8)
+    while proxy.upstream.open:
+        proxy.upstream.open[0].refuse(500, b"broken")
+    before = len(proxy.upstream.sent)
+
+    for second in range(5):
+        for number in range(8):
+            proxy.submit(f"later {second} {number}")
+        work(proxy, lambda _inputs: (500, b"broken"), seconds=1)
+
+    assert len(proxy.upstream.sent) - before <= 6
+    assert {len(sent.inputs) for sent in proxy.upstream.sent[before:]} == {1}
+
+
+def test_a_lane_that_is_back_goes_on_as_before() -> None:
+    """Who waited for it is answered, and shares batches again."""
+    proxy, _ = together(8)
+    while proxy.upstream.open:
+        proxy.upstream.open[0].refuse(500, b"broken")
+    calls = [proxy.submit(f"later {number}") for number in range(8)]
+
+    work(proxy, lambda _inputs: None)
+
+    assert all(call.is_right for call in calls)
+    assert proxy.is_at_rest
+
+
+def test_a_lane_that_is_out_keeps_no_other_waiting() -> None:
+    """Another lane is another matter."""
+    proxy, _ = together(8)
+    while proxy.upstream.open:
+        proxy.upstream.open[0].refuse(500, b"broken")
+
+    other = [proxy.submit(text, lane="other") for text in texts(8)]
+    proxy.upstream.open[0].answer()
+
+    assert all(call.is_right for call in other)
+
+
+@pytest.mark.parametrize("body", [b"[[1]]", b"[]", b"", b"[[1],[2]", b"{}", b"[[1],"])
+def test_an_answer_that_cannot_be_shared_out_is_asked_for_alone(body: bytes) -> None:
+    """Nothing is guessed: each call gets what it gets alone."""
+    proxy, calls = together(2)
+
+    proxy.upstream.sent[0].done.callback(reply(200, body))
+    work(proxy, lambda _inputs: None)
+
+    assert all(call.is_right for call in calls)
+    assert proxy.is_at_rest
+
+
+def test_a_size_that_is_refused_is_learned() -> None:
+    """The next batches are no larger than what passed."""
+    proxy, calls = together(16)
+
+    work(proxy, of_size(400, 10))
+    before = len(proxy.upstream.sent)
+    later = [proxy.submit(f"later {number}") for number in range(16)]
+    work(proxy, of_size(400, 10))
+
+    assert all(call.is_right for call in [*calls, *later])
+    sizes = [len(sent.inputs) for sent in proxy.upstream.sent[before:]]
+    assert max(sizes) <= 10
+    assert len(sizes) <= 4
+
+
+def test_lists_that_are_refused_altogether_are_sent_no_more() -> None:
+    """Calls are sent one by one then, as their clients sent them."""
+    proxy, _ = together(8)
+
+    work(proxy, of_size(400, 1))
+    before = len(proxy.upstream.sent)
+    later = [proxy.submit(f"later {number}") for number in range(8)]
+    work(proxy, of_size(400, 1))
+
+    assert all(call.is_right for call in later)
+    assert len(proxy.upstream.sent) - before == 8
+
+
+def test_a_quota_that_a_request_exceeds_is_a_matter_of_size() -> None:
+    """With the client's own key: asked one by one all are answered."""
+    proxy = harness(calls=16, items=32, max_wait_s=1)
+    calls = [proxy.submit(text, lane="personal: key") for text in texts(16)]
+
+    work(proxy, of_size(429, 6))
+
+    assert all(call.is_right for call in calls)
+
+
+def test_neighbours_of_a_sender_who_repeats_itself_stop_paying() -> None:
+    """After two bad calls its next ones are sent alone."""
+    proxy = harness(calls=4, max_wait_s=1)
+    rule = of_items(500, *(f"bad {turn}" for turn in range(9)))
+
+    def turn(number: int) -> list[list[str]]:
+        before = len(proxy.upstream.sent)
+        good = [proxy.submit(f"{number} {text}") for text in texts(3)]
+        bad = proxy.submit(f"bad {number}", sender="who repeats itself")
+        work(proxy, rule, seconds=2)
+        assert bad.reply.status == 500
+        assert all(call.is_right for call in good)
+        return [sent.inputs for sent in proxy.upstream.sent[before:]]
+
+    first, second, third = turn(0), turn(1), turn(2)
+
+    assert len(first) > 2
+    assert len(second) > 2
+    assert sorted(map(len, third)) == [1, 3]
+
+
+def test_an_item_that_has_failed_is_sent_alone_whoever_sends_it() -> None:
+    """Its neighbours do not pay for it twice."""
+    proxy = harness(calls=4, max_wait_s=1)
+    for text in ("a", "b", "c", "bad"):
+        proxy.submit(text)
+    work(proxy, of_items(500, "bad"), seconds=2)
+    before = len(proxy.upstream.sent)
+
+    for text in ("d", "e", "bad", "f"):
+        proxy.submit(text)
+    work(proxy, of_items(500, "bad"), seconds=2)
+
+    sizes = sorted(len(sent.inputs) for sent in proxy.upstream.sent[before:])
+    assert sizes == [1, 3]
+
+
+def test_after_a_deadline_pieces_are_sent_one_after_the_other() -> None:
+    """A slow upstream is not asked for more at a time, and all are answered."""
+    proxy, calls = together(8)
+    most = 0
+
+    proxy.clock.advance(3)
+    proxy.upstream.sent[0].fail(UpstreamTimeout("too slow"))
+    while proxy.upstream.open:
+        most = max(most, len(proxy.upstream.open))
+        proxy.clock.advance(0.3 * len(proxy.upstream.open[0].inputs))
+        proxy.upstream.open[0].answer()
+
+    assert most == 1
+    assert all(call.is_right for call in calls)
+    assert proxy.is_at_rest
+
+
+def test_a_deadline_that_was_missed_is_not_missed_again() -> None:
+    """Only so much is in flight as is answered in half of the time."""
+    proxy = harness(calls=32, items=32, max_wait_s=1)
+
+    def serve() -> int:
+        """Take 0.3 s for each item, one request at a time; give up after 3 s."""
+        missed = 0
+        while proxy.upstream.open:
+            waiting = sum(len(sent.inputs) for sent in proxy.upstream.open)
+            sent = proxy.upstream.open[0]
+            if 0.3 * len(sent.inputs) >= 3:
+                proxy.clock.advance(3)
+                sent.fail(UpstreamTimeout("too slow"))
+                missed += 1
+            else:
+                proxy.clock.advance(0.3 * len(sent.inputs))
+                sent.answer()
+            missed += 0.3 * waiting > 3 + 0.3 * 20
+        return missed
+
+    first = [proxy.submit(text) for text in texts(20)]
+    proxy.clock.advance(1)
+    assert serve() > 0
+    second = [proxy.submit(f"later {text}") for text in texts(20)]
+    proxy.clock.advance(1)
+    in_flight = sum(len(sent.inputs) for sent in proxy.upstream.open)
+
+    assert serve() == 0
+    assert 0.3 * in_flight <= 3
+    assert all(call.is_right for call in [*first, *second])
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_gateway_without_its_server_is_waited_for(status: int) -> None:
+    """A restart behind it is a delay, for a lone call as well."""
+    proxy = harness()
+    call = proxy.submit("a")
+
+    work(proxy, lambda _inputs: (status, b"bad gateway"), seconds=2)
+    assert call.is_open
+    work(proxy, lambda _inputs: None, seconds=3)
+
+    assert call.is_right
+    assert proxy.is_at_rest
+
+
+def test_a_gateway_whose_server_stays_away_is_the_answer_in_the_end() -> None:
+    """To a call that was sent alone, in the gateway's own words."""
+    proxy = harness()
+    call = proxy.submit("a")
+
+    work(proxy, lambda _inputs: (502, b"bad gateway"), seconds=10)
+
+    assert call.reply.body == b"bad gateway"
+    proxy.collector.stop()
+    assert proxy.is_at_rest
+
+
+def test_calls_that_share_an_outage_hear_of_it_in_our_words() -> None:
+    """The gateway's words are an answer to no call alone."""
+    proxy, calls = together(2)
+
+    work(proxy, lambda inputs: (502, msgspec.json.encode(inputs)), seconds=10)
+
+    errors = [call.results[0] for call in calls]
+    assert all(call.results for call in calls)
+    assert any(
+        isinstance(getattr(e, "value", None), CannotConnect) for e in errors
+    ) or [call.reply.body for call in calls] == [b'["t0"]', b'["t1"]']
+    proxy.collector.stop()
+
+
+@pytest.mark.parametrize("deadly", [0, 3, 7])
+def test_a_text_that_kills_the_server_behind_a_gateway_fails_alone(deadly: int) -> None:
+    """The others are answered when the server is back."""
+    proxy, calls = together(8)
+    back_at = 0.0
+
+    def rule(inputs: list[str]) -> tuple[int, bytes] | None:
+        nonlocal back_at
+        if proxy.clock.seconds() < back_at:
+            return 502, b"bad gateway"
+        if f"t{deadly}" in inputs:
+            back_at = proxy.clock.seconds() + 0.5
+            return 502, b"bad gateway"
+        return None
+
+    work(proxy, rule)
+
+    assert calls[deadly].reply.status == 502
+    assert all(call.is_right for call in calls if call is not calls[deadly])
+    assert proxy.is_at_rest
+
+
+def test_a_gateway_that_is_too_small_for_a_request_is_no_outage() -> None:
+    """A quick 504 above so many inputs is a matter of size, and learned."""
+    proxy, calls = together(20)
+
+    work(proxy, of_size(504, 4))
+    before = len(proxy.upstream.sent)
+    later = [proxy.submit(f"later {text}") for text in texts(20)]
+    work(proxy, of_size(504, 4))
+
+    assert all(call.is_right for call in [*calls, *later])
+    assert max(len(sent.inputs) for sent in proxy.upstream.sent[before:]) <= 4
+
+
+def test_a_lone_call_is_never_probed() -> None:
+    """What it gets is its own."""
+    proxy = harness()
+    call = proxy.submit("a")
+
+    proxy.upstream.sent[0].refuse(500, b"mine")
+
+    assert call.reply.body == b"mine"
+    assert len(proxy.upstream.sent) == 1
+
+
+def test_a_caller_who_leaves_during_the_search_is_sent_no_more() -> None:
+    """Its neighbours are found all the same."""
+    proxy, calls = together(8)
+    proxy.upstream.sent[0].refuse(500)
+    leaving = [call for call in calls if call.is_open][:3]
+    for call in leaving:
+        call.done.cancel()
+
+    work(proxy, of_items(500, "t7"))
+
+    stay = [call for call in calls if call not in leaving]
+    assert all(call.results for call in stay)
+    assert proxy.is_at_rest
+
+
+@pytest.mark.parametrize("number", [2, 5, 8, 20, 32])
+@pytest.mark.parametrize("bad", [1, 2])
+def test_the_search_stays_within_its_bound(number: int, bad: int) -> None:
+    """K bad calls of n cost k (2 log2 n + 2) more requests at most, never over 2 n."""
+    proxy, calls = together(number)
+
+    work(proxy, of_items(500, *texts(number)[-bad:]))
+
+    more = len(proxy.upstream.sent) - 1
+    assert more <= min(bad * (2 * ceil(log2(number)) + 2), 2 * number)
+    assert [call.reply.status for call in calls[-bad:]] == [500] * bad
+
+
+def test_rows_of_those_found_good_are_their_own() -> None:
+    """However the batch was taken apart."""
+    proxy, calls = together(32)
+
+    work(proxy, of_items(500, "t5", "t6", "t30"))
+
+    good = [call for at, call in enumerate(calls) if at not in {5, 6, 30}]
+    assert [call.rows for call in good] == [
+        [row_of(text_of(call).decode())] for call in good
+    ]
