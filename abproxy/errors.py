@@ -17,6 +17,7 @@ __all__ = [
     "ClientQueueFull",
     "ConnectionBroken",
     "DeadlinePassed",
+    "HandshakeFailed",
     "HeadersTooLarge",
     "InternalError",
     "MethodNotAllowed",
@@ -196,6 +197,16 @@ class RefusedTogether(UpstreamBroken):
 
 class CannotConnect(UpstreamBroken):
     """No connection to the inference server: nothing was sent."""
+
+    reason = "upstream_unreachable"
+
+
+class HandshakeFailed(UpstreamBroken):
+    """
+    There is no agreement on TLS, which waiting will not bring about.
+
+    It counts as no connection, too.
+    """
 
     reason = "upstream_unreachable"
 

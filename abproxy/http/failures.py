@@ -2,6 +2,8 @@
 
 from typing import Any, NoReturn
 
+from OpenSSL.SSL import Error as SSLError
+from service_identity import VerificationError
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import (
     ConnectError,
@@ -10,7 +12,13 @@ from twisted.internet.error import (
 )
 from twisted.python.failure import Failure
 
-from abproxy.errors import CannotConnect, ConnectionBroken, ProxyError, UpstreamTimeout
+from abproxy.errors import (
+    CannotConnect,
+    ConnectionBroken,
+    HandshakeFailed,
+    ProxyError,
+    UpstreamTimeout,
+)
 
 __all__ = ["as_proxy_failure", "timed_out", "to_proxy_error"]
 
@@ -32,10 +40,39 @@ def to_proxy_error(error: Exception) -> Exception:
     reason = _innermost(error)
     if isinstance(reason, (CancelledError, ConnectingCancelledError)):
         return CancelledError()
+    if isinstance(reason, ProxyError):
+        return reason
+    if isinstance(reason, SSLError):
+        return HandshakeFailed(_explain(reason))
+    if isinstance(reason, VerificationError):
+        return HandshakeFailed(_OTHER_NAME)
     said = str(reason) or repr(reason)
     if isinstance(reason, (ConnectError, DNSLookupError)):
         return CannotConnect(f"cannot reach the inference server: {said}")
     return ConnectionBroken(f"the connection to the inference server broke: {said}")
+
+
+_OTHER_NAME = (
+    "the certificate of the inference server is not accepted: it is for another name "
+    "than the one in INFERENCE_SERVICE_URL; SSL_CERT_FILE does not help there"
+)
+
+_NO_TLS = frozenset(
+    {"http request", "packet length too long", "record layer failure"}
+    | {"unknown protocol", "wrong version number"}
+)
+"""What OpenSSL says of an answer that is no TLS."""
+
+
+def _explain(error: SSLError) -> str:
+    said = [str(each[-1]) for each in error.args[0]] if error.args else []
+    if not _NO_TLS.isdisjoint(said):
+        return (
+            "the inference server does not speak TLS there: "
+            "INFERENCE_SERVICE_URL should begin with http://"
+        )
+    why = ", ".join(said) or "it gives no reason"
+    return f"no TLS with the inference server: {why}"
 
 
 def as_proxy_failure(failure: Failure) -> Failure:

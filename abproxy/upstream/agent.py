@@ -35,6 +35,7 @@ from zope.interface import implementer
 from abproxy.errors import UpstreamBroken
 from abproxy.http.headers import as_headers, end_to_end
 from abproxy.http.messages import Response, UpstreamRequest
+from abproxy.upstream.tls import VerifyingPolicy
 
 __all__ = [
     "ExactPathAgent",
@@ -90,7 +91,9 @@ def make_agent(
     reactor: Any, pool: HTTPConnectionPool, connect_timeout_s: float
 ) -> Agent:
     """Make the agent that opens connections to the upstream."""
-    return ExactPathAgent(reactor, pool=pool, connectTimeout=connect_timeout_s)
+    return ExactPathAgent(
+        reactor, VerifyingPolicy(), pool=pool, connectTimeout=connect_timeout_s
+    )
 
 
 @implementer(IAgent)

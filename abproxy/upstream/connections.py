@@ -11,9 +11,16 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.error import ConnectionClosed
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IReactorTime,
+    ISSLTransport,
+)
 from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 from twisted.web._newclient import (
+    STATUS,
     HTTP11ClientProtocol,
     HTTPClientParser,
     ParseError,
@@ -21,8 +28,19 @@ from twisted.web._newclient import (
 from twisted.web.client import HTTPConnectionPool, _HTTP11ClientFactory
 from twisted.web.http import SWITCHING
 from twisted.web.iweb import IResponse
+from zope.interface import implementer
 
-__all__ = ["IDLE_S", "IdleLimit", "ResponseParser", "make_pool", "without_named"]
+from abproxy.errors import CannotConnect, HandshakeFailed
+
+__all__ = [
+    "IDLE_S",
+    "SPEAKS_TLS",
+    "IdleLimit",
+    "ResponseParser",
+    "is_alert",
+    "make_pool",
+    "without_named",
+]
 
 IDLE_S = 4.0
 """
@@ -110,6 +128,19 @@ class ResponseParser(HTTPClientParser):
 _STATUS = re.compile(rb"[1-9][0-9]{2}")
 
 
+def is_alert(data: bytes) -> bool:
+    """Return whether a response that begins with *data* is an alert of TLS."""
+    return data.startswith(b"\x15\x03")
+
+
+BROKEN_OFF = "cannot reach the inference server: it closes while TLS is agreed on"
+SPEAKS_TLS = (
+    "the inference server speaks TLS there: "
+    "INFERENCE_SERVICE_URL should begin with https://"
+)
+
+
+@implementer(IHandshakeListener)
 class _Connection(HTTP11ClientProtocol):
     """
     A connection that takes off a response what is about the connection alone.
@@ -127,6 +158,13 @@ class _Connection(HTTP11ClientProtocol):
     keep_alive: Sequence[bytes] = ()
     """What the last response has said of that."""
 
+    has_agreed: bool = False
+    """Whether the handshake is over, if there is TLS."""
+
+    def handshakeCompleted(self) -> None:  # noqa: N802
+        """Note that the handshake is over."""
+        self.has_agreed = True
+
     def request(self, request: Any) -> Deferred[IResponse]:
         """Send *request*; fires with the response when its head is here."""
         self.idle_since = None
@@ -142,10 +180,21 @@ class _Connection(HTTP11ClientProtocol):
         self.keep_alive = parser.connHeaders.getRawHeaders(b"Keep-Alive", [])
         return without_named(response, parser)
 
+    def dataReceived(self, data: bytes) -> None:
+        """Add a piece to the response, unless it is no HTTP at all."""
+        parser: Any = self._parser
+        if parser is not None and parser.state == STATUS and is_alert(data):
+            self._giveUp(Failure(HandshakeFailed(SPEAKS_TLS)))
+        else:
+            super().dataReceived(data)
+
     def connectionLost(self, reason: Any = connectionDone) -> None:
         """Note that it is closed: by the upstream, if it was in the pool."""
         if self.idle_since is not None and self.limit is not None:
             self.limit.closed_after(self.limit.clock.seconds() - self.idle_since)
+        is_tls = ISSLTransport.providedBy(self.transport)
+        if is_tls and not self.has_agreed and reason.check(ConnectionClosed):
+            reason = Failure(CannotConnect(BROKEN_OFF))
         super().connectionLost(reason)
 
 

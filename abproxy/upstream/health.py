@@ -9,7 +9,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from abproxy.errors import CannotConnect, InternalError, ProxyError, UpstreamTimeout
+from abproxy.errors import (
+    CannotConnect,
+    HandshakeFailed,
+    InternalError,
+    ProxyError,
+    UpstreamTimeout,
+)
 from abproxy.events import UpstreamState
 from abproxy.http.messages import NO_ROOM, Response, Send, UpstreamRequest
 
@@ -44,7 +50,7 @@ class Health:
     def failed(self, failure: Failure) -> Failure:
         """Learn from a *failure*; a request that was cancelled says nothing."""
         if failure.check(ProxyError):
-            away = failure.check(CannotConnect)
+            away = failure.check(CannotConnect, HandshakeFailed)
             state = UpstreamState.UNREACHABLE if away else UpstreamState.FAILING
             self._become(state, failure.getErrorMessage())
         return failure

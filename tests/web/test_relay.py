@@ -803,3 +803,19 @@ async def test_a_status_without_three_digits_is_no_answer(
     answer = await client.until(b"}")
 
     assert answer.startswith(b"HTTP/1.1 502 ")
+
+
+@pytest.mark.parametrize("path", [b"/rerank", b"/embed"])
+@pytest_twisted.ensureDeferred
+async def test_a_wrong_scheme_is_not_waited_for(path: bytes) -> None:
+    """It stays wrong, relayed or batched; the test would end with the patience."""
+    async with proxy_before_byte_server(connect_patience_s=3600.0) as started:
+        started.upstream.asked = answering(b"\x15\x03\x01\x00\x02\x02\x46")
+        client = await started.byte_client()
+        body = b'{"inputs":"a"}'
+
+        client.send(post(path, body, b"Content-Type: application/json\r\n"))
+        answer = await client.until(b"}")
+
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert b"should begin with https://" in answer

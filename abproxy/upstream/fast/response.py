@@ -22,10 +22,16 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
+from abproxy.errors import HandshakeFailed
 from abproxy.http.headers import OF_ONE_HOP, group, spell
 from abproxy.http.messages import HeaderList, Response
 from abproxy.upstream.agent import collect, reply_of, too_long, unpacking
-from abproxy.upstream.connections import ResponseParser, without_named
+from abproxy.upstream.connections import (
+    SPEAKS_TLS,
+    ResponseParser,
+    is_alert,
+    without_named,
+)
 
 __all__ = ["PlainResponse", "TwistedResponse", "begin_response"]
 
@@ -130,9 +136,12 @@ def begin_response(
 
     Raises:
         UpstreamBroken: the body would be over *max_bytes*.
+        HandshakeFailed: it is no HTTP, but TLS.
     """
     # A response to HEAD has a length, but no body.
     plain = None if method == b"HEAD" else _begin_plain(data, max_bytes)
+    if plain is None and is_alert(data):
+        raise HandshakeFailed(SPEAKS_TLS)
     return plain or TwistedResponse(method, max_bytes)
 
 

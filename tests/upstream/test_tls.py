@@ -1,0 +1,198 @@
+"""Servers with TLS that are not trusted, or not agreed with, over real sockets."""
+
+import ipaddress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import pytest_twisted
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import PrivateCertificate
+from twisted.web.server import Site
+
+from abproxy.errors import CannotConnect, ConnectionBroken, HandshakeFailed
+from abproxy.http.messages import UpstreamRequest
+from abproxy.upstream.agent import TreqClient, make_agent, make_treq
+from abproxy.upstream.connections import make_pool
+from abproxy.upstream.fast.client import FastClient, make_endpoint
+from abproxy.upstream.fast.connection import ConnectionPool
+from support.client import turn
+from support.upstream import OpenUpstream, make_upstream
+
+pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL")
+"""Twisted does so, for the server here."""
+
+LOCAL = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+OTHER = x509.DNSName("other.example")
+
+
+def certificate(name: x509.GeneralName, days_left: int) -> tuple[bytes, bytes]:
+    """Make a certificate that has signed itself; return it with its key, and alone."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a server")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=9))
+        .not_valid_after(now + timedelta(days=days_left))
+        .add_extension(x509.SubjectAlternativeName([name]), critical=False)
+        .sign(key, hashes.SHA256())
+    ).public_bytes(serialization.Encoding.PEM)
+    secret = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return secret + made, made
+
+
+class Answering(Protocol):
+    """Answers whatever comes with the same bytes, and closes."""
+
+    answer = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        del data
+        self.transport.write(self.answer)
+        self.transport.loseConnection()
+
+
+def answering(data: bytes) -> Factory:
+    """Make a server that answers with *data*."""
+    return Factory.forProtocol(type("Made", (Answering,), {"answer": data}))
+
+
+async def ask(url: str, client: str) -> Any:
+    """Send one request to *url*; return the response, or the error."""
+    pool, idle = make_pool(reactor, max_connections=1), ConnectionPool(reactor, 1)
+    about: dict[str, Any] = {"base_url": url, "max_answer_bytes": 1000}
+    sender: Any
+    if client == "treq":
+        sender = TreqClient(http=make_treq(make_agent(reactor, pool, 5)), **about)
+    else:
+        endpoint = make_endpoint(reactor, url, 5)
+        sender = FastClient(endpoint=endpoint, pool=idle, **about)
+    upstream = make_upstream(sender.send, reactor, pool=idle, agent_pool=pool)
+    request = UpstreamRequest(path=b"/embed", headers=(), body=b"{}")
+    try:
+        return await upstream.send(request)
+    except Exception as error:  # noqa: BLE001  the test looks at it
+        return error
+    finally:
+        await (pool.closeCachedConnections() or turn())
+        await idle.close()
+
+
+@asynccontextmanager
+async def listening(port: Any) -> AsyncIterator[int]:
+    """Tell the number of a *port*, and close it in the end."""
+    yield port.getHost().port
+    await maybeDeferred(port.stopListening)
+
+
+def listen_tls(pem: bytes) -> Any:
+    """Listen with TLS."""
+    options = PrivateCertificate.loadPEM(pem).options()
+    listen: Any = reactor.listenSSL  # type: ignore[attr-defined]
+    return listen(0, Site(OpenUpstream()), options, interface="127.0.0.1")
+
+
+def listen_plain(factory: Any) -> Any:
+    """Listen without TLS."""
+    listen: Any = reactor.listenTCP  # type: ignore[attr-defined]
+    return listen(0, factory, interface="127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("name", "days_left", "is_known", "said"),
+    [
+        (LOCAL, -1, True, "it has expired"),
+        (LOCAL, 9, False, "self-signed, and not known"),
+        (LOCAL, 9, False, "SSL_CERT_FILE"),
+        (OTHER, 9, True, "for another name"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_certificate_that_is_not_accepted_is_said_with_the_reason(
+    monkeypatch: Any,
+    tmp_path: Any,
+    name: Any,
+    days_left: int,
+    *,
+    is_known: bool,
+    said: str,
+) -> None:
+    """No wait would make it better: this is not a server that is away."""
+    pem, known = certificate(name, days_left)
+    file = tmp_path / "known.pem"
+    file.write_bytes(known if is_known else certificate(OTHER, 9)[1])
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+
+    async with listening(listen_tls(pem)) as port:
+        error = await ask(f"https://127.0.0.1:{port}", "treq")
+
+    assert isinstance(error, HandshakeFailed)
+    assert (error.status, error.reason) == (502, CannotConnect.reason)
+    assert said in str(error)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_certificate_that_is_named_is_accepted(
+    monkeypatch: Any, tmp_path: Any
+) -> None:
+    """With the right name, and as long as it is valid."""
+    pem, known = certificate(LOCAL, 9)
+    file = tmp_path / "known.pem"
+    file.write_bytes(known)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+
+    async with listening(listen_tls(pem)) as port:
+        response = await ask(f"https://127.0.0.1:{port}", "treq")
+
+    assert response.status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_without_tls_is_told_from_one_that_is_away() -> None:
+    """The URL is wrong, and the message says how."""
+    plain = answering(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    async with listening(listen_plain(plain)) as port:
+        error = await ask(f"https://127.0.0.1:{port}", "treq")
+
+    assert isinstance(error, HandshakeFailed)
+    assert "should begin with http://" in str(error)
+
+
+@pytest.mark.parametrize("client", ["fast", "treq"])
+@pytest_twisted.ensureDeferred
+async def test_a_server_with_tls_is_told_from_one_that_is_broken(client: str) -> None:
+    """Its alert is no HTTP."""
+    alert = answering(b"\x15\x03\x01\x00\x02\x02\x46")
+
+    async with listening(listen_plain(alert)) as port:
+        error = await ask(f"http://127.0.0.1:{port}", client)
+
+    assert isinstance(error, HandshakeFailed)
+    assert "should begin with https://" in str(error)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_handshake_that_breaks_off_is_no_connection() -> None:
+    """Nothing was sent yet; the server may be about to restart."""
+    async with listening(listen_plain(answering(b""))) as port:
+        error = await ask(f"https://127.0.0.1:{port}", "treq")
+
+    assert isinstance(error, CannotConnect)
+    assert not isinstance(error, ConnectionBroken)
