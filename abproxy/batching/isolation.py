@@ -39,6 +39,7 @@ from abproxy.batching.queue import QUARANTINE_AFTER, Queue
 from abproxy.errors import (
     CannotConnect,
     ConnectionBroken,
+    HandshakeFailed,
     ProxyError,
 )
 from abproxy.events import Cause, Observer
@@ -114,6 +115,10 @@ class Isolation:
             and (is_for_all(cause, key) or not batch.is_shared)
         ):
             self.backoff.requeue(parts, cause, shared=batch.is_shared)
+        elif isinstance(cause, HandshakeFailed):
+            reject(
+                parts, cause
+            )  # nothing was sent, and no other call would fare better
         elif isinstance(cause, ConnectionBroken):
             await self._settle_broken(batch, parts, cause)
         elif failed.is_unsplittable:

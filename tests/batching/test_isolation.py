@@ -7,7 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from abproxy.errors import CannotConnect, RefusedTogether, UpstreamTimeout
+from abproxy.errors import (
+    CannotConnect,
+    HandshakeFailed,
+    RefusedTogether,
+    UpstreamTimeout,
+)
 from support.batching import Harness, Outcome, harness, texts
 from support.upstream import Sent, reply, row_of
 
@@ -456,3 +461,14 @@ def test_rows_of_those_found_good_are_their_own() -> None:
     assert [call.rows for call in good] == [
         [row_of(text_of(call).decode())] for call in good
     ]
+
+
+def test_a_handshake_that_fails_is_told_to_all_at_once() -> None:
+    """Nothing was sent, so no call can be at fault."""
+    proxy, calls = together(8)
+
+    proxy.upstream.sent[0].fail(HandshakeFailed("the certificate has expired"))
+
+    assert all(isinstance(call.error, HandshakeFailed) for call in calls)
+    assert len(proxy.upstream.sent) == 1
+    assert proxy.is_at_rest
