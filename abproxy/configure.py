@@ -38,9 +38,9 @@ __all__ = [
     "limits_for",
     "limits_in_force",
     "part_of",
-    "patience_for",
     "policy_for",
     "read_again",
+    "retry_timeouts_for",
     "slots_for",
 ]
 
@@ -84,19 +84,19 @@ def keys_for(settings: Settings) -> ApiKeys:
     return ApiKeys(accepted=settings.api_keys + settings.bulk_api_keys)
 
 
-def policy_for(settings: Settings, facts: ServerInfo) -> Policy:
+def policy_for(settings: Settings, info: ServerInfo) -> Policy:
     """Return which requests are accepted, and how they are parsed."""
     return Policy(
         keys=keys_for(settings),
         clients=Clients(bulk_keys=frozenset(settings.bulk_api_keys)),
         reader=CallReader(
             credentials=credentials_for(settings),
-            task=facts.task,
+            task=info.task,
             lines=LineRules.of(
                 settings.share_ignore, settings.share_apart, settings.share_alone
             ),
             members=MemberRules(
-                is_tei=facts.is_tei,
+                is_tei=info.is_tei,
                 ignore=settings.share_ignore,
                 apart=settings.share_apart,
                 alone=settings.share_alone,
@@ -116,7 +116,7 @@ def credentials_for(settings: Settings) -> Credentials:
     )
 
 
-def patience_for(settings: Settings) -> RetryTimeouts:
+def retry_timeouts_for(settings: Settings) -> RetryTimeouts:
     """Return how long calls wait for an upstream that is down or full."""
     return RetryTimeouts(
         connect_s=settings.connect_patience_s,
@@ -137,18 +137,18 @@ class Limits:
     budget: int
 
 
-def limits_for(settings: Settings, facts: ServerInfo) -> Limits:
+def limits_for(settings: Settings, info: ServerInfo) -> Limits:
     """
     Return the limits, and log a warning for each above the upstream's own.
 
     A batch of more inputs than the upstream has permits would never be accepted.
     Workers that share an upstream share its permits.
     """
-    whole = settings.budget or facts.max_inputs_in_flight or BUDGET
+    whole = settings.budget or info.max_inputs_in_flight or BUDGET
     budget = part_of(whole, settings.workers)
-    items = settings.max_batch_inputs or facts.max_batch_inputs or MAX_BATCH_INPUTS
-    _check("MAX_BATCH_INPUTS", settings.max_batch_inputs, facts.max_batch_inputs)
-    _check("BUDGET", settings.budget, facts.max_inputs_in_flight)
+    items = settings.max_batch_inputs or info.max_batch_inputs or MAX_BATCH_INPUTS
+    _check("MAX_BATCH_INPUTS", settings.max_batch_inputs, info.max_batch_inputs)
+    _check("BUDGET", settings.budget, info.max_inputs_in_flight)
     caps = Caps(
         calls=settings.max_batch_calls or sys.maxsize,
         items=min(items, budget),
@@ -214,7 +214,7 @@ class Configuration:
 
     app: ProxyApp
     collector: BatchCollector
-    facts: Callable[[], ServerInfo] = field(repr=False)
+    info: Callable[[], ServerInfo] = field(repr=False)
     make_limit: Callable[[Settings], Limit] = field(repr=False)
     _log: ClassVar[Logger] = Logger()
 
@@ -248,12 +248,12 @@ class Configuration:
             budget.slots = slots_for(settings)
         self._apply_to_collector(settings)
         self.app.relay.connect_patience_s = settings.connect_patience_s
-        self.learn(self.facts())
+        self.learn(self.info())
 
-    def learn(self, facts: ServerInfo) -> None:
+    def learn(self, info: ServerInfo) -> None:
         """Apply what the upstream reports now."""
-        limits = limits_for(self.settings, facts)
-        self.app.policy = policy_for(self.settings, facts)
+        limits = limits_for(self.settings, info)
+        self.app.policy = policy_for(self.settings, info)
         self.collector.learn(limits.caps, limits.budget)
 
     def _say(self, message: str, names: set[str] | frozenset[str]) -> None:
@@ -266,7 +266,7 @@ class Configuration:
         collector.splits = settings.oversize == "split"
         collector.packs = settings.packing
         collector.call_timeout_s = settings.call_timeout_s
-        collector.retry_timeouts = patience_for(settings)
+        collector.retry_timeouts = retry_timeouts_for(settings)
         collector.admission.max_items = settings.max_waiting_inputs
         collector.admission.max_size = settings.max_waiting_bytes
         collector.admission.max_items_of_one = settings.max_waiting_inputs_of_one

@@ -71,6 +71,9 @@ class ChildProcess(ABC):
     """
 
     reactor: Any = field(repr=False)
+    kill_after_s: float = KILL_S
+    """Seconds that its last run may take to end, before it is killed."""
+
     started_at: float = field(init=False, default=0.0)
     restarts: int = field(init=False, default=0)
     _is_wanted: bool = field(init=False, default=True)
@@ -104,12 +107,12 @@ class ChildProcess(ABC):
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
 
-    async def stop(self, kill_after_s: float) -> None:
-        """Wait until the last run has ended; kill it after *kill_after_s*."""
+    async def stop(self) -> None:
+        """Wait until the last run has ended, and kill it if it does not."""
         if self._process is None:
             return
         self._stopped = Deferred()
-        kill = self.reactor.callLater(kill_after_s, self._signal, "KILL")
+        kill = self.reactor.callLater(self.kill_after_s, self._signal, "KILL")
         await self._stopped
         if kill.active():
             kill.cancel()

@@ -12,7 +12,7 @@ sent because the terminal has closed: then it stops the process, too.
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import current_thread, main_thread
 from types import FrameType
@@ -31,12 +31,21 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from abproxy.batching.collector import BatchCollector
-from abproxy.upstream.client import Upstream
-from abproxy.upstream.embedded import ModelChild
+from abproxy.process import ChildProcess
 from abproxy.web.listen import Listener, close_port
 from abproxy.web.server import ProxySite
 
-__all__ = ["LAST_S", "Listening", "ProxyService", "shown", "where"]
+__all__ = [
+    "DEFAULT_PROCESS",
+    "LAST_S",
+    "Lifetime",
+    "Listening",
+    "ProcessContext",
+    "ProxyService",
+    "Signals",
+    "shown",
+    "where",
+]
 
 STDIN = 0
 
@@ -123,6 +132,29 @@ class Signals:
             signal.signal(number, former)
 
 
+@frozen(kw_only=True, eq=False)
+class ProcessContext:
+    """What a service has of the process that it runs in."""
+
+    end_with: Callable[[int], None] = lambda _code: None
+    """Sets the exit code."""
+
+    tune: Callable[[], None] = lambda: None
+    """Prepares the process for serving; called once the reactor runs."""
+
+    log_observer: ILogObserver | None = None
+    """The log observer to use instead of twistd's own."""
+
+    signals: Any = None
+    """Has the methods of Signals, if the process has no signals of its own."""
+
+    listeners: Sequence[Listener] = ()
+    """The ports for clients and operators, if they are open already."""
+
+
+DEFAULT_PROCESS = ProcessContext()
+
+
 @define(kw_only=True, eq=False)
 class Lifetime(Service):
     """
@@ -132,26 +164,20 @@ class Lifetime(Service):
     """
 
     reactor: Any
+    process: ProcessContext = DEFAULT_PROCESS
     signals: Signals
-    model: ModelChild | None
+    model: ChildProcess | None
+    """The embedded model, if it is the upstream."""
+
     upstream_url: str
-
-    end_with: Callable[[int], None] = field(init=False, default=lambda _code: None)
-    """Sets the exit code of the process."""
-
-    tune: Callable[[], None] = field(init=False, default=lambda: None)
-    """Prepares the process for serving; called once the reactor runs."""
-
-    log_observer: ILogObserver | None = field(init=False, default=None)
-    """The log observer to use instead of twistd's own."""
-
     _starting: Deferred[None] | None = field(init=False, default=None)
     _log: ClassVar[Logger]
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: N802
         """Set the log observer of twistd, whose application is *parent*."""
-        if self.log_observer is not None and isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.log_observer)
+        observer = self.process.log_observer
+        if observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, observer)
         super().setServiceParent(parent)
 
     def startService(self) -> None:
@@ -162,7 +188,7 @@ class Lifetime(Service):
         # Once it runs: the reactor sets handlers of its own, with which the process
         # would end with the signal's number instead of 0.
         self.reactor.callWhenRunning(self._listen_to_signals)
-        self.reactor.callWhenRunning(self.tune)
+        self.reactor.callWhenRunning(self.process.tune)
 
     def stopService(self) -> "Deferred[None]":
         """Drain and end; fires when all is answered and closed."""
@@ -178,16 +204,11 @@ class Lifetime(Service):
     async def _stop(self) -> None:
         raise NotImplementedError
 
-    async def _start_model(self) -> None:
-        if self.model is not None:
-            self._log.info("Waiting for the embedded model {m}", m=self.model.model)
-            await self.model.start()
-
     def _cannot_start(self, failure: Failure) -> None:
         if not self.running:
             return  # a signal came first
         self._log.critical("Cannot start: {reason}", reason=failure.getErrorMessage())
-        self.end_with(1)
+        self.process.end_with(1)
         # A reactor that does not run yet cannot be stopped, and would run forever.
         self.reactor.callWhenRunning(self._end)
 
@@ -215,7 +236,12 @@ class ProxyService(Lifetime):
     """The port for operators, if there is a separate one."""
 
     collector: BatchCollector
-    upstream: Upstream
+    start_upstream: Callable[[], None]
+    """Begins to ask the upstream for its limits."""
+
+    stop_upstream: Callable[[], Deferred[Any]]
+    """Ends that; fires when the connections to the upstream are closed."""
+
     reload: Callable[[], None]
     reopen_logs: Callable[[], None]
     """Reopens log files, in case the old ones were moved away."""
@@ -285,8 +311,9 @@ class ProxyService(Lifetime):
             self._private_port = await private.listener.listen(private.site)
             address = where(self._private_port)
             self._log.info("Operations are on {address}/-/", address=address)
-        await self._start_model()
-        self.upstream.discovery.start()
+        if self.model is not None:
+            await self.model.start()
+        self.start_upstream()
         self._port = await self.public.listener.listen(self.site)
         self._log.info(
             "abproxy answers on {address}; inference server: {url}",
@@ -302,9 +329,8 @@ class ProxyService(Lifetime):
         if self._port is not None:
             await close_port(self.reactor, self._port)
         await self._drain()
-        self.upstream.discovery.stop()
         self.collector.stop()
-        await self.upstream.close_idle()
+        await self.stop_upstream()
         if self.model is not None:
             await self.model.stop()
         await self.stop_telemetry()

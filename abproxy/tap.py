@@ -104,6 +104,7 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
+    from abproxy.service import ProcessContext
     from abproxy.telemetry.logs import observer
     from abproxy.tuning import tune_process
 
@@ -118,17 +119,18 @@ def makeService(options: Options) -> IService:
             # A reload has to fail if the file has gone, and to find it though twistd
             # has changed its working directory.
             options[ENV_FILE] = str(env_file.absolute())
-        service: Any = _wiring(settings)(settings, reactor, read)
-        service.end_with = _end_with
-        service.tune = partial(
-            tune_process, reactor, skips_log_context="poll" in settings.fast_paths
+        process = ProcessContext(
+            end_with=_end_with,
+            tune=partial(
+                tune_process, reactor, skips_log_context="poll" in settings.fast_paths
+            ),
+            log_observer=observer(
+                getattr(options, "parent", None) or {},
+                as_json=settings.log_format == "json",
+                level=settings.log_level,
+            ),
         )
-        service.log_observer = observer(
-            getattr(options, "parent", None) or {},
-            as_json=settings.log_format == "json",
-            level=settings.log_level,
-        )
+        service: IService = _wiring(settings)(settings, reactor, read, process)
     except (SettingsError, ModelUnavailable) as error:
         raise SystemExit(f"abproxy: {error}") from None
-    made: IService = service
-    return made
+    return service

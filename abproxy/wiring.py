@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+from attrs import evolve
 from treq.client import HTTPClient
 
 from abproxy.batching.admission import Admission
@@ -19,13 +20,21 @@ from abproxy.configure import (
     credentials_for,
     limits_for,
     limits_in_force,
-    patience_for,
     policy_for,
+    retry_timeouts_for,
     slots_for,
 )
 from abproxy.dialects.routes import may_be_batched
+from abproxy.events import Observer
 from abproxy.http.messages import UpstreamRequest
-from abproxy.service import Listening, ProxyService, Signals
+from abproxy.process import ChildProcess
+from abproxy.service import (
+    DEFAULT_PROCESS,
+    Listening,
+    ProcessContext,
+    ProxyService,
+    Signals,
+)
 from abproxy.settings import Settings, list_settings
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.setup import Telemetry, make_telemetry
@@ -35,7 +44,7 @@ from abproxy.upstream.agent import TreqClient, make_agent, make_treq
 from abproxy.upstream.client import Transport, Upstream
 from abproxy.upstream.connections import make_pool
 from abproxy.upstream.discovery import ServerInfo
-from abproxy.upstream.embedded import ModelChild, make_child
+from abproxy.upstream.embedded import make_child
 from abproxy.upstream.fast.client import FastClient, is_plain, make_endpoint
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.health import HealthCheck
@@ -57,7 +66,8 @@ def wire(
     settings: Settings,
     reactor: Any,
     read: Callable[[], Settings] | None = None,
-    listeners: Sequence[Listener] = (),
+    process: ProcessContext = DEFAULT_PROCESS,
+    worker_pages: Callable[[Pages], Pages] | None = None,
 ) -> ProxyService:
     """
     Return the proxy as a service, not started yet.
@@ -66,7 +76,9 @@ def wire(
         settings: all settings.
         reactor: clock, network and processes.
         read: reads the settings again; without it a reload changes nothing.
-        listeners: the ports for clients and operators, if they are open already.
+        process: what the service has of its process.
+        worker_pages: returns the pages that a worker shows to clients; only its
+            supervisor uses the second port then.
 
     Raises:
         SettingsError: a port or a file cannot be opened.
@@ -74,9 +86,12 @@ def wire(
     """
     if settings.embedded:
         require(settings.embedded_model)
+    read = read or (lambda: settings)
     with ExitStack() as undo:
-        listeners = listeners or _listeners(settings, reactor, undo)
-        service = _build(settings, reactor, read, listeners)
+        if not process.listeners:
+            listeners = _listeners(settings, reactor, undo)
+            process = evolve(process, listeners=listeners)
+        service = _build(settings, reactor, read, process, worker_pages)
         undo.pop_all()
     return service
 
@@ -93,8 +108,9 @@ def _listeners(settings: Settings, reactor: Any, undo: ExitStack) -> list[Listen
 def _build(
     settings: Settings,
     reactor: Any,
-    read: Callable[[], Settings] | None,
-    listeners: Sequence[Listener],
+    read: Callable[[], Settings],
+    process: ProcessContext,
+    worker_pages: Callable[[Pages], Pages] | None,
 ) -> ProxyService:
     telemetry = make_telemetry(
         reactor,
@@ -102,20 +118,25 @@ def _build(
         as_json=settings.log_format == "json",
         otlp_endpoint=settings.otlp_endpoint,
     )
-    upstream, model = _upstream(settings, reactor, telemetry)
+
+    # These two are called when the proxy runs, and what they use is there.
+    def learn(info: ServerInfo) -> None:
+        configuration.learn(info)
+
+    def sites() -> list[ProxySite]:
+        return [port.site for port in ports]
+
+    upstream, model = _upstream(settings, reactor, telemetry, learn)
     collector = _batching(settings, reactor, upstream, telemetry)
     app = _app(settings, reactor, upstream, collector, telemetry)
     configuration = Configuration(
         settings=settings,
-        read=read or (lambda: settings),
+        read=read,
         app=app,
         collector=collector,
-        facts=lambda: upstream.discovery.info,
+        info=lambda: upstream.discovery.info,
         make_limit=lambda chosen: _limit(chosen, reactor, upstream.discovery.info),
     )
-    upstream.discovery.on_change = configuration.learn
-    # The status looks at the sites, which have a page that shows it.
-    sites: list[ProxySite] = []
     status = Status(
         recorder=telemetry.recorder,
         collector=collector,
@@ -129,25 +150,34 @@ def _build(
         ),
     )
     health = _health_pages(reactor, upstream, collector, sites)
-    own = own_pages(telemetry.recorder.metrics.write, status.document)
+    every = health | own_pages(telemetry.recorder.metrics.write, status.document)
     # With a separate port for operators, only that one has the other pages.
-    pages = [health] * (len(listeners) - 1) + [health | own]
-    sites += [_site(settings, reactor, app, Operations(pages=each)) for each in pages]
+    public = health if settings.operations_port else every
+    private_observer = app.observer
+    if worker_pages is not None:
+        public = worker_pages(public)
+        private_observer = Observer()  # a supervisor is no client
+    shown = [(public, app.observer), (every, private_observer)]
     ports = [
-        Listening(listener=listener, site=site)
-        for listener, site in zip(listeners, sites, strict=True)
+        Listening(
+            listener=listener,
+            site=_site(settings, reactor, app, Operations(pages=pages), observer),
+        )
+        for listener, (pages, observer) in zip(process.listeners, shown, strict=False)
     ]
     return ProxyService(
         reactor=reactor,
+        process=process,
         public=ports[0],
         private=ports[1] if len(ports) > 1 else None,
-        signals=Signals(reactor),
+        signals=process.signals or Signals(reactor),
         reload=configuration.reload,
         reopen_logs=telemetry.reopen,
         stop_telemetry=telemetry.stop,
         report=status.report,
         collector=collector,
-        upstream=upstream,
+        start_upstream=upstream.start,
+        stop_upstream=upstream.stop,
         model=model,
         upstream_url=upstream.base_url,
         drain_timeout_s=settings.drain_timeout_s,
@@ -155,8 +185,11 @@ def _build(
 
 
 def _upstream(
-    settings: Settings, reactor: Any, telemetry: Telemetry
-) -> tuple[Upstream, ModelChild | None]:
+    settings: Settings,
+    reactor: Any,
+    telemetry: Telemetry,
+    on_change: Callable[[ServerInfo], None],
+) -> tuple[Upstream, ChildProcess | None]:
     """Return the upstream, and its process if it is the embedded model."""
     budget = limits_for(settings, ServerInfo()).budget
     agent_pool = make_pool(reactor, max_connections=budget)
@@ -176,6 +209,7 @@ def _upstream(
         pool=pool,
         agent=agent,
         agent_pool=agent_pool,
+        on_change=on_change,
         observer=telemetry.observer,
         trace=telemetry.trace,
     )
@@ -234,13 +268,13 @@ def _batching(
         is_alive=upstream.discovery.is_alive,
         count=counter.count if settings.usage == "exact" else None,
         call_timeout_s=settings.call_timeout_s,
-        retry_timeouts=patience_for(settings),
+        retry_timeouts=retry_timeouts_for(settings),
         observer=telemetry.observer,
     )
 
 
-def _limit(settings: Settings, reactor: Any, facts: ServerInfo) -> Limit:
-    limits = limits_for(settings, facts)
+def _limit(settings: Settings, reactor: Any, info: ServerInfo) -> Limit:
+    limits = limits_for(settings, info)
     batch = limits.caps.items
     if settings.budget is not None:
         return FixedLimit(ceiling=limits.budget, batch=batch)
@@ -273,7 +307,11 @@ def _app(
 
 
 def _site(
-    settings: Settings, reactor: Any, app: ProxyApp, operations: Operations
+    settings: Settings,
+    reactor: Any,
+    app: ProxyApp,
+    operations: Operations,
+    observer: Observer,
 ) -> ProxySite:
     limits = ServerLimits(
         is_batched=may_be_batched,
@@ -283,7 +321,7 @@ def _site(
     )
     resource = app.klein.resource()
     about: dict[str, Any] = {
-        "observer": app.observer,
+        "observer": observer,
         "operations": operations,
         "limits": limits,
         "reactor": reactor,
@@ -298,16 +336,16 @@ def _gauges(
     telemetry: Telemetry,
     upstream: Upstream,
     collector: BatchCollector,
-    sites: Sequence[ProxySite],
+    sites: Callable[[], Sequence[ProxySite]],
 ) -> Gauges:
     recorder = telemetry.recorder
     gauges = Gauges(
         recorder=recorder,
         collector=collector,
         upstream_state=lambda: upstream.health.state,
-        connections=lambda: sum(len(site.channels) for site in sites),
-        open_requests=lambda: sum(len(site.requests) for site in sites),
-        is_draining=lambda: sites[0].is_draining,
+        connections=lambda: sum(len(site.channels) for site in sites()),
+        open_requests=lambda: sum(len(site.requests) for site in sites()),
+        is_draining=lambda: sites()[0].is_draining,
     )
     recorder.metrics.registry.register(gauges)
     return gauges
@@ -317,7 +355,7 @@ def _health_pages(
     reactor: Any,
     upstream: Upstream,
     collector: BatchCollector,
-    sites: Sequence[ProxySite],
+    sites: Callable[[], Sequence[ProxySite]],
 ) -> Pages:
     headers = upstream.credentials.on(())
     checks = {
@@ -333,5 +371,5 @@ def _health_pages(
     return HealthPages(
         checks=checks,
         admission=collector.admission,
-        is_draining=lambda: sites[0].is_draining,
+        is_draining=lambda: sites()[0].is_draining,
     ).by_path()

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import LogEvent, Logger, capturedLogs, formatEvent
 
-from abproxy.service import Lifetime, Signals
+from abproxy.service import Lifetime, ProcessContext, Signals
 from support.processes import TWISTD, outcome
 
 
@@ -49,12 +49,8 @@ class Process(Lifetime):
     """A process whose start fails when the test says so."""
 
     failing: Deferred[None] = field(factory=Deferred)
-    codes: list[int] = field(factory=list)
+    codes: list[int]
     _log: ClassVar[Logger] = Logger()
-
-    def __attrs_post_init__(self) -> None:
-        """Note the exit code."""
-        self.end_with = self.codes.append
 
     def _listen_to_signals(self) -> None:
         pass
@@ -70,8 +66,14 @@ class Process(Lifetime):
 def process() -> Process:
     """Make a process."""
     reactor = Reactor()
+    codes: list[int] = []
     return Process(
-        reactor=reactor, signals=Signals(reactor), model=None, upstream_url=""
+        reactor=reactor,
+        process=ProcessContext(end_with=codes.append),
+        signals=Signals(reactor),
+        model=None,
+        upstream_url="",
+        codes=codes,
     )
 
 

@@ -18,7 +18,13 @@ from twisted.logger import (
     formatEvent,
 )
 
-from abproxy.service import IDLE_STAY_S, LAST_S, REPORT_EVERY_S, SAME_SIGNAL_S
+from abproxy.service import (
+    IDLE_STAY_S,
+    LAST_S,
+    REPORT_EVERY_S,
+    SAME_SIGNAL_S,
+    ProcessContext,
+)
 from abproxy.telemetry.diagnosis import LimitsInForce, Recommendation, diagnose
 from abproxy.telemetry.history import Totals
 from support.proxy import InMemoryProxy, wired
@@ -56,9 +62,8 @@ def _reports(events: list[LogEvent]) -> list[str]:
 
 def test_twistd_is_told_who_writes_the_log() -> None:
     """Its application has a place for that."""
-    with wired() as here:
+    with wired(process=ProcessContext(log_observer=nobody)) as here:
         application: Any = Application("abproxy")
-        here.service.log_observer = nobody
 
         here.service.setServiceParent(application)
 
@@ -78,9 +83,8 @@ def test_without_an_observer_of_ours_twistd_logs_in_its_own_way() -> None:
 
 def test_a_parent_that_is_no_application_is_told_nothing() -> None:
     """The proxy may be a part of something larger."""
-    with wired() as here:
+    with wired(process=ProcessContext(log_observer=nobody)) as here:
         parent = MultiService()
-        here.service.log_observer = nobody
 
         here.service.setServiceParent(parent)
 
@@ -90,8 +94,8 @@ def test_a_parent_that_is_no_application_is_told_nothing() -> None:
 def test_the_proxy_makes_itself_at_home_when_the_work_begins() -> None:
     """By then all is there that will stay."""
     settled: list[bool] = []
-    with wired() as here:
-        here.service.tune = lambda: settled.append(True)
+    process = ProcessContext(tune=lambda: settled.append(True))
+    with wired(process=process) as here:
         here.service.startService()
         before = list(settled)
 
@@ -298,13 +302,12 @@ class Deaf:
 @pytest.mark.parametrize("port", ["public", "private"])
 def test_a_door_that_cannot_be_opened_ends_the_proxy(port: str) -> None:
     """It never runs deaf, and the log says why."""
-    with wired(operations_port="0") as here:
+    codes: list[int] = []
+    process = ProcessContext(end_with=codes.append)
+    with wired(process=process, operations_port="0") as here:
         service = here.service
         own: Any = getattr(service, port)
         setattr(service, port, evolve(own, listener=Deaf(own.listener.socket)))
-
-        codes: list[int] = []
-        service.end_with = codes.append
 
         with capturedLogs() as events:
             service.startService()

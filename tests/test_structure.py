@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tools.structure import (
-    EXCEPTIONS,
     LONGEST,
     Module,
     against_the_order,
@@ -50,17 +49,7 @@ def test_every_folder_has_its_place_in_the_order(modules: Sequence[Module]) -> N
 
 def test_imports_follow_the_order_of_the_folders(modules: Sequence[Module]) -> None:
     """Batching knows no HTTP, and nobody but wiring what is handed in."""
-    found = against_the_order(modules)
-
-    more = {pair: n for pair, n in found.items() if n > EXCEPTIONS.get(pair, 0)}
-    assert not more, GUIDE
-
-
-def test_what_is_no_exception_any_more_is_not_listed(
-    modules: Sequence[Module],
-) -> None:
-    """The list only shrinks."""
-    assert EXCEPTIONS.keys() <= against_the_order(modules).keys(), GUIDE
+    assert not against_the_order(modules), GUIDE
 
 
 def test_no_module_is_too_long(modules: Sequence[Module]) -> None:

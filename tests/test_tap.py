@@ -262,7 +262,7 @@ def _log_observer(options: Options) -> Any:
     """Say who writes the log of the proxy that is made."""
     service = makeService(options)
     service.public.listener.socket.close()
-    return service.log_observer
+    return service.process.log_observer
 
 
 def _under_twistd(*arguments: str) -> Options:

@@ -21,7 +21,14 @@ from abproxy.tuning import write_later, write_now
 from abproxy.upstream.fast.connection import Connections
 from abproxy.web.fast.request import FastRequest
 from abproxy.wiring import wire
-from support.proxy import InMemoryProxy, Reactor, paths_of, wired, without
+from support.proxy import (
+    InMemoryProxy,
+    Reactor,
+    inference_server,
+    paths_of,
+    wired,
+    without,
+)
 from support.upstream import reply
 
 PLAIN = (
@@ -52,7 +59,7 @@ class Unstarted:
 
     def connect(self) -> Any:
         """Let it ask the upstream, and return the factory of the connection."""
-        self.service.upstream.ask(QUESTION).addErrback(lambda _: None)
+        inference_server(self.service).ask(QUESTION).addErrback(lambda _: None)
         [(_, _, factory, *_)] = self.clock.tcpClients
         return factory
 
@@ -141,7 +148,7 @@ def test_idle_connections_are_closed_at_the_end(client: str) -> None:
         kept = not end.disconnecting
         closed: list[Any] = []
 
-        here.service.upstream.close_idle().addCallback(closed.append)
+        inference_server(here.service).close_idle().addCallback(closed.append)
         told, early = end.disconnecting, list(closed)
         protocol.connectionLost(Failure(ConnectionDone()))
 
@@ -251,7 +258,7 @@ def _connected(here: InMemoryProxy) -> Any:
 def test_health_is_asked_of_the_upstream_on_the_same_path(path: str) -> None:
     """With our own key, if there is one."""
     with wired(upstream_key="key") as here:
-        here.service.upstream.transport = here.transport
+        here.inference_server.transport = here.transport
         client = here.connect()
 
         client.ask("GET", path)

@@ -20,7 +20,6 @@ from typing import Any
 from attrs import frozen
 
 __all__ = [
-    "EXCEPTIONS",
     "LONGEST",
     "Module",
     "against_the_order",
@@ -66,11 +65,6 @@ Folders that are handed in, so nothing below wiring imports them.
 
 They may import what is below the folder beside them.
 """
-
-EXCEPTIONS: Mapping[tuple[str, str], int] = {
-    ("service", "upstream"): 2,
-}
-"""Imports against the order that there still are, by from and to: ever fewer."""
 
 
 @frozen(kw_only=True)

@@ -26,7 +26,7 @@ from abproxy.events import Observer
 from abproxy.http.failures import as_proxy_failure, timed_out
 from abproxy.http.headers import LOCATIONS, Credentials, lead_back
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.discovery import Discovery
+from abproxy.upstream.discovery import Discovery, ServerInfo
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.health import Health
 
@@ -72,6 +72,11 @@ class Upstream:
     agent_pool: HTTPConnectionPool = field(repr=False)
     """The connections of the agent, and of treq."""
 
+    on_change: Callable[[ServerInfo], None] = field(
+        default=lambda _info: None, repr=False
+    )
+    """Called when something else is known of it than before."""
+
     observer: Observer = field(factory=Observer, repr=False)
     trace: Trace | None = field(default=None, repr=False)
 
@@ -82,7 +87,10 @@ class Upstream:
         """Begin with nothing known."""
         self.health = Health(clock=self.clock)
         self.discovery = Discovery(
-            ask=self.ask, credentials=self.credentials, clock=self.clock
+            ask=self.ask,
+            credentials=self.credentials,
+            clock=self.clock,
+            on_change=self.on_change,
         )
 
     def ask(self, request: UpstreamRequest) -> Deferred[Response]:
@@ -132,6 +140,15 @@ class Upstream:
             "since": self.health.since,
             **asdict(self.discovery.info),
         }
+
+    def start(self) -> None:
+        """Begin to ask for its limits."""
+        self.discovery.start()
+
+    def stop(self) -> Deferred[Any]:
+        """Ask no more; fires when the connections without a request are closed."""
+        self.discovery.stop()
+        return self.close_idle()
 
     def close_idle(self) -> Deferred[Any]:
         """Close the connections without a request; fires when they are closed."""

@@ -225,7 +225,7 @@ class Discovery:
     def _believe(self, info: ServerInfo) -> None:
         if info != self.info:
             self.info = info
-            self._log.info("The inference server says {facts}", facts=info)
+            self._log.info("The inference server says {info}", info=info)
             self.on_change(info)
 
     def _note_trouble(self, trouble: str) -> None:

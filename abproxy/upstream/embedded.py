@@ -14,7 +14,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from abproxy.process import KILL_S, ChildProcess
+from abproxy.process import ChildProcess
 from abproxy_model.errors import ModelUnavailable
 
 __all__ = ["ModelChild", "make_child"]
@@ -55,15 +55,16 @@ class ModelChild(ChildProcess):
         Raises:
             ModelUnavailable: it ended before.
         """
+        _log.info("Waiting for the embedded model {model}", model=self.model)
         await super().start()
         _log.info("The embedded model {model} is ready", model=self.model)
 
-    async def stop(self, kill_after_s: float = KILL_S) -> None:
-        """Let the model finish what it was given, and end it."""
+    async def stop(self) -> None:
+        """End the model after it has answered what it was sent."""
         self.end()
         if self._process is not None:
             self._signal("TERM")
-            await super().stop(kill_after_s)
+            await super().stop()
         self.listening.close()
 
     def _ready(self) -> Deferred[object]:

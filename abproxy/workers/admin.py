@@ -21,7 +21,7 @@ from abproxy.errors import InternalError, ProxyError
 from abproxy.events import RequestInfo
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.web.admin import Operations, json_reply
+from abproxy.web.admin import Pages, json_reply
 from abproxy.web.auth import ApiKeys
 from abproxy.web.relay import Relay
 from abproxy.web.replies import write_reply
@@ -79,16 +79,13 @@ class SupervisorApp:
 
 
 def ask_supervisor(
-    shown: Operations,
-    own: Operations,
-    ask: Callable[[UpstreamRequest], Deferred[Response]],
-) -> Operations:
+    pages: Pages, ask: Callable[[UpstreamRequest], Deferred[Response]]
+) -> Pages:
     """
     Return the pages that a worker shows to clients.
 
     Args:
-        shown: what the proxy would show there without workers.
-        own: what the worker says of itself.
+        pages: what a proxy without workers would show there.
         ask: sends a request to the supervisor.
     """
 
@@ -103,9 +100,7 @@ def ask_supervisor(
                 UNAVAILABLE, {"error": error, "error_type": "Unavailable"}
             )
 
-    pages = {path: own.pages[path] for path in shown.pages}
-    of_all = OF_ALL.intersection(pages)
-    return Operations(pages=pages | dict.fromkeys(of_all, of_supervisor))
+    return pages | dict.fromkeys(OF_ALL.intersection(pages), of_supervisor)
 
 
 def _header(request: RequestInfo, name: bytes) -> Any:

@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, DeferredList, FirstError
 from twisted.logger import Logger, LogLevel
 
-from abproxy.process import KILL_S, ChildProcess, RestartDelays
+from abproxy.process import ChildProcess, RestartDelays
 from abproxy.settings import Settings
 from abproxy.workers.control import (
     CONTROL_IN,
@@ -71,10 +71,6 @@ class WorkerProcess(ChildProcess):
         """Ask the worker to end, as a signal would; no other run follows."""
         super().end()
         self._write(END)
-
-    async def stop(self, drain_timeout_s: float) -> None:
-        """Wait until the last run has ended, and kill it if it does not."""
-        await super().stop(drain_timeout_s + KILL_S)
 
     def _ready(self) -> Deferred[None]:
         return self._is_ready
@@ -178,8 +174,8 @@ class WorkerPool:
         for worker in self.workers:
             worker.end()
 
-    def stop(self, drain_timeout_s: float) -> Deferred[Any]:
+    def stop(self) -> Deferred[Any]:
         """Fire when all workers have ended."""
         return DeferredList(
-            Deferred.fromCoroutine(each.stop(drain_timeout_s)) for each in self.workers
+            Deferred.fromCoroutine(each.stop()) for each in self.workers
         )

@@ -115,7 +115,8 @@ class Supervisor(Lifetime):
             port = await self.operations.listen(self.site)
             self._ports.append(port)
             self._log.info("Operations are on {at}/-/", at=where(port))
-        await self._start_model()
+        if self.model is not None:
+            await self.model.start()
         await self.pool.start()
         self._log.info(
             "abproxy answers on {address} with {n} workers; inference server: {url}",
@@ -129,7 +130,7 @@ class Supervisor(Lifetime):
             self._starting.cancel()
         if not self._is_ending:
             self._end_workers()
-        await self.pool.stop(self.settings.drain_timeout_s)
+        await self.pool.stop()
         if self.model is not None:
             await self.model.stop()
         for port in self._ports:

@@ -1,11 +1,12 @@
-"""How the supervisor is put together: read it from top to bottom."""
+"""Create the supervisor and its workers from the settings."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from abproxy.configure import keys_for
-from abproxy.service import Signals
+from abproxy.process import KILL_S
+from abproxy.service import DEFAULT_PROCESS, ProcessContext, Signals
 from abproxy.settings import Settings
 from abproxy.upstream.agent import make_agent, make_treq
 from abproxy.upstream.connections import make_pool
@@ -34,7 +35,10 @@ HEALTH = (b"/health", b"/ping", b"/-/healthy", b"/-/ready")
 
 
 def wire_supervisor(
-    settings: Settings, reactor: Any, read: Callable[[], Settings]
+    settings: Settings,
+    reactor: Any,
+    read: Callable[[], Settings],
+    process: ProcessContext = DEFAULT_PROCESS,
 ) -> Supervisor:
     """
     Put supervisor and workers together; none of these is started.
@@ -59,6 +63,7 @@ def wire_supervisor(
     app = _app(settings, reactor, shared_port)
     return Supervisor(
         reactor=reactor,
+        process=process,
         settings=settings,
         read=read,
         pool=pool,
@@ -85,6 +90,7 @@ def _pool(
     workers = [
         WorkerProcess(
             reactor=reactor,
+            kill_after_s=share.drain_timeout_s + KILL_S,
             name=str(number),
             folder=folder,
             port_fd=shared_port.fd,

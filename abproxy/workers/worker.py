@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.stdio import StandardIO
 from twisted.logger import (
     FilteringLogObserver,
@@ -25,8 +26,7 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from abproxy.errors import SettingsError
-from abproxy.events import Observer
-from abproxy.service import Signals
+from abproxy.service import ProcessContext, ProxyService, Signals
 from abproxy.settings import Settings
 from abproxy.telemetry.logs import json_line
 from abproxy.tuning import tune_process
@@ -73,16 +73,17 @@ def run(reactor: Any, own_socket: Path) -> int:
     pipes: Any = StandardIO  # mypy looks at the one for another system
     pipes(control, stdin=CONTROL_IN, stdout=CONTROL_OUT)
     _log_through(control.sendLine, control.settings.log_level)
+    codes = [0]
+    skips = "poll" in control.settings.fast_paths
+    process = ProcessContext(
+        end_with=codes.append,
+        tune=partial(tune_process, reactor, skips_log_context=skips),
+    )
     try:
-        service = make_worker(reactor, own_socket, control)
+        service = make_worker(reactor, own_socket, control, process)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    codes = [0]
-    service.end_with = codes.append
-    service.tune = partial(
-        tune_process, reactor, skips_log_context="poll" in control.settings.fast_paths
-    )
     Signals(reactor).on(signal.SIGTERM, control.retire)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     service.startService()
@@ -92,9 +93,11 @@ def run(reactor: Any, own_socket: Path) -> int:
     return codes[-1]
 
 
-def make_worker(reactor: Any, own_socket: Path, control: ControlChannel) -> Any:
+def make_worker(
+    reactor: Any, own_socket: Path, control: ControlChannel, process: ProcessContext
+) -> ProxyService:
     """
-    Put the proxy of a worker together.
+    Create the proxy of a worker.
 
     Raises:
         SettingsError: there is no way to write the access log, or to trace.
@@ -110,17 +113,15 @@ def make_worker(reactor: Any, own_socket: Path, control: ControlChannel) -> Any:
         ),
         listen_in_folder(reactor, folder, name),
     )
-    service: Any = wire(settings, reactor, lambda: control.settings, listeners)
-    service.signals = control
-    public, private = service.public.site, service.private.site
-    # Only the supervisor asks there: no client, and nothing for an access log.
-    private.observer = Observer()
     agent = agent_in_folder(reactor, folder)
-    send = make_send(reactor, agent, SUPERVISOR, SUPERVISOR_TIMEOUT_S)
-    own = private.operations
-    shown = public.operations if settings.operations_port else own
-    public.operations = ask_supervisor(shown, own, send)
-    return service
+    ask = make_send(reactor, agent, SUPERVISOR, SUPERVISOR_TIMEOUT_S)
+    return wire(
+        settings,
+        reactor,
+        lambda: control.settings,
+        evolve(process, listeners=listeners, signals=control),
+        lambda pages: ask_supervisor(pages, ask),
+    )
 
 
 def _first_settings() -> Settings:

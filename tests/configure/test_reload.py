@@ -17,7 +17,7 @@ from abproxy.upstream.discovery import ServerInfo
 from support.proxy import InMemoryProxy, in_memory_proxy
 from support.upstream import HeldUpstream, OpenUpstream
 
-FACTS = ServerInfo(max_batch_inputs=16, max_inputs_in_flight=128)
+INFO = ServerInfo(max_batch_inputs=16, max_inputs_in_flight=128)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def _configuration(proxy: InMemoryProxy, file: Path) -> Configuration:
         read=read,
         app=proxy.app,
         collector=proxy.collector,
-        facts=lambda: FACTS,
+        info=lambda: INFO,
         make_limit=make_limit,
     )
 
@@ -242,11 +242,9 @@ def test_a_credential_is_not_ignored_by_a_reload(file: Path, said: list[str]) ->
     assert line.startswith("Settings stay as they are: SHARE_IGNORE in the .env file")
 
 
-@pytest.mark.parametrize(("facts", "is_tei"), [(FACTS, True), (ServerInfo(), False)])
-def test_a_server_is_tei_if_its_info_says_so(
-    facts: ServerInfo, *, is_tei: bool
-) -> None:
+@pytest.mark.parametrize(("info", "is_tei"), [(INFO, True), (ServerInfo(), False)])
+def test_a_server_is_tei_if_its_info_says_so(info: ServerInfo, *, is_tei: bool) -> None:
     """Of any other nothing is known about members that its routes do not have."""
-    reader = policy_for(Settings(), facts).reader
+    reader = policy_for(Settings(), info).reader
 
     assert reader.members.is_tei is is_tei

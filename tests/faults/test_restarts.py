@@ -13,7 +13,7 @@ from abproxy.dialects.reply import write_answer
 from bench.breakable import Traits, row_of
 from support.batching import call_of
 from support.client import Answer, Caller, Client, sleep, together, until
-from support.proxy import StartedProxy, paths_of, started_proxy
+from support.proxy import StartedProxy, inference_server, paths_of, started_proxy
 
 JSON = (b"Content-Type", b"application/json")
 
@@ -107,7 +107,9 @@ async def test_an_upstream_that_is_away_at_start_may_come_later(path: str) -> No
         here.upstream.start()
 
         assert (await asked).is_for(["a"])
-        await until(lambda: here.service.upstream.discovery.info.max_batch_inputs)
+        await until(
+            lambda: inference_server(here.service).discovery.info.max_batch_inputs
+        )
         await here.comes_to_rest()
 
 

@@ -32,7 +32,7 @@ from bench.breakable import Breakable, Fault, Traits, messages
 from bench.breakable.connection import Connection
 from bench.breakable.messages import Request
 from support.client import Answer, Client
-from support.proxy import START, Reactor, paths_of
+from support.proxy import START, Reactor, inference_server, paths_of
 from support.upstream import AtOnce
 
 __all__ = ["LATENCY_S", "Asked", "Network", "bound", "inputs_of", "is_ours", "network"]
@@ -402,9 +402,11 @@ def network(
     }
     service: Any = wire(Settings(**values), reactor)
     if client == "treq":
-        service.upstream.transport.__self__.http._data_to_body_producer = AtOnce
+        inference_server(
+            service
+        ).transport.__self__.http._data_to_body_producer = AtOnce
     here = Network(reactor=reactor, service=service, upstream=upstream)
-    discovery = service.upstream.discovery
+    discovery = inference_server(service).discovery
     discovery.start()
     here.until(lambda: discovery._asking is None)
     try:
@@ -414,6 +416,6 @@ def network(
         for each in here.clients:
             each.leave()
         service.collector.stop()
-        service.upstream.close_idle()
+        inference_server(service).close_idle()
         upstream.cut_all()
         service.public.listener.socket.close()

@@ -23,7 +23,7 @@ from twisted.web.resource import IResource
 
 from abproxy.batching.collector import BatchCollector
 from abproxy.configure import policy_for
-from abproxy.service import ProxyService
+from abproxy.service import DEFAULT_PROCESS, ProcessContext, ProxyService
 from abproxy.settings import FAST_PATHS, Settings
 from abproxy.upstream.agent import TreqClient
 from abproxy.upstream.discovery import ServerInfo
@@ -97,6 +97,11 @@ class InMemoryProxy:
         """The same proxy, but clients connect to the operators' port."""
         listening: Any = self.service.private
         return evolve(self, site=listening.site, clients=[])
+
+    @property
+    def inference_server(self) -> Any:
+        """The upstream, as the proxy sees it."""
+        return inference_server(self.service)
 
     @property
     def collector(self) -> BatchCollector:
@@ -237,7 +242,8 @@ def in_memory_proxy(
     fast_paths = without() if is_fast else without("server")
     chosen = Settings(**{"port": "0", **SMALL, "fast_paths": fast_paths, **settings})
     ports = filter(None, [chosen.port, chosen.operations_port])
-    proxy = _wire(chosen, resource, listeners=[_Unopened() for _ in ports])
+    process = ProcessContext(listeners=[_Unopened() for _ in ports])
+    proxy = _wire(chosen, resource, process)
     proxy.recorder.cpu_s = proxy.clock.seconds
     proxy.app.policy = policy_for(chosen, ServerInfo(task=task))
     if not has_pages:
@@ -247,25 +253,28 @@ def in_memory_proxy(
     client = TreqClient(
         http=http, base_url=chosen.upstream_url, max_answer_bytes=10_000_000
     )
-    proxy.service.upstream.transport = client.send
+    proxy.inference_server.transport = client.send
     return proxy
 
 
 @contextmanager
 def wired(
-    elsewhere: IResource | None = None, **settings: Any
+    elsewhere: IResource | None = None,
+    process: ProcessContext = DEFAULT_PROCESS,
+    **settings: Any,
 ) -> Iterator[InMemoryProxy]:
     """
     Give a proxy in front of a recording upstream; it has to be at rest in the end.
 
     Args:
         elsewhere: where requests go that are relayed.
+        process: what it has of its process.
         settings: what the operator chose.
     """
     chosen = Settings(**{"port": "0", **settings})
-    proxy = _wire(chosen, elsewhere or OpenUpstream())
+    proxy = _wire(chosen, elsewhere or OpenUpstream(), process)
     proxy.upstream = RecordingUpstream()
-    proxy.service.upstream.transport = proxy.upstream.send
+    proxy.inference_server.transport = proxy.upstream.send
     try:
         yield proxy
         proxy.close()
@@ -279,17 +288,25 @@ class _Unopened:
     listen: Any = None
 
 
-def _wire(settings: Settings, elsewhere: IResource, **more: Any) -> InMemoryProxy:
+def inference_server(service: ProxyService) -> Any:
+    """Return the upstream of a proxy, as the proxy sees it."""
+    stop: Any = service.stop_upstream
+    return stop.__self__
+
+
+def _wire(
+    settings: Settings, elsewhere: IResource, process: ProcessContext
+) -> InMemoryProxy:
     clock = Reactor()
     clock.advance(START)
-    service: Any = wire(settings, clock, **more)
+    service: Any = wire(settings, clock, process=process)
     proxy = InMemoryProxy(
         clock=clock,
         service=service,
         upstream=None,
         agent=RequestTraversalAgent(elsewhere),
         site=service.site,
-        transport=service.upstream.transport,
+        transport=inference_server(service).transport,
     )
     proxy.app.relay.agent = proxy.agent
     return proxy
@@ -388,7 +405,7 @@ async def started_proxy(
     if not is_up:
         await upstream.stop()
     async with _started(upstream, {"drain_timeout_s": 2.0, **settings}) as proxy:
-        discovery = proxy.service.upstream.discovery
+        discovery = inference_server(proxy.service).discovery
         if is_up:
             await until(lambda: discovery.info.max_batch_inputs)
         yield proxy

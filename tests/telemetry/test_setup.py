@@ -67,7 +67,7 @@ def test_by_default_only_figures_are_kept() -> None:
 def test_what_is_sent_is_metered() -> None:
     """The way upstream has a meter in it."""
     with wired() as here:
-        here.service.upstream.send(REQUEST)
+        here.inference_server.send(REQUEST)
         here.upstream.open[0].refuse(200)
 
         assert here.recorder.totals().requests == 1

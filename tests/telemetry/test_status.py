@@ -63,7 +63,7 @@ def test_it_is_json(here: InMemoryProxy) -> None:
 
 def test_the_upstream_is_described(here: InMemoryProxy) -> None:
     """How it is, why we think so, and what it says of itself."""
-    here.service.upstream.discovery.info = ServerInfo(max_batch_inputs=16)
+    here.inference_server.discovery.info = ServerInfo(max_batch_inputs=16)
     here.call("a")
     here.clock.advance(2)
     here.upstream.open[0].fail(CannotConnect("nobody there"))
@@ -277,7 +277,7 @@ def test_the_diagnosis_knows_what_the_upstream_takes(
     here: InMemoryProxy, takes: int | None, setting: str
 ) -> None:
     """More than that would be refused."""
-    here.service.upstream.discovery.info = ServerInfo(max_batch_inputs=takes)
+    here.inference_server.discovery.info = ServerInfo(max_batch_inputs=takes)
     _an_hour(here, full=100, batches=100, requests=100)
 
     advice = here.status.diagnosis().advice

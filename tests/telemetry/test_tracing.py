@@ -79,7 +79,7 @@ def followed() -> Iterator[Followed]:
     proxy = in_memory_proxy(upstream)
     proxy.site.observer = tracing
     proxy.app.relay.add_headers = tracing.mark
-    proxy.service.upstream.trace = tracing.trace
+    proxy.inference_server.trace = tracing.trace
     yield Followed(upstream, proxy, exporter)
     provider.shutdown()
 

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.logger import LogEvent, capturedLogs
 
-from abproxy.process import FIRST_DELAY_S, KILL_S, LONG_S
+from abproxy.process import FIRST_DELAY_S, LONG_S
 from abproxy.settings import Settings
 from abproxy.workers.control import (
     CONTROL_IN,
@@ -33,6 +33,7 @@ class Setup:
         self.ended: list[str] = []
         self.worker = WorkerProcess(
             reactor=self.reactor,
+            kill_after_s=5.0,
             name="1",
             folder=Path("/private"),
             port_fd=42,
@@ -57,7 +58,7 @@ class Setup:
     def stop(self) -> None:
         """Wait for its end."""
         self.worker.end()
-        stopping = Deferred.fromCoroutine(self.worker.stop(5.0))
+        stopping = Deferred.fromCoroutine(self.worker.stop())
         stopping.addCallback(lambda _: self.done.append("stopped"))
 
 
@@ -212,7 +213,7 @@ def test_one_that_does_not_end_is_killed(setup: Setup) -> None:
     process = setup.start_well()
 
     setup.stop()
-    setup.reactor.advance(5.0 + KILL_S)
+    setup.reactor.advance(5.0)
     process.ends(KILLED)
 
     assert process.signals == ["KILL"]

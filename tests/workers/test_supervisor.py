@@ -15,6 +15,8 @@ from twisted.logger import ILogObserver, LogEvent, capturedLogs
 from twisted.python.failure import Failure
 
 from abproxy.errors import SettingsError
+from abproxy.process import KILL_S
+from abproxy.service import ProcessContext
 from abproxy.settings import Settings
 from abproxy.workers.supervisor import Supervisor
 from abproxy.workers.wiring import wire_supervisor
@@ -192,15 +194,26 @@ async def test_a_client_that_still_sends_at_the_end_is_cut_off_after_a_moment() 
     await until(lambda: not caller.is_open)
 
 
+def test_workers_are_killed_only_after_their_drain() -> None:
+    """Until then calls may still be answered."""
+    settings = Settings(workers=2, port="0", drain_timeout_s=5.0)
+    here = wire_supervisor(settings, reactor, Settings)
+
+    assert [worker.kill_after_s for worker in here.pool] == [5.0 + KILL_S] * 2
+    here.shared_port.close()
+
+
 def test_twistd_is_told_who_writes_the_log() -> None:
     """As without workers."""
-    here = wire_supervisor(Settings(workers=2, port="0"), reactor, Settings)
-    application = Application("abproxy")
 
     def observer(_event: LogEvent) -> None:
         """Write nothing."""
 
-    here.log_observer = observer  # type: ignore[assignment]
+    settings = Settings(workers=2, port="0")
+    process = ProcessContext(log_observer=observer)  # type: ignore[arg-type]
+    here = wire_supervisor(settings, reactor, Settings, process)
+    application = Application("abproxy")
+
     here.setServiceParent(application)  # type: ignore[arg-type]
 
     assert application.getComponent(ILogObserver) is observer  # type: ignore[attr-defined]
