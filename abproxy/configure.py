@@ -7,7 +7,7 @@ can change at any moment; for all else a line in the log asks for a restart.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import ClassVar
 
 import attrs
@@ -22,7 +22,7 @@ from abproxy.dialects.members import MemberRules
 from abproxy.errors import SettingsError
 from abproxy.http.headers import Credentials
 from abproxy.http.sharing import LineRules
-from abproxy.settings import Settings
+from abproxy.settings import Settings, variable
 from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.web.app import Policy, ProxyApp
@@ -42,6 +42,7 @@ __all__ = [
     "read_again",
     "retry_timeouts_for",
     "slots_for",
+    "variables",
 ]
 
 MAX_BATCH_INPUTS = 32
@@ -204,6 +205,12 @@ def read_again(read: Callable[[], Settings], current: Settings) -> Settings:
     return wanted
 
 
+def variables(fields: Collection[str]) -> str:
+    """Return the names by which some *fields* of Settings are set, in one line."""
+    named = (each for each in attrs.fields(Settings) if each.name in fields)
+    return ", ".join(variable(each.metadata["option"]) for each in named)
+
+
 @define(kw_only=True, eq=False)
 class Configuration:
     """The settings in force, and the objects that they are applied to."""
@@ -258,7 +265,7 @@ class Configuration:
 
     def _say(self, message: str, names: set[str] | frozenset[str]) -> None:
         if names:
-            self._log.warn(message, names=", ".join(sorted(names)))
+            self._log.warn(message, names=variables(names))
 
     def _apply_to_collector(self, settings: Settings) -> None:
         collector = self.collector

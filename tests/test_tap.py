@@ -213,12 +213,20 @@ def test_who_cannot_start_holds_no_port(taken: int) -> None:
     socket.create_server(("127.0.0.1", port)).close()
 
 
-@pytest.mark.parametrize("endpoint", ["foo:1", "tcp:abc", "ssl:0", "stdio:"])
+@pytest.mark.parametrize("endpoint", ["foo:1", "tcp:abc", "stdio:"])
 def test_what_is_no_endpoint_is_one_line(endpoint: str) -> None:
-    """Unknown, wrong, without its files, or nothing to connect to."""
+    """Unknown, wrong, or nothing to connect to."""
     expected = f"abproxy: cannot listen on {endpoint}: not an endpoint: "
 
     assert refusal("--port", endpoint).startswith(expected)
+
+
+def test_an_endpoint_without_its_files_is_one_line() -> None:
+    """Twisted looks for `server.pem` if no other is named."""
+    said = refusal("--port", "ssl:0")
+
+    assert said.startswith("abproxy: cannot listen on ssl:0: cannot read ")
+    assert said.endswith("server.pem: No such file or directory")
 
 
 def test_an_address_of_another_machine_is_one_line() -> None:

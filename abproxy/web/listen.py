@@ -193,6 +193,8 @@ def _mistake(endpoint: str, error: Exception) -> str:
     if isinstance(error, (crypto.Error, SSL.Error)):
         reasons = ", ".join(str(each[-1]) for each in chain(*error.args))
         return f"key and certificate must be PEM that OpenSSL can use: {reasons}"
+    if isinstance(error, OSError) and error.filename:
+        return f"cannot read {error.filename}: {error.strerror}"
     return f"not an endpoint: {error}"
 
 

@@ -11,7 +11,7 @@ from attrs import define, field
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from abproxy.configure import CHANGEABLE, keys_for, read_again
+from abproxy.configure import CHANGEABLE, keys_for, read_again, variables
 from abproxy.errors import SettingsError
 from abproxy.service import LAST_S, Lifetime, where
 from abproxy.settings import Settings
@@ -95,7 +95,7 @@ class Supervisor(Lifetime):
         self.settings = attrs.evolve(self.settings, **new)
         rest = attrs.asdict(wanted).items() - attrs.asdict(self.settings).items()
         if rest:
-            names = ", ".join(sorted(name for name, _ in rest))
+            names = variables({name for name, _ in rest})
             self._log.warn("Settings need a restart: {names}", names=names)
         self.app.keys = keys_for(self.settings)
         self.aggregator.settings = self.settings

@@ -128,14 +128,14 @@ def test_a_budget_that_is_taken_away_follows_again(file: Path) -> None:
 
 
 def test_what_needs_a_restart_is_said(file: Path, said: list[str]) -> None:
-    """A setting that cannot change yet is not silently ignored."""
+    """By its own name, and a setting that cannot change yet is not ignored."""
     configuration = _configuration(in_memory_proxy(Resource()), file)
-    file.write_text("PORT=9000\nSLOTS=3\n", encoding="utf-8")
+    file.write_text("PORT=9000\nMAX_BATCH_SIZE=3\n", encoding="utf-8")
 
     configuration.reload()
 
-    assert "Settings changed: slots" in said
-    assert "Settings need a restart: port" in said
+    assert "Settings changed: MAX_BATCH_SIZE" in said
+    assert "Settings need a restart: PORT" in said
 
 
 def test_a_mistake_changes_nothing(file: Path, said: list[str]) -> None:

@@ -122,7 +122,7 @@ async def test_sighup_reads_the_settings_again(tmp_path: Path) -> None:
         (tmp_path / ".env").write_text("API_KEY=sesame\n", encoding="utf-8")
 
         here.process.send_signal(SIGHUP)
-        await until(lambda: "Settings changed: api_keys" in here.log.read_text())
+        await until(lambda: "Settings changed: API_KEY" in here.log.read_text())
         after = await caller.embed("a")
 
         assert before.status == 200

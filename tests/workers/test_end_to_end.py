@@ -365,13 +365,13 @@ async def test_sighup_reaches_every_worker(tmp_path: Path) -> None:
         (tmp_path / ".env").write_text("API_KEY=sesame\nDRAIN_TIMEOUT=7\n")
 
         here.process.send_signal(signal.SIGHUP)
-        changed = "Settings changed: api_keys"
+        changed = "Settings changed: API_KEY"
         await until(lambda: here.log.read_text().count(changed) == 2)
         answers = [await caller.embed("a") for caller in callers]
 
         assert {answer.status for answer in answers} == {401}
         said = here.log.read_text()
-        assert said.count("Settings need a restart: drain_timeout_s") == 1
+        assert said.count("Settings need a restart: DRAIN_TIMEOUT") == 1
         hang_up(callers)
 
 

@@ -160,7 +160,7 @@ async def test_a_new_key_counts_at_the_operators_port_as_well() -> None:
             caller.hang_up()
 
         assert (refused.status, stranger.status) == (401, 401)
-        assert "Settings need a restart: workers" in map(said, events)
+        assert "Settings need a restart: WORKERS" in map(said, events)
         assert here.settings.api_keys == ("sesame",)
 
 
