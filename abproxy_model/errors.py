@@ -1,5 +1,5 @@
 """
-What a request can be refused for, in TEI's words.
+The errors with which a request is refused, in TEI's words.
 
 Every class knows its TEI type and status; how it is written depends on the
 route and is decided in `responses`.

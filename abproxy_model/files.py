@@ -1,5 +1,5 @@
 """
-Where the models' files are, and whether all that a model needs is installed.
+The models' files, and a check that all that a model needs is installed.
 
 The models' packages are located by name and never imported: their own code
 draws in libraries that are not needed here.

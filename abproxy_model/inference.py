@@ -1,5 +1,5 @@
 """
-How a request is computed: its permits, the queue for the thread, the work itself.
+Computation of requests: permits, the queue for the thread, and the work itself.
 
 One request at a time, and nothing is merged across requests.
 Nothing here knows HTTP.
@@ -28,7 +28,7 @@ _Floats = NDArray[np.float32]
 @define(kw_only=True, eq=False)
 class Permits:
     """
-    How many inputs may be accepted and not yet answered.
+    The number of inputs that may be accepted and not yet answered.
 
     Requests never wait for a permit: one missing refuses the whole request.
     """
@@ -77,7 +77,7 @@ class WorkQueue:
 
     @property
     def size(self) -> int:
-        """How much is waiting, in the units of `submit`."""
+        """Return how much is waiting, in the units of `submit`."""
         return sum(entry.size for entry in self._waiting if not entry.waiter.called)
 
     def submit(self, work: Callable[[], Any], *, size: int = 1) -> Deferred[Any]:
@@ -122,7 +122,7 @@ class JobResult:
 
 @frozen(kw_only=True)
 class Job:
-    """What one request asks the model to do, all of it in the model's thread."""
+    """The work of the model for one request, all of it in the model's thread."""
 
     model: Model
     items: Sequence[Input]

@@ -1,5 +1,5 @@
 """
-What a request asks for: its body as JSON, then the fields that its route has.
+Parsing of requests: the body as JSON, then the fields that its route has.
 
 Only types and sizes; what the values may be is decided where they are used.
 """

@@ -126,7 +126,7 @@ class Reader:
         return value
 
     def optional(self, read: Read) -> Any:
-        """What *read* reads, or None for null."""
+        """Read what *read* reads, or None for null."""
         if self._cursor.expect_more("a value") == ord("n"):
             return self.anything()
         return read(self)
@@ -258,7 +258,7 @@ class Reader:
         self._path.pop()
 
     def _follows(self, closing: bytes, what: str, problem: str, *, first: bool) -> bool:
-        """Whether one more item follows; if not, the closing bracket is read."""
+        """Return whether one more item follows; if not, read the closing bracket."""
         byte = self._cursor.expect_more(what)
         if byte == closing[0]:
             self._cursor.index += 1

@@ -97,7 +97,7 @@ class _Channel(HTTPChannel):
         self.site.closed(self)
 
     def allHeadersReceived(self) -> None:
-        """Say how the connection ends before the request is looked at."""
+        """Set how the connection ends, before the request is processed."""
         super().allHeadersReceived()
         if self.site.draining:
             self.end()

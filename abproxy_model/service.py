@@ -120,7 +120,7 @@ class Shutdown(Service):
     _is_ending: bool = field(init=False, default=False)
 
     def startService(self) -> None:
-        """Take over from the reactor, which would exit with the signal's number."""
+        """Replace the reactor's handlers, which exit with the signal's number."""
         super().startService()
         self.reactor.callWhenRunning(self._watch)
 

@@ -1,4 +1,4 @@
-"""What the operator can set, and how the values are read from the command line."""
+"""The settings of the operator, read from the command line."""
 
 from collections.abc import Callable
 

@@ -24,7 +24,7 @@ _CHARACTERS_PER_TOKEN = 250
 
 @frozen(kw_only=True)
 class Options:
-    """How the inputs of a request become tokens."""
+    """The options for making tokens of the inputs of a request."""
 
     truncate: bool = True
     direction: str = "right"
@@ -80,7 +80,7 @@ class Tokens:
     def tokenize(
         self, text: str, *, special: bool, prompt_name: str | None
     ) -> list[dict[str, Any]]:
-        """What /tokenize answers for *text*."""
+        """Return the answer of /tokenize for *text*."""
         _refuse_empty(text, "inputs")
         _refuse_prompt(prompt_name)
         text = self._within_characters(text, truncate=False)
@@ -88,7 +88,7 @@ class Tokens:
         return _token_objects(encoding, text)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
-        """What /decode answers for *ids*."""
+        """Return the answer of /decode for *ids*."""
         _refuse_empty(ids, "input_ids")
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special))
 

@@ -51,7 +51,7 @@ _OVERLOADED = re.compile(rb'"(?:error_)?type"\s*:\s*"Overloaded"')
 
 @frozen(kw_only=True)
 class RetryTimeouts:
-    """How long calls wait for an upstream that takes no work, in seconds."""
+    """The seconds for which calls wait for an upstream that takes no work."""
 
     connect_s: float = 5.0
     """One that cannot be reached: about as long as a restart takes."""

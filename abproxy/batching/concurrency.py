@@ -1,5 +1,5 @@
 """
-How much may be in flight at one upstream.
+Concurrency: the work that may be in flight at one upstream.
 
 The budget counts items, as TEI counts its permits.  A slot is the right to
 have one batch in flight that was not full when it left.  Both are taken and
@@ -72,7 +72,7 @@ class Rate:
 
 @define(kw_only=True, eq=False)
 class Load:
-    """What one batch takes of the budget."""
+    """The share of the budget that one batch takes."""
 
     items: int
 
@@ -117,7 +117,7 @@ one more refusal, for as long as the upstream has less room than it says.
 
 @define(kw_only=True, eq=False)
 class FixedLimit:
-    """What the operator said; a refusal halves it until the next answer."""
+    """The operator's limit; a refusal halves it until the next answer."""
 
     ceiling: int
     batch: int
@@ -325,7 +325,7 @@ NO_LIMIT = float("inf")
 
 @define(eq=False)
 class DeadlineLimit:
-    """How many items are answered well within the deadline of a request."""
+    """The number of items that are answered well within the deadline of a request."""
 
     items: float = field(default=NO_LIMIT, init=False)
     _deadline_s: float = field(default=0.0, init=False)

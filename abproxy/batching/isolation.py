@@ -190,7 +190,7 @@ class Isolation:
         """
         Send again what need not have been the cause of a broken connection.
 
-        An embedding is the same whoever asks and however often.  First as
+        An embedding is the same for every caller, each time.  First as
         halves, as the connection may have been an idle one just closing;
         after a second break each call alone, as one of them may be what kills
         the upstream; after a third there is no doubt left.
@@ -210,7 +210,7 @@ class Isolation:
 
     def wait_out(self, parts: list[Part], failed: Failed, *, shared: bool) -> None:
         """
-        Let *parts* wait, as the upstream seems to be away behind a gateway.
+        Return *parts* to the queue, as the upstream seems to be away behind a gateway.
 
         One of them may be what kills it: so a part that has failed like this
         several times is at fault, if others got through meanwhile.
@@ -225,7 +225,7 @@ class Isolation:
         ]
         reject(at_fault, failed.cause if not shared else refused_together(failed))
         if at_fault:
-            self.backoff.failed()  # whoever is next would meet a server that is away
+            self.backoff.failed()  # the next one would meet a server that is away
         others = [part for part in parts if part not in at_fault]
         self.backoff.requeue(others, failed.cause, shared=shared)
 

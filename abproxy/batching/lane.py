@@ -91,7 +91,7 @@ class Lane:
         return gets_full
 
     def hold(self, until: float | None) -> None:
-        """Let nothing leave *until* then; None ends that."""
+        """Hold all parts *until* then; None ends that."""
         self._held_until = until
         self.is_full = self._reaches_a_cap()
         self._set_timer()

@@ -64,7 +64,7 @@ class LanesOut:
             self._forget(key)
 
     def add(self, probe: Part, failed: Failed) -> None:
-        """Let the lane of *probe* be out, as that *failed*."""
+        """Take the lane of *probe* out, as that *failed*."""
         key, now = probe.call.lane_key, self.clock.seconds()
         sent_at = now - failed.took_s
         self._probes[key] = _Probe(probe.items, failed, sent_at)
@@ -74,7 +74,7 @@ class LanesOut:
         self.queue.hold(key, now + PROBE_EVERY_S)
 
     def hold_again(self, key: LaneKey) -> None:
-        """Let the next probe of a lane come a second after the last one is over."""
+        """Hold a lane for a second after its last probe is over."""
         if key in self._probes:
             self.queue.hold(key, self.clock.seconds() + PROBE_EVERY_S)
 

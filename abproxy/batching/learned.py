@@ -1,5 +1,5 @@
 """
-What failed requests have taught: how much fits into one, and who sends bad calls.
+Lessons of failed requests: how much fits into one, and who sends bad calls.
 
 All of it is kept for a while only, and forgotten when the upstream is another.
 How many requests more may be sent to find that out is counted here as well.
@@ -29,7 +29,7 @@ OFTEN = 2
 
 @define(eq=False)
 class _RouteLimit:
-    """How many items a request on one route may have."""
+    """The number of items that a request on one route may have."""
 
     items: int
     too_many: int
@@ -183,7 +183,7 @@ class ExtraRequests:
     clock: IReactorTime = field(repr=False)
 
     requests: int = field(init=False, default=0)
-    """How many were sent that are no extra ones; whoever sends them counts them."""
+    """How many were sent that are no extra ones; their sender counts them."""
 
     _seen: list[tuple[float, int]] = field(init=False, factory=list)
     """How many there had been when extra ones were sent."""

@@ -37,7 +37,7 @@ Priority = tuple[float, int]
 
 @frozen(kw_only=True)
 class Caps:
-    """What makes a batch full."""
+    """The limits at which a batch is full."""
 
     calls: int
     """Client requests in a batch."""

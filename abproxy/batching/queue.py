@@ -218,7 +218,7 @@ class Queue:
         return part
 
     def hold(self, key: LaneKey, until: float) -> None:
-        """Let nothing leave the lane with *key* until then, and one part after it."""
+        """Hold the lane with *key* until then, and send only one part after it."""
         self._held[key] = until
         lane = self._lanes.get(key)
         if lane is not None:
@@ -227,7 +227,7 @@ class Queue:
                 self._note(lane)
 
     def release(self, key: LaneKey) -> None:
-        """Let the lane with *key* go on as before."""
+        """End the hold of the lane with *key*."""
         if self._held.pop(key, None) is None:
             return
         lane = self._lanes.get(key)

@@ -1,5 +1,5 @@
 """
-What a call is, once its request is parsed: items, and the lane they belong to.
+A parsed call: its items, and the lane that they belong to.
 
 A lane is everything about a call but its items.  Two calls are in one lane
 only if they would be the same request with the same items.
@@ -85,7 +85,7 @@ class Rows(Struct, frozen=True, kw_only=True):
 
 
 class PartResult(Struct, frozen=True, kw_only=True):
-    """What a waiter fires with."""
+    """The result of one part of a call."""
 
     response: Response
     """The upstream's answer to the whole batch."""

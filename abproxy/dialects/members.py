@@ -54,7 +54,7 @@ def _names(words: Iterable[str]) -> frozenset[str]:
 
 @define(kw_only=True, eq=False)
 class MemberRules:
-    """What the operator says about members, and for all others what is known."""
+    """The operator's rules about members, and the built-in ones for all others."""
 
     is_tei: bool
     """Whether the upstream ignores what it does not know, as TEI does."""

@@ -62,7 +62,7 @@ class Indexes(IntEnum):
 
 
 class _Frame(msgspec.Struct, frozen=True):
-    """What goes around the rows in one part's answer."""
+    """The bytes around the rows in one part's answer."""
 
     template: Template
     """The answer without its rows and its usage."""
@@ -113,7 +113,7 @@ class OpenAIRoute(JSONRoute):
 
 
 class _Found(msgspec.Struct, frozen=True):
-    """What is in an answer."""
+    """The members of an answer."""
 
     rows: list[bytes]
     """In order, and without their indexes where all end with them."""

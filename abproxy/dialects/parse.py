@@ -199,7 +199,7 @@ BLANK = ord(" ")
 @define(kw_only=True, eq=False)
 class SuffixCache:
     """
-    What follows the items in the bodies of one route, and which options that is.
+    The bytes that follow the items in bodies of one route, and their options.
 
     Most clients write the same body again and again with other items in it.  If
     the items come first, and what follows them was parsed before, only they are

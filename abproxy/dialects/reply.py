@@ -82,7 +82,7 @@ def _is_of_batch(name: bytes) -> bool:
 
 
 def counts_characters(response: Response) -> bool:
-    """Whether the upstream has counted the characters of the batch."""
+    """Return whether the upstream has counted the characters of the batch."""
     return any(name.lower() == CHARACTERS.lower() for name, _ in response.headers)
 
 

@@ -57,7 +57,7 @@ def _path(target: bytes) -> bytes:
 
 
 def may_be_batched(method: bytes, target: bytes) -> bool:
-    """Whether a request must be read whole because it may share a batch."""
+    """Return whether a request must be read whole because it may share a batch."""
     path = _path(target)
     return method == b"POST" and (path in ROUTES or path in ALIASES)
 

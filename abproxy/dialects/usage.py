@@ -1,5 +1,5 @@
 """
-What a batch cost, shared out so that the callers' sums equal the upstream's.
+Token usage of a batch, divided so that the callers' sums equal the upstream's.
 
 Every number in a `usage` counts, whatever its depth and its name: tokens, cached
 tokens, a cost.  Fractions are decimals here, as they are written: binary ones

@@ -1,1 +1,1 @@
-"""What travels over HTTP: requests, responses, headers, and what can go wrong."""
+"""HTTP messages: requests, responses, headers, and failures."""

@@ -1,4 +1,4 @@
-"""What errors of Twisted on the way to the upstream mean to a caller."""
+"""Translation of Twisted's errors on the way to the upstream into ours."""
 
 from typing import Any, NoReturn
 

@@ -95,7 +95,7 @@ def spell(name: bytes) -> bytes:
 
 @frozen(kw_only=True)
 class Credentials:
-    """What the upstream is shown of us, in the place of what clients send."""
+    """The credentials that the upstream is sent, in place of those of clients."""
 
     key: str | None = field(default=None, repr=False)
     """Sent for all clients, in the place of what they send."""
@@ -108,7 +108,7 @@ class Credentials:
 
     @property
     def are_the_clients(self) -> bool:
-        """Whether the upstream sees the clients' own credentials."""
+        """Return whether the upstream sees the clients' own credentials."""
         is_fixed = b"authorization" in self.fixed_names
         return self.key is None and not self.are_for_us and not is_fixed
 

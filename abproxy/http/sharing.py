@@ -33,7 +33,7 @@ MEMBER = "body."
 
 
 class Kind(StrEnum):
-    """What a header line means for sharing."""
+    """The effect of a header line on sharing."""
 
     IGNORED = "ignored"
     """No answer depends on it; it is left out of shared requests."""
@@ -222,7 +222,7 @@ def kind_of(name: str) -> Kind:
 
 
 def _is_ignored_for_sure(name: str) -> bool:
-    """Whether a line is ignored though a part of its name sounds like a credential."""
+    """Return whether a line is ignored though its name sounds like a credential."""
     if name.startswith(_IDENTITY_PREFIXES) and name not in _NO_CREDENTIAL:
         return False
     return _IGNORED_KINDS.fullmatch(name) is not None
@@ -314,7 +314,7 @@ class SortedLines:
 
 @frozen(kw_only=True)
 class LineRules:
-    """What the operator says about header lines, and for all others what is known."""
+    """The operator's rules about header lines, and the built-in ones for all others."""
 
     ignore: _Names = _Names()
     apart: _Names = _Names()
@@ -391,6 +391,6 @@ _JSON_TYPES = frozenset({b"", b"*/*", b"application/*", b"application/json"})
 
 
 def _takes_json(accept: bytes) -> bool:
-    """Whether a client with this `Accept` is content with JSON."""
+    """Return whether a client with this `Accept` is content with JSON."""
     types = [each.partition(b";")[0].strip().lower() for each in accept.split(b",")]
     return any(each in _JSON_TYPES or each.endswith(b"+json") for each in types)

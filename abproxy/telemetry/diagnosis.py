@@ -54,7 +54,7 @@ class LimitsInForce:
 
 @frozen
 class Recommendation:
-    """What to change, and why."""
+    """A setting to change, and the reason."""
 
     setting: str
     """The environment variable, or what to change if it is no setting of ours."""
@@ -64,7 +64,7 @@ class Recommendation:
 
 @frozen(kw_only=True)
 class Diagnosis:
-    """What the figures of a period mean."""
+    """The conclusion from the figures of a period."""
 
     helps: bool | None
     """True if batching helps; None if there are too few calls to tell."""

@@ -1,5 +1,5 @@
 """
-What is read at the moment of a scrape.
+Gauges: values that are read at the moment of a scrape.
 
 It is kept nowhere, so it cannot drift from the truth.
 """

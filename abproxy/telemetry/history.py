@@ -1,5 +1,5 @@
 """
-What has happened: in numbers since the start and in the last hour, and one by one.
+History: totals since the start, figures of the last hour, and recent events.
 
 `Totals` only grow.  What happened lately is the difference to a copy that was
 put aside; one is put aside every minute in which something happens, or the
@@ -115,7 +115,7 @@ class Totals:
 
     @property
     def cpu_s_per_call(self) -> float:
-        """What a call has cost in CPU time, relayed ones among them."""
+        """Return the CPU time of a call, relayed ones included."""
         return self.cpu_s / max(1, self.calls + self.relayed)
 
     @property
@@ -256,7 +256,7 @@ def _recent_batch(
 
 @define(kw_only=True, eq=False)
 class BlockedTime:
-    """What blocks batches at the moment, and for how long each cause has so far."""
+    """The cause that blocks batches now, and for how long each cause has so far."""
 
     clock: IReactorTime = field(repr=False)
     blocked_by: BlockedBy = field(init=False, default=BlockedBy.NOTHING)

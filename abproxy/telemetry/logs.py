@@ -1,5 +1,5 @@
 """
-How log lines look: text for people, or one JSON object a line for machines.
+The format of log lines: text for people, or one JSON object a line.
 
 Only plain values of an event are written as JSON, never an object as it prints
 itself: what is logged by mistake stays out of the log.

@@ -1,5 +1,5 @@
 """
-What is counted for Prometheus, one line for each figure.
+Counters and histograms for Prometheus, one line for each figure.
 
 Names carry their unit, and labels have few values: routes that are batched,
 statuses, and reasons out of fixed lists.  What can be read at the moment of a

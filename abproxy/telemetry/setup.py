@@ -42,12 +42,12 @@ class Telemetry:
 
     @property
     def relay_headers(self) -> Any:
-        """What adds to the headers of a relayed request, if anything does."""
+        """Return what adds headers to a relayed request, if anything does."""
         return self.tracing.mark if self.tracing else None
 
     @property
     def trace(self) -> Any:
-        """What begins the span of a request to the upstream, if anything does."""
+        """Return what begins the span of an upstream request, if anything does."""
         return self.tracing.trace if self.tracing else None
 
     def reopen(self) -> None:

@@ -65,7 +65,7 @@ _TIMEOUT = re.compile(rb"(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 @define(eq=False)
 class IdleLimit:
     """
-    How long a connection may be unused, so that the upstream does not close it first.
+    The time for which a connection may be idle before the upstream closes it.
 
     The upstream may say so (`Keep-Alive: timeout=5`), or show it by closing one.
     """

@@ -1,5 +1,5 @@
 """
-What is known of an upstream: it is asked at start, every minute, and after doubt.
+Discovery of an upstream's limits: at start, every minute, and after doubt.
 
 A server that cannot be asked is no reason not to serve; what is not known has
 defaults.  A refusal that contradicts what is known is believed at once.
@@ -30,7 +30,7 @@ _LIMIT = re.compile(rb'"batch size \d+ > maximum allowed batch size (\d{1,9})"')
 
 @frozen(kw_only=True)
 class ServerInfo:
-    """What is known of the upstream."""
+    """The limits and the model of an upstream, as far as they are known."""
 
     max_batch_inputs: int | None = None
     """Inputs that one request may have."""
@@ -50,7 +50,7 @@ class ServerInfo:
 
     @property
     def is_tei(self) -> bool:
-        """Whether its `/info` is that of text-embeddings-inference."""
+        """Return whether its `/info` is that of text-embeddings-inference."""
         return self.max_inputs_in_flight is not None
 
 
@@ -121,7 +121,7 @@ WRONG_KEY = "it does not accept INFERENCE_SERVICE_KEY"
 
 @define(kw_only=True, eq=False)
 class Discovery:
-    """What is known of one upstream, kept up to date."""
+    """Keeps the information on one upstream up to date."""
 
     ask: Send = field(repr=False)
     credentials: Credentials

@@ -44,7 +44,7 @@ class ModelChild(ChildProcess):
 
     @property
     def url(self) -> str:
-        """Where the model answers."""
+        """Return the address at which the model answers."""
         host, port = self.listening.getsockname()[:2]
         return f"http://{host}:{port}"
 

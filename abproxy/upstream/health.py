@@ -1,4 +1,4 @@
-"""How the upstream is: by what becomes of each request, and by asking it."""
+"""Health of the upstream: from the outcome of each request, and by asking it."""
 
 from typing import ClassVar, cast
 
@@ -27,7 +27,7 @@ AWAY = frozenset({UpstreamState.UNREACHABLE, UpstreamState.FAILING})
 
 @define(kw_only=True, eq=False)
 class Health:
-    """How the upstream is, since when, and why we think so."""
+    """The state of the upstream, since when, and the reason for it."""
 
     clock: IReactorTime = field(repr=False)
     state: UpstreamState = field(init=False, default=UpstreamState.UNKNOWN)

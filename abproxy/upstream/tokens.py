@@ -1,5 +1,5 @@
 """
-What each item costs in tokens: the upstream's own tokenizer is asked.
+The number of tokens of each item, from the upstream's own tokenizer.
 
 Only for the `usage` of a shared response, and only if the operator wants it to be
 exact: it is one request more for each batch.

@@ -207,7 +207,7 @@ LONGEST_REASON = 200
 @define(kw_only=True, eq=False)
 class HealthPages:
     """
-    Whether there is a healthy upstream, calls may come, and this process lives.
+    The pages on the health of the upstream, of this process, and on readiness.
 
     What the upstream answers on its health is passed on.  A server without such a
     route counts as healthy, as it does answer.

@@ -1,5 +1,5 @@
 """
-Who sends a request: whether it may, and what that client is to us.
+Authentication of clients, and what tells one from another.
 
 The proxy's own keys are checked as TEI checks its one.  Health, metrics and
 documentation are public, everything else needs a key.  An unknown path needs

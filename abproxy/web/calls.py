@@ -138,7 +138,7 @@ class CallReader:
         return evolve(lines, shared=lines.shared + fixed)
 
     def _are_personal(self, headers: HeaderList) -> bool:
-        """Whether the upstream sees the client's own credentials."""
+        """Return whether the upstream sees the client's own credentials."""
         shown = any(name.lower() in CREDENTIALS for name, _ in headers)
         return shown and self.credentials.are_the_clients
 

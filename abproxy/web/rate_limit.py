@@ -1,5 +1,5 @@
 """
-How many inputs one client may send in a second: a token bucket for each.
+Rate limit: the inputs that one client may send in a second, as a token bucket.
 
 A bucket may go into debt, so that a call larger than the bucket is accepted when
 the bucket is full; its client then waits until the debt is paid.  A bucket
@@ -46,7 +46,7 @@ class RateLimiter:
             )
 
     def take(self, client: bytes, inputs: int, inputs_per_s: float) -> None:
-        """Take *inputs* that were accepted out of the bucket of *client*."""
+        """Remove the accepted *inputs* from the bucket of *client*."""
         now = self.clock.seconds()
         self._sweep(now)
         full_at = max(self._full_at.get(client, now), now)

@@ -1,5 +1,5 @@
 """
-How a reply is written to a client: the upstream's lines, and our framing.
+Replies to clients: the upstream's header lines, and our framing.
 
 Either by way of Twisted's request, or as the bytes that go over the wire, which
 are the same.  Calls that shared a batch share most lines of their answers: these

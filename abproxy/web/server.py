@@ -187,14 +187,14 @@ class ProxyChannel(HTTPChannel):
 
     @property
     def has_more(self) -> bool:
-        """Whether something of the next request is here already."""
+        """Return whether something of the next request is here already."""
         # Twisted keeps it in one place while a request waits for its answer, and
         # in the other while it reads.
         return any(self._dataBuffer) or bool(self._buffer)
 
     @property
     def is_busy(self) -> bool:
-        """Whether an answer is owed, or Twisted has begun to read a request."""
+        """Return whether an answer is owed, or Twisted has begun to read a request."""
         return bool(self.requests)
 
     def end_after_answer(self) -> None:
@@ -209,7 +209,7 @@ class ProxyChannel(HTTPChannel):
             self.arriving_since = self.site.reactor.seconds()
 
     def is_slow(self, now: float) -> bool:
-        """Whether the request takes too long to arrive."""
+        """Return whether the request takes too long to arrive."""
         since = self.arriving_since
         return since is not None and now - since >= self.site.limits.request_timeout_s
 
@@ -231,7 +231,7 @@ class ProxyChannel(HTTPChannel):
 
 @frozen(kw_only=True)
 class ServerLimits:
-    """What clients may ask of the server."""
+    """The limits of what clients may send."""
 
     is_batched: Callable[[bytes, bytes], bool]
     """Whether a method and target are for a batched route."""
@@ -409,14 +409,14 @@ class ProxySite(Site):
 
 def raise_connection_limit(wanted: int, system: Any = process) -> int:
     """
-    Let this process have *wanted* connections of clients, if the system allows.
+    Raise the limit of open files for *wanted* connections, if the system allows.
 
     Each is an open file, and has another one upstream.  Most systems let a process
     open 1,024 files, and many more if it asks.  If clients could take them all,
     none would be left for the upstream, and all calls would fail.
 
     Returns:
-        How many connections it may have.
+        The number of connections it may have.
     """
     files = _allowed_files(2 * wanted + SPARE_FILES, system)
     most = max((files - SPARE_FILES) // 2, 1)

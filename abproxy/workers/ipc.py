@@ -1,5 +1,5 @@
 """
-How supervisor and workers ask each other for pages: HTTP on private sockets.
+HTTP on private sockets, by which supervisor and workers get each other's pages.
 
 The sockets are in a folder that no other user may enter.  An address is the
 name of a socket: `http://supervisor/metrics`.

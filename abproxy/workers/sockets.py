@@ -106,7 +106,7 @@ NOT_RUNNING = (1 << 63) - 1
 @define(eq=False)
 class ConnectionCounts:
     """
-    How many connections each worker has.
+    The number of connections of each worker.
 
     A few numbers in a file that all workers have in memory: to write one's own
     and to read the others costs nothing.

@@ -61,7 +61,7 @@ class Supervisor(Lifetime):
     _log: ClassVar[Logger] = Logger()
 
     def __attrs_post_init__(self) -> None:
-        """Be told when a worker ends."""
+        """Watch for the end of each worker."""
         for worker in self.pool:
             worker.on_end = self._worker_ended
 

@@ -1,4 +1,4 @@
-"""What `twistd abproxy` and `twistd abproxy-model` are made of."""
+"""The commands `twistd abproxy` and `twistd abproxy-model`."""
 
 from twisted.application.service import ServiceMaker
 

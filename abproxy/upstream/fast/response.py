@@ -55,7 +55,7 @@ class _Chunks:
     _decoder: _ChunkedTransferDecoder = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Let Twisted look for the chunks."""
+        """Leave the chunks to Twisted's decoder."""
         self._decoder = _ChunkedTransferDecoder(self._take, self._end)
 
     def receive(self, data: bytes | memoryview) -> None:
@@ -99,7 +99,7 @@ class PlainResponse(Struct, kw_only=True):
 
     @property
     def may_be_followed(self) -> bool:
-        """Whether nothing has come after it that was not asked for."""
+        """Return whether nothing has come after it that was not asked for."""
         return not (self.left if self.chunks is None else self.chunks.surplus)
 
     def receive(self, data: bytes) -> Response | None:
@@ -233,7 +233,7 @@ HTTP_1_1 = (b"HTTP", 1, 1)
 
 @define(eq=False)
 class _Connection:
-    """What the parser takes for its connection: it can only be closed."""
+    """The connection that the parser needs: it can only be closed."""
 
     disconnecting: bool = False
 
@@ -275,13 +275,13 @@ class TwistedResponse:
 
     @property
     def keep_alive(self) -> bytes:
-        """What it says of how long its connection is kept; empty if nothing."""
+        """Return the value of its `Keep-Alive` line; empty if it has none."""
         lines = self._parser.connHeaders.getRawHeaders(b"Keep-Alive", [])
         return b",".join(lines)
 
     @property
     def may_be_followed(self) -> bool:
-        """Whether it has an end of its own, and neither side wants to close."""
+        """Return whether it has an end of its own, and neither side wants to close."""
         lines = self._parser.connHeaders.getRawHeaders(b"Connection", [])
         closes = b"close" in b",".join(lines).lower()
         return (

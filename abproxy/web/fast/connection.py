@@ -47,7 +47,7 @@ AHEAD = ProxyChannel._optimisticEagerReadSize  # noqa: SLF001
 
 
 class State(Enum):
-    """Where a connection is; see the table above."""
+    """The state of a connection; see the table above."""
 
     IDLE = "idle"
     RECEIVING = "receiving"
@@ -90,7 +90,7 @@ class FastChannel(ProxyChannel):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a call is arriving or waits for its answer, or Twisted reads one."""
+        """Return whether a call arrives or is open, or Twisted reads one."""
         return self._state in BUSY or super().is_busy
 
     def connectionMade(self) -> None:
