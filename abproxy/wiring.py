@@ -53,10 +53,10 @@ from abproxy.web.admin import HealthPages, Operations, Pages, own_pages
 from abproxy.web.app import ProxyApp
 from abproxy.web.fast.connection import FastSite
 from abproxy.web.fast.request import FastPath
-from abproxy.web.listen import Listener, make_listener
+from abproxy.web.listen import Listener, make_listener, raise_connection_limit
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
-from abproxy.web.server import ProxySite, ServerLimits, raise_connection_limit
+from abproxy.web.server import ProxySite, ServerLimits
 from abproxy_model.files import require
 
 __all__ = ["wire"]

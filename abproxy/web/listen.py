@@ -3,10 +3,13 @@ Listening on a port, which is opened before anything else is made.
 
 A port that cannot be had is then one clear line on the terminal, in the
 foreground and before becoming a daemon, and the proxy never runs without one.
-Calls that arrive before the proxy is ready wait in the kernel's queue.
+Calls that arrive before the proxy is ready wait in the kernel's queue.  How many
+connections may be open is limited by the files that the system allows.
 """
 
+import resource as process
 import socket
+from contextlib import suppress
 from itertools import chain
 from typing import Any, Protocol
 
@@ -24,15 +27,28 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Protocol as ConnectionProtocol
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.tcp import Port
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from abproxy.errors import SettingsError
 
-__all__ = ["BoundSocket", "Listener", "OpenPort", "close_port", "make_listener"]
+__all__ = [
+    "BoundSocket",
+    "Listener",
+    "OpenPort",
+    "close_port",
+    "make_listener",
+    "raise_connection_limit",
+]
 
 BACKLOG = 1024
 """Connections that may wait to be accepted; the kernel may allow fewer."""
+
+SPARE_FILES = 100
+"""Files for all but connections: libraries, logs, and surplus clients."""
+
+_log = Logger()
 
 
 class Listener(Protocol):
@@ -215,3 +231,39 @@ def _accept_backlog(port: Any) -> None:
         # By itself it accepts no more at once than came lately.
         port.numberAccepts = BACKLOG
         Port.doRead(port)
+
+
+def raise_connection_limit(wanted: int, system: Any = process) -> int:
+    """
+    Raise the limit of open files for *wanted* connections, if the system allows.
+
+    Each is an open file, and has another one upstream.  Most systems let a process
+    open 1,024 files, and many more if it asks.  If clients could take them all,
+    none would be left for the upstream, and all calls would fail.
+
+    Returns:
+        The number of connections it may have.
+    """
+    files = _allowed_files(2 * wanted + SPARE_FILES, system)
+    most = max((files - SPARE_FILES) // 2, 1)
+    if most < wanted:
+        _log.warn(
+            "MAX_CONNECTIONS is {chosen}, but only {files} files may be open: "
+            "{room} connections are served",
+            chosen=wanted,
+            files=files,
+            room=most,
+        )
+    return min(most, wanted)
+
+
+def _allowed_files(wanted: int, system: Any) -> int:
+    """Ask for *wanted* open files, and return how many the system allows."""
+    soft, hard = system.getrlimit(system.RLIMIT_NOFILE)
+    if soft == system.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    most = wanted if hard == system.RLIM_INFINITY else min(wanted, hard)
+    with suppress(OSError, ValueError):  # some systems have one more limit
+        system.setrlimit(system.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    return int(soft)

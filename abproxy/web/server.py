@@ -5,16 +5,13 @@ These are Twisted's Site, HTTPChannel and Request, with limits on what a client 
 send, an error in words where Twisted would just hang up, and an orderly end.
 """
 
-import resource as process
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, ITCPTransport
-from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -33,7 +30,6 @@ __all__ = [
     "ProxyChannel",
     "ProxySite",
     "ServerLimits",
-    "raise_connection_limit",
 ]
 
 MAX_HEAD_BYTES = 64 << 10
@@ -56,12 +52,7 @@ LINGER_S = 5
 CHECK_S = 1.0
 """How often slow requests are looked for, in seconds."""
 
-SPARE_FILES = 100
-"""Files for all but connections: libraries, logs, and surplus clients."""
-
 GONE = Failure(ConnectionDone())
-
-_log = Logger()
 
 
 class ProxyChannel(HTTPChannel):
@@ -405,39 +396,3 @@ class ProxySite(Site):
 
     def log(self, request: Any) -> None:
         """Write nothing for each request: it costs as much as the answer."""
-
-
-def raise_connection_limit(wanted: int, system: Any = process) -> int:
-    """
-    Raise the limit of open files for *wanted* connections, if the system allows.
-
-    Each is an open file, and has another one upstream.  Most systems let a process
-    open 1,024 files, and many more if it asks.  If clients could take them all,
-    none would be left for the upstream, and all calls would fail.
-
-    Returns:
-        The number of connections it may have.
-    """
-    files = _allowed_files(2 * wanted + SPARE_FILES, system)
-    most = max((files - SPARE_FILES) // 2, 1)
-    if most < wanted:
-        _log.warn(
-            "MAX_CONNECTIONS is {chosen}, but only {files} files may be open: "
-            "{room} connections are served",
-            chosen=wanted,
-            files=files,
-            room=most,
-        )
-    return min(most, wanted)
-
-
-def _allowed_files(wanted: int, system: Any) -> int:
-    """Ask for *wanted* open files, and return how many the system allows."""
-    soft, hard = system.getrlimit(system.RLIMIT_NOFILE)
-    if soft == system.RLIM_INFINITY or soft >= wanted:
-        return wanted
-    most = wanted if hard == system.RLIM_INFINITY else min(wanted, hard)
-    with suppress(OSError, ValueError):  # some systems have one more limit
-        system.setrlimit(system.RLIMIT_NOFILE, (most, hard))
-        soft = most
-    return int(soft)

@@ -3,7 +3,7 @@
 from attrs import define
 from twisted.logger import capturedLogs
 
-from abproxy.web.server import SPARE_FILES, raise_connection_limit
+from abproxy.web.listen import SPARE_FILES, raise_connection_limit
 
 
 @define
