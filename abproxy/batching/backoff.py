@@ -80,8 +80,10 @@ class Backoff:
     began_at: float | None = field(default=None, init=False)
     """Since when nothing has got through; None if all is well."""
 
+    tried_at: float = field(default=0.0, init=False)
+    """When a batch was sent last."""
+
     _pause_s: float = field(default=0.0, init=False)
-    _tried_at: float = field(default=0.0, init=False)
     _timer: IDelayedCall | None = field(default=None, init=False, repr=False)
 
     @property
@@ -92,11 +94,7 @@ class Backoff:
     @property
     def takes_long(self) -> bool:
         """Return whether the latest attempt should have been answered by now."""
-        return self.clock.seconds() - self._tried_at >= LONG_S
-
-    def tried(self) -> None:
-        """Note an attempt."""
-        self._tried_at = self.clock.seconds()
+        return self.clock.seconds() - self.tried_at >= LONG_S
 
     def failed(self, retry_after_s: float = 0.0) -> None:
         """

@@ -156,6 +156,9 @@ class BatchCollector:
         if self.learned.is_any or call.lane_key.apart:
             caps = self.learned.apply(call.lane_key, caps)
         parts = split_call(call, caps, self.clock.seconds())
+        if len(parts) == 1 and self._leaves_at_once(parts[0], caps):
+            self._send(parts, FlushReason.FREE)
+            return parts[0].waiter
         self.admission.admit(parts)
         results = join_results(parts)
         is_full = self.queue.add(parts[0])
@@ -198,6 +201,26 @@ class BatchCollector:
 
     # When a batch leaves
 
+    def _leaves_at_once(self, part: Part, caps: Caps) -> bool:
+        """
+        Return whether *part* leaves as it comes, without queueing up.
+
+        With nothing in flight and nothing before it there is room and a slot for
+        it: the rule would send it as well, after it was counted in and out again.
+        It gets no place in the queue: if it comes back unsent, it is the oldest.
+        """
+        return not (
+            self.admission.items
+            or self.budget.batches_in_flight
+            or self.max_wait_s
+            or self._flushes
+            or self.backoff.began_at is not None
+            or self.isolation.lanes_out.is_any
+            or part.call.lane_key.is_bulk
+            or caps.are_reached(1, len(part.items), part.size)
+            or len(part.items) > self.budget.most_items
+        )
+
     def dispatch(self) -> None:
         """
         Send every batch that may leave now.
@@ -216,7 +239,8 @@ class BatchCollector:
         if blocked_by is not self._blocked_by:
             self._blocked_by = blocked_by
             self.observer.blocked(blocked_by)
-        self._expire_while_calls_wait()
+        if self.admission.items or self._next_expiry is not None:
+            self._expire_while_calls_wait()
 
     def _dispatch_one(self) -> BlockedBy | None:
         """Send the batch that is next, or return what keeps it from leaving."""
@@ -313,7 +337,7 @@ class BatchCollector:
         )
         sent = self._record(parts, reason, load)
         self.observer.batch_sent(sent)
-        self.backoff.tried()
+        self.backoff.tried_at = self.clock.seconds()
         sending = Deferred.fromCoroutine(self.isolation.send(batch))
         sending.addBoth(self._done, batch, load, sent)
 
@@ -345,7 +369,7 @@ class BatchCollector:
         try:
             self.observer.batch_done(sent, took_s)
             if took_s is not None:
-                full_wait = self.queue.has_full
+                full_wait = bool(self.admission.items) and self.queue.has_full
                 self.budget.answered(load, took_s, full_wait=full_wait)
         finally:
             # A bug in what is learnt must not keep those that wait.

@@ -10,6 +10,7 @@ the upstream's answers teach.
 """
 
 from attrs import define, field, frozen
+from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
 
 __all__ = [
@@ -70,8 +71,7 @@ class Rate:
         return self._rate
 
 
-@define(kw_only=True, eq=False)
-class Load:
+class Load(Struct, kw_only=True, eq=False):
     """The share of the budget that one batch takes."""
 
     items: int
@@ -79,10 +79,10 @@ class Load:
     slot: bool
     """Whether it was not full when it left."""
 
-    in_flight: int = field(default=1, init=False)
+    in_flight: int = 1
     """How many batches were in flight when it had left, itself among them."""
 
-    items_in_flight: int = field(default=0, init=False)
+    items_in_flight: int = 0
     """How many items were, its own among them."""
 
 

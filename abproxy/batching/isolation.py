@@ -99,7 +99,8 @@ class Isolation:
         """Note that *batch* was answered, or that its callers have left."""
         if batch.answered_after_s is None:
             return
-        self.backoff.reset()
+        if self.backoff.began_at is not None:
+            self.backoff.reset()
         self.lanes_out.note_success(batch.parts[0].call.lane_key)
 
     async def settle(self, batch: Batch, failed: Failed) -> None:

@@ -193,11 +193,8 @@ class Lane:
         self.is_full = self._reaches_a_cap()
 
     def _reaches_a_cap(self) -> bool:
-        caps = self.caps
-        return self._held_until is None and (
-            self.items >= caps.items
-            or self.calls >= caps.calls
-            or self.size >= caps.size
+        return self._held_until is None and self.caps.are_reached(
+            self.calls, self.items, self.size
         )
 
     def _set_timer(self) -> None:

@@ -8,6 +8,7 @@ large import never stands in front of all other calls.
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from math import inf
 from typing import cast
 
 from attrs import frozen
@@ -48,6 +49,10 @@ class Caps:
     size: int
     """Bytes of JSON in a batch's items."""
 
+    def are_reached(self, calls: int, items: int, size: int) -> bool:
+        """Return whether a batch of so much is full."""
+        return items >= self.items or calls >= self.calls or size >= self.size
+
     def fill(self, calls: int, items: int, size: int) -> float:
         """Return how full a batch is, by the cap it comes closest to; 1 is full."""
         shares = (calls / self.calls, items / self.items, size / self.size)
@@ -75,7 +80,8 @@ class Part(Struct, kw_only=True, eq=False):
     on_cancel: "Callable[[Part], None] | None" = None
     """Called if the caller leaves; set by what holds the part: a lane, a batch."""
 
-    priority: Priority = (0, 0)
+    priority: Priority = (-inf, 0)
+    """Its place; before all others if it has left without queueing up."""
 
     overtaken: int = 0
     """How many batches have left with younger parts of its lane."""

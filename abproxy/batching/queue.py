@@ -118,6 +118,9 @@ class Queue:
     _held: dict[LaneKey, float] = field(init=False, factory=dict, repr=False)
     """Lanes of which nothing leaves until then, and one part at a time after it."""
 
+    lanes: Collection[Lane] = field(init=False, repr=False)
+    """The lanes in which parts wait."""
+
     _lanes: dict[LaneKey, Lane] = field(init=False, factory=dict, repr=False)
     _emptied: Lane | None = field(init=False, default=None, repr=False)
     _full: _OldestFirst = field(
@@ -129,10 +132,8 @@ class Queue:
     _quarantined: deque[Part] = field(init=False, factory=deque, repr=False)
     _serial: "count[int]" = field(init=False, factory=count, repr=False)
 
-    @property
-    def lanes(self) -> Collection[Lane]:
-        """Return the lanes in which parts wait."""
-        return self._lanes.values()
+    def __attrs_post_init__(self) -> None:
+        self.lanes = self._lanes.values()
 
     @property
     def oldest_arrived_at(self) -> float | None:

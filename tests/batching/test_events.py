@@ -122,6 +122,16 @@ def test_a_batch_that_leaves_before_the_end_leaves_for_the_drain() -> None:
     assert notes.reasons == [FlushReason.DRAIN, FlushReason.DRAIN]
 
 
+def test_a_lone_call_before_the_end_leaves_for_the_drain() -> None:
+    """It is the same whether it finds others or not."""
+    proxy, notes = watched()
+    proxy.collector.flush()
+
+    proxy.submit("a")
+
+    assert notes.reasons == [FlushReason.DRAIN]
+
+
 def test_a_full_batch_leaves_as_full_also_before_the_end() -> None:
     """It would have left in any case."""
     proxy, notes = watched(max_wait_s=1, calls=1)
