@@ -31,19 +31,20 @@ def serve(way: str, upstream: str) -> None:
     from twisted.internet import reactor as installed  # noqa: PLC0415  not to import
 
     from abproxy.events import Observer  # noqa: PLC0415
+    from abproxy.service import ProcessContext  # noqa: PLC0415
     from abproxy.settings import Settings  # noqa: PLC0415
     from abproxy.tuning import tune_process  # noqa: PLC0415
     from abproxy.wiring import wire  # noqa: PLC0415
 
     reactor: Any = installed
     settings = Settings(port="0", upstream_url=upstream)
-    service = wire(settings, reactor)
-    service.tune = partial(tune_process, reactor, skips_log_context=True)
+    tune = partial(tune_process, reactor, skips_log_context=True)
+    service: Any = wire(settings, reactor, process=ProcessContext(tune=tune))
     if way == "without":
         service.site.observer = Observer()
         service.collector.observer = Observer()
         service.collector.backoff.observer = Observer()
-        service.upstream.observer = Observer()
+        service.stop_upstream.__self__.observer = Observer()
     service.startService()
     reactor.callWhenRunning(_say_where, service)
     reactor.run()
