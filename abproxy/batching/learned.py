@@ -113,6 +113,7 @@ class LearnedCaps:
         if self.clock.seconds() < until:
             return True
         del self._alone_until[path]
+        self.on_change()
         return False
 
     def _step_up(self, path: bytes, limit: _RouteLimit, caps: Caps) -> None:
@@ -122,6 +123,7 @@ class LearnedCaps:
         limit.next_step_at = self.clock.seconds() + KEPT_S
         if limit.items >= caps.items:
             del self._limits[path]
+        self.on_change()
 
 
 @define(eq=False)

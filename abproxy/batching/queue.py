@@ -231,6 +231,7 @@ class Queue:
         """End the hold of the lane with *key*."""
         if self._held.pop(key, None) is None:
             return
+        self._emptied = None
         lane = self._lanes.get(key)
         if lane is not None:
             lane.hold(None)
