@@ -23,7 +23,7 @@ from abproxy.errors import (
 from abproxy.events import Cause
 from abproxy.http.messages import GATEWAY, HeaderList, Response, Send, UpstreamRequest
 
-__all__ = ["Batch", "Count", "Failed"]
+__all__ = ["Batch", "Count", "Failed", "log_failed"]
 
 Count = Callable[[Sequence[Items], HeaderList], Coroutine[Any, Any, list[list[int]]]]
 """Count what each item of each part cost, to share out the usage of a batch."""
@@ -98,11 +98,6 @@ class Batch:
         """Return how many items are sent."""
         return sum([len(part.items) for part in self.parts])
 
-    @property
-    def request_ids(self) -> str:
-        """Return the ids of its calls, for the log."""
-        return b" ".join(part.call.request_id() for part in self.parts).decode()
-
     async def attempt(self) -> Failed | None:
         """
         Send the request once; return None when each part has its outcome.
@@ -129,8 +124,8 @@ class Batch:
             return evolve(failed, is_unsplittable=unsplittable)
         except CancelledError:
             reject(self.parts, UpstreamBroken("the request was cancelled"))
-        except Exception:  # noqa: BLE001  a bug must not starve the callers
-            _log.failure("A batch failed: {request_ids}", request_ids=self.request_ids)
+        except Exception:  # noqa: BLE001  callers must be answered
+            _log.failure("A batch failed: {request_ids}", request_ids=_ids(self.parts))
             reject(self.parts, InternalError("a bug in abproxy; its log says more"))
         return None
 
@@ -184,3 +179,17 @@ class Batch:
         items = [Items(raw=part.items, lengths=part.lengths) for part in self.parts]
         self._pending = Deferred.fromCoroutine(self.count(items, key.headers))
         return list(await self._pending)
+
+
+def log_failed(parts: Sequence[Part], cause: Cause) -> None:
+    """Write the *cause* for which *parts* of one batch got no rows into the log."""
+    is_answer = isinstance(cause, Response)
+    _log.warn(
+        "A batch failed: {error} ({request_ids})",
+        error=f"it was answered with {cause.status}" if is_answer else str(cause),
+        request_ids=_ids(parts),
+    )
+
+
+def _ids(parts: Sequence[Part]) -> str:
+    return b" ".join(part.call.request_id() for part in parts).decode()

@@ -27,10 +27,9 @@ from math import ceil, log2
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from abproxy.batching.backoff import Backoff, is_for_all
-from abproxy.batching.batch import Batch, Failed
+from abproxy.batching.batch import Batch, Failed, log_failed
 from abproxy.batching.concurrency import Budget
 from abproxy.batching.lanes_out import LanesOut, is_twin, refused_together
 from abproxy.batching.learned import ExtraRequests, LearnedCaps, Offenders
@@ -40,9 +39,8 @@ from abproxy.errors import (
     CannotConnect,
     ConnectionBroken,
     HandshakeFailed,
-    ProxyError,
 )
-from abproxy.events import Cause, Observer
+from abproxy.events import Observer
 from abproxy.http.messages import NO_ROOM, Response
 
 __all__ = ["Isolation"]
@@ -62,8 +60,6 @@ TOO_MANY = frozenset({BODY_TOO_LARGE, 422})
 
 _OF_INPUTS = re.compile(rb'"(?:error_)?type"\s*:\s*"(?:Validation|Tokenizer|Empty)"')
 """How TEI names what is wrong with inputs, on its own and on the OpenAI routes."""
-
-_log = Logger()
 
 
 @define(kw_only=True, eq=False)
@@ -108,7 +104,8 @@ class Isolation:
         cause, parts = failed.cause, batch.waiting
         if not parts:
             return
-        self._log(batch, cause)
+        if not isinstance(cause, Response | CannotConnect | ConnectionBroken):
+            log_failed(parts, cause)
         key = parts[0].call.lane_key
         if isinstance(cause, CannotConnect) or (
             isinstance(cause, Response)
@@ -148,7 +145,7 @@ class Isolation:
             await self._send_pieces(batch, part, caps)
             return
         self.lanes_out.note_failed(part, failed)
-        if part.call.lane_key.apart:
+        if part.call.lane_key.one_by_one:
             self.offenders.note(part)
         reject([part], failed.cause)
 
@@ -200,7 +197,10 @@ class Isolation:
         self.backoff.reset()
         for part in parts:
             part.connection_failures += 1
-        reject([p for p in parts if p.connection_failures > QUARANTINE_AFTER], error)
+        at_fault = [p for p in parts if p.connection_failures > QUARANTINE_AFTER]
+        if at_fault:
+            log_failed(at_fault, error)
+            reject(at_fault, error)
         self.queue.quarantine(
             [p for p in parts if p.connection_failures == QUARANTINE_AFTER]
         )
@@ -224,8 +224,9 @@ class Isolation:
             for part in parts
             if was_well and part.connection_failures > QUARANTINE_AFTER
         ]
-        reject(at_fault, failed.cause if not shared else refused_together(failed))
         if at_fault:
+            log_failed(at_fault, failed.cause)
+            reject(at_fault, refused_together(failed) if shared else failed.cause)
             self.backoff.failed()  # the next one would meet a server that is away
         others = [part for part in parts if part not in at_fault]
         self.backoff.requeue(others, failed.cause, shared=shared)
@@ -270,15 +271,6 @@ class Isolation:
 
         sent = [Deferred.fromCoroutine(send(group)) for group in groups if group]
         await gatherResults(sent)
-
-    def _log(self, batch: Batch, cause: Cause) -> None:
-        is_waited_for = isinstance(cause, CannotConnect | ConnectionBroken)
-        if isinstance(cause, ProxyError) and not is_waited_for:
-            _log.warn(
-                "A batch failed: {error} ({request_ids})",
-                error=str(cause),
-                request_ids=batch.request_ids,
-            )
 
 
 @define(kw_only=True, eq=False)

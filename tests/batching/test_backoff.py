@@ -1,10 +1,12 @@
 """What callers see of an upstream that is full, away, or killed by one of them."""
 
 import pytest
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import capturedLogs, formatEvent
 
 from abproxy.errors import CannotConnect, ConnectionBroken, Overloaded, UpstreamFull
-from support.batching import Harness, Outcome, harness, texts
+from support.batching import Harness, Outcome, call_of, harness, texts
 from support.upstream import Sent, reply
 
 FULL = b'{"error":"Model is overloaded","error_type":"Overloaded"}'
@@ -412,6 +414,23 @@ def test_a_query_of_death_costs_its_sender_an_error(deadly: int) -> None:
     assert all(call.is_right for call in calls if call is not calls[deadly])
     assert mortal.deaths == 3
     assert proxy.is_at_rest
+
+
+def test_the_call_that_crashes_the_upstream_is_named_in_the_log() -> None:
+    """Once, when it is certain; the calls that were sent with it never are."""
+    proxy = harness(items=8)
+    for text in texts(8):
+        call = replace(call_of(text), request_id=text.encode)
+        proxy.collector.submit(call).addErrback(lambda _: None)
+    proxy.collector.dispatch()
+    mortal = Mortal(proxy, "t5")
+
+    with capturedLogs() as events:
+        while proxy.upstream.open:
+            mortal.work()
+
+    assert mortal.deaths == 3
+    assert [formatEvent(event) for event in events] == ["A batch failed: dead (t5)"]
 
 
 def test_a_part_in_quarantine_is_sent_with_nothing_else_in_flight() -> None:

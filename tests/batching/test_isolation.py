@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from twisted.logger import capturedLogs, formatEvent
 
 from abproxy.errors import (
     CannotConnect,
@@ -56,6 +57,22 @@ def of_items(status: int, *bad: str) -> Rule:
 def of_size(status: int, most: int) -> Rule:
     """Refuse requests with more than so many inputs."""
     return lambda inputs: (status, b"too many") if len(inputs) > most else None
+
+
+def deadly_behind_gateway(proxy: Harness, deadly: str) -> Rule:
+    """Be away for half a second after a request with a *deadly* input."""
+    back_at = 0.0
+
+    def rule(inputs: list[str]) -> tuple[int, bytes] | None:
+        nonlocal back_at
+        if proxy.clock.seconds() < back_at:
+            return 502, b"bad gateway"
+        if deadly in inputs:
+            back_at = proxy.clock.seconds() + 0.5
+            return 502, b"bad gateway"
+        return None
+
+    return rule
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 500, 418, 599])
@@ -381,22 +398,23 @@ def test_calls_that_share_an_outage_hear_of_it_in_our_words() -> None:
 def test_a_text_that_kills_the_server_behind_a_gateway_fails_alone(deadly: int) -> None:
     """The others are answered when the server is back."""
     proxy, calls = together(8)
-    back_at = 0.0
 
-    def rule(inputs: list[str]) -> tuple[int, bytes] | None:
-        nonlocal back_at
-        if proxy.clock.seconds() < back_at:
-            return 502, b"bad gateway"
-        if f"t{deadly}" in inputs:
-            back_at = proxy.clock.seconds() + 0.5
-            return 502, b"bad gateway"
-        return None
-
-    work(proxy, rule)
+    work(proxy, deadly_behind_gateway(proxy, f"t{deadly}"))
 
     assert calls[deadly].reply.status == 502
     assert all(call.is_right for call in calls if call is not calls[deadly])
     assert proxy.is_at_rest
+
+
+def test_a_call_that_kills_the_server_behind_a_gateway_is_one_line_in_the_log() -> None:
+    """The outages that it causes are none."""
+    proxy, _ = together(8)
+
+    with capturedLogs() as events:
+        work(proxy, deadly_behind_gateway(proxy, "t3"))
+
+    said = [formatEvent(event) for event in events]
+    assert said == ["A batch failed: it was answered with 502 (-)"]
 
 
 def test_a_gateway_that_is_too_small_for_a_request_is_no_outage() -> None:
