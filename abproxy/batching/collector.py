@@ -151,9 +151,9 @@ class BatchCollector:
         """
         caps = self.caps
         if self.offenders.is_any and self.offenders.suspects(call):
-            apart = replace(call.lane_key, apart=True)
-            call = replace(call, lane_key=apart)
-        if self.learned.is_any or call.lane_key.apart:
+            one_by_one = replace(call.lane_key, one_by_one=True)
+            call = replace(call, lane_key=one_by_one)
+        if self.learned.is_any or call.lane_key.one_by_one:
             caps = self.learned.apply(call.lane_key, caps)
         parts = split_call(call, caps, self.clock.seconds())
         if len(parts) == 1 and self._leaves_at_once(parts[0], caps):

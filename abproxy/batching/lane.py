@@ -119,15 +119,15 @@ class Lane:
         self._set_timer()
         return parts
 
-    def expire(self, is_expired: Callable[[Part], bool]) -> list[Part]:
-        """Remove and return the parts that have waited too long."""
+    def take_if(self, is_taken: Callable[[Part], bool]) -> list[Part]:
+        """Remove and return those parts for which *is_taken* is true."""
         waiting = [part for part in self._parts if not part.cancelled]
-        expired = [part for part in waiting if is_expired(part)]
-        self._account_for_leaving(expired)
-        leaving = set(expired)
+        taken = [part for part in waiting if is_taken(part)]
+        self._account_for_leaving(taken)
+        leaving = set(taken)
         self._parts = deque(part for part in waiting if part not in leaving)
         self._set_timer()
-        return expired
+        return taken
 
     def set_limits(self, caps: Caps, max_wait_s: float) -> None:
         """Apply other limits from now on, also to what waits already."""

@@ -86,13 +86,13 @@ class LanesOut:
             return
         self.add(probe, failed)
         reject(
-            self.queue.take_waiting(key, lambda part: is_twin(part, probe)),
+            self.queue.take_if(key, lambda part: is_twin(part, probe)),
             failed.cause,
         )
         if before.items == probe.items:
             self._probes[key].sent_at = before.sent_at
             return
-        seen_both = self.queue.take_waiting(
+        seen_both = self.queue.take_if(
             key, lambda part: part.arrived_at <= before.sent_at
         )
         answer = same_answer(before.failed, failed) or refused_together(failed)

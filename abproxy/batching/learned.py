@@ -55,7 +55,7 @@ class LearnedCaps:
 
     def apply(self, key: LaneKey, caps: Caps) -> Caps:
         """Return what fits into a batch of the lane with *key*."""
-        if key.apart or self._is_alone(key.path):
+        if key.one_by_one or self._is_alone(key.path):
             return evolve(caps, calls=1)
         limit = self._limits.get(key.path)
         if limit is None:

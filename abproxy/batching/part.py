@@ -127,8 +127,8 @@ class Part(Struct, kw_only=True, eq=False):
         Hand the outcome to the waiter, if there still is one.
 
         A waiter whose caller left is called by its cancellation, or is just
-        about to be; firing it again would raise and starve all that come after
-        it in the batch.
+        about to be; firing it again would raise, and those after it in the batch
+        would wait for ever.
         """
         self.on_cancel = None
         if not self.cancelled and not self.waiter.called:

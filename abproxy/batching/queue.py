@@ -237,14 +237,12 @@ class Queue:
             lane.hold(None)
             self._lane_changed(lane)
 
-    def take_waiting(
-        self, key: LaneKey, is_taken: Callable[[Part], bool]
-    ) -> list[Part]:
-        """Remove and return those parts in the lane with *key* that are *is_taken*."""
+    def take_if(self, key: LaneKey, is_taken: Callable[[Part], bool]) -> list[Part]:
+        """Remove and return those parts of one lane for which *is_taken* is true."""
         lane = self._lanes.get(key)
         if lane is None:
             return []
-        parts = lane.expire(is_taken)
+        parts = lane.take_if(is_taken)
         self._note(lane)
         return parts
 
@@ -262,7 +260,7 @@ class Queue:
         reject(expired, error)
         expired = []
         for lane in list(self._lanes.values()):
-            expired += lane.expire(is_expired)
+            expired += lane.take_if(is_expired)
             self._note(lane)
         self.on_change()
         reject(expired, error)

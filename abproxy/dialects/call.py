@@ -178,7 +178,7 @@ class LaneKey(Struct, frozen=True, kw_only=True, cache_hash=True):
     Such a call is sent as its client sent it, however large it is.
     """
 
-    apart: bool = False
+    one_by_one: bool = False
     """Whether each call is sent alone, as too many like it have failed."""
 
     def __repr__(self) -> str:
