@@ -110,7 +110,8 @@ class ProxyChannel(HTTPChannel):
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002, N802
         """Answer that a head is too long, where Twisted would just hang up."""
-        self.refuse(HeadersTooLarge(f"a head may have {MAX_HEAD_BYTES} bytes at most"))
+        what = "request line and headers together"
+        self.refuse(HeadersTooLarge(f"{what} may have {MAX_HEAD_BYTES} bytes at most"))
 
     def allContentReceived(self) -> None:
         """Note the end of a body, unless it was refused and the client was told."""

@@ -46,8 +46,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         description=about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--ip", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--ip", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8080, help="port to listen on")
     parser.add_argument(
         "--break", type=read_fault, action="append", default=[], help=FAULT_HELP
     )
@@ -60,12 +60,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     for trait in attrs.fields(Traits):
         option = "--" + trait.name.replace("_", "-")
-        if trait.default is False:
-            parser.add_argument(option, action="store_true")
+        about, default = trait.metadata["about"], trait.default
+        if default is False:
+            parser.add_argument(option, action="store_true", help=about)
         else:
-            kind = type(trait.default)
-            told = f"default: {trait.default}"
-            parser.add_argument(option, type=kind, default=trait.default, help=told)
+            about += f" [default: {default}]" if default != "" else ""
+            kind = type(default)
+            parser.add_argument(option, type=kind, default=default, help=about)
     return parser.parse_args(arguments)
 
 

@@ -1,6 +1,9 @@
 """What the server is like while nothing is broken."""
 
-from attrs import field, frozen
+from typing import Any
+
+import attrs
+from attrs import frozen
 from attrs.validators import ge, in_
 
 from bench.breakable.shapes import SHAPES
@@ -8,67 +11,58 @@ from bench.breakable.shapes import SHAPES
 __all__ = ["Traits"]
 
 
+def _trait(default: Any, about: str, validator: Any = None) -> Any:
+    return attrs.field(default=default, validator=validator, metadata={"about": about})
+
+
 @frozen(kw_only=True)
 class Traits:
     """Limits and speed; a restart may bring others."""
 
-    permits: int = field(default=512, validator=ge(1))
-    """Inputs of all requests at once; what is over is refused with 429."""
-
-    max_batch: int = field(default=32, validator=ge(1))
-    """Inputs in one request; what is over is refused with 422."""
-
-    dimensions: int = field(default=4, validator=ge(1))
-    """Numbers in a row."""
-
-    ms: float = field(default=0.0, validator=ge(0))
-    """How long a request takes, however small."""
-
-    ms_per_input: float = field(default=0.0, validator=ge(0))
-    """How much longer it takes for each of its inputs."""
-
-    workers: int = field(default=1, validator=ge(0))
-    """Requests that are computed at the same time; 0: none until this is changed."""
-
-    keep_alive_ms: float = field(default=0.0, validator=ge(0))
-    """How long a connection may be idle after an answer; 0: as long as it likes."""
-
-    chunked: bool = False
-    """Whether answers come in chunks, without a length."""
-
-    bad_text: str = "BAD"
-    """An input with this in it is refused with 422, and its request with it."""
-
-    deadly_text: str = "DEADLY"
-    """An input with this in it kills the server, as some do real ones."""
-
-    restart_s: float = field(default=0.5, validator=ge(0))
-    """How long a supervisor takes to start it again after a death."""
-
-    openai: bool = False
-    """Whether it is no TEI: no `/info`, but a list of models."""
-
-    gateway: int = field(default=0, validator=ge(0))
-    """
-    What a gateway in front of it answers (502, 504) while it is away; 0: there
-    is no gateway, and the port is closed.
-    """
-
-    gateway_ms: float = field(default=0.0, validator=ge(0))
-    """How long that gateway takes to say so."""
-
-    deadline_ms: float = field(default=0.0, validator=ge(0))
-    """After how long a gateway gives up with 504; 0: never."""
-
-    shape: str = field(default="", validator=in_(SHAPES))
-    """The form of its answers; see `shapes`."""
-
-    nan_text: str = ""
-    """An input with this in it has the bare word NaN in its row; "": none has."""
-
-    detailed_usage: bool = False
-    """Whether OpenAI answers tell a cost and cached tokens as well."""
+    permits: int = _trait(
+        512, "inputs of all requests at once; more are refused with 429", ge(1)
+    )
+    max_batch: int = _trait(
+        32, "inputs in one request; more are refused with 422", ge(1)
+    )
+    dimensions: int = _trait(4, "numbers in a row", ge(1))
+    ms: float = _trait(0.0, "how long a request takes, however small", ge(0))
+    ms_per_input: float = _trait(
+        0.0, "how much longer it takes for each of its inputs", ge(0)
+    )
+    workers: int = _trait(
+        1, "requests computed at the same time; 0: none until this is changed", ge(0)
+    )
+    keep_alive_ms: float = _trait(
+        0.0, "how long a connection may be idle after an answer; 0: for ever", ge(0)
+    )
+    chunked: bool = _trait(False, "send answers in chunks, without a length")
+    bad_text: str = _trait("BAD", "a request with this in an input is refused with 422")
+    deadly_text: str = _trait(
+        "DEADLY", "a request with this in an input ends the server"
+    )
+    restart_s: float = _trait(
+        0.5, "how long it takes until it is started again after such an end", ge(0)
+    )
+    openai: bool = _trait(False, "be no TEI: no /info, but a list of models")
+    gateway: int = _trait(
+        0,
+        "what a gateway in front answers while the server is away, 502 or 504; "
+        "0: there is no gateway, and the port is closed",
+        ge(0),
+    )
+    gateway_ms: float = _trait(0.0, "how long that gateway takes to answer", ge(0))
+    deadline_ms: float = _trait(
+        0.0, "after how long a gateway answers with 504; 0: never", ge(0)
+    )
+    shape: str = _trait(
+        "", f"form of the answers: {', '.join(filter(None, SHAPES))}", in_(SHAPES)
+    )
+    nan_text: str = _trait("", "an input with this in it has the word NaN in its row")
+    detailed_usage: bool = _trait(
+        False, "have a cost and cached tokens in OpenAI answers"
+    )
 
     def seconds_for(self, inputs: int) -> float:
-        """Say how long a worker needs for a request of so many *inputs*."""
+        """Return how long a worker needs for a request of so many *inputs*."""
         return (self.ms + self.ms_per_input * inputs) / 1000
