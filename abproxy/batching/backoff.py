@@ -34,6 +34,7 @@ __all__ = [
     "Backoff",
     "RetryTimeouts",
     "is_for_all",
+    "is_size_possible",
 ]
 
 FIRST_PAUSE_S = 0.05
@@ -176,6 +177,15 @@ def is_for_all(cause: Cause, key: LaneKey) -> bool:
         return True
     return (
         cause.status != TOO_MANY_REQUESTS or _OVERLOADED.search(cause.body) is not None
+    )
+
+
+def is_size_possible(cause: Cause) -> bool:
+    """Return whether a refusal may be about how much one request asks for."""
+    return (
+        isinstance(cause, Response)
+        and cause.status == TOO_MANY_REQUESTS
+        and _OVERLOADED.search(cause.body) is None
     )
 
 

@@ -43,8 +43,8 @@ EXPIRE_EVERY_S = 1.0
 """How often calls are looked for that have waited too long, in seconds."""
 
 
-def _always() -> Deferred[bool]:
-    return succeed(True)
+def _unknown() -> Deferred[bool | None]:
+    return succeed(None)
 
 
 @define(kw_only=True, eq=False)
@@ -70,8 +70,8 @@ class BatchCollector:
 
     retry_timeouts: RetryTimeouts = field(factory=RetryTimeouts)
 
-    is_alive: Callable[[], Deferred[bool]] = field(default=_always, repr=False)
-    """Ask whether the upstream answers at all; never fails."""
+    is_alive: Callable[[], Deferred[bool | None]] = field(default=_unknown, repr=False)
+    """Ask whether the upstream answers; never fails, and None if it cannot be told."""
 
     call_timeout_s: float = 300.0
     """How long a call may wait in the queue."""
@@ -287,7 +287,8 @@ class BatchCollector:
         caps = self._caps_now(lane)
         alike = self.packs and lane.items > caps.items
         parts = self.queue.take(lane, caps, alike=alike)
-        may_split = self.splits and not lane.key.serial
+        is_whole = lane.key.serial or self.learned.is_alone(lane.key.path)
+        may_split = self.splits and not is_whole
         if may_split and len(parts[0].items) > caps.items:
             self.queue.requeue(replace_by_parts(parts[0], caps))
             return
@@ -305,14 +306,18 @@ class BatchCollector:
             return FlushReason.DRAIN
         return FlushReason.TIMER if self.max_wait_s else FlushReason.FREE
 
-    def _send_quarantined(self, is_alive: bool) -> None:  # noqa: FBT001
+    def _send_quarantined(self, is_alive: bool | None) -> None:  # noqa: FBT001
         """
         Send a part from quarantine, if there is an upstream that it could kill.
 
         Behind a port that stays open while a server restarts, connections
-        break as well, and no call is to blame.
+        break as well, and no call is to blame.  A server that certainly lives is no
+        longer in trouble: what fails now is due to the part that is sent.
         """
-        self._sends_quarantined = is_alive and self.queue.has_quarantined
+        if is_alive:
+            self.backoff.reset()
+        may_send = is_alive is not False
+        self._sends_quarantined = may_send and self.queue.has_quarantined
         if self._sends_quarantined:
             self._send([self.queue.take_quarantined()], FlushReason.SUSPECT)
         elif self.queue.has_quarantined:

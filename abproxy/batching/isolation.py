@@ -28,7 +28,7 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
-from abproxy.batching.backoff import Backoff, is_for_all
+from abproxy.batching.backoff import Backoff, is_for_all, is_size_possible
 from abproxy.batching.batch import Batch, Failed, log_failed
 from abproxy.batching.concurrency import Budget
 from abproxy.batching.lanes_out import LanesOut, is_twin, refused_together
@@ -97,6 +97,8 @@ class Isolation:
             return
         if self.backoff.began_at is not None:
             self.backoff.reset()
+        if self.learned.is_any:
+            self.learned.passed(batch.parts[0].call.lane_key.path)
         self.lanes_out.note_success(batch.parts[0].call.lane_key)
 
     async def settle(self, batch: Batch, failed: Failed) -> None:
@@ -112,6 +114,8 @@ class Isolation:
             and cause.status in NO_ROOM
             and (is_for_all(cause, key) or not batch.is_shared)
         ):
+            if batch.is_shared and is_size_possible(cause):
+                self.learned.try_less(key.path, batch.items // 2)
             self.backoff.requeue(parts, cause, shared=batch.is_shared)
         elif isinstance(cause, HandshakeFailed):
             reject(
@@ -392,7 +396,11 @@ class _Search:
         return False
 
     async def _settle_alone(self, child: Batch, failed: Failed) -> None:
-        self._failed_alone.append(child.parts[0])
+        part = child.parts[0]
+        self._failed_alone.append(part)
+        if failed.is_outage:
+            # It has failed with others, too: next it is sent from quarantine.
+            part.connection_failures = max(part.connection_failures, 1)
         await self.isolation.settle(child, failed)
 
     def _note_passed(self, child: Batch) -> None:

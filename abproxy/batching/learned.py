@@ -5,6 +5,7 @@ All of it is kept for a while only, and forgotten when the upstream is another.
 How many requests more may be sent to find that out is counted here as well.
 """
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
@@ -52,11 +53,17 @@ class LearnedCaps:
 
     _limits: dict[bytes, _RouteLimit] = field(init=False, factory=dict)
     _alone_until: dict[bytes, float] = field(init=False, factory=dict)
+    _less: dict[bytes, int] = field(init=False, factory=dict)
+    """How many items are tried next, after a refusal that may be due to size."""
 
     def apply(self, key: LaneKey, caps: Caps) -> Caps:
         """Return what fits into a batch of the lane with *key*."""
-        if key.one_by_one or self._is_alone(key.path):
+        if self.is_alone(key.path):
+            return Caps(calls=1, items=sys.maxsize, size=sys.maxsize)
+        if key.one_by_one:
             return evolve(caps, calls=1)
+        if key.path in self._less:
+            caps = evolve(caps, items=min(caps.items, self._less[key.path]))
         limit = self._limits.get(key.path)
         if limit is None:
             return caps
@@ -81,6 +88,17 @@ class LearnedCaps:
         self.is_any = True
         self.on_change()
 
+    def try_less(self, path: bytes, items: int) -> None:
+        """Let the next requests have so many *items* at most, until one passes."""
+        self._less[path] = max(items, 1)
+        self.is_any = True
+        self.on_change()
+
+    def passed(self, path: bytes) -> None:
+        """Note that a request has passed: it need not be less any more."""
+        if self._less.pop(path, None) is not None:
+            self.on_change()
+
     def cannot_be_split(self, path: bytes) -> None:
         """Note that answers on a route cannot be split, whatever the items are."""
         self._alone_until[path] = self.clock.seconds() + KEPT_S
@@ -91,6 +109,7 @@ class LearnedCaps:
         """Forget all: the upstream, or its model, is another."""
         self._limits.clear()
         self._alone_until.clear()
+        self._less.clear()
         self.is_any = False
 
     def describe(self) -> list[dict[str, object]]:
@@ -102,11 +121,12 @@ class LearnedCaps:
         alone: list[dict[str, object]] = [
             {"route": path.decode(), "max_items": None, "is_alone": True}
             for path in list(self._alone_until)
-            if self._is_alone(path)
+            if self.is_alone(path)
         ]
         return [*limits, *alone]
 
-    def _is_alone(self, path: bytes) -> bool:
+    def is_alone(self, path: bytes) -> bool:
+        """Return whether calls on a route are sent alone, and whole."""
         until = self._alone_until.get(path)
         if until is None:
             return False

@@ -166,17 +166,17 @@ class Discovery:
             self._doubt()
         return failure
 
-    def is_alive(self) -> Deferred[bool]:
+    def is_alive(self) -> Deferred[bool | None]:
         """
         Ask whether the server answers; never fails.
 
-        A gateway may answer in its place: then it is not there.
+        Fires with:
+            True if it does, False if it does not, and None if the answer may be
+            that of a gateway in its place.
         """
         asked = self.ask(self._question())
         asked.addTimeout(TIMEOUT_S, self.clock)
-        return asked.addCallbacks(
-            lambda response: response.status not in GATEWAY, lambda _: False
-        )
+        return asked.addCallbacks(_tells_life, lambda _: False)
 
     def _doubt(self) -> None:
         if self._running and self._asking is None:
@@ -250,3 +250,9 @@ class Discovery:
 
 def _no_answer() -> UpstreamBroken:
     return UpstreamBroken(f"it did not answer /info within {TIMEOUT_S:g} seconds")
+
+
+def _tells_life(response: Response) -> bool | None:
+    if response.status == OK:
+        return True
+    return False if response.status in GATEWAY else None

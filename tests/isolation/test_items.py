@@ -122,7 +122,7 @@ def test_neighbours_of_who_repeats_itself_stop_paying(text: str) -> None:
         assert sorted(map(len, here.upstream.inputs)) == [1, 7]
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 413, 422, 424, 500])
+@pytest.mark.parametrize("status", [400, 403, 404, 413, 422, 424, 500, 502, 504])
 def test_no_status_by_itself_condemns_a_batch(status: int) -> None:
     """One bad call is found whatever number the upstream gives it."""
     with network(**TOGETHER) as here:

@@ -107,6 +107,15 @@ def test_a_429_for_size_is_followed_by_smaller_requests() -> None:
         assert 429 not in here.upstream.statuses
 
 
+def test_the_first_retry_after_a_429_is_half_as_large() -> None:
+    """Nobody waits for long to learn that size was the cause."""
+    with network(mood="quota", max_wait_ms=100, max_batch_calls=16) as here:
+        calls = [{"input": f"{'x' * 30} {at}"} for at in range(16)]
+        here.settle(*[here.post(call, path=OPENAI) for call in calls])
+
+        assert list(map(len, here.upstream.inputs))[:2] == [16, 8]
+
+
 def test_a_limit_of_the_server_is_no_limit_for_a_call_of_its_own() -> None:
     """Once it is known, a call with more inputs is cut into what is taken."""
     with network(mood="ten-inputs", max_wait_ms=100, max_batch_calls=16) as here:
