@@ -97,6 +97,10 @@ class BatchSent(Struct, frozen=True, kw_only=True):
     route: str
 
     reason: FlushReason
+
+    parts: int
+    """The number of calls, or parts of large ones, that share it."""
+
     items: int
     size: int
     """Bytes of its items."""
@@ -115,11 +119,6 @@ class BatchSent(Struct, frozen=True, kw_only=True):
 
     is_personal: bool
     """True if it was sent with a client's own credentials."""
-
-    @property
-    def parts(self) -> int:
-        """The number of calls, or parts of large ones, that shared it."""
-        return len(self.waits_s)
 
 
 class RequestInfo(Struct, kw_only=True, eq=False):

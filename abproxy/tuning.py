@@ -79,7 +79,17 @@ def write_now(transport: Any, data: bytes) -> None:
     not accept, and all errors, are left to Twisted.
     """
     sent = 0
-    if _is_clear(transport):
+    if (
+        isinstance(transport, _PLAIN)
+        and transport.connected
+        and not transport.TLS
+        and not transport.disconnecting
+        and not transport._writeDisconnecting  # noqa: SLF001
+        and not transport._writeDisconnected  # noqa: SLF001
+        and not transport._aborting  # noqa: SLF001
+        and not transport.dataBuffer
+        and not transport._tempDataBuffer  # noqa: SLF001
+    ):
         try:
             sent = transport.socket.send(data)
         except OSError:
@@ -92,20 +102,6 @@ def has_unsent(transport: Any) -> bool:
     """Return whether written data was not sent to the socket yet."""
     return isinstance(transport, _PLAIN) and bool(
         transport.dataBuffer or transport._tempDataBuffer  # noqa: SLF001
-    )
-
-
-def _is_clear(transport: Any) -> bool:
-    return (
-        isinstance(transport, _PLAIN)
-        and bool(transport.connected)
-        and not transport.TLS
-        and not transport.disconnecting
-        and not transport._writeDisconnecting  # noqa: SLF001
-        and not transport._writeDisconnected  # noqa: SLF001
-        and not transport._aborting  # noqa: SLF001
-        and not transport.dataBuffer
-        and not transport._tempDataBuffer  # noqa: SLF001
     )
 
 

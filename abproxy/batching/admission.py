@@ -112,7 +112,7 @@ class Admission:
 
     def retry_after_s(self, items: int) -> int:
         """Estimate in how many seconds there is room for *items*, as others leave."""
-        rate = self._leaving.per_second()
+        rate = self._leaving.per_second
         too_many = max(items, self.items + items - self.max_items)
         seconds = ceil(too_many / rate) if rate else 1
         return min(max(seconds, 1), MAX_RETRY_AFTER_S)

@@ -341,9 +341,10 @@ class BatchCollector:
             sorts=sorts,
         )
         sent = self._record(parts, reason, load)
-        self.observer.batch_sent(sent)
         self.backoff.tried_at = self.clock.seconds()
         sending = Deferred.fromCoroutine(self.isolation.send(batch))
+        # Counted while the upstream works already.
+        self.observer.batch_sent(sent)
         sending.addBoth(self._done, batch, load, sent)
 
     def _record(
@@ -355,6 +356,7 @@ class BatchCollector:
         return BatchSent(
             route=key.dialect.path.decode(),
             reason=reason,
+            parts=len(parts),
             items=load.items,
             size=size,
             fill=self.caps.fill(len(parts), load.items, size),

@@ -44,7 +44,8 @@ class Rate:
     _clock: IReactorTime
     _since: float = field(init=False)
     _counted: int = field(init=False)
-    _rate: float = field(init=False)
+    per_second: float = field(init=False)
+    """The latest rate; 0 if there is none yet."""
 
     def __attrs_post_init__(self) -> None:
         self.begin()
@@ -53,7 +54,7 @@ class Rate:
         """Forget what was counted, and begin now."""
         self._since = self._clock.seconds()
         self._counted = 0
-        self._rate = 0.0
+        self.per_second = 0.0
 
     def count(self, number: int) -> None:
         """Add *number* to what happened; with nothing added, no period ends."""
@@ -62,13 +63,9 @@ class Rate:
         self._counted += number
         passed = self._clock.seconds() - self._since
         if passed >= PERIOD_S:
-            self._rate = self._counted / passed
+            self.per_second = self._counted / passed
             self._since += passed
             self._counted = 0
-
-    def per_second(self) -> float:
-        """Return the latest rate; 0 if there is none yet."""
-        return self._rate
 
 
 class Load(Struct, kw_only=True, eq=False):
@@ -175,7 +172,7 @@ class AdaptiveLimit:
     @property
     def items(self) -> int:
         """Return how many items may be in flight now."""
-        wanted = max(self._grown, self._rate.per_second() * HORIZON_S, 2 * self.batch)
+        wanted = max(self._grown, self._rate.per_second * HORIZON_S, 2 * self.batch)
         return max(int(min(wanted, self._most, self._left)), 1)
 
     @property

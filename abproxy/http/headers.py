@@ -62,10 +62,7 @@ def each_line(raw: Raw) -> HeaderList:
 
 def group(lines: Sequence[tuple[bytes, bytes]]) -> HeaderList:
     """Return *lines* with those of one name together, as Twisted has them."""
-    groups = dict(lines)
-    if len(groups) == len(lines):
-        return tuple(lines)
-    return tuple(line for name in groups for line in lines if line[0] == name)
+    return tuple(line for name in dict(lines) for line in lines if line[0] == name)
 
 
 def write_lines(lines: HeaderList) -> bytes:

@@ -150,8 +150,8 @@ class Window:
     now: Callable[[], Totals] = field(repr=False)
     """Return the numbers as they are."""
 
-    _next_at: float = field(init=False, default=0.0)
-    """Until then there is nothing to note."""
+    next_at: float = field(init=False, default=0.0)
+    """Before that there is nothing to note."""
 
     _copies: deque[Totals] = field(init=False, factory=deque, repr=False)
 
@@ -160,15 +160,13 @@ class Window:
 
     def note(self, at: float) -> None:
         """Put a copy aside if one is due; to be called before numbers change."""
-        if at < self._next_at:
-            return
         if at - self._copies[-1].at >= COPY_EVERY_S:
             self._copies.append(self.now())
         # What came after so old a copy came within a minute, or after the next.
         too_old = at - LATELY_S - COPY_EVERY_S
         while self._copies[0].at <= too_old:
             self._copies.popleft()
-        self._next_at = min(
+        self.next_at = min(
             self._copies[-1].at + COPY_EVERY_S,
             self._copies[0].at + LATELY_S + COPY_EVERY_S,
         )

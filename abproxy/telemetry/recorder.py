@@ -67,7 +67,8 @@ class Recorder(Observer):
     def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
         """Count a request by what became of it."""
         now = self.clock.seconds()
-        self.window.note(now)
+        if now >= self.window.next_at:
+            self.window.note(now)
         route = request.route
         if route is None:
             if request.is_relayed:
@@ -112,7 +113,9 @@ class Recorder(Observer):
 
     def batch_sent(self, batch: BatchSent) -> None:
         """Count a batch that leaves."""
-        self.window.note(self.clock.seconds())
+        now = self.clock.seconds()
+        if now >= self.window.next_at:
+            self.window.note(now)
         metrics, route = self.metrics, batch.route
         metrics.batches.add((route, batch.reason.value))
         metrics.items.add((route,), batch.items)

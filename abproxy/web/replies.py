@@ -155,8 +155,8 @@ def _spell_all(lines: HeaderList) -> HeaderList:
         _add_lines(headers, lines)
         return each_line(headers.getAllRawHeaders())
     spelled = tuple([(spell(name), value) for name, value in lines])
-    names = dict(spelled)
-    return spelled if len(names) == len(spelled) else group(spelled)
+    repeats = len(dict(spelled)) < len(spelled)
+    return group(spelled) if repeats else spelled
 
 
 @lru_cache(100)

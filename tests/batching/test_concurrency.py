@@ -409,7 +409,7 @@ def test_there_is_no_rate_before_the_first_period_is_over() -> None:
 
     rate.count(1000)
 
-    assert rate.per_second() == 0
+    assert rate.per_second == 0
 
 
 def test_the_rate_is_that_of_the_last_whole_period() -> None:
@@ -421,7 +421,7 @@ def test_the_rate_is_that_of_the_last_whole_period() -> None:
 
     rate.count(1000)
 
-    assert rate.per_second() == 40 / PERIOD_S
+    assert rate.per_second == 40 / PERIOD_S
 
 
 def test_a_new_period_brings_a_new_rate() -> None:
@@ -434,7 +434,7 @@ def test_a_new_period_brings_a_new_rate() -> None:
     clock.advance(PERIOD_S)
     rate.count(10)
 
-    assert rate.per_second() == 10 / PERIOD_S
+    assert rate.per_second == 10 / PERIOD_S
 
 
 def test_what_is_rare_is_measured_over_as_long_as_it_takes() -> None:
@@ -445,4 +445,4 @@ def test_what_is_rare_is_measured_over_as_long_as_it_takes() -> None:
     clock.advance(10)
     rate.count(1)
 
-    assert rate.per_second() == 0.1
+    assert rate.per_second == 0.1

@@ -191,6 +191,7 @@ def test_twenty_batches_tell_what_an_input_costs(
 BATCH = BatchSent(
     route="/embed",
     reason=FlushReason.TIMER,
+    parts=2,
     items=3,
     size=12,
     fill=0.1,

@@ -201,7 +201,9 @@ def _read_lines(lines: list[bytes]) -> tuple[HeaderList, int | None, bytes] | No
             return None
     if framing is None:
         return None
-    return group(headers), int(framing[1]) if framing[1] else None, keep_alive
+    repeats = len(dict(headers)) < len(headers)
+    grouped = group(headers) if repeats else tuple(headers)
+    return grouped, int(framing[1]) if framing[1] else None, keep_alive
 
 
 @lru_cache(1000)

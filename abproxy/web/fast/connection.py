@@ -198,17 +198,24 @@ class FastChannel(ProxyChannel):
             if self._waiting:
                 self._hold_back()
 
-    def answer(self, written: bytes) -> None:
-        """Send an answer as it is *written*, and go on with what has arrived since."""
+    def answer(self, request: FastRequest, written: bytes) -> None:
+        """
+        Send the answer to *request*, as it is *written*, and end it.
+
+        Then go on with what has arrived since.
+        """
         site, was, self._request = self.site, self._state, None
-        if site.is_draining:
+        is_last = site.is_draining
+        if is_last:
             self._state, self._waiting, self._discards = CLOSED, b"", True
-            site.fast_path.write(self.transport, written)
+        else:
+            self._state, self.idle_since = IDLE, site.checked_at
+        site.fast_path.write(self.transport, written)
+        # Counted while the client reads already.
+        site.end(request, gone=False)
+        if is_last:
             self.loseConnection()
             return
-        self._state = IDLE
-        site.fast_path.write(self.transport, written)
-        self.idle_since = site.checked_at
         # Within _submit, its caller goes on: a thousand calls that are refused at once
         # would be as many functions deep.
         if was is ANSWERING and self._waiting:

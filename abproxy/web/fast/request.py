@@ -135,8 +135,8 @@ class FastRequest(RequestInfo, kw_only=True, eq=False):
     fast_path: FastPath
     site: ProxySite
 
-    answer: Callable[[bytes], None]
-    """Sends the bytes of the answer."""
+    answer: "Callable[[FastRequest, bytes], None]"
+    """Sends the bytes of the answer, and ends the request."""
 
     _results: Deferred[Any] | None = None
     _is_cancelled: bool = False
@@ -175,8 +175,7 @@ class FastRequest(RequestInfo, kw_only=True, eq=False):
                 written, self.size = encoder.answer(call, outcome, closes=closes)
             except Exception:  # noqa: BLE001  whatever it is, the client hears of it
                 written, self.size = self._error(Failure(), closes=closes)
-        self.site.end(self, gone=False)
-        self.answer(written)
+        self.answer(self, written)
 
     def _error(self, failure: Failure, *, closes: bool) -> Written:
         response = self.fast_path.app.explain(failure, self)
