@@ -93,9 +93,9 @@ def _use_clients(
 
 
 def run(
-    servers: Sequence[Server], ways: Sequence[str]
+    servers: Sequence[Server], ways: Sequence[str], *, is_dry: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Run *servers*; give what was found, and what could not run."""
+    """Run *servers*, and write; give what was found, and what could not run."""
     found, cannot = {}, []
     for server in servers:
         name = server.name
@@ -105,6 +105,9 @@ def run(
             except CannotRun as error:
                 say(f"{name}: {error}")
                 cannot.append(name)
+        if name in found and not is_dry:
+            now = _described({name: found[name]})
+            report.write(report.merged(report.read(), now))
     return found, cannot
 
 
@@ -138,14 +141,12 @@ def main(arguments: Sequence[str]) -> int:
     ways = options.way or list(between.WAYS)
     places = options.servers or PLACES
     servers = [each for each in SERVERS if each.place in places]
-    found, cannot = run(servers, ways)
+    found, cannot = run(servers, ways, is_dry=options.dry)
     tested = _described(found)
     if found:
         say(report.section(tested))
     if options.out:
         options.out.write_text(json.dumps(tested, indent=1, ensure_ascii=False))
-    if found and not options.dry:
-        report.write(report.merged(report.read(), tested))
     asked, failed = _counts(found)
     say(f"{asked - failed} passed, {failed} failed")
     for name in cannot:
