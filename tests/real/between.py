@@ -118,8 +118,9 @@ def abproxy(folder: Path, server: str) -> Iterator[Way]:
         "INFERENCE_SERVICE_URL": server,
     }
     url = f"http://127.0.0.1:{port}"
+    # Not /-/ready: it asks the server's /health, which a gateway may refuse.
     with running(
-        folder, command, url, ready="/-/ready", environment=settings
+        folder, command, url, ready="/-/healthy", environment=settings
     ) as proxied:
         yield Way(url=proxied, abproxy=proxied)
 
