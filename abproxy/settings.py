@@ -268,7 +268,7 @@ class Settings:
         parsers.seconds,
         300.0,
         "s",
-        "how long a call may wait to be sent; after that it gets a 504",
+        "how long a call may wait to be sent, or sent again; after that it gets a 504",
     )
     max_body_bytes: int = _setting(
         "max-body-bytes",

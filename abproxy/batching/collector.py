@@ -74,7 +74,7 @@ class BatchCollector:
     """Ask whether the upstream answers; never fails, and None if it cannot be told."""
 
     call_timeout_s: float = 300.0
-    """How long a call may wait in the queue."""
+    """How long a call may wait in the queue, or to be sent again after a failure."""
 
     count: Count | None = field(default=None, repr=False)
     """Counts what the items of a batch cost; without it characters are counted."""
@@ -131,6 +131,7 @@ class BatchCollector:
             extra=ExtraRequests(self.clock),
             lanes_out=LanesOut(clock=self.clock, queue=self.queue),
             splits=lambda: self.splits,
+            call_timeout_s=lambda: self.call_timeout_s,
         )
 
     # What callers use

@@ -33,12 +33,21 @@ from abproxy.batching.batch import Batch, Failed, log_failed
 from abproxy.batching.concurrency import Budget
 from abproxy.batching.lanes_out import LanesOut, is_twin, refused_together
 from abproxy.batching.learned import ExtraRequests, LearnedCaps, Offenders
-from abproxy.batching.part import Caps, Part, join_results, reject, split_part
+from abproxy.batching.part import (
+    Caps,
+    Part,
+    halves,
+    join_results,
+    likely_good_first,
+    reject,
+    split_part,
+)
 from abproxy.batching.queue import QUARANTINE_AFTER, Queue
 from abproxy.errors import (
     CannotConnect,
     ConnectionBroken,
     HandshakeFailed,
+    QueueTimeout,
 )
 from abproxy.events import Observer
 from abproxy.http.messages import NO_ROOM, Response
@@ -77,6 +86,9 @@ class Isolation:
 
     splits: Callable[[], bool] = field(repr=False)
     """Return whether a part may be split that is too large for the upstream."""
+
+    call_timeout_s: Callable[[], float] = field(repr=False)
+    """Return how old a part may be that is sent again."""
 
     lanes_out: LanesOut
 
@@ -253,10 +265,16 @@ class Isolation:
     async def send_extra(
         self, batch: Batch, parts: Sequence[Part], reason: str
     ) -> tuple[Batch, Failed | None]:
-        """Send those of *parts* that still wait as one more request."""
+        """Send those of *parts* that still wait, and may, as one more request."""
         if reason != RESEND:
             await self.extra.wait_for_turn()
-        child = evolve(batch, parts=[p for p in parts if not p.cancelled], sorts=False)
+        late_since = self.clock.seconds() - self.call_timeout_s()
+        late = [part for part in parts if part.arrived_at < late_since]
+        reject(
+            late, QueueTimeout(f"no answer within {self.call_timeout_s():g} seconds")
+        )
+        left = [part for part in parts if not (part.cancelled or part in late)]
+        child = evolve(batch, parts=left, sorts=False)
         if not child.parts:
             return child, None
         self.observer.extra_request(reason)
@@ -424,25 +442,3 @@ def speaks_of_inputs(failed: Failed) -> bool:
     """Return whether TEI itself says that the inputs are at fault, and not the lane."""
     cause = failed.cause
     return isinstance(cause, Response) and _OF_INPUTS.search(cause.body) is not None
-
-
-def halves(parts: list[Part]) -> list[list[Part]]:
-    """Return two halves of *parts*, or fewer if there are fewer."""
-    middle = (len(parts) + 1) // 2
-    return [half for half in (parts[:middle], parts[middle:]) if half]
-
-
-def likely_good_first(parts: list[Part]) -> list[Part]:
-    """
-    Order *parts* by how likely they are to succeed.
-
-    Bad inputs are most often too long, or empty: so those of the usual length go
-    first; and of those alike the ones in the middle, to begin somewhere.
-    """
-    middle = len(parts) // 2
-    usual = sorted(part.size for part in parts)[middle]
-
-    def unlikelihood(at: int) -> tuple[int, int]:
-        return abs(parts[at].size - usual), abs(at - middle)
-
-    return [parts[at] for at in sorted(range(len(parts)), key=unlikelihood)]

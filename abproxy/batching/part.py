@@ -24,7 +24,9 @@ __all__ = [
     "Caps",
     "Part",
     "Priority",
+    "halves",
     "join_results",
+    "likely_good_first",
     "reject",
     "replace_by_parts",
     "size_of",
@@ -147,6 +149,28 @@ def reject(parts: Sequence[Part], cause: Cause) -> None:
             part.fire([PartResult(response=cause)])
         else:
             part.fire(Failure(cause.copy()))
+
+
+def halves(parts: list[Part]) -> list[list[Part]]:
+    """Return two halves of *parts*, or fewer if there are fewer."""
+    middle = (len(parts) + 1) // 2
+    return [half for half in (parts[:middle], parts[middle:]) if half]
+
+
+def likely_good_first(parts: list[Part]) -> list[Part]:
+    """
+    Order *parts* by how likely they are to succeed.
+
+    Bad inputs are most often too long, or empty: so those of the usual length go
+    first; and of those alike the ones in the middle, to begin somewhere.
+    """
+    middle = len(parts) // 2
+    usual = sorted(part.size for part in parts)[middle]
+
+    def unlikelihood(at: int) -> tuple[int, int]:
+        return abs(parts[at].size - usual), abs(at - middle)
+
+    return [parts[at] for at in sorted(range(len(parts)), key=unlikelihood)]
 
 
 # From one call to parts

@@ -322,6 +322,21 @@ def test_after_a_deadline_pieces_are_sent_one_after_the_other() -> None:
     assert proxy.is_at_rest
 
 
+def test_calls_are_not_sent_again_after_the_time_that_they_may_wait() -> None:
+    """A server that says nothing would take that time for each request of each."""
+    proxy, calls = together(32)
+    proxy.collector.call_timeout_s = 300
+
+    while proxy.upstream.open:
+        proxy.clock.advance(120)
+        for sent in list(proxy.upstream.open):
+            sent.fail(UpstreamTimeout("too slow"))
+
+    assert proxy.clock.seconds() <= 300 + 120
+    assert all(isinstance(call.error, UpstreamTimeout) for call in calls)
+    assert proxy.is_at_rest
+
+
 def test_a_deadline_that_was_missed_is_not_missed_again() -> None:
     """Only so much is in flight as is answered in half of the time."""
     proxy = harness(calls=32, items=32, max_wait_s=1)
