@@ -20,13 +20,14 @@ from math import ceil
 from attrs import define, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from abproxy.batching.batch import Failed, log_failed, refused_together
 from abproxy.batching.concurrency import Budget
 from abproxy.batching.part import Part, reject
-from abproxy.batching.queue import Queue
+from abproxy.batching.queue import QUARANTINE_AFTER, Queue
 from abproxy.dialects.call import LaneKey
 from abproxy.errors import CannotConnect, ProxyError, UpstreamFull
 from abproxy.events import Cause, Observer
-from abproxy.http.messages import GATEWAY, Response
+from abproxy.http.messages import GATEWAY, NO_ROOM, Response
 
 __all__ = [
     "FIRST_PAUSE_S",
@@ -34,6 +35,7 @@ __all__ = [
     "Backoff",
     "RetryTimeouts",
     "is_for_all",
+    "is_no_answer",
     "is_size_possible",
 ]
 
@@ -157,6 +159,28 @@ class Backoff:
         reject([part for part in parts if is_expired(part)], theirs)
         self.queue.expire(is_expired, _in_our_words(cause))
 
+    def wait_out(self, parts: list[Part], failed: Failed, *, shared: bool) -> None:
+        """
+        Return *parts* to the queue, as the upstream seems to be away behind a gateway.
+
+        One of them may be what kills it: so a part that has failed like this
+        several times is at fault, if others got through meanwhile.
+        """
+        was_well = self.began_at is None
+        for part in parts:
+            part.connection_failures += 1
+        at_fault = [
+            part
+            for part in parts
+            if was_well and part.connection_failures > QUARANTINE_AFTER
+        ]
+        if at_fault:
+            log_failed(at_fault, failed.cause)
+            reject(at_fault, refused_together(failed) if shared else failed.cause)
+            self.failed()  # the next one would meet a server that is away
+        others = [part for part in parts if part not in at_fault]
+        self.requeue(others, failed.cause, shared=shared)
+
     def _has_lasted(self, arrived_at: float, timeout_s: float) -> bool:
         since = max(arrived_at, self.began_at or arrived_at)
         return self.clock.seconds() - since >= timeout_s
@@ -186,6 +210,16 @@ def is_size_possible(cause: Cause) -> bool:
         isinstance(cause, Response)
         and cause.status == TOO_MANY_REQUESTS
         and _OVERLOADED.search(cause.body) is None
+    )
+
+
+def is_no_answer(failed: Failed, part: Part) -> bool:
+    """Return whether a request with *part* found no room, or nothing to answer it."""
+    cause = failed.cause
+    return isinstance(cause, CannotConnect) or (
+        isinstance(cause, Response)
+        and cause.status in NO_ROOM
+        and is_for_all(cause, part.call.lane_key)
     )
 
 

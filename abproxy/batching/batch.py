@@ -17,13 +17,21 @@ from abproxy.dialects.call import BadAnswer, Items, PartResult, UnsplittableAnsw
 from abproxy.errors import (
     InternalError,
     ProxyError,
+    RefusedTogether,
     UpstreamBroken,
     UpstreamTimeout,
 )
 from abproxy.events import Cause
 from abproxy.http.messages import GATEWAY, HeaderList, Response, Send, UpstreamRequest
 
-__all__ = ["Batch", "Count", "Failed", "log_failed"]
+__all__ = [
+    "Batch",
+    "Count",
+    "Failed",
+    "fail_for_a_bug",
+    "log_failed",
+    "refused_together",
+]
 
 Count = Callable[[Sequence[Items], HeaderList], Coroutine[Any, Any, list[list[int]]]]
 """Count what each item of each part cost, to share out the usage of a batch."""
@@ -32,6 +40,11 @@ OK = 200
 
 QUICK_S = 1.0
 """A gateway that answers sooner has not waited for the server behind it."""
+
+BODY_TOO_LARGE = 413
+
+TOO_MANY = frozenset({BODY_TOO_LARGE, 422})
+"""How TEI refuses more inputs than it takes: 413 up to version 1.8."""
 
 _log = Logger()
 
@@ -58,8 +71,33 @@ class Failed:
         return took_long or isinstance(self.cause, UpstreamTimeout)
 
     @property
+    def is_too_many(self) -> bool:
+        """Return whether the number of items may have been refused."""
+        return isinstance(self.cause, Response) and self.cause.status in TOO_MANY
+
+    @property
+    def is_too_large(self) -> bool:
+        """Return whether so many items, or bytes of them, were refused for certain."""
+        cause = self.cause
+        return isinstance(cause, Response) and (
+            cause.status == BODY_TOO_LARGE
+            or (self.is_too_many and b"batch size" in cause.body)
+        )
+
+    @property
     def _is_of_gateway(self) -> bool:
         return isinstance(self.cause, Response) and self.cause.status in GATEWAY
+
+
+def refused_together(failed: Failed) -> ProxyError:
+    """Make the error for a call that was in a failed request, and not tried alone."""
+    cause = failed.cause
+    if isinstance(cause, ProxyError):
+        return cause
+    return RefusedTogether(
+        "the inference server refused this request together with others "
+        f"(status {cause.status})"
+    )
 
 
 @define(kw_only=True, eq=False)
@@ -81,7 +119,7 @@ class Batch:
 
     _order: list[int] | None = field(init=False, default=None, repr=False)
     _pending: Deferred[Any] | None = field(init=False, default=None, repr=False)
-    _sent_at: float = field(init=False, default=0.0)
+    sent_at: float = field(init=False, default=0.0)
 
     @property
     def is_shared(self) -> bool:
@@ -98,6 +136,11 @@ class Batch:
         """Return how many items are sent."""
         return sum([len(part.items) for part in self.parts])
 
+    @property
+    def size(self) -> int:
+        """Return how many bytes its items have."""
+        return sum([part.size for part in self.parts])
+
     async def attempt(self) -> Failed | None:
         """
         Send the request once; return None when each part has its outcome.
@@ -106,14 +149,14 @@ class Batch:
         """
         for part in self.parts:
             part.on_cancel = self._drop
-        self._sent_at = self.clock.seconds()
+        self.sent_at = self.clock.seconds()
         try:
             self._pending = self.send(self._request())
             response = await self._pending
             self._pending = None
             if response.status != OK:
                 return self._failed(response)
-            self.answered_after_s = self.clock.seconds() - self._sent_at
+            self.answered_after_s = self.clock.seconds() - self.sent_at
             await self._deliver(response)
         except ProxyError as error:
             return self._failed(error)
@@ -125,14 +168,13 @@ class Batch:
         except CancelledError:
             reject(self.parts, UpstreamBroken("the request was cancelled"))
         except Exception:  # noqa: BLE001  callers must be answered
-            _log.failure("A batch failed: {request_ids}", request_ids=_ids(self.parts))
-            reject(self.parts, InternalError("a bug in abproxy; its log says more"))
+            fail_for_a_bug(self.parts)
         return None
 
     def _failed(self, cause: Cause) -> Failed:
         self._pending = None
         self.answered_after_s = None
-        return Failed(cause=cause, took_s=self.clock.seconds() - self._sent_at)
+        return Failed(cause=cause, took_s=self.clock.seconds() - self.sent_at)
 
     def _drop(self, _part: Part) -> None:
         """Cancel the request when all callers have left."""
@@ -167,7 +209,7 @@ class Batch:
                 response=response,
                 rows=own,
                 calls=len(self.parts),
-                queue_s=self._sent_at - part.arrived_at,
+                queue_s=self.sent_at - part.arrived_at,
                 upstream_s=self.answered_after_s or 0.0,
             )
             part.fire([result])
@@ -179,6 +221,12 @@ class Batch:
         items = [Items(raw=part.items, lengths=part.lengths) for part in self.parts]
         self._pending = Deferred.fromCoroutine(self.count(items, key.headers))
         return list(await self._pending)
+
+
+def fail_for_a_bug(parts: Sequence[Part]) -> None:
+    """Answer *parts* after an exception that has no other reason, and log it."""
+    _log.failure("A batch failed: {request_ids}", request_ids=_ids(parts))
+    reject(parts, InternalError("a bug in abproxy; its log says more"))
 
 
 def log_failed(parts: Sequence[Part], cause: Cause) -> None:

@@ -155,6 +155,7 @@ class BatchCollector:
             one_by_one = replace(call.lane_key, one_by_one=True)
             call = replace(call, lane_key=one_by_one)
         if self.learned.is_any or call.lane_key.one_by_one:
+            self.learned.refresh(caps)
             caps = self.learned.apply(call.lane_key, caps)
         parts = split_call(call, caps, self.clock.seconds())
         if len(parts) == 1 and self._leaves_at_once(parts[0], caps):
@@ -293,6 +294,8 @@ class BatchCollector:
         if may_split and len(parts[0].items) > caps.items:
             self.queue.requeue(replace_by_parts(parts[0], caps))
             return
+        if self.isolation.lanes_out.is_any:
+            self.isolation.lanes_out.note_sent(lane.key)
         self._send(parts, reason, sorts=alike)
 
     def _caps_now(self, lane: Lane) -> Caps:

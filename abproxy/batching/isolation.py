@@ -19,7 +19,6 @@ With k bad calls among n this takes at most k (2 log2 n + 2) more requests, and
 never more than 2 n.
 """
 
-import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from math import ceil, log2
@@ -28,10 +27,16 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
-from abproxy.batching.backoff import Backoff, is_for_all, is_size_possible
-from abproxy.batching.batch import Batch, Failed, log_failed
+from abproxy.batching.backoff import Backoff, is_no_answer, is_size_possible
+from abproxy.batching.batch import (
+    Batch,
+    Failed,
+    fail_for_a_bug,
+    log_failed,
+    refused_together,
+)
 from abproxy.batching.concurrency import Budget
-from abproxy.batching.lanes_out import LanesOut, is_twin, refused_together
+from abproxy.batching.lanes_out import LanesOut, is_twin, speaks_of_inputs
 from abproxy.batching.learned import ExtraRequests, LearnedCaps, Offenders
 from abproxy.batching.part import (
     Caps,
@@ -62,14 +67,6 @@ One call alone, some of those that were refused together, or what has to be sent
 again anyway, as its connection broke or its deadline passed.
 """
 
-BODY_TOO_LARGE = 413
-
-TOO_MANY = frozenset({BODY_TOO_LARGE, 422})
-"""How TEI refuses more inputs than it takes: 413 up to version 1.8."""
-
-_OF_INPUTS = re.compile(rb'"(?:error_)?type"\s*:\s*"(?:Validation|Tokenizer|Empty)"')
-"""How TEI names what is wrong with inputs, on its own and on the OpenAI routes."""
-
 
 @define(kw_only=True, eq=False)
 class Isolation:
@@ -95,11 +92,14 @@ class Isolation:
     async def send(self, batch: Batch) -> None:
         """Send *batch*; returns when each part has its outcome, or waits again."""
         self.extra.requests += 1
-        failed = await batch.attempt()
-        if failed is None:
-            self.note_success(batch)
-        else:
-            await self.settle(batch, failed)
+        try:
+            failed = await batch.attempt()
+            if failed is None:
+                self.note_success(batch)
+            else:
+                await self.settle(batch, failed)
+        except Exception:  # noqa: BLE001  a bug must not starve the callers
+            fail_for_a_bug(batch.parts)
         if self.lanes_out.is_any:
             self.lanes_out.hold_again(batch.parts[0].call.lane_key)
 
@@ -109,9 +109,12 @@ class Isolation:
             return
         if self.backoff.began_at is not None:
             self.backoff.reset()
-        if self.learned.is_any:
-            self.learned.passed(batch.parts[0].call.lane_key.path)
-        self.lanes_out.note_success(batch.parts[0].call.lane_key)
+        key = batch.parts[0].call.lane_key
+        self.lanes_out.note_success(key)
+        if len(batch.parts) > 1 or self.learned.is_any:
+            self.learned.passed(key.path, batch.items, batch.size)
+        if key.one_by_one:
+            self.offenders.note_good(batch.parts[0])
 
     async def settle(self, batch: Batch, failed: Failed) -> None:
         """Give each part of a *batch* that *failed* its outcome, or let it wait."""
@@ -121,18 +124,14 @@ class Isolation:
         if not isinstance(cause, Response | CannotConnect | ConnectionBroken):
             log_failed(parts, cause)
         key = parts[0].call.lane_key
-        if isinstance(cause, CannotConnect) or (
-            isinstance(cause, Response)
-            and cause.status in NO_ROOM
-            and (is_for_all(cause, key) or not batch.is_shared)
-        ):
+        lone = isinstance(cause, Response) and not batch.is_shared
+        if is_no_answer(failed, parts[0]) or (lone and cause.status in NO_ROOM):
+            self.backoff.requeue(parts, cause, shared=batch.is_shared)
             if batch.is_shared and is_size_possible(cause):
                 self.learned.try_less(key.path, batch.items // 2)
-            self.backoff.requeue(parts, cause, shared=batch.is_shared)
         elif isinstance(cause, HandshakeFailed):
-            reject(
-                parts, cause
-            )  # nothing was sent, and no other call would fare better
+            # Nothing was sent, and no other call would fare better.
+            reject(parts, cause)
         elif isinstance(cause, ConnectionBroken):
             await self._settle_broken(batch, parts, cause)
         elif failed.is_unsplittable:
@@ -144,7 +143,7 @@ class Isolation:
         elif failed.is_deadline:
             self.backoff.reset()
             self.budget.missed_deadline(failed.took_s)
-            await self._send_in_turn(batch, halves(parts))
+            await self._settle_late(batch, parts, failed)
         else:
             await _Search(isolation=self, batch=batch, failed=failed).run()
 
@@ -153,12 +152,11 @@ class Isolation:
     async def _settle_one(self, batch: Batch, part: Part, failed: Failed) -> None:
         """Settle a part that has failed alone: what it got is its own answer."""
         if failed.is_outage:
-            self.wait_out([part], failed, shared=False)
+            self.backoff.wait_out([part], failed, shared=False)
             return
         self.backoff.reset()
-        caps = self._caps_for_pieces(part, failed)
-        if caps is not None:
-            await self._send_pieces(batch, part, caps)
+        if (caps := self._caps_for_pieces(part, failed)) is not None:
+            await self._send_pieces(batch, part, caps, failed)
             return
         self.lanes_out.note_failed(part, failed)
         if part.call.lane_key.one_by_one:
@@ -167,27 +165,30 @@ class Isolation:
 
     def _caps_for_pieces(self, part: Part, failed: Failed) -> Caps | None:
         """Return what pieces of *part* may hold if it was too large; else None."""
-        items, cause, caps = len(part.items), failed.cause, self.queue.caps
-        refused = cause if isinstance(cause, Response) else None
-        too_many = refused is not None and refused.status in TOO_MANY
-        if not self.splits() or part.call.lane_key.serial or items == 1:
+        key, items, caps = part.call.lane_key, len(part.items), self.queue.caps
+        if not self.splits() or key.serial or items == 1:
             return None
-        if too_many and items > caps.items:
+        if self.learned.is_alone(key.path):
+            return None  # pieces would have to be sent whole again
+        if failed.is_too_many and items > caps.items:
             # The upstream has just said so, and the caps say the same by now.
             return caps
-        is_too_large = refused is not None and (
-            refused.status == BODY_TOO_LARGE
-            or (too_many and b"batch size" in refused.body)
-        )
-        if part.is_whole_call or not (is_too_large or failed.is_deadline):
+        if part.is_whole_call or not (failed.is_too_large or failed.is_deadline):
             return None
         return evolve(caps, items=(items + 1) // 2)
 
-    async def _send_pieces(self, batch: Batch, part: Part, caps: Caps) -> None:
+    async def _send_pieces(
+        self, batch: Batch, part: Part, caps: Caps, failed: Failed
+    ) -> None:
         pieces = split_part(part, caps)
         joined = join_results(pieces).addBoth(part.fire)
         part.on_cancel = lambda _part: joined.cancel()
-        await self.send_groups(batch, [[piece] for piece in pieces])
+        groups = [[piece] for piece in pieces]
+        if failed.is_deadline:
+            self.budget.missed_deadline(failed.took_s)
+            await self._send_in_turn(batch, groups)
+        else:
+            await self.send_groups(batch, groups)
 
     async def _send_whole(self, batch: Batch, parts: Sequence[Part]) -> None:
         """Send the calls of *parts* one by one, as their clients sent them."""
@@ -225,40 +226,47 @@ class Isolation:
             self.observer.batch_resent()
             await self.send_groups(batch, halves(others))
 
-    def wait_out(self, parts: list[Part], failed: Failed, *, shared: bool) -> None:
+    async def _settle_late(
+        self, batch: Batch, parts: list[Part], failed: Failed
+    ) -> None:
         """
-        Return *parts* to the queue, as the upstream seems to be away behind a gateway.
+        Send parts again whose request took too long, fewer at a time.
 
-        One of them may be what kills it: so a part that has failed like this
-        several times is at fault, if others got through meanwhile.
+        First one alone, and a second if that is too late as well: if then nothing
+        was answered since, the upstream is silent, and no other call waits for it.
         """
-        was_well = self.backoff.began_at is None
-        for part in parts:
-            part.connection_failures += 1
-        at_fault = [
-            part
-            for part in parts
-            if was_well and part.connection_failures > QUARANTINE_AFTER
-        ]
-        if at_fault:
-            log_failed(at_fault, failed.cause)
-            reject(at_fault, refused_together(failed) if shared else failed.cause)
-            self.backoff.failed()  # the next one would meet a server that is away
-        others = [part for part in parts if part not in at_fault]
-        self.backoff.requeue(others, failed.cause, shared=shared)
+        others = likely_good_first(parts)
+        for _ in range(min(2, len(others))):
+            _, again = await self._send_late(batch, [others.pop(0)], PROBE)
+            if again is None or not again.is_deadline:
+                break
+        else:
+            key, sent_at = parts[0].call.lane_key, batch.sent_at
+            if not self.lanes_out.has_worked_since(key, sent_at):
+                reject(others, refused_together(failed))
+                return
+        await self._send_in_turn(batch, halves(others))
 
     async def _send_in_turn(self, batch: Batch, groups: Sequence[list[Part]]) -> None:
         """Send *groups* one after the other, as the upstream was too slow for all."""
         for group in groups:
-            child, failed = await self.send_extra(batch, group, RESEND)
-            if failed is None:
-                if child.answered_after_s is not None:
-                    self.budget.met_deadline(child.items, child.answered_after_s)
-            elif failed.is_deadline and child.is_shared:
-                self.budget.in_time.missed(child.items, failed.took_s)
+            child, again = await self._send_late(batch, group, RESEND)
+            if again is not None and again.is_deadline and child.is_shared:
                 await self._send_in_turn(batch, halves(child.waiting))
-            else:
-                await self.settle(child, failed)
+
+    async def _send_late(
+        self, batch: Batch, parts: list[Part], reason: str
+    ) -> tuple[Batch, Failed | None]:
+        """Send *parts* again; if several are too late again, these have no outcome."""
+        child, failed = await self.send_extra(batch, parts, reason)
+        if failed is None:
+            if child.answered_after_s is not None:
+                self.budget.met_deadline(child.items, child.answered_after_s)
+        elif failed.is_deadline and child.is_shared:
+            self.budget.in_time.missed(child.items, failed.took_s)
+        else:
+            await self.settle(child, failed)
+        return child, failed
 
     # Sending again
 
@@ -270,9 +278,8 @@ class Isolation:
             await self.extra.wait_for_turn()
         late_since = self.clock.seconds() - self.call_timeout_s()
         late = [part for part in parts if part.arrived_at < late_since]
-        reject(
-            late, QueueTimeout(f"no answer within {self.call_timeout_s():g} seconds")
-        )
+        timeout = QueueTimeout(f"no answer within {self.call_timeout_s():g} seconds")
+        reject(late, timeout)
         left = [part for part in parts if not (part.cancelled or part in late)]
         child = evolve(batch, parts=left, sorts=False)
         if not child.parts:
@@ -305,21 +312,23 @@ class _Search:
     _passed: list[int] = field(init=False, factory=list)
     """How many items requests had that succeeded."""
 
-    _refused: list[int] = field(init=False, factory=list)
-    """How many items requests had that failed."""
+    _refused: list[tuple[int, int]] = field(init=False, factory=list)
+    """How many items, and bytes of them, requests had that failed."""
 
     _failed_alone: list[Part] = field(init=False, factory=list)
 
     async def run(self) -> None:
         """Give each part its outcome."""
-        self._refused.append(self.batch.items)
+        self._refused.append((self.batch.items, self.batch.size))
         parts = likely_good_first(self.batch.waiting)
         probe, others = parts[0], parts[1:]
         first, others = await self._probe(probe, others)
         if first is None:
             await self._send_halves(others)
         elif first.is_outage:
-            self.isolation.wait_out([probe, *others], first, shared=True)
+            self.isolation.backoff.wait_out([probe, *others], first, shared=True)
+        elif is_no_answer(first, probe):
+            self.isolation.backoff.requeue(others, first.cause, shared=True)
         elif others:
             await self._after_failed_probe(probe, others)
         self._learn()
@@ -331,7 +340,11 @@ class _Search:
         if second is None:
             await self._send(others)
         elif second.is_outage:
-            self.isolation.wait_out([second_probe, *others], second, shared=True)
+            self.isolation.backoff.wait_out(
+                [second_probe, *others], second, shared=True
+            )
+        elif is_no_answer(second, second_probe):
+            self.isolation.backoff.requeue(others, second.cause, shared=True)
         else:
             await self._after_two_failed(others, second_probe, second)
 
@@ -402,20 +415,16 @@ class _Search:
         if not child.is_shared:
             await self._settle_alone(child, failed)
             return False
-        cause = failed.cause
-        if isinstance(cause, CannotConnect | ConnectionBroken) or (
-            isinstance(cause, Response)
-            and cause.status in NO_ROOM
-            and is_for_all(cause, parts[0].call.lane_key)
-        ):
+        if isinstance(failed.cause, ConnectionBroken) or is_no_answer(failed, parts[0]):
             await self.isolation.settle(child, failed)
             return True
-        self._refused.append(child.items)
+        self._refused.append((child.items, child.size))
         return False
 
     async def _settle_alone(self, child: Batch, failed: Failed) -> None:
         part = child.parts[0]
-        self._failed_alone.append(part)
+        if not is_no_answer(failed, part):
+            self._failed_alone.append(part)
         if failed.is_outage:
             # It has failed with others, too: next it is sent from quarantine.
             part.connection_failures = max(part.connection_failures, 1)
@@ -432,13 +441,7 @@ class _Search:
         for part in self._failed_alone:
             self.isolation.offenders.note(part)
         if not self._failed_alone:
-            refused = min(self._refused)
+            refused, size = min(self._refused)
             passed = max((n for n in self._passed if n < refused), default=1)
             path = self.batch.parts[0].call.lane_key.path
-            self.isolation.learned.too_many_items(path, refused, passed)
-
-
-def speaks_of_inputs(failed: Failed) -> bool:
-    """Return whether TEI itself says that the inputs are at fault, and not the lane."""
-    cause = failed.cause
-    return isinstance(cause, Response) and _OF_INPUTS.search(cause.body) is not None
+            self.isolation.learned.too_many_items(path, refused, size, passed)

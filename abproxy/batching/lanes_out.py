@@ -6,19 +6,19 @@ succeeds, the lane goes on as before.  If it fails, that is its own answer; call
 that have seen two probes with different items fail since they came are told.
 """
 
-from collections.abc import Sequence
+import re
+from math import inf
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from abproxy.batching.batch import Failed
+from abproxy.batching.batch import Failed, refused_together
 from abproxy.batching.part import Part, reject
 from abproxy.batching.queue import Queue
 from abproxy.dialects.call import LaneKey
-from abproxy.errors import ProxyError, RefusedTogether
 from abproxy.http.messages import Response
 
-__all__ = ["LanesOut", "is_twin", "refused_together", "same_answer"]
+__all__ = ["LanesOut", "is_twin", "same_answer", "speaks_of_inputs"]
 
 WORKED_LATELY_S = 10.0
 """For how long a success speaks for a lane."""
@@ -26,17 +26,25 @@ WORKED_LATELY_S = 10.0
 PROBE_EVERY_S = 1.0
 """How often a lane that is out is tried."""
 
-MOST_LANES = 1000
-"""Lanes that are kept in mind."""
+MOST_LANES, MOST_SIZE = 1000, 16_000_000
+"""Lanes that are kept in mind, and the bytes of those that are out."""
+
+
+_OF_INPUTS = re.compile(rb'"(?:error_)?type"\s*:\s*"(?:Validation|Tokenizer|Empty)"')
+"""How TEI names what is wrong with inputs, on its own and on the OpenAI routes."""
 
 
 @define(eq=False)
 class _Probe:
     """The last probe of a lane that is out."""
 
-    items: Sequence[bytes]
+    items: int
+    """The hash of its items: a lane is kept in mind for long, texts are not."""
+
     failed: Failed
     sent_at: float
+    size: int
+    """How many bytes are kept because of it."""
 
 
 @define(kw_only=True, eq=False)
@@ -47,17 +55,22 @@ class LanesOut:
     queue: Queue = field(repr=False)
     is_any: bool = field(init=False, default=False)
     _probes: dict[LaneKey, _Probe] = field(init=False, factory=dict, repr=False)
-    _worked_at: dict[LaneKey, float] = field(init=False, factory=dict, repr=False)
+    _size: int = field(init=False, default=0)
+    _worked_at: dict[int, float] = field(init=False, factory=dict, repr=False)
+    """By the hash of a lane's key, as a key is as long as its client likes."""
 
     def has_worked_lately(self, key: LaneKey) -> bool:
         """Return whether the lane with *key* got a good answer lately."""
-        worked_at = self._worked_at.get(key)
-        now = self.clock.seconds()
-        return worked_at is not None and now - worked_at < WORKED_LATELY_S
+        return self.has_worked_since(key, self.clock.seconds() - WORKED_LATELY_S)
+
+    def has_worked_since(self, key: LaneKey, since: float) -> bool:
+        """Return whether the lane with *key* got a good answer after a time."""
+        worked_at = self._worked_at.get(hash(key))
+        return worked_at is not None and worked_at > since
 
     def note_success(self, key: LaneKey) -> None:
         """Note that the lane with *key* got a good answer."""
-        self._worked_at[key] = self.clock.seconds()
+        self._worked_at[hash(key)] = self.clock.seconds()
         if len(self._worked_at) > MOST_LANES:
             del self._worked_at[next(iter(self._worked_at))]
         if self.is_any and key in self._probes:
@@ -66,12 +79,23 @@ class LanesOut:
     def add(self, probe: Part, failed: Failed) -> None:
         """Take the lane of *probe* out, as that *failed*."""
         key, now = probe.call.lane_key, self.clock.seconds()
-        sent_at = now - failed.took_s
-        self._probes[key] = _Probe(probe.items, failed, sent_at)
+        before = self._probes.pop(key, None)
+        self._probes[key] = new = _Probe(
+            items=hash(tuple(probe.items)),
+            failed=failed,
+            sent_at=now - failed.took_s,
+            size=_size_of(key, failed),
+        )
+        self._size += new.size - (before.size if before else 0)
         self.is_any = True
-        if len(self._probes) > MOST_LANES:
-            self._forget(next(iter(self._probes)))
         self.queue.hold(key, now + PROBE_EVERY_S)
+        while len(self._probes) > MOST_LANES or self._size > MOST_SIZE:
+            self._forget(next(iter(self._probes)))
+
+    def note_sent(self, key: LaneKey) -> None:
+        """Let nothing follow a probe that has left, until `hold_again`."""
+        if key in self._probes:
+            self.queue.hold(key, inf)
 
     def hold_again(self, key: LaneKey) -> None:
         """Hold a lane for a second after its last probe is over."""
@@ -89,8 +113,9 @@ class LanesOut:
             self.queue.take_if(key, lambda part: is_twin(part, probe)),
             failed.cause,
         )
-        if before.items == probe.items:
-            self._probes[key].sent_at = before.sent_at
+        if before.items == hash(tuple(probe.items)):
+            if key in self._probes:
+                self._probes[key].sent_at = before.sent_at
             return
         seen_both = self.queue.take_if(
             key, lambda part: part.arrived_at <= before.sent_at
@@ -99,9 +124,15 @@ class LanesOut:
         reject(seen_both, answer)
 
     def _forget(self, key: LaneKey) -> None:
-        del self._probes[key]
+        self._size -= self._probes.pop(key).size
         self.is_any = bool(self._probes)
         self.queue.release(key)
+
+
+def _size_of(key: LaneKey, failed: Failed) -> int:
+    lines = sum(len(name) + len(value) for name, value in key.headers)
+    body = failed.cause.body if isinstance(failed.cause, Response) else b""
+    return len(key.path) + len(key.options) + lines + len(body)
 
 
 def is_twin(part: Part, other: Part) -> bool:
@@ -126,12 +157,7 @@ def same_answer(first: Failed, second: Failed) -> Response | None:
     )
 
 
-def refused_together(failed: Failed) -> ProxyError:
-    """Make the error for a call that was in a failed request, and not tried alone."""
+def speaks_of_inputs(failed: Failed) -> bool:
+    """Return whether TEI itself says that the inputs are at fault, and not the lane."""
     cause = failed.cause
-    if isinstance(cause, ProxyError):
-        return cause
-    return RefusedTogether(
-        "the inference server refused this request together with others "
-        f"(status {cause.status})"
-    )
+    return isinstance(cause, Response) and _OF_INPUTS.search(cause.body) is not None

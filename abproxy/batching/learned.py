@@ -7,7 +7,8 @@ How many requests more may be sent to find that out is counted here as well.
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
+from math import inf
 
 from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
@@ -21,11 +22,26 @@ __all__ = ["KEPT_S", "ExtraRequests", "LearnedCaps", "Offenders"]
 KEPT_S = 600.0
 """How long what was learned counts, or until it is put to the test again."""
 
-MOST_OFFENDERS = 1000
-"""Senders and items that are kept in mind."""
+MOST_OFFENDERS, MOST_ROUTES = 1000, 100
+"""Senders and items, and routes with their queries, that are kept in mind."""
 
 OFTEN = 2
 """Bad calls within `KEPT_S` after which a sender's calls are sent alone."""
+
+GOOD_AGAIN = 8
+"""
+Good calls in a row after which they are not: they had been sent alone for nothing.
+
+What is one sender to us may be many clients, of whom one sends a bad call now and
+then: behind a proxy that keeps its connections, or with a key for all of them.
+"""
+
+SEEN_LATELY_S, SIMILAR = 10.0, 1.5
+"""
+For how long a request that passed speaks against a limit on what it had.
+
+And by what factor the bytes of the one that failed may be more.
+"""
 
 
 @define(eq=False)
@@ -36,7 +52,19 @@ class _RouteLimit:
     too_many: int
     """The fewest items that were refused."""
 
+    passed: int
+    """The most that were not, before the last step up."""
+
     next_step_at: float
+
+
+@define(eq=False)
+class _Passed:
+    """A large shared request that succeeded."""
+
+    items: int
+    size: int
+    at: float
 
 
 @define(eq=False)
@@ -56,6 +84,9 @@ class LearnedCaps:
     _less: dict[bytes, int] = field(init=False, factory=dict)
     """How many items are tried next, after a refusal that may be due to size."""
 
+    _largest: "OrderedDict[bytes, _Passed]" = field(init=False, factory=OrderedDict)
+    _next_change_at: float = field(init=False, default=inf)
+
     def apply(self, key: LaneKey, caps: Caps) -> Caps:
         """Return what fits into a batch of the lane with *key*."""
         if self.is_alone(key.path):
@@ -67,50 +98,95 @@ class LearnedCaps:
         limit = self._limits.get(key.path)
         if limit is None:
             return caps
-        if self.clock.seconds() >= limit.next_step_at:
-            self._step_up(key.path, limit, caps)
         return evolve(caps, items=min(caps.items, limit.items))
 
-    def too_many_items(self, path: bytes, refused: int, passed: int) -> None:
+    def refresh(self, caps: Caps) -> None:
+        """Put to the test what was learned long ago, where it is less than *caps*."""
+        now = self.clock.seconds()
+        if now < self._next_change_at:
+            return
+        for path, until in list(self._alone_until.items()):
+            if now >= until:
+                del self._alone_until[path]
+        for path, limit in list(self._limits.items()):
+            if now >= limit.next_step_at:
+                self._step_up(path, limit, caps)
+        self._apply()
+
+    def passed(self, path: bytes, items: int, size: int) -> None:
+        """Note that a request with so many *items* of so much *size* passed."""
+        now, largest = self.clock.seconds(), self._largest.get(path)
+        if (
+            largest is None
+            or now - largest.at >= SEEN_LATELY_S
+            or (items >= largest.items and size >= largest.size)
+        ):
+            self._largest[path] = _Passed(items, size, now)
+            if len(self._largest) > MOST_ROUTES:
+                self._largest.popitem(last=False)
+        limit = self._limits.get(path)
+        is_wrong = limit is not None and items >= limit.too_many
+        if is_wrong:
+            del self._limits[path]
+        if self._less.pop(path, None) is not None or is_wrong:
+            self._apply()
+
+    def too_many_items(self, path: bytes, refused: int, size: int, passed: int) -> None:
         """
         Note that *refused* items were too many for one request, and *passed* not.
 
-        One step up is tried every `KEPT_S`: halfway to what was refused.
+        One step up is tried every `KEPT_S`: halfway to what was refused.  Where as
+        many passed lately, as large as these, the failure had another cause.
         """
+        now, largest = self.clock.seconds(), self._largest.get(path)
+        if (
+            largest is not None
+            and now - largest.at < SEEN_LATELY_S
+            and largest.items >= refused
+            and largest.size * SIMILAR >= size
+        ):
+            return
         known = self._limits.get(path)
-        if known is not None and known.items < refused:
-            passed = max(passed, min(known.items, refused - 1))
+        if known is not None:
+            passed = max(n for n in (passed, known.passed, known.items) if n < refused)
         self._limits[path] = _RouteLimit(
             items=max(passed, 1),
             too_many=refused,
-            next_step_at=self.clock.seconds() + KEPT_S,
+            passed=max(passed, 1),
+            next_step_at=now + KEPT_S,
         )
-        self.is_any = True
-        self.on_change()
+        if len(self._limits) > MOST_ROUTES:
+            del self._limits[next(iter(self._limits))]
+        self._apply()
 
     def try_less(self, path: bytes, items: int) -> None:
         """Let the next requests have so many *items* at most, until one passes."""
         self._less[path] = max(items, 1)
-        self.is_any = True
-        self.on_change()
-
-    def passed(self, path: bytes) -> None:
-        """Note that a request has passed: it need not be less any more."""
-        if self._less.pop(path, None) is not None:
-            self.on_change()
+        if len(self._less) > MOST_ROUTES:
+            del self._less[next(iter(self._less))]
+        self._apply()
 
     def cannot_be_split(self, path: bytes) -> None:
         """Note that answers on a route cannot be split, whatever the items are."""
         self._alone_until[path] = self.clock.seconds() + KEPT_S
-        self.is_any = True
-        self.on_change()
+        if len(self._alone_until) > MOST_ROUTES:
+            del self._alone_until[next(iter(self._alone_until))]
+        self._apply()
 
     def forget(self) -> None:
         """Forget all: the upstream, or its model, is another."""
         self._limits.clear()
         self._alone_until.clear()
         self._less.clear()
+        self._largest.clear()
         self.is_any = False
+
+    def _apply(self) -> None:
+        changes = [limit.next_step_at for limit in self._limits.values()]
+        changes += self._alone_until.values()
+        self._next_change_at = min(changes, default=inf)
+        self.is_any = bool(changes or self._less)
+        self.on_change()
 
     def describe(self) -> list[dict[str, object]]:
         """Return what applies now, for the status page."""
@@ -126,24 +202,27 @@ class LearnedCaps:
         return [*limits, *alone]
 
     def is_alone(self, path: bytes) -> bool:
-        """Return whether calls on a route are sent alone, and whole."""
-        until = self._alone_until.get(path)
-        if until is None:
-            return False
-        if self.clock.seconds() < until:
-            return True
-        del self._alone_until[path]
-        self.on_change()
-        return False
+        """Return whether calls on a route go alone, as answers cannot be split."""
+        return self.clock.seconds() < self._alone_until.get(path, 0.0)
 
     def _step_up(self, path: bytes, limit: _RouteLimit, caps: Caps) -> None:
+        limit.passed = limit.items
         limit.items = max((limit.items + limit.too_many) // 2, limit.items)
         if limit.items + 1 >= limit.too_many:
             limit.too_many = 2 * limit.too_many  # it may have grown since
         limit.next_step_at = self.clock.seconds() + KEPT_S
         if limit.items >= caps.items:
             del self._limits[path]
-        self.on_change()
+
+
+@define(eq=False)
+class _Sender:
+    """One of whom bad calls came."""
+
+    count: int
+    until: float
+    good: int = field(init=False, default=0)
+    """How many good ones followed, one by one."""
 
 
 @define(eq=False)
@@ -154,9 +233,11 @@ class Offenders:
     is_any: bool = field(init=False, default=False)
     """Whether there were any: without that no call is suspected."""
 
-    _senders: "OrderedDict[Hashable, tuple[int, float]]" = field(
+    _senders: "OrderedDict[int, _Sender]" = field(
         init=False, factory=OrderedDict, repr=False
     )
+    """By hash, as for items: keys may be long, and are not to be kept."""
+
     _items: "OrderedDict[int, float]" = field(
         init=False, factory=OrderedDict, repr=False
     )
@@ -164,22 +245,35 @@ class Offenders:
     def note(self, part: Part) -> None:
         """Note that *part* failed alone, where others on its lane did not."""
         self.is_any = True
-        now = self.clock.seconds()
-        count, _ = self._senders.pop(part.call.sender, (0, 0.0))
-        if part.call.sender is not None:
-            self._senders[part.call.sender] = (count + 1, now + KEPT_S)
+        now, sender = self.clock.seconds(), part.call.sender
+        if sender is not None:
+            known = self._senders.pop(hash(sender), None)
+            count = known.count if known is not None and known.until > now else 0
+            self._senders[hash(sender)] = _Sender(count + 1, now + KEPT_S)
         if len(part.items) == 1:
             self._items[hash(part.items[0])] = now + KEPT_S
-        for known in (self._senders, self._items):
-            if len(known) > MOST_OFFENDERS:
-                known.popitem(last=False)
+        for kept in (self._senders, self._items):
+            if len(kept) > MOST_OFFENDERS:
+                kept.popitem(last=False)
+
+    def note_good(self, part: Part) -> None:
+        """Note that *part*, which was sent alone because of these, is a good one."""
+        for item in part.items:
+            self._items.pop(hash(item), None)
+        known = self._senders.get(hash(part.call.sender))
+        if known is not None:
+            known.good += 1
+            if known.good >= GOOD_AGAIN:
+                del self._senders[hash(part.call.sender)]
 
     def suspects(self, call: Call) -> bool:
         """Return whether *call* should be sent alone, so that no other pays for it."""
         now = self.clock.seconds()
-        count, until = self._senders.get(call.sender, (0, 0.0))
-        if count >= OFTEN and now < until:
+        known = self._senders.get(hash(call.sender))
+        if known is not None and known.count >= OFTEN and now < known.until:
             return True
+        if not self._items:
+            return False
         return any(self._items.get(hash(item), 0.0) > now for item in call.items.raw)
 
     def forget(self) -> None:

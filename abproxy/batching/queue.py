@@ -16,7 +16,6 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
-from math import inf
 from operator import attrgetter
 
 from attrs import define, evolve, field
@@ -183,7 +182,6 @@ class Queue:
         """
         if lane.key in self._held:
             parts = lane.take(evolve(caps, calls=1), alike=False)
-            self.hold(lane.key, inf)
         else:
             parts = lane.take(caps, alike=alike)
         self._note(lane)

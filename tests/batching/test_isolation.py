@@ -1,5 +1,6 @@
 """After a shared request has failed, each call gets what it gets alone."""
 
+import tracemalloc
 from collections.abc import Callable
 from math import ceil, log2
 from typing import Any
@@ -11,9 +12,11 @@ from twisted.logger import capturedLogs, formatEvent
 from abproxy.errors import (
     CannotConnect,
     HandshakeFailed,
+    InternalError,
     RefusedTogether,
     UpstreamTimeout,
 )
+from abproxy.events import Observer
 from support.batching import Harness, Outcome, harness, texts
 from support.upstream import Sent, reply, row_of
 
@@ -505,3 +508,246 @@ def test_a_handshake_that_fails_is_told_to_all_at_once() -> None:
     assert all(isinstance(call.error, HandshakeFailed) for call in calls)
     assert len(proxy.upstream.sent) == 1
     assert proxy.is_at_rest
+
+
+# What keeps on failing
+
+
+def silent(proxy: Harness, deadline_s: float = 60) -> None:
+    """Let each request end at its deadline."""
+    while proxy.upstream.open:
+        proxy.clock.advance(deadline_s)
+        proxy.upstream.open[0].fail(UpstreamTimeout("too slow"))
+
+
+@pytest.mark.parametrize("number", [2, 3, 32])
+def test_a_silent_upstream_is_asked_twice_more_whoever_waits(number: int) -> None:
+    """No call waits for the deadlines of all others, one after the other."""
+    proxy, calls = together(number)
+
+    silent(proxy)
+
+    assert len(proxy.upstream.sent) == 3
+    assert all(isinstance(call.error, UpstreamTimeout) for call in calls)
+    assert proxy.is_at_rest
+
+
+def test_deadlines_of_some_do_not_fail_others_of_a_lane_that_works() -> None:
+    """Two slow calls were probed by chance; another batch was answered meanwhile."""
+    proxy, calls = together(8)
+    slow = {text_of(call).decode() for call in calls[3:5]}
+    proxy.clock.advance(3)
+    others = [proxy.submit(f"other {number}") for number in range(8)]
+    proxy.upstream.open[1].answer()
+    proxy.clock.advance(3)
+    proxy.upstream.open[0].fail(UpstreamTimeout("too slow"))
+
+    while proxy.upstream.open:
+        sent = proxy.upstream.open[0]
+        if slow & {*sent.inputs}:
+            proxy.clock.advance(6)
+            sent.fail(UpstreamTimeout("too slow"))
+        else:
+            sent.answer()
+
+    assert all(call.is_right for call in [*others, *calls[:3], *calls[5:]])
+    assert all(isinstance(call.error, UpstreamTimeout) for call in calls[3:5])
+
+
+def test_pieces_of_a_large_call_that_was_too_slow_go_one_after_the_other() -> None:
+    """They would be as slow together as they were before."""
+    proxy = harness(items=8, slots=1, budget=8)
+    call = proxy.submit(*texts(16))
+    proxy.clock.advance(3)
+    proxy.upstream.open[0].fail(UpstreamTimeout("too slow"))
+    most = 0
+
+    while proxy.upstream.open:
+        most = max(most, len(proxy.upstream.open))
+        proxy.clock.advance(0.25 * len(proxy.upstream.open[0].inputs))
+        proxy.upstream.open[0].answer()
+
+    assert most == 1
+    assert [len(sent.inputs) for sent in proxy.upstream.sent[1:3]] == [4, 4]
+    assert max(len(sent.inputs) for sent in proxy.upstream.sent[1:]) * 0.25 <= 3 / 2
+    assert call.is_right
+
+
+def test_a_call_larger_than_the_room_is_the_probe_of_a_lane_that_is_out() -> None:
+    """It is split first, and the lane is tried with a piece of it."""
+    proxy, _ = together(2)
+    while proxy.upstream.open:
+        proxy.upstream.open[0].refuse(500, b"broken")
+    other, _ = proxy.submit("a", lane="other"), proxy.submit("b", lane="other")
+    call = proxy.submit(*texts(20))
+    proxy.collector.budget.missed_deadline(8)
+    other.done.cancel()
+
+    work(proxy, lambda _inputs: None)
+
+    assert call.is_right
+    assert proxy.is_at_rest
+
+
+def test_a_call_whose_pieces_cannot_be_split_off_is_sent_whole_once() -> None:
+    """Its answers have another form, and whole it is refused: that is its answer."""
+    proxy = harness(items=4)
+    call = proxy.submit(*texts(9))
+
+    for _ in range(100):
+        if proxy.upstream.open:
+            sent = proxy.upstream.open[0]
+            if len(sent.inputs) > 4:
+                sent.refuse(413, b"batch size")
+            else:
+                rows = [row_of(text) for text in sent.inputs]
+                sent.refuse(200, msgspec.json.encode({"embeddings": rows}))
+
+    assert call.reply.status == 413
+    assert len(proxy.upstream.sent) <= 2 * 3
+    assert proxy.is_at_rest
+
+
+def test_a_bug_in_isolation_is_an_error_for_those_it_affects(
+    nothing_leaked: list[object],
+) -> None:
+    """And the proxy goes on."""
+
+    class Buggy(Observer):
+        def extra_request(self, reason: str) -> None:
+            raise RuntimeError(reason)
+
+    proxy, calls = together(2, observer=Buggy())
+    while proxy.upstream.open:
+        proxy.upstream.open[0].refuse(500, b"broken")
+
+    assert all(isinstance(call.error, InternalError) for call in calls)
+    assert proxy.is_at_rest
+    nothing_leaked.clear()
+
+
+# What is learned
+
+
+def sizes_of(proxy: Harness, rule: Rule, number: int = 16) -> list[int]:
+    """Send so many calls at once; return how many inputs each request had."""
+    before = len(proxy.upstream.sent)
+    calls = [proxy.submit(f"{before} {text}") for text in texts(number)]
+    work(proxy, rule, 3)
+    assert all(call.is_right for call in calls)
+    return [len(sent.inputs) for sent in proxy.upstream.sent[before:]]
+
+
+def test_a_size_that_was_refused_is_tried_again_step_by_step() -> None:
+    """One step each ten minutes, also in a lane that is never without calls."""
+    proxy, _ = together(16)
+    work(proxy, of_size(400, 10))
+    most = []
+
+    for _ in range(12):
+        most.append(max(sizes_of(proxy, lambda _inputs: None)))
+        proxy.clock.advance(600)
+
+    assert most[:3] == [8, 12, 14]
+    assert most[-1] == 16
+
+
+def test_a_step_too_far_costs_nothing_of_what_had_passed() -> None:
+    """The limit stays between what passed and what did not."""
+    proxy, _ = together(16)
+    work(proxy, of_size(400, 10))
+
+    for _ in range(8):
+        proxy.clock.advance(600)
+        sizes_of(proxy, of_size(400, 10))
+        assert 8 <= max(sizes_of(proxy, of_size(400, 10))) <= 10
+
+
+def test_calls_that_were_sent_alone_for_their_answers_share_again() -> None:
+    """After ten minutes, also in a lane that is never without calls."""
+    proxy, calls = together(8)
+    rows = [row_of(text) for text in texts(8)]
+    proxy.upstream.sent[0].refuse(200, msgspec.json.encode({"embeddings": rows}))
+    work(proxy, lambda _inputs: None, 2)
+    assert all(call.is_right for call in calls)
+
+    assert max(sizes_of(proxy, lambda _inputs: None, 8)) == 1
+    proxy.clock.advance(600)
+    assert max(sizes_of(proxy, lambda _inputs: None, 8)) == 8
+
+
+def test_an_upstream_that_fails_now_and_then_has_no_limit_of_size() -> None:
+    """As many items passed shortly before: their number is not the cause."""
+    proxy, _ = together(16)
+    work(proxy, lambda _inputs: None, 2)
+
+    for _ in range(5):
+        fails = iter([(500, b"hiccup")])
+        sizes_of(proxy, lambda _inputs, fails=fails: next(fails, None))
+        assert sizes_of(proxy, lambda _inputs: None) == [16]
+
+
+def bad_and_good(proxy: Harness, number: int) -> None:
+    """Send a bad call and three good ones, all of one sender."""
+    for text in texts(3):
+        proxy.submit(f"{number} {text}", sender="an app")
+    proxy.submit(f"bad {number}", sender="an app")
+    work(proxy, of_items(500, f"bad {number}"), 2)
+
+
+def shared(proxy: Harness) -> bool:
+    """Return whether four good calls of that sender share a request."""
+    before = len(proxy.upstream.sent)
+    for text in texts(4):
+        proxy.submit(f"{before} {text}", sender="an app")
+    work(proxy, lambda _inputs: None, 2)
+    return len(proxy.upstream.sent) - before == 1
+
+
+def test_a_bad_call_now_and_then_is_no_habit() -> None:
+    """Two within ten minutes are."""
+    proxy = harness(calls=4, max_wait_s=1)
+
+    for number in range(5):
+        bad_and_good(proxy, number)
+        assert shared(proxy)
+        proxy.clock.advance(600)
+
+
+def test_a_sender_of_good_calls_is_sent_alone_no_longer() -> None:
+    """Behind one key, or one connection, may be many clients."""
+    proxy = harness(calls=4, max_wait_s=1)
+    bad_and_good(proxy, 1)
+    bad_and_good(proxy, 2)
+
+    assert [shared(proxy) for _ in range(3)] == [False, False, True]
+
+
+def test_a_probe_that_finds_no_room_says_nothing_of_its_sender() -> None:
+    """All wait, as after any refusal, and share again."""
+    proxy = harness(calls=4, max_wait_s=1)
+    for _ in range(3):
+        calls = [proxy.submit(text, sender="an app") for text in texts(4)]
+        proxy.upstream.open[0].refuse(500, b"hiccup")
+        proxy.upstream.open[0].refuse(503, b"")
+        assert not proxy.upstream.open
+        work(proxy, lambda _inputs: None, 2)
+        assert all(call.is_right for call in calls)
+
+    assert shared(proxy)
+
+
+def test_lanes_leave_no_bytes_of_their_clients_behind() -> None:
+    """That they have worked is kept in mind, but not their options."""
+    proxy = harness()
+    tracemalloc.start()
+    try:
+        for number in range(40):
+            proxy.submit("a", lane=f"{number}" + "y" * 100_000)
+            proxy.upstream.open[0].answer()
+            proxy.upstream.sent.clear()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 1_000_000
