@@ -15,6 +15,7 @@ from attrs import field, frozen
 from twisted.logger import Logger
 
 from abproxy import parsers
+from abproxy.errors import SettingsError
 from abproxy.parsers import Sources, variable
 
 __all__ = [
@@ -427,7 +428,10 @@ def settings_from(
             values[each.name] = found
     if "fast_paths" not in values:
         values["fast_paths"] = _former_fast_paths(sources)
-    return Settings(**values)
+    settings = Settings(**values)
+    if settings.operations_port == settings.port != "0":
+        raise SettingsError("OPERATIONS_PORT is the same as PORT; it may be empty")
+    return settings
 
 
 def _former_fast_paths(sources: Sources) -> frozenset[str]:

@@ -263,3 +263,15 @@ def test_a_former_switch_that_cannot_be_understood_is_refused() -> None:
     """As any other setting."""
     with pytest.raises(SettingsError, match="EXPRESS in the environment: expected"):
         settings({}, {"EXPRESS": "maybe"})
+
+
+@pytest.mark.parametrize("port", ["8081", "unix:/run/abproxy.sock"])
+def test_two_ports_cannot_be_the_same(port: str) -> None:
+    """It would be called in use, as if by another process."""
+    with pytest.raises(SettingsError, match="OPERATIONS_PORT is the same as PORT"):
+        settings({"port": port, "operations-port": port})
+
+
+def test_two_ports_may_both_be_chosen_by_the_system() -> None:
+    """They are different ones then."""
+    assert settings({"port": "0", "operations-port": "0"}).operations_port == "0"

@@ -403,7 +403,9 @@ class BatchCollector:
 
     def _expire(self) -> None:
         self._next_expiry = None
-        error = QueueTimeout(f"no turn within {self.call_timeout_s:g} seconds")
+        error = QueueTimeout(
+            f"the call was not sent within {self.call_timeout_s:g} seconds"
+        )
         late_since = self.clock.seconds() - self.call_timeout_s
 
         def is_expired(part: Part) -> bool:

@@ -85,7 +85,7 @@ class Load(Struct, kw_only=True, eq=False):
 
 # Items in flight
 #
-# Too little in flight starves an upstream that merges all that waits; too much
+# Too little in flight leaves an upstream idle that merges all that waits; too much
 # only moves the queue to where it cannot be reordered.  So the limit is what the
 # upstream answers in about 100 ms, or what it takes in without slowing down,
 # whichever is more; never under two full batches, never over its permits.

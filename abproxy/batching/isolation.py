@@ -278,8 +278,8 @@ class Isolation:
             await self.extra.wait_for_turn()
         late_since = self.clock.seconds() - self.call_timeout_s()
         late = [part for part in parts if part.arrived_at < late_since]
-        timeout = QueueTimeout(f"no answer within {self.call_timeout_s():g} seconds")
-        reject(late, timeout)
+        within = f"within {self.call_timeout_s():g} seconds"
+        reject(late, QueueTimeout(f"the call was not answered {within}"))
         left = [part for part in parts if not (part.cancelled or part in late)]
         child = evolve(batch, parts=left, sorts=False)
         if not child.parts:

@@ -119,7 +119,7 @@ class ResponseParser(HTTPClientParser):
         """Refuse what would end HTTP on this connection, and two framings."""
         told = self.connHeaders
         if self.response.code == SWITCHING:
-            raise ParseError("nobody asked for another protocol", b"101")
+            raise ParseError("another protocol, which was not asked for", b"101")
         if told.hasHeader(b"Content-Length") and told.hasHeader(b"Transfer-Encoding"):
             raise ParseError("a length and chunks", b"Transfer-Encoding")
         super().allHeadersReceived()
