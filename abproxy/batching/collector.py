@@ -391,8 +391,7 @@ class BatchCollector:
     def _expire_while_calls_wait(self) -> None:
         """Keep one timer for all that wait, and none for what leaves at once."""
         if not self.admission.items:
-            if self._next_expiry is not None:
-                self._stop_expiring()
+            self._stop_expiring()
         elif self._next_expiry is None:
             self._next_expiry = self.clock.callLater(EXPIRE_EVERY_S, self._expire)
 

@@ -117,7 +117,7 @@ class Recorder(Observer):
         if now >= self.window.next_at:
             self.window.note(now)
         metrics, route = self.metrics, batch.route
-        metrics.batches.add((route, batch.reason.value))
+        metrics.batches.add((route, batch.reason))
         metrics.items.add((route,), batch.items)
         metrics.batch_calls.observe(batch.parts)
         metrics.batch_items.observe(batch.items)
