@@ -151,6 +151,10 @@ class Backoff:
             # What was in flight together is refused together: that is once.
             self.budget.limit.refused()
         self.failed(asked_s)
+        if not shared and is_size_possible(cause):
+            # It may be about this call only, so those that wait are next.
+            came_at, serial = parts[0].priority
+            parts[0].priority = (max(came_at, self.clock.seconds()), serial)
 
         def is_expired(part: Part) -> bool:
             return self._has_lasted(part.arrived_at, timeout_s)

@@ -2,8 +2,8 @@
 The queue: all parts that wait for one upstream, oldest first.
 
 Each part has its place in one queue over all lanes, and keeps it when the
-upstream takes no work.  Of the lanes whose batch may leave, the one with the
-oldest part is next.
+upstream takes no work, unless that may be about this part only.  Of the lanes
+whose batch may leave, the one with the oldest part is next.
 
 A part that was in two requests whose connection broke may be what kills the
 upstream.  It waits in quarantine, apart from the lanes, until it can be sent

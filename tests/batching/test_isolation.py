@@ -62,6 +62,18 @@ def of_size(status: int, most: int) -> Rule:
     return lambda inputs: (status, b"too many") if len(inputs) > most else None
 
 
+@pytest.mark.parametrize("bad", [0, 3, 7])
+def test_a_call_that_is_over_a_quota_alone_costs_no_other_its_answer(bad: int) -> None:
+    """It waits as for any lack of room, but behind the others."""
+    proxy, calls = together(8)
+
+    work(proxy, of_items(429, f"t{bad}"))
+
+    assert calls[bad].reply.status == 429
+    assert all(call.is_right for call in calls if call is not calls[bad])
+    assert proxy.is_at_rest
+
+
 def deadly_behind_gateway(proxy: Harness, deadly: str) -> Rule:
     """Be away for half a second after a request with a *deadly* input."""
     back_at = 0.0
