@@ -38,6 +38,12 @@ async def _four_who_hang_up(here: StartedProxy) -> None:
     await here.comes_to_rest()
 
 
+async def _one_large(here: StartedProxy) -> int:
+    """Ask for more than a batch may have; what is left of it fills no batch."""
+    answer = await (await here.caller()).embed(*(str(n) for n in range(40)))
+    return answer.status
+
+
 async def _four_alone(here: StartedProxy) -> list[int]:
     """Ask what is not batched, is not understood, is too large, or is ours."""
     caller = await here.caller()
@@ -60,7 +66,9 @@ async def _a_day() -> AsyncIterator[StartedProxy]:
         here.upstream.break_("refuse")
         assert await _four_at_once(here, GOOD) == [200] * 4
         here.upstream.break_("too-few")
-        assert await _four_at_once(here, GOOD) == [502] * 4
+        assert await _four_at_once(here, GOOD) == [200] * 4
+        here.upstream.break_("too-few")
+        assert await _one_large(here) == 502
         await _four_who_hang_up(here)
         assert await _four_alone(here) == [200, 404, 200, 413]
         yield here
@@ -82,34 +90,39 @@ async def _figures(here: StartedProxy) -> Figures:
 
 @ensureDeferred
 async def test_a_known_day_gives_exactly_the_expected_figures() -> None:
-    """Good calls, a bad one, a break, a refusal, a wrong answer, and four who left."""
+    """Good calls, a bad one, a break, a refusal, wrong answers, and four who left."""
     async with _a_day() as here:
         assert await _figures(here) == {
-            ("calls_total", "/embed", "200"): 4 + 3 + 4 + 4,
+            ("calls_total", "/embed", "200"): 4 + 3 + 4 + 4 + 4,
             ("calls_total", "/embed", "422"): 1,
-            ("calls_total", "/embed", "502"): 4,
+            ("calls_total", "/embed", "502"): 1,
             ("calls_total", "/embed", "499"): 4,
-            ("call_duration_seconds_count", "/embed"): 20,
+            ("call_duration_seconds_count", "/embed"): 21,
             ("cancellations_total", "/embed"): 4,
             ("relayed_requests_total", "/embed", "200"): 1,
             ("relayed_requests_total", "other", "404"): 1,
             ("refusals_total", "body_size"): 1,
-            ("failures_total", "upstream_answer"): 4,
+            ("failures_total", "upstream_answer"): 1,
             # What had no room the first time left twice.
-            ("batches_total", "full", "/embed"): 7,
-            ("items_total", "/embed"): 6 * 5 + 4,
-            ("batch_calls_count",): 7,
-            ("batch_items_count",): 7,
-            ("batch_fill_ratio_count",): 7,
-            ("wait_seconds_count",): 7 * 4,
-            # The bad call was found by halves; what broke came back as halves.
-            ("upstream_requests_total", "200"): 1 + 2 + 2 + 1 + 1,
-            ("upstream_requests_total", "422"): 3,
+            ("batches_total", "full", "/embed"): 8,
+            ("items_total", "/embed"): 6 * 5 + 4 + 32,
+            ("batch_calls_count",): 8,
+            ("batch_items_count",): 8,
+            ("batch_fill_ratio_count",): 8,
+            ("wait_seconds_count",): 7 * 4 + 1,
+            # The bad call was the first probe; another was good, and so were the two
+            # that were left.  What broke came back as halves.  After the wrong answer
+            # a probe was good, and so were the halves of the three that were left.
+            ("upstream_requests_total", "200"): 1 + 2 + 2 + 1 + 4 + 1,
+            ("upstream_requests_total", "422"): 2,
+            ("extra_requests_total", "probe"): 2 + 1,
+            ("extra_requests_total", "piece"): 1 + 2,
+            ("extra_requests_total", "resend"): 2,
             ("upstream_requests_total", "429"): 1,
             ("upstream_requests_total", "upstream_connection"): 1,
             ("upstream_requests_total", "cancelled"): 1,
-            ("upstream_request_seconds_count",): 13,
-            ("isolations_total",): 2,
+            ("upstream_request_seconds_count",): 16,
+            ("isolations_total",): 1,
             ("resends_total",): 1,
             ("put_backs_total", "full"): 1,
         }
@@ -122,15 +135,15 @@ async def test_the_status_says_the_same() -> None:
         answer = await (await here.caller()).get("/-/status.json")
 
         totals = answer.json["totals"]
-        assert totals["calls"] == 24
-        assert totals["errors"] == 1 + 4
+        assert totals["calls"] == 25
+        assert totals["errors"] == 1 + 1
         assert totals["cancelled"] == 4
         assert totals["relayed"] == 2
         assert totals["refused"] == 1
-        assert totals["failed"] == 4
-        assert totals["batches"] == totals["full"] == 7
-        assert totals["requests"] == 13
-        assert len(answer.json["batches"]) == 7
+        assert totals["failed"] == 1
+        assert totals["batches"] == totals["full"] == 8
+        assert totals["requests"] == 16
+        assert len(answer.json["batches"]) == 8
 
 
 @ensureDeferred
