@@ -32,7 +32,7 @@ from abproxy.batching.part import (
     split_call,
 )
 from abproxy.batching.queue import Queue
-from abproxy.dialects.call import Call, PartResult
+from abproxy.dialects.call import Call, LaneKey, PartResult
 from abproxy.errors import CannotConnect, QueueTimeout
 from abproxy.events import BatchSent, BlockedBy, FlushReason, Observer
 from abproxy.http.messages import Send
@@ -102,7 +102,9 @@ class BatchCollector:
     """What kept batches from leaving when last looked at."""
 
     def __attrs_post_init__(self) -> None:
-        self.learned = LearnedCaps(self.clock, self._apply_limits)
+        self.learned = LearnedCaps(
+            self.clock, self._apply_limits, self._apply_limits_of
+        )
         self.offenders = Offenders(self.clock)
         self.queue = Queue(
             caps_of=self.learned.apply,
@@ -192,6 +194,9 @@ class BatchCollector:
 
     def _apply_limits(self) -> None:
         self.queue.set_limits(self.caps, self._wait_s)
+
+    def _apply_limits_of(self, key: LaneKey) -> None:
+        self.queue.set_limits_of(key)
 
     def stop(self) -> None:
         """Leave no timer behind."""

@@ -82,7 +82,7 @@ class Isolation:
     extra: ExtraRequests
 
     splits: Callable[[], bool] = field(repr=False)
-    """Return whether a part may be split that is too large for the upstream."""
+    """Return whether a part may be split."""
 
     call_timeout_s: Callable[[], float] = field(repr=False)
     """Return how old a part may be that is sent again."""
@@ -112,7 +112,7 @@ class Isolation:
         key = batch.parts[0].call.lane_key
         self.lanes_out.note_success(key)
         if len(batch.parts) > 1 or self.learned.is_any:
-            self.learned.passed(key.path, batch.items, batch.size)
+            self.learned.passed(batch.parts, self.queue.caps)
         if key.one_by_one:
             self.offenders.note_good(batch.parts[0])
 
@@ -158,6 +158,7 @@ class Isolation:
         if (caps := self._caps_for_pieces(part, failed)) is not None:
             await self._send_pieces(batch, part, caps, failed)
             return
+        self.learned.had_bad_alone(part.call.lane_key)
         self.lanes_out.note_failed(part, failed)
         if part.call.lane_key.one_by_one:
             self.offenders.note(part)
@@ -193,8 +194,7 @@ class Isolation:
     async def _send_whole(self, batch: Batch, parts: Sequence[Part]) -> None:
         """Send the calls of *parts* one by one, as their clients sent them."""
         for part in parts:
-            if not part.is_whole_call:
-                part.items, part.lengths = part.call.items.raw, part.call.items.lengths
+            part.items, part.lengths = part.call.items.raw, part.call.items.lengths
         await self.send_groups(batch, [[part] for part in parts])
 
     # Connections, outages and deadlines
@@ -280,7 +280,7 @@ class Isolation:
         late = [part for part in parts if part.arrived_at < late_since]
         within = f"within {self.call_timeout_s():g} seconds"
         reject(late, QueueTimeout(f"the call was not answered {within}"))
-        left = [part for part in parts if not (part.cancelled or part in late)]
+        left = [p for p in parts if not (p.cancelled or p in late)]
         child = evolve(batch, parts=left, sorts=False)
         if not child.parts:
             return child, None
@@ -373,6 +373,7 @@ class _Search:
             if not groups:
                 return
         left = [part for group in groups for part in group]
+        self.isolation.learned.had_bad(key, 1)
         self.isolation.lanes_out.add(probe, second)
         if left:
             # Two bad calls may have been probed by chance: the next probe decides.
@@ -440,8 +441,10 @@ class _Search:
             return
         for part in self._failed_alone:
             self.isolation.offenders.note(part)
-        if not self._failed_alone:
-            refused, size = min(self._refused)
-            passed = max((n for n in self._passed if n < refused), default=1)
-            path = self.batch.parts[0].call.lane_key.path
-            self.isolation.learned.too_many_items(path, refused, size, passed)
+        key = self.batch.parts[0].call.lane_key
+        if bad := len(self._failed_alone):
+            self.isolation.learned.had_bad(key, len(self.batch.parts) // (2 * bad))
+            return
+        refused, size = min(self._refused)
+        passed = max((n for n in self._passed if n < refused), default=1)
+        self.isolation.learned.too_many_items(key.path, refused, size, passed)

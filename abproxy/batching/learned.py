@@ -7,7 +7,7 @@ How many requests more may be sent to find that out is counted here as well.
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 
 from attrs import define, evolve, field
@@ -22,11 +22,21 @@ __all__ = ["KEPT_S", "ExtraRequests", "LearnedCaps", "Offenders"]
 KEPT_S = 600.0
 """How long what was learned counts, or until it is put to the test again."""
 
-MOST_OFFENDERS, MOST_ROUTES = 1000, 100
-"""Senders and items, and routes with their queries, that are kept in mind."""
+MOST_OFFENDERS, MOST_LANES, MOST_ROUTES = 1000, 1000, 100
+"""Senders or items, lanes, and routes with their queries, that are kept in mind."""
 
 OFTEN = 2
 """Bad calls within `KEPT_S` after which a sender's calls are sent alone."""
+
+TOLERATED, CLEAN = 2, 16
+"""
+Requests with a bad call after which fewer share one, and then:
+
+Requests without a bad call after which twice as many calls share one.
+
+If one of n calls is bad, about n / 23 share a request then, and searches cost few
+requests; if every second one is bad, each goes alone, as it would without us.
+"""
 
 GOOD_AGAIN = 8
 """
@@ -59,6 +69,19 @@ class _RouteLimit:
 
 
 @define(eq=False)
+class _Sharing:
+    """The number of calls of one lane that share a request, as some of them fail."""
+
+    until: float
+    calls: float = field(init=False, default=inf)
+    bad: int = field(init=False, default=0)
+    """How many requests had a bad call."""
+
+    clean: int = field(init=False, default=0)
+    """How many in a row had none since."""
+
+
+@define(eq=False)
 class _Passed:
     """A large shared request that succeeded."""
 
@@ -76,6 +99,9 @@ class LearnedCaps:
     on_change: Callable[[], None] = field(repr=False)
     """Called when other caps apply than before."""
 
+    on_lane_change: Callable[[LaneKey], None] = field(repr=False)
+    """Called when they do for one lane only."""
+
     is_any: bool = field(init=False, default=False)
     """Whether anything was learned: without that there is nothing to apply."""
 
@@ -83,6 +109,9 @@ class LearnedCaps:
     _alone_until: dict[bytes, float] = field(init=False, factory=dict)
     _less: dict[bytes, int] = field(init=False, factory=dict)
     """How many items are tried next, after a refusal that may be due to size."""
+
+    _sharing: "OrderedDict[int, _Sharing]" = field(init=False, factory=OrderedDict)
+    """By the hash of a lane's key, as a key is as long as its client likes."""
 
     _largest: "OrderedDict[bytes, _Passed]" = field(init=False, factory=OrderedDict)
     _next_change_at: float = field(init=False, default=inf)
@@ -93,6 +122,9 @@ class LearnedCaps:
             return Caps(calls=1, items=sys.maxsize, size=sys.maxsize)
         if key.one_by_one:
             return evolve(caps, calls=1)
+        sharing = self._sharing.get(hash(key)) if self._sharing else None
+        if sharing is not None:
+            caps = evolve(caps, calls=int(min(caps.calls, sharing.calls)))
         if key.path in self._less:
             caps = evolve(caps, items=min(caps.items, self._less[key.path]))
         limit = self._limits.get(key.path)
@@ -111,10 +143,19 @@ class LearnedCaps:
         for path, limit in list(self._limits.items()):
             if now >= limit.next_step_at:
                 self._step_up(path, limit, caps)
+        for lane, sharing in list(self._sharing.items()):
+            if now >= sharing.until:
+                del self._sharing[lane]
         self._apply()
 
-    def passed(self, path: bytes, items: int, size: int) -> None:
-        """Note that a request with so many *items* of so much *size* passed."""
+    def passed(self, parts: Sequence[Part], caps: Caps) -> None:
+        """Note that a request with *parts* passed, where at most *caps* may."""
+        key = parts[0].call.lane_key
+        items = sum([len(part.items) for part in parts])
+        self._passed(key.path, items, sum([part.size for part in parts]))
+        self._had_none(key, len(parts), caps.calls)
+
+    def _passed(self, path: bytes, items: int, size: int) -> None:
         now, largest = self.clock.seconds(), self._largest.get(path)
         if (
             largest is None
@@ -130,6 +171,40 @@ class LearnedCaps:
             del self._limits[path]
         if self._less.pop(path, None) is not None or is_wrong:
             self._apply()
+
+    def had_bad(self, key: LaneKey, most: int) -> None:
+        """Note that a request of one lane had bad calls; of *most* few would have."""
+        until = self.clock.seconds() + KEPT_S
+        known = self._sharing.pop(hash(key), None) or _Sharing(until)
+        self._sharing[hash(key)] = known
+        if len(self._sharing) > MOST_LANES:
+            self._sharing.popitem(last=False)
+        self._next_change_at = min(self._next_change_at, until)
+        self.is_any = True
+        known.bad += 1
+        known.clean = 0
+        if known.bad > TOLERATED:
+            known.calls, known.until = min(known.calls, max(most, 1)), until
+            self.on_lane_change(key)
+
+    def had_bad_alone(self, key: LaneKey) -> None:
+        """Note that a call was bad that was sent alone."""
+        known = self._sharing.get(hash(key))
+        if known is not None:
+            known.clean = 0
+
+    def _had_none(self, key: LaneKey, calls: int, most: int) -> None:
+        known = self._sharing.get(hash(key))
+        is_small = known is not None and known.calls < inf and 2 * calls < known.calls
+        if known is None or is_small:
+            return
+        known.clean += 1
+        if known.clean < CLEAN:
+            return
+        known.calls, known.clean = 2 * known.calls, 0
+        if known.calls >= most:
+            del self._sharing[hash(key)]
+        self.on_lane_change(key)
 
     def too_many_items(self, path: bytes, refused: int, size: int, passed: int) -> None:
         """
@@ -179,11 +254,13 @@ class LearnedCaps:
         self._alone_until.clear()
         self._less.clear()
         self._largest.clear()
+        self._sharing.clear()
         self.is_any = False
 
     def _apply(self) -> None:
         changes = [limit.next_step_at for limit in self._limits.values()]
         changes += self._alone_until.values()
+        changes += [sharing.until for sharing in self._sharing.values()]
         self._next_change_at = min(changes, default=inf)
         self.is_any = bool(changes or self._less)
         self.on_change()

@@ -272,6 +272,14 @@ class Queue:
             self._note(lane)
         self.on_change()
 
+    def set_limits_of(self, key: LaneKey) -> None:
+        """Apply the limits of one lane from now on, as they have changed."""
+        self._emptied = None
+        lane = self._lanes.get(key)
+        if lane is not None:
+            lane.set_limits(self.caps_of(key, self.caps), self.max_wait_s)
+            self._lane_changed(lane)
+
     def _lane_of(self, key: LaneKey) -> Lane:
         lane = self._lanes.get(key)
         if lane is None:

@@ -763,3 +763,56 @@ def test_lanes_leave_no_bytes_of_their_clients_behind() -> None:
         tracemalloc.stop()
 
     assert kept < 1_000_000
+
+
+def everyone_at_once(proxy: Harness, share: int, rounds: int) -> tuple[int, int]:
+    """Send 16 calls a round, each *share*-th bad; return requests and good calls."""
+    before, good = len(proxy.upstream.sent), 0
+    for _ in range(rounds):
+        start = len(proxy.upstream.sent)
+        calls = [
+            proxy.submit(f"{'good' if at % share else 'bad'} {start} {at}")
+            for at in range(16)
+        ]
+        bad = [text_of(call).decode() for call in calls[::share]]
+        work(proxy, of_items(500, *bad), 5)
+        assert all(call.results for call in calls)
+        good += sum(at % share and call.is_right for at, call in enumerate(calls))
+    return len(proxy.upstream.sent) - before, good
+
+
+@pytest.mark.parametrize("share", [2, 3, 8])
+def test_a_lane_with_many_bad_calls_costs_little_more_than_alone(share: int) -> None:
+    """The more of them are bad, the fewer share a request."""
+    proxy = harness(calls=16, items=32, max_wait_s=0.1, slots=16)
+    everyone_at_once(proxy, share, 6)
+
+    requests, good = everyone_at_once(proxy, share, 20)
+
+    assert good == 20 * (16 - ceil(16 / share))
+    assert requests <= 1.1 * 20 * 16
+
+
+def test_a_lane_whose_calls_are_good_again_shares_as_before() -> None:
+    """Twice as many after some good requests, until all do."""
+    proxy = harness(calls=16, items=32, max_wait_s=0.1, slots=16)
+    everyone_at_once(proxy, 2, 4)
+    assert max(sizes_of(proxy, lambda _inputs: None)) < 8
+
+    for _ in range(20):
+        last = sizes_of(proxy, lambda _inputs: None)
+
+    assert last == [16]
+
+
+def test_many_bad_calls_of_one_lane_keep_no_other_from_sharing() -> None:
+    """It is that lane whose calls go alone."""
+    proxy = harness(calls=16, items=32, max_wait_s=0.1, slots=16)
+    everyone_at_once(proxy, 2, 4)
+    before = len(proxy.upstream.sent)
+
+    others = [proxy.submit(text, lane="other") for text in texts(16)]
+    work(proxy, lambda _inputs: None, 1)
+
+    assert all(call.is_right for call in others)
+    assert len(proxy.upstream.sent) - before == 1
