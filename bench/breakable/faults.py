@@ -46,7 +46,7 @@ def _stall(data: bytes, value: int) -> Delivery:
 
 
 def _not_http(_data: bytes, _value: int) -> Delivery:
-    return Delivery(data=b"\x15\x03\x01 this is no HTTP\r\n\r\n", then="close")
+    return Delivery(data=b"220 this is no HTTP\r\n\r\n", then="close")
 
 
 ROWS: dict[str, Callable[[Rows, int], Rows]] = {
