@@ -27,7 +27,7 @@ from abproxy.batching.queue import QUARANTINE_AFTER, Queue
 from abproxy.dialects.call import LaneKey
 from abproxy.errors import CannotConnect, ProxyError, UpstreamFull
 from abproxy.events import Cause, Observer
-from abproxy.http.messages import GATEWAY, NO_ROOM, Response
+from abproxy.http.messages import GATEWAY, Response
 
 __all__ = [
     "FIRST_PAUSE_S",
@@ -219,11 +219,8 @@ def is_size_possible(cause: Cause) -> bool:
 
 def is_no_answer(failed: Failed, part: Part) -> bool:
     """Return whether a request with *part* found no room, or nothing to answer it."""
-    cause = failed.cause
-    return isinstance(cause, CannotConnect) or (
-        isinstance(cause, Response)
-        and cause.status in NO_ROOM
-        and is_for_all(cause, part.call.lane_key)
+    return isinstance(failed.cause, CannotConnect) or (
+        failed.is_no_room and is_for_all(failed.cause, part.call.lane_key)
     )
 
 

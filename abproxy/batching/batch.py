@@ -22,7 +22,14 @@ from abproxy.errors import (
     UpstreamTimeout,
 )
 from abproxy.events import Cause
-from abproxy.http.messages import GATEWAY, HeaderList, Response, Send, UpstreamRequest
+from abproxy.http.messages import (
+    GATEWAY,
+    NO_ROOM,
+    HeaderList,
+    Response,
+    Send,
+    UpstreamRequest,
+)
 
 __all__ = [
     "Batch",
@@ -69,6 +76,11 @@ class Failed:
         """Return whether it took too long, by our deadline or a gateway's."""
         took_long = self._is_of_gateway and self.took_s >= QUICK_S
         return took_long or isinstance(self.cause, UpstreamTimeout)
+
+    @property
+    def is_no_room(self) -> bool:
+        """Return whether it was refused for what came before it, as with a quota."""
+        return isinstance(self.cause, Response) and self.cause.status in NO_ROOM
 
     @property
     def is_too_many(self) -> bool:

@@ -55,7 +55,7 @@ from abproxy.errors import (
     QueueTimeout,
 )
 from abproxy.events import Observer
-from abproxy.http.messages import NO_ROOM, Response
+from abproxy.http.messages import Response
 
 __all__ = ["Isolation"]
 
@@ -124,8 +124,8 @@ class Isolation:
         if not isinstance(cause, Response | CannotConnect | ConnectionBroken):
             log_failed(parts, cause)
         key = parts[0].call.lane_key
-        lone = isinstance(cause, Response) and not batch.is_shared
-        if is_no_answer(failed, parts[0]) or (lone and cause.status in NO_ROOM):
+        alone = failed.is_no_room and not batch.is_shared
+        if alone or is_no_answer(failed, parts[0]):
             self.backoff.requeue(parts, cause, shared=batch.is_shared)
             if batch.is_shared and is_size_possible(cause):
                 self.learned.try_less(key.path, batch.items // 2)
@@ -143,7 +143,7 @@ class Isolation:
         elif failed.is_deadline:
             self.backoff.reset()
             self.budget.missed_deadline(failed.took_s)
-            await self._settle_late(batch, parts, failed)
+            await self._settle_late(batch, failed)
         else:
             await _Search(isolation=self, batch=batch, failed=failed).run()
 
@@ -226,22 +226,20 @@ class Isolation:
             self.observer.batch_resent()
             await self.send_groups(batch, halves(others))
 
-    async def _settle_late(
-        self, batch: Batch, parts: list[Part], failed: Failed
-    ) -> None:
+    async def _settle_late(self, batch: Batch, failed: Failed) -> None:
         """
         Send parts again whose request took too long, fewer at a time.
 
         First one alone, and a second if that is too late as well: if then nothing
         was answered since, the upstream is silent, and no other call waits for it.
         """
-        others = likely_good_first(parts)
+        others = likely_good_first(batch.waiting)
         for _ in range(min(2, len(others))):
             _, again = await self._send_late(batch, [others.pop(0)], PROBE)
             if again is None or not again.is_deadline:
                 break
         else:
-            key, sent_at = parts[0].call.lane_key, batch.sent_at
+            key, sent_at = batch.parts[0].call.lane_key, batch.sent_at
             if not self.lanes_out.has_worked_since(key, sent_at):
                 reject(others, refused_together(failed))
                 return
@@ -310,11 +308,10 @@ class _Search:
     batch: Batch
     failed: Failed
     _passed: list[int] = field(init=False, factory=list)
-    """How many items requests had that succeeded."""
-
     _refused: list[tuple[int, int]] = field(init=False, factory=list)
-    """How many items, and bytes of them, requests had that failed."""
+    """How many items requests had that succeeded or failed; of these, bytes, too."""
 
+    _had_no_room: bool = field(init=False, default=False)
     _failed_alone: list[Part] = field(init=False, factory=list)
 
     async def run(self) -> None:
@@ -373,7 +370,8 @@ class _Search:
             if not groups:
                 return
         left = [part for group in groups for part in group]
-        self.isolation.learned.had_bad(key, 1)
+        if not second.is_no_room:
+            self.isolation.learned.had_bad(key, 1)
         self.isolation.lanes_out.add(probe, second)
         if left:
             # Two bad calls may have been probed by chance: the next probe decides.
@@ -424,6 +422,7 @@ class _Search:
 
     async def _settle_alone(self, child: Batch, failed: Failed) -> None:
         part = child.parts[0]
+        self._had_no_room = self._had_no_room or failed.is_no_room
         if not is_no_answer(failed, part):
             self._failed_alone.append(part)
         if failed.is_outage:
@@ -437,7 +436,7 @@ class _Search:
 
     def _learn(self) -> None:
         """Learn who sends what fails; or, if nothing fails alone, what is too many."""
-        if not self._passed:
+        if self._had_no_room or not self._passed:
             return
         for part in self._failed_alone:
             self.isolation.offenders.note(part)

@@ -816,3 +816,23 @@ def test_many_bad_calls_of_one_lane_keep_no_other_from_sharing() -> None:
 
     assert all(call.is_right for call in others)
     assert len(proxy.upstream.sent) - before == 1
+
+
+def test_a_quota_that_is_used_up_is_no_bad_call() -> None:
+    """Sent one by one, calls would use it up all the sooner."""
+    proxy = harness(calls=8, items=32, max_wait_s=0.1)
+
+    for turn in range(4):
+        used_up = iter([(429, b"quota")] * 3)
+        calls = [
+            proxy.submit(f"{turn} {text}", lane="personal", sender="a key")
+            for text in texts(8)
+        ]
+        work(proxy, lambda _inputs, used_up=used_up: next(used_up, None), 3)
+        assert sum(call.reply.status == 429 for call in calls) == 2
+    before = len(proxy.upstream.sent)
+    for text in texts(8):
+        proxy.submit(text, lane="personal", sender="a key")
+    work(proxy, lambda _inputs: None, 3)
+
+    assert len(proxy.upstream.sent) - before == 1
