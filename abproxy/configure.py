@@ -20,6 +20,7 @@ from abproxy.batching.concurrency import LEAST_SLOTS, Limit, Slots, make_slots
 from abproxy.batching.part import Caps
 from abproxy.dialects.members import MemberRules
 from abproxy.errors import SettingsError
+from abproxy.events import Observer
 from abproxy.http.headers import Credentials
 from abproxy.http.sharing import LineRules
 from abproxy.settings import Settings, variable
@@ -85,7 +86,9 @@ def keys_for(settings: Settings) -> ApiKeys:
     return ApiKeys(accepted=settings.api_keys + settings.bulk_api_keys)
 
 
-def policy_for(settings: Settings, info: ServerInfo) -> Policy:
+def policy_for(
+    settings: Settings, info: ServerInfo, observer: Observer | None = None
+) -> Policy:
     """Return which requests are accepted, and how they are parsed."""
     return Policy(
         keys=keys_for(settings),
@@ -102,6 +105,7 @@ def policy_for(settings: Settings, info: ServerInfo) -> Policy:
                 apart=settings.share_apart,
                 alone=settings.share_alone,
             ),
+            observer=observer or Observer(),
         ),
         inputs_per_s=settings.rate_limit,
     )
@@ -260,7 +264,7 @@ class Configuration:
     def learn(self, info: ServerInfo) -> None:
         """Apply what the upstream reports now."""
         limits = limits_for(self.settings, info)
-        self.app.policy = policy_for(self.settings, info)
+        self.app.policy = policy_for(self.settings, info, self.app.observer)
         self.collector.learn(limits.caps, limits.budget)
 
     def _say(self, message: str, names: set[str] | frozenset[str]) -> None:

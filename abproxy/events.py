@@ -216,6 +216,12 @@ class Observer:
     def blocked(self, by: BlockedBy) -> None:
         """Note that batches now wait for something else than before."""
 
+    def kept_apart(self, names: Sequence[str]) -> None:
+        """Note the header lines, or as `body.NAME` members, in which calls differ."""
+
+    def went_alone(self, name: str) -> None:
+        """Note the line or member for which a call is neither shared nor split."""
+
     def upstream_request_ended(self, outcome: str, took_s: float) -> None:
         """Note the outcome of a request for a batch: a status or a reason."""
 

@@ -298,7 +298,7 @@ def _app(
         close_idle=upstream.close_idle,
     )
     return ProxyApp(
-        policy=policy_for(settings, ServerInfo()),
+        policy=policy_for(settings, ServerInfo(), telemetry.observer),
         rate_limiter=RateLimiter(clock=reactor),
         collector=collector,
         relay=relay,

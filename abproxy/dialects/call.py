@@ -9,12 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
+from msgspec.json import Decoder
 
 from abproxy import __version__
 from abproxy.dialects.members import OF_TEI, MemberRules
 from abproxy.errors import ProxyError
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
+from abproxy.http.sharing import MEMBER
 
 __all__ = [
     "BadAnswer",
@@ -35,6 +37,9 @@ OWN_LINES = (
     (b"User-Agent", b"abproxy/" + __version__.encode()),
 )
 """The identity of a shared request: it is no client's."""
+
+
+_decode_options = Decoder(dict[str, Raw]).decode
 
 
 class BadAnswer(ValueError):
@@ -196,6 +201,23 @@ class LaneKey(Struct, frozen=True, kw_only=True, cache_hash=True):
             items=len(items),
             traces=traces,
         )
+
+    def differences(self, other: "LaneKey") -> list[str]:
+        """Return the lines, and as `body.NAME` the members, that differ in *other*."""
+        mine, theirs = self._values(), other._values()  # noqa: SLF001  another of us
+        names = dict.fromkeys((*mine, *theirs))
+        return [name for name in names if mine.get(name) != theirs.get(name)]
+
+    def _values(self) -> dict[str, list[bytes]]:
+        values: dict[str, list[bytes]] = {}
+        for name, value in self.headers:
+            values.setdefault(name.decode("latin-1"), []).append(value)
+        options = _decode_options(b"{%b}" % self.options.removeprefix(b","))
+        for member, raw in options.items():
+            values[MEMBER + member] = [bytes(raw)]
+        if self.is_bulk:
+            values["X-Priority"] = [b"bulk"]
+        return values
 
     def _own_lines(self) -> HeaderList:
         """Return what a shared request says of itself, where its lane does not."""

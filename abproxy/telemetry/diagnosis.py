@@ -6,14 +6,21 @@ sentences and at most one recommendation.
 """
 
 from collections.abc import Callable, Iterator
-from operator import itemgetter
+from itertools import chain
+from operator import attrgetter, itemgetter
 
 from attrs import frozen
 
 from abproxy.events import BlockedBy
 from abproxy.telemetry.history import Totals
+from abproxy.telemetry.sharing import Hindrance, Sharing
 
 __all__ = ["Diagnosis", "LimitsInForce", "Recommendation", "advise", "diagnose"]
+
+NOTHING_SEEN = Sharing()
+
+PATHS = 3
+"""How many paths are named to which requests are relayed."""
 
 ENOUGH_CALLS = 100
 """With fewer calls there is no diagnosis."""
@@ -29,6 +36,9 @@ OFTEN = 0.2
 
 MOSTLY = 0.5
 """The share of batches that counts as most of them."""
+
+TELLING = 10
+"""How often a name has to be counted to be named."""
 
 REFUSED = 0.01
 """The share of refused calls from which on the server is too slow."""
@@ -104,16 +114,25 @@ class Diagnosis:
         )
 
 
-def diagnose(lately: Totals, limits: LimitsInForce) -> Diagnosis:
-    """Return the diagnosis of the figures *lately*, with the *limits* in force."""
+def diagnose(
+    lately: Totals, limits: LimitsInForce, sharing: Sharing = NOTHING_SEEN
+) -> Diagnosis:
+    """
+    Return the diagnosis of the figures *lately*, with the *limits* in force.
+
+    What kept calls from *sharing* is named where it matters.
+    """
     is_telling = lately.parts >= ENOUGH_CALLS
     limited_by = _limited_by(lately)
-    helps, text = _sharing(lately) if is_telling else (None, _too_few(lately))
+    helps, text = _sharing(lately, sharing) if is_telling else (None, _too_few(lately))
     limit = _limit(lately, limited_by) if is_telling else ""
+    relayed = _relayed(lately, sharing)
+    if relayed and not lately.parts:
+        text = ""
     return Diagnosis(
         helps=helps,
-        text=" ".join(filter(None, (text, limit))),
-        advice=advise(lately, limits) if is_telling else None,
+        text=" ".join(filter(None, (relayed, text, limit))),
+        advice=advise(lately, limits, sharing) if is_telling else None,
         calls=lately.calls,
         calls_per_request=lately.calls_per_request if lately.requests else None,
         alone_ms_per_item=lately.alone_ms_per_item,
@@ -142,10 +161,19 @@ def _too_few(lately: Totals) -> str:
     return f"Too few calls to tell: {lately.parts} were sent to the server lately."
 
 
-def _sharing(lately: Totals) -> tuple[bool | None, str]:
+def _relayed(lately: Totals, sharing: Sharing) -> str:
+    """Return to which paths most requests were relayed, if most of them were."""
+    times = sum(each.times for each in sharing.relayed)
+    if times <= max(lately.calls, lately.parts):
+        return ""
+    paths = ", ".join(f"{each.path} ({each.times})" for each in sharing.relayed[:PATHS])
+    return f"Most requests are not batched but relayed one by one: {paths}."
+
+
+def _sharing(lately: Totals, sharing: Sharing) -> tuple[bool | None, str]:
     together = f"A request has {lately.calls_per_request:.1f} calls"
     if not _shares_requests(lately):
-        return False, f"{together}: {_why_alone(lately)}."
+        return False, f"{together}: {_why_alone(lately, sharing)}."
     alone, shared = lately.alone_ms_per_item, lately.shared_ms_per_item
     if alone is None or shared is None:
         way = "alone" if alone is None else "together"
@@ -161,14 +189,34 @@ def _ms(value: float) -> str:
     return f"{float(f'{value:.2g}'):g} ms"
 
 
-def _why_alone(lately: Totals) -> str:
+def _why_alone(lately: Totals, sharing: Sharing) -> str:
     if lately.crowded_out > OFTEN * lately.batches:
-        return "calls that wait at the same time differ in route, options or key"
+        return _what_differs(lately, sharing)
     if lately.full > MOSTLY * lately.batches:
         return "most calls fill a batch by themselves"
     if lately.requests > lately.batches * (1 + OFTEN):
         return "many batches are sent again, after a bad input or a broken connection"
     return "most calls come when no other waits, so there is nothing to gain"
+
+
+def _what_differs(lately: Totals, sharing: Sharing) -> str:
+    found = _hindrance(lately, sharing)
+    if found is not None and found in sharing.alone:
+        return f"each call has `{found.name}`, and such calls are sent alone"
+    if found is not None:
+        return f"each call has its own `{found.name}`"
+    most = next(iter(sharing.apart), None)
+    if most is not None and most.times >= TELLING:
+        return f"calls that wait at the same time differ, most often in `{most.name}`"
+    return "calls that wait at the same time differ in route, options or key"
+
+
+def _hindrance(lately: Totals, sharing: Sharing) -> Hindrance | None:
+    """Return what keeps nearly each call from sharing, if something does."""
+    both = (*sharing.alone[:1], *sharing.apart[:1])
+    most = max(both, key=attrgetter("times"), default=None)
+    # These counts may reach back only half as far, so half of the calls is most.
+    return most if most and most.times > OFTEN * lately.parts else None
 
 
 def _limit(lately: Totals, limited_by: BlockedBy) -> str:
@@ -192,10 +240,27 @@ def _shares_requests(lately: Totals) -> bool:
     return lately.calls_per_request >= SHARED_FROM
 
 
-def advise(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
+def advise(
+    lately: Totals, limits: LimitsInForce, sharing: Sharing = NOTHING_SEEN
+) -> Recommendation | None:
     """Return what would help most, given what happened *lately*."""
-    found = (rule(lately, limits) for rule in _RULES)
+    urgent = (rule(lately, limits) for rule in _URGENT)
+    others = (rule(lately, limits) for rule in _RULES)
+    found = chain(urgent, (_shared(lately, sharing),), others)
     return next(filter(None, found), None)
+
+
+def _shared(lately: Totals, sharing: Sharing) -> Recommendation | None:
+    is_crowded = lately.crowded_out > OFTEN * lately.batches
+    if not is_crowded or _shares_requests(lately):
+        return None
+    found = _hindrance(lately, sharing)
+    if found is None or "=" not in found.setting:
+        return None
+    why = f"each call has its own `{found.name}`, so they share no batch"
+    if found in sharing.alone:
+        why = f"each call has `{found.name}`, with which it is sent alone"
+    return Recommendation(found.setting, f"{why}; set it if no answer depends on that")
 
 
 def _server_down(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
@@ -294,9 +359,8 @@ def _different_keys(lately: Totals, _limits: LimitsInForce) -> Recommendation | 
 
 _Larger = Callable[[str, LimitsInForce], Recommendation]
 _Rule = Callable[[Totals, LimitsInForce], Recommendation | None]
+_URGENT: tuple[_Rule, ...] = (_server_down, _refused)
 _RULES: tuple[_Rule, ...] = (
-    _server_down,
-    _refused,
     _useless_wait,
     _budget,
     _slots,

@@ -1,6 +1,7 @@
 """Count what is observed: metrics, totals, and the last batches and errors."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 
 from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
@@ -18,6 +19,7 @@ from abproxy.events import (
 from abproxy.http.messages import Response
 from abproxy.telemetry.history import BlockedTime, RecentLog, Totals, Window
 from abproxy.telemetry.metrics import Metrics
+from abproxy.telemetry.sharing import OTHERS, RecentCounts, Sharing
 
 __all__ = ["Recorder"]
 
@@ -25,6 +27,9 @@ CLIENT_LEFT = "499"
 """The status of a call whose client left before it was answered, as in nginx."""
 
 BAD_REQUEST, SERVER_ERROR = 400, 500
+
+_PLAIN_PATH = re.compile(rb"[/a-zA-Z0-9_.:-]{1,60}")
+"""A path that may be shown."""
 
 KNOWN = frozenset((*ROUTES, *ALIASES))
 """Paths that are labels; any other may be whatever a client sends."""
@@ -43,8 +48,14 @@ class Recorder(Observer):
     blocked_time: BlockedTime = field(init=False)
     window: Window = field(init=False)
     _totals: Totals = field(init=False, factory=Totals)
+    _apart: RecentCounts = field(init=False)
+    _alone: RecentCounts = field(init=False)
+    _relayed_to: RecentCounts = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._apart = RecentCounts(self.clock)
+        self._alone = RecentCounts(self.clock)
+        self._relayed_to = RecentCounts(self.clock)
         self.blocked_time = BlockedTime(clock=self.clock)
         self.window = Window(now=self.totals)
 
@@ -59,6 +70,11 @@ class Recorder(Observer):
             kept_by_budget_s=kept(BlockedBy.BUDGET),
             kept_by_upstream_s=kept(BlockedBy.UPSTREAM),
         )
+
+    def sharing(self) -> Sharing:
+        """Return what kept calls from sharing a batch lately."""
+        counts = (self._apart, self._alone, self._relayed_to)
+        return Sharing.of(*(each.lately() for each in counts))
 
     def cpu_s_per_call(self) -> float:
         """Return what a call has cost lately in CPU time, relayed ones among them."""
@@ -82,6 +98,9 @@ class Recorder(Observer):
         self._totals.relayed += 1
         route = request.path.decode() if request.path in KNOWN else "other"
         self.metrics.relayed.add((route, status))
+        if request.method == b"POST":
+            plain = _PLAIN_PATH.fullmatch(request.path)
+            self._relayed_to.add(request.path.decode() if plain else OTHERS)
 
     def _left(self, route: str) -> None:
         self._totals.calls += 1
@@ -175,6 +194,15 @@ class Recorder(Observer):
     def blocked(self, by: BlockedBy) -> None:
         """Note what blocks batches from now on."""
         self.blocked_time.change(by)
+
+    def kept_apart(self, names: Sequence[str]) -> None:
+        """Count in what calls differ."""
+        for name in names:
+            self._apart.add(name)
+
+    def went_alone(self, name: str) -> None:
+        """Count why a call goes alone."""
+        self._alone.add(name)
 
     def upstream_request_ended(self, outcome: str, took_s: float) -> None:
         """Count a request to the upstream."""

@@ -48,7 +48,8 @@ class Status:
 
     def diagnosis(self) -> Diagnosis:
         """Return whether batching helps, and what would help more."""
-        return diagnose(self.recorder.window.lately(), self.limits())
+        recorder = self.recorder
+        return diagnose(recorder.window.lately(), self.limits(), recorder.sharing())
 
     def report(self) -> str:
         """Return the diagnosis in a line for the log; empty if no calls came."""
@@ -72,6 +73,7 @@ class Status:
             "flow": {name: value for name, _, value in self.gauges.readings()},
             "kept_by": recorder.blocked_time.blocked_by.value,
             "lanes": self._lanes(now),
+            "sharing": recorder.sharing().document(),
             "totals": attrs.asdict(recorder.totals()),
             "cpu_us_per_call": recorder.cpu_s_per_call() * 1e6,
             "verdict": attrs.asdict(self.diagnosis()),

@@ -7,7 +7,7 @@ upstream decides what to answer.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 from attrs import define, evolve, field, frozen
@@ -15,10 +15,10 @@ from attrs import define, evolve, field, frozen
 from abproxy.dialects.call import Call, Dialect, LaneKey, ParsedBody
 from abproxy.dialects.members import OF_TEI, MemberRules
 from abproxy.dialects.routes import dialect_of, may_be_batched
-from abproxy.events import RequestInfo
+from abproxy.events import Observer, RequestInfo
 from abproxy.http.headers import Credentials, end_to_end
 from abproxy.http.messages import HeaderList, UpstreamRequest
-from abproxy.http.sharing import BUILT_IN, LineRules, SortedLines
+from abproxy.http.sharing import BUILT_IN, MEMBER, LineRules, SortedLines
 from abproxy.web.auth import Caller
 
 __all__ = ["CallHead", "CallReader"]
@@ -33,6 +33,9 @@ _PLAIN_TARGET = re.compile(rb"[/\w.-]+(?:\?[\w.~=&%+-]+)?")
 
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 """By these the upstream knows whose quota it is."""
+
+OF_OWN_PAGES = frozenset({b"origin", b"accept-language"})
+"""What browsers add to the calls of a page, whether its script wants it or not."""
 
 _SERIALS: Iterator[int] = count(1)
 
@@ -49,6 +52,12 @@ class CallHead:
     members: MemberRules = field(repr=False)
     is_personal: bool
     is_bulk: bool
+    note: Callable[[LaneKey], None] = field(repr=False)
+    """Called with each lane that is made for calls that share."""
+
+    note_alone: Callable[[str], None] = field(repr=False)
+    """Called with the line or member for which a call goes alone."""
+
     _lane: LaneKey | None = field(init=False, default=None, repr=False)
     """The lane of the last call: the next one is often in the same."""
 
@@ -58,9 +67,10 @@ class CallHead:
         """Return the call of this head and *body*, which is parsed already."""
         items, trace, lane = parsed.items, request.trace, self._lane
         if self.lines.alone_by or parsed.alone_by:
-            lane = self._lane_of(parsed.options, next(_SERIALS))
+            lane = self._lane_of_one(parsed)
         elif lane is None or lane.options != parsed.options:
             lane = self._lane = self._lane_of(parsed.options)
+            self.note(lane)
         return Call(
             lane_key=lane,
             items=items,
@@ -76,6 +86,10 @@ class CallHead:
             trace=trace,
             request_id=request.request_id,
         )
+
+    def _lane_of_one(self, parsed: ParsedBody) -> LaneKey:
+        self.note_alone(self.lines.alone_by or f"{MEMBER}{parsed.alone_by}")
+        return self._lane_of(parsed.options, next(_SERIALS))
 
     def _lane_of(self, options: bytes, serial: int = 0) -> LaneKey:
         return LaneKey(
@@ -102,6 +116,11 @@ class CallReader:
     members: MemberRules = OF_TEI
     """What keeps calls from sharing a batch."""
 
+    observer: Observer = field(factory=Observer, repr=False)
+
+    _last: dict[bytes, LaneKey] = field(init=False, factory=dict, repr=False)
+    """The lane that was made last for each route."""
+
     def open(self, request: RequestInfo, caller: Caller) -> CallHead | None:
         """Read the head of *request* of *caller*; None if it is to be relayed."""
         # Klein takes `//embed` for `/embed` and `post` for `POST`, so what the
@@ -126,7 +145,19 @@ class CallReader:
             members=self.members,
             is_personal=self._are_personal(headers),
             is_bulk=caller.is_bulk,
+            note=self._note,
+            note_alone=self.observer.went_alone,
         )
+
+    def _note(self, lane: LaneKey) -> None:
+        """Note in what a *lane* differs from the last one of its route."""
+        route = lane.dialect.path
+        last = self._last.get(route)
+        if last == lane:
+            return
+        self._last[route] = lane
+        if last is not None:
+            self.observer.kept_apart(lane.differences(last))
 
     def _sort(self, headers: HeaderList) -> SortedLines:
         """Sort the lines of a call; fixed ones are in every request."""
@@ -144,11 +175,15 @@ class CallReader:
 
 
 def _without_own_origin(request: RequestInfo, headers: HeaderList) -> HeaderList:
-    """Drop the origin of a page that the proxy itself has served: it may read all."""
-    if not request.headers.hasHeader(b"Origin"):
+    """
+    Drop what a browser adds to a call of a page that the proxy itself has served.
+
+    Such a page may read all, and wants what any other client would get.
+    """
+    origins = request.headers.getRawHeaders(b"Origin", [])
+    if not origins:
         return headers
     host = request.headers.getRawHeaders(b"Host", [b""])[0]
-    own = {b"http://" + host, b"https://" + host}
-    return tuple(
-        line for line in headers if line[0].lower() != b"origin" or line[1] not in own
-    )
+    if any(origin not in {b"http://" + host, b"https://" + host} for origin in origins):
+        return headers
+    return tuple(line for line in headers if line[0].lower() not in OF_OWN_PAGES)

@@ -27,6 +27,7 @@ from abproxy.settings import Settings, list_settings
 from abproxy.telemetry.diagnosis import diagnose
 from abproxy.telemetry.history import BATCHES, ERRORS, Totals
 from abproxy.telemetry.metrics import write_metrics
+from abproxy.telemetry.sharing import merge_sharing
 from abproxy.telemetry.status import LANES
 from abproxy.workers.ipc import get_page
 from abproxy.workers.process import WorkerPool, WorkerProcess
@@ -391,9 +392,10 @@ def merge_status(
     limits = limits_in_force(
         settings, flow["batch_max_items"], upstream["max_batch_inputs"]
     )
+    sharing = merge_sharing(each["sharing"] for each in documents)
     # Each of them has seen as much time: shares of it are those of the average.
     period_s = lately.at / len(documents)
-    found = attrs.evolve(diagnose(lately, limits), period_s=period_s)
+    found = attrs.evolve(diagnose(lately, limits, sharing), period_s=period_s)
     return {
         "version": __version__,
         "now": max(each["now"] for each in documents),
@@ -401,6 +403,7 @@ def merge_status(
         "flow": flow,
         "kept_by": _most_serious({each["kept_by"] for each in documents}),
         "lanes": _sorted(documents, "lanes", "items")[:LANES],
+        "sharing": sharing.document(),
         "cpu_us_per_call": lately.cpu_s_per_call * 1e6,
         "verdict": msgspec.to_builtins(attrs.asdict(found)),
         "errors": _sorted(documents, "errors", "at")[:ERRORS],

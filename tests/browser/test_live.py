@@ -116,3 +116,18 @@ def test_plots_can_be_read_as_tables(busy: LivePage) -> None:
     route, why = busy.rows("sizes-rows")[0][1:3]
     assert route == "/embed"
     assert why in {"full", "slot free"}
+
+
+def test_what_keeps_calls_from_sharing_is_named(page: LivePage) -> None:
+    """By lines and members, with what would change it, and by paths."""
+    line = {"name": "X-User-Id", "times": 1200, "setting": "SHARE_IGNORE=X-User-Id"}
+    member = {"name": "body.late_chunking", "times": 3, "setting": ""}
+    relayed = [{"path": "/api/embed", "times": 7}]
+
+    page.look_at({"sharing": {"apart": [line], "alone": [member], "relayed": relayed}})
+
+    assert page.rows("sharing") == [
+        ["X-User-Id", "apart", "1,200", "SHARE_IGNORE=X-User-Id"],
+        ["body.late_chunking", "alone", "3", ""],
+    ]
+    assert page.text("relayed") == "Relayed without batching: /api/embed (7)."

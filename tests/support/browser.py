@@ -37,6 +37,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     "upstream": {"state": "up"},
     "flow": {"upstream_up": True},
     "verdict": {"helps": None, "text": "", "advice": None, "limited_by": "nothing"},
+    "sharing": {"apart": [], "alone": [], "relayed": []},
 }
 """All is well, and there is no verdict yet."""
 
@@ -49,12 +50,12 @@ SHOW = """
     const listen = (place) => new MutationObserver(
         () => announced.push(place.textContent)
     ).observe(place, { subtree: true, childList: true, characterData: true });
-    const answer = async ({ upstream, flow, verdict }) => {
+    const answer = async ({ upstream, flow, verdict, sharing }) => {
         const real = await (await ask("/-/status.json")).json();
         return new Response(JSON.stringify({ ...real, batches: [],
             upstream: { ...real.upstream, ...upstream },
             flow: { ...real.flow, ...flow },
-            verdict: { ...real.verdict, ...verdict } }));
+            verdict: { ...real.verdict, ...verdict }, sharing }));
     };
     let looks = 0;
     window.setTimeout = (goOn) => later(goOn, 0);

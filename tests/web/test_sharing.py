@@ -387,3 +387,16 @@ def test_fixed_lines_are_in_every_request(*, is_fast: bool) -> None:
     for request in upstream.requests:
         for name, value in FIXED:
             assert request.requestHeaders.getRawHeaders(name) == [value]
+
+
+@ways
+@pytest.mark.parametrize(
+    ("origin", "shares"), [("http://door", True), ("http://elsewhere", False)]
+)
+def test_the_live_page_shares_with_any_client(
+    origin: str, *, shares: bool, is_fast: bool
+) -> None:
+    """Its browser adds lines that no script can leave out."""
+    browser = (("Origin", origin), ("Accept-Language", "cs"), ("Sec-Fetch-Mode", "x"))
+
+    assert _share((), browser, is_fast=is_fast) is shares

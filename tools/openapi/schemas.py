@@ -130,6 +130,13 @@ _BATCH = object_of(
     upstream_ms=or_null(NUMBER),
 )
 
+_HINDRANCES = list_of(object_of(name=TEXT, times=WHOLE, setting=TEXT))
+_SHARING = object_of(
+    apart=_HINDRANCES,
+    alone=_HINDRANCES,
+    relayed=list_of(object_of(path=TEXT, times=WHOLE)),
+)
+
 STATUS = object_of(
     version=TEXT,
     now=NUMBER,
@@ -138,6 +145,7 @@ STATUS = object_of(
     flow=map_of({"type": ["number", "boolean"]}),
     kept_by=TEXT,
     lanes=list_of(_LANE),
+    sharing=_SHARING,
     totals=map_of(NUMBER),
     cpu_us_per_call=NUMBER,
     verdict=_VERDICT,

@@ -12,6 +12,7 @@ export function show(status) {
   showTimes(past.batches);
   showUpstream(status);
   showLanes(status.lanes);
+  showSharing(status.sharing);
   showErrors(status.errors);
   showSettings(status.settings);
 }
@@ -145,6 +146,13 @@ function showLanes(lanes) {
     number(lane.items),
     number(lane.oldest_wait_ms),
   ]), "No call waits.");
+}
+
+function showSharing({ apart, alone, relayed }) {
+  const row = (way) => ({ name, times, setting }) => [name, way, number(times), setting];
+  rows("sharing", [...apart.map(row("apart")), ...alone.map(row("alone"))], "Nothing does.");
+  const paths = relayed.map(({ path, times }) => `${path} (${number(times)})`);
+  write("relayed", paths.length ? `Relayed without batching: ${paths.join(", ")}.` : "");
 }
 
 function showErrors(errors) {
