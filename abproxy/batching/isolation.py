@@ -137,6 +137,7 @@ class Isolation:
         elif failed.is_unsplittable:
             self.backoff.reset()
             self.learned.cannot_be_split(key.path)
+            self.observer.went_alone(f"the answers of {key.path.decode()}")
             await self._send_whole(batch, parts)
         elif not batch.is_shared:
             await self._settle_one(batch, parts[0], failed)
@@ -145,7 +146,7 @@ class Isolation:
             self.budget.missed_deadline(failed.took_s)
             await self._settle_late(batch, failed)
         else:
-            await _Search(isolation=self, batch=batch, failed=failed).run()
+            await _Search(isolation=self, batch=batch).run()
 
     # One part
 
@@ -306,7 +307,6 @@ class _Search:
 
     isolation: Isolation
     batch: Batch
-    failed: Failed
     _passed: list[int] = field(init=False, factory=list)
     _refused: list[tuple[int, int]] = field(init=False, factory=list)
     """How many items requests had that succeeded or failed; of these, bytes, too."""

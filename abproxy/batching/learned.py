@@ -265,19 +265,6 @@ class LearnedCaps:
         self.is_any = bool(changes or self._less)
         self.on_change()
 
-    def describe(self) -> list[dict[str, object]]:
-        """Return what applies now, for the status page."""
-        limits: list[dict[str, object]] = [
-            {"route": path.decode(), "max_items": limit.items, "is_alone": False}
-            for path, limit in self._limits.items()
-        ]
-        alone: list[dict[str, object]] = [
-            {"route": path.decode(), "max_items": None, "is_alone": True}
-            for path in list(self._alone_until)
-            if self.is_alone(path)
-        ]
-        return [*limits, *alone]
-
     def is_alone(self, path: bytes) -> bool:
         """Return whether calls on a route go alone, as answers cannot be split."""
         return self.clock.seconds() < self._alone_until.get(path, 0.0)

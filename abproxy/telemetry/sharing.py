@@ -144,7 +144,7 @@ def _ignoring(name: str) -> str:
 
 def _sharing(name: str) -> str:
     """Return the setting with which a call with *name* may share."""
-    if name in {OTHERS, "authorization"}:
+    if name in {OTHERS, "authorization"} or " " in name:  # no line, but an answer
         return ""
     kind = "SHARE_APART" if name.startswith(MEMBER) else "SHARE_IGNORE"
     return f"{kind}={name}"

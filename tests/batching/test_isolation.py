@@ -17,6 +17,7 @@ from abproxy.errors import (
     UpstreamTimeout,
 )
 from abproxy.events import Observer
+from abproxy.telemetry.sharing import Sharing
 from support.batching import Harness, Outcome, harness, texts
 from support.upstream import Sent, reply, row_of
 
@@ -836,3 +837,25 @@ def test_a_quota_that_is_used_up_is_no_bad_call() -> None:
     work(proxy, lambda _inputs: None, 3)
 
     assert len(proxy.upstream.sent) - before == 1
+
+
+def test_a_route_whose_answers_cannot_be_split_is_noted() -> None:
+    """The page says that its calls go alone, and what makes them."""
+
+    class Noting(Observer):
+        noted = ""
+
+        def went_alone(self, name: str) -> None:
+            self.noted = name
+
+    proxy, calls = together(2)
+    proxy.collector.isolation.observer = noting = Noting()
+
+    proxy.upstream.sent[0].done.callback(reply(200, b'{"embeddings":[[1],[2]]}'))
+    while proxy.upstream.open:
+        proxy.upstream.open[0].answer()
+
+    assert noting.noted == "the answers of /embed"
+    [shown] = Sharing.of({}, {noting.noted: 1}, {}).alone
+    assert shown.setting == ""
+    assert all(call.is_right for call in calls)
