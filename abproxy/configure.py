@@ -23,7 +23,8 @@ from abproxy.errors import SettingsError
 from abproxy.events import Observer
 from abproxy.http.headers import Credentials
 from abproxy.http.sharing import LineRules
-from abproxy.settings import Settings, variable
+from abproxy.settings.settings import Settings
+from abproxy.settings.sources import variable
 from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.web.app import Policy, ProxyApp

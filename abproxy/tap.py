@@ -17,8 +17,8 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from abproxy.errors import SettingsError
-from abproxy.parsers import DEFAULT_ENV_FILE, read_env_file, variable
-from abproxy.settings import REPLACED, Settings, explain, settings_from
+from abproxy.settings.settings import REPLACED, Settings, explain, settings_from
+from abproxy.settings.sources import DEFAULT_ENV_FILE, read_env_file, variable
 from abproxy_model.errors import ModelUnavailable
 
 __all__ = ["Options", "makeService"]

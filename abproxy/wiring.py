@@ -35,7 +35,7 @@ from abproxy.service import (
     ProxyService,
     Signals,
 )
-from abproxy.settings import Settings, list_settings
+from abproxy.settings.settings import Settings, list_settings
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.setup import Telemetry, make_telemetry
 from abproxy.telemetry.status import Status

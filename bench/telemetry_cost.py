@@ -32,7 +32,7 @@ def serve(way: str, upstream: str) -> None:
 
     from abproxy.events import Observer  # noqa: PLC0415
     from abproxy.service import ProcessContext  # noqa: PLC0415
-    from abproxy.settings import Settings  # noqa: PLC0415
+    from abproxy.settings.settings import Settings  # noqa: PLC0415
     from abproxy.tuning import tune_process  # noqa: PLC0415
     from abproxy.wiring import wire  # noqa: PLC0415
 

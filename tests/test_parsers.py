@@ -2,7 +2,7 @@
 
 import pytest
 
-from abproxy import parsers
+from abproxy.settings import parsers
 
 
 @pytest.mark.parametrize("text", ["1", "32", " 7 "])

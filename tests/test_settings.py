@@ -8,8 +8,8 @@ import pytest
 from twisted.logger import capturedLogs, formatEvent
 
 from abproxy.errors import SettingsError
-from abproxy.parsers import read_env_file
-from abproxy.settings import FAST_PATHS, Settings, settings_from
+from abproxy.settings.settings import FAST_PATHS, Settings, settings_from
+from abproxy.settings.sources import read_env_file
 
 ENVIRON = {"MAX_BATCH_SIZE": "2"}
 ENV_FILE = {"MAX_BATCH_SIZE": "3"}

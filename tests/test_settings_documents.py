@@ -1,7 +1,7 @@
 """What is written about the settings is what the program does."""
 
-from abproxy.parsers import read_env_file
-from abproxy.settings import Settings, settings_from
+from abproxy.settings.settings import Settings, settings_from
+from abproxy.settings.sources import read_env_file
 from tools import settings as documents
 
 

@@ -18,8 +18,8 @@ from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.scripts.twistd import ServerOptions
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from abproxy.parsers import variable
-from abproxy.settings import Settings, default_of, settings_from
+from abproxy.settings.settings import Settings, default_of, settings_from
+from abproxy.settings.sources import variable
 from abproxy.tap import Options, makeService
 from abproxy_model import files
 from abproxy_model.files import STATIC

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from abproxy.events import Observer, RequestInfo
 from abproxy.http.messages import UpstreamRequest
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 from abproxy.tuning import write_later, write_now
 from abproxy.upstream.fast.connection import Connections
 from abproxy.web.fast.request import FastRequest

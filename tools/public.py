@@ -25,8 +25,8 @@ from abproxy.dialects.tei import EMBED
 from abproxy.errors import ProxyError
 from abproxy.events import FlushReason
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.parsers import variable
-from abproxy.settings import Settings, default_of
+from abproxy.settings.settings import Settings, default_of
+from abproxy.settings.sources import variable
 from abproxy.workers.aggregate import Aggregator
 from abproxy.workers.process import WorkerPool, WorkerProcess
 from support.client import Answer

@@ -9,8 +9,8 @@ from typing import Any
 
 import attrs
 
-from abproxy.parsers import variable
-from abproxy.settings import Settings, default_of, explain
+from abproxy.settings.settings import Settings, default_of, explain
+from abproxy.settings.sources import variable
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / ".env.example"

@@ -40,7 +40,8 @@ LONGEST = 450
 ORDER: Sequence[frozenset[str]] = (
     frozenset({"tap"}),
     frozenset({"workers"}),
-    frozenset({"wiring", "configure", "settings", "parsers"}),
+    frozenset({"wiring", "configure"}),
+    frozenset({"settings"}),
     frozenset({"service"}),
     frozenset({"web"}),
     frozenset({"batching"}),

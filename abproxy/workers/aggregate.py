@@ -23,7 +23,7 @@ from abproxy.configure import keys_for, limits_in_force
 from abproxy.errors import CannotConnect
 from abproxy.events import BlockedBy, RequestInfo, UpstreamState
 from abproxy.http.messages import HeaderList, Response, Send
-from abproxy.settings import Settings, list_settings
+from abproxy.settings.settings import Settings, list_settings
 from abproxy.telemetry.diagnosis import diagnose
 from abproxy.telemetry.history import BATCHES, ERRORS, Totals
 from abproxy.telemetry.metrics import write_metrics

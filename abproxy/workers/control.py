@@ -15,7 +15,7 @@ import msgspec
 from attrs import define, field
 from twisted.protocols.basic import LineOnlyReceiver
 
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 
 __all__ = [
     "CONTROL_IN",

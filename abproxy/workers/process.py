@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, DeferredList, FirstError
 from twisted.logger import Logger, LogLevel
 
 from abproxy.process import ChildProcess, RestartDelays
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 from abproxy.workers.control import (
     CONTROL_IN,
     CONTROL_OUT,

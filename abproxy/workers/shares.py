@@ -12,8 +12,8 @@ import attrs
 from twisted.logger import Logger
 
 from abproxy.configure import part_of
-from abproxy.parsers import variable
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
+from abproxy.settings.sources import variable
 
 __all__ = ["share_of", "warn_of_too_little"]
 

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from abproxy.configure import CHANGEABLE, keys_for, read_again, variables
 from abproxy.errors import SettingsError
 from abproxy.service import LAST_S, Lifetime, where
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 from abproxy.web.listen import Listener, close_port
 from abproxy.web.server import ProxySite
 from abproxy.workers.admin import SupervisorApp

@@ -7,7 +7,7 @@ from typing import Any
 from abproxy.configure import keys_for
 from abproxy.process import KILL_S
 from abproxy.service import DEFAULT_PROCESS, ProcessContext, Signals
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 from abproxy.upstream.agent import make_agent, make_treq
 from abproxy.upstream.connections import make_pool
 from abproxy.upstream.embedded import ModelChild, make_child

@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from abproxy.errors import SettingsError
 from abproxy.service import ProcessContext, ProxyService, Signals
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 from abproxy.telemetry.logs import json_line
 from abproxy.tuning import tune_process
 from abproxy.wiring import wire

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 import attrs
 from attrs import field, frozen
 
-from abproxy.parsers import variable
-from abproxy.settings import FAST_PATHS, Settings
+from abproxy.settings.settings import FAST_PATHS, Settings
+from abproxy.settings.sources import variable
 from bench.wire.bench import Bench, Found, say
 from bench.wire.checker import check
 from bench.wire.errors import CannotMeasure

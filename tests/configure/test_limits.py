@@ -6,7 +6,7 @@ import pytest
 from twisted.logger import capturedLogs
 
 from abproxy.configure import limits_for
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 from abproxy.upstream.discovery import ServerInfo
 
 TEI = ServerInfo(max_batch_inputs=8, max_inputs_in_flight=64)

@@ -11,8 +11,8 @@ from twisted.web.resource import Resource
 
 from abproxy.batching.concurrency import AdaptiveLimit, FixedLimit
 from abproxy.configure import CHANGEABLE, Configuration, policy_for
-from abproxy.parsers import read_env_file
-from abproxy.settings import Settings, settings_from
+from abproxy.settings.settings import Settings, settings_from
+from abproxy.settings.sources import read_env_file
 from abproxy.upstream.discovery import ServerInfo
 from support.proxy import InMemoryProxy, in_memory_proxy
 from support.upstream import HeldUpstream, OpenUpstream

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 from abproxy.telemetry.diagnosis import OFTEN, SHARED_FROM
 from deploy.deployed import DEPLOY, ROOT, needs, read_yaml, rules, run, unknown_in
 

@@ -3,9 +3,9 @@
 import attrs
 import pytest
 
-from abproxy.parsers import variable
 from abproxy.service import LAST_S
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
+from abproxy.settings.sources import variable
 from abproxy.telemetry.setup import LAST_SPANS_S
 from abproxy.upstream.health import TIMEOUT_S
 from deploy.deployed import BIN, read_yaml, run

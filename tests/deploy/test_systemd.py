@@ -8,7 +8,7 @@ import pytest
 
 from abproxy.process import KILL_S
 from abproxy.service import LAST_S
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 from abproxy.telemetry.setup import LAST_SPANS_S
 from deploy.deployed import BIN, DEPLOY, ROOT, run
 

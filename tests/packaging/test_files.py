@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from abproxy.parsers import read_env_file
 from abproxy.process import KILL_S
-from abproxy.settings import Settings, settings_from
+from abproxy.settings.settings import Settings, settings_from
+from abproxy.settings.sources import read_env_file
 from abproxy_model.files import MINILM, STATIC
 
 ROOT = Path(__file__).parent.parent.parent

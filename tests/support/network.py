@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import OK
 from zope.interface import implementer
 
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 from abproxy.wiring import wire
 from bench.breakable import Breakable, Fault, Traits, messages
 from bench.breakable.connection import Connection

@@ -24,7 +24,7 @@ from twisted.web.resource import IResource
 from abproxy.batching.collector import BatchCollector
 from abproxy.configure import policy_for
 from abproxy.service import DEFAULT_PROCESS, ProcessContext, ProxyService
-from abproxy.settings import FAST_PATHS, Settings
+from abproxy.settings.settings import FAST_PATHS, Settings
 from abproxy.upstream.agent import TreqClient
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.web.admin import Operations

@@ -10,7 +10,7 @@ import pytest
 from abproxy import __version__
 from abproxy.errors import CannotConnect, UpstreamTimeout
 from abproxy.events import BlockedBy
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 from abproxy.telemetry.status import LANES
 from abproxy.upstream.discovery import ServerInfo
 from support.batching import texts

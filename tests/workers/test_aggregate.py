@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 
 from abproxy.errors import CannotConnect
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 from abproxy.workers.aggregate import (
     ANSWER_S,
     PROBE_S,

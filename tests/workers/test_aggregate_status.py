@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 from abproxy.telemetry.status import LANES
 from abproxy.workers.aggregate import RecentBatches, add_totals, merge_status
 from support.proxy import START, wired

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 from abproxy.workers.control import END, ControlChannel, read_settings, write_settings
 
 

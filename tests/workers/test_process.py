@@ -9,7 +9,7 @@ from twisted.internet.error import ProcessTerminated
 from twisted.logger import LogEvent, capturedLogs
 
 from abproxy.process import FIRST_DELAY_S, LONG_S
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 from abproxy.workers.control import (
     CONTROL_IN,
     CONTROL_OUT,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.logger import capturedLogs
 
 from abproxy.configure import limits_for, part_of, slots_for
-from abproxy.settings import Settings
+from abproxy.settings.settings import Settings
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.workers.shares import share_of, warn_of_too_little
 

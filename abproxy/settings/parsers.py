@@ -1,27 +1,19 @@
 """
-Find the text of a setting, and parse it into its value.
+Parse the text of a setting into its value.
 
 Each parser raises a ValueError that says what it expected and what it got.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-from attrs import frozen
-from dotenv.parser import parse_stream
-
 from abproxy.dialects.routes import MEMBERS_THAT_COUNT
-from abproxy.errors import SettingsError
 from abproxy.http.headers import OF_ONE_HOP
 from abproxy.http.sharing import MEMBER, may_be_ignored
 
 __all__ = [
-    "DEFAULT_ENV_FILE",
-    "Sources",
     "at_least",
     "header_lines",
     "ignored_names",
@@ -32,18 +24,14 @@ __all__ = [
     "one_of",
     "port",
     "rate",
-    "read_env_file",
     "seconds",
     "shared_names",
     "some_of",
     "url",
-    "variable",
     "yes_or_no",
 ]
 
 MAX_PORT = 65535
-
-DEFAULT_ENV_FILE = ".env"
 
 NOT_FIXED = (OF_ONE_HOP - {b"host"}) | {b"accept-encoding", b"content-type"}
 """Lines that speak of one connection or body, and are written anew for each."""
@@ -237,60 +225,3 @@ def listed(chosen: frozenset[str], names: Sequence[str]) -> str:
     if len(chosen) in {0, len(names)}:
         return "all" if chosen else "none"
     return ",".join(name for name in names if name in chosen)
-
-
-def variable(option: str) -> str:
-    """Return the environment variable of an *option*."""
-    return option.upper().replace("-", "_")
-
-
-@frozen
-class Sources:
-    """The sources of settings; the first that has a value wins."""
-
-    options: Mapping[str, Any]
-    environ: Mapping[str, str]
-    env_file: Mapping[str, str]
-
-    def read(self, option: str, read: Callable[[str], Any]) -> Any:
-        """Return the parsed value of *option*; None if no source has it."""
-        name = variable(option)
-        sources = (
-            (f"--{option}", self.options.get(option)),
-            (f"{name} in the environment", self.environ.get(name)),
-            (f"{name} in the .env file", self.env_file.get(name)),
-        )
-        where, text = next((pair for pair in sources if pair[1]), ("", None))
-        if text is None:
-            return None
-        try:
-            return read(str(text))
-        except ValueError as error:
-            raise SettingsError(f"{where}: {error}") from error
-
-
-def read_env_file(path: str | None) -> dict[str, str]:
-    """
-    Return the settings in *path*, or in `.env` here if there is one.
-
-    Raises:
-        SettingsError: the file cannot be read or understood.
-    """
-    file = Path(path or DEFAULT_ENV_FILE)
-    try:
-        # Some editors begin a file with a byte order mark.
-        with file.open(encoding="utf-8-sig") as stream:
-            lines = list(parse_stream(stream))
-    except (OSError, ValueError) as error:
-        if path is None and isinstance(error, FileNotFoundError):
-            return {}
-        reason = getattr(error, "strerror", None) or error
-        raise SettingsError(f"cannot read settings from {file}: {reason}") from error
-    for line in lines:
-        # A file that was truncated may end in half a name.
-        if line.error or (line.key is not None and line.value is None):
-            text = line.original.string
-            blank = text[: len(text) - len(text.lstrip())].count("\n")
-            where = f"{file}, line {line.original.line + blank}"
-            raise SettingsError(f"{where}: not of the form NAME=value")
-    return {line.key: line.value for line in lines if line.key and line.value}

@@ -1,0 +1,79 @@
+"""How much is accepted, of all clients and of one."""
+
+from attrs import frozen
+
+from abproxy.settings import parsers
+from abproxy.settings.field import setting
+
+
+@frozen(kw_only=True, slots=False)
+class Limits:
+    """How much is accepted, of all clients and of one."""
+
+    max_waiting_inputs: int = setting(
+        "max-waiting-inputs",
+        parsers.at_least(1),
+        10_000,
+        "inputs",
+        "most inputs that may wait; calls beyond that are refused with 429",
+    )
+    max_waiting_bytes: int = setting(
+        "max-waiting-bytes",
+        parsers.at_least(1),
+        64 << 20,
+        "bytes",
+        "most JSON of inputs that may wait; calls beyond that are refused with 429",
+    )
+    max_waiting_inputs_of_one: int | None = setting(
+        "max-waiting-inputs-per-client",
+        parsers.at_least(1),
+        None,
+        "inputs",
+        "most inputs of one client (a key, or an address) that may wait; calls beyond "
+        "that are refused with 429",
+    )
+    rate_limit: float | None = setting(
+        "rate-limit",
+        parsers.rate,
+        None,
+        "inputs/s",
+        "inputs that one client may send in a second; calls beyond that are refused "
+        "with 429",
+    )
+    call_timeout_s: float = setting(
+        "call-timeout",
+        parsers.seconds,
+        300.0,
+        "s",
+        "how long a call may wait to be sent, or sent again; after that it gets a 504",
+    )
+    max_body_bytes: int = setting(
+        "max-body-bytes",
+        parsers.at_least(1),
+        32 << 20,
+        "bytes",
+        "largest request body; a larger one is refused with 413",
+    )
+    max_answer_bytes: int = setting(
+        "max-answer-bytes",
+        parsers.at_least(1),
+        512 << 20,
+        "bytes",
+        "largest answer to a batch; for a larger one its callers get a 502",
+    )
+    max_connections: int = setting(
+        "max-connections",
+        parsers.at_least(1),
+        10_000,
+        "connections",
+        "most client connections, and never more than half of the files that may be "
+        "open; one too many is answered with 429 and closed",
+    )
+    request_timeout_s: float = setting(
+        "request-timeout",
+        parsers.seconds,
+        60.0,
+        "s",
+        "how long a request may take to arrive, headers and body; a slower one is "
+        "refused with 408",
+    )

@@ -1,0 +1,58 @@
+"""Where clients connect, and how the proxy starts and ends."""
+
+from attrs import frozen
+
+from abproxy.settings import parsers
+from abproxy.settings.field import setting
+
+FAST_PATHS = ("server", "write", "poll", "client")
+"""Optimizations that can be switched off."""
+
+
+@frozen(kw_only=True, slots=False)
+class Listening:
+    """Where clients connect, and how the proxy starts and ends."""
+
+    port: str = setting(
+        "port",
+        parsers.port,
+        "8081",
+        "number, or endpoint",
+        "port to listen on; a value with a colon is a Twisted endpoint, like "
+        "unix:/run/abproxy.sock",
+    )
+    ip: str = setting(
+        "ip", str, "127.0.0.1", "address", "address to listen on; 0.0.0.0 for all"
+    )
+    workers: int = setting(
+        "workers",
+        parsers.at_least(1),
+        1,
+        "processes",
+        "processes that share the port, for machines where one core is not enough",
+    )
+    operations_port: str | None = setting(
+        "operations-port",
+        parsers.port,
+        None,
+        "number, or endpoint",
+        "separate port for /metrics and the pages below /-/, of which PORT then serves "
+        "only the health checks; it stays open until the last call is answered",
+    )
+    drain_timeout_s: float = setting(
+        "drain-timeout",
+        parsers.seconds,
+        30.0,
+        "s",
+        "how long accepted calls may take to finish after SIGTERM",
+    )
+    fast_paths: frozenset[str] = setting(
+        "fast-paths",
+        parsers.some_of(*FAST_PATHS),
+        frozenset(FAST_PATHS),
+        "all, none, or names",
+        "optimizations that save CPU time and give the same bytes: server (plain calls "
+        "bypass Klein), write (write to sockets in the same reactor turn), poll (no "
+        "logging context around events), client (abproxy's own HTTP client for "
+        "batches; without it, and for https://, treq)",
+    )

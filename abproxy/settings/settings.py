@@ -1,0 +1,135 @@
+"""
+All settings, checked once when they are read.
+
+The command line wins over the environment, which wins over the `.env` file.
+Each setting is declared in one place, in the module of its topic, with its
+option, unit, default and meaning; `--help` and the settings page are made from
+it, `.env.example` and the README are tested against it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+from attrs import frozen
+from twisted.logger import Logger
+
+from abproxy.errors import SettingsError
+from abproxy.settings import parsers
+from abproxy.settings.access import Access
+from abproxy.settings.batching import Batching
+from abproxy.settings.limits import Limits
+from abproxy.settings.listening import FAST_PATHS, Listening
+from abproxy.settings.sources import Sources, variable
+from abproxy.settings.telemetry import Telemetry
+from abproxy.settings.upstream import Upstream
+
+__all__ = [
+    "FAST_PATHS",
+    "Settings",
+    "default_of",
+    "explain",
+    "list_settings",
+    "settings_from",
+    "shown",
+]
+
+REPLACED: Mapping[str, tuple[str, Callable[[str], Any], Any]] = {
+    "express": ("server", parsers.yes_or_no, False),
+    "write-at-once": ("write", parsers.yes_or_no, False),
+    "poll-directly": ("poll", parsers.yes_or_no, False),
+    "upstream-client": ("client", parsers.one_of("fast", "treq"), "treq"),
+}
+"""Options of former versions: the fast path of each, its parser, and its off value."""
+
+_log = Logger()
+
+
+@frozen(kw_only=True, slots=False)
+class Settings(Telemetry, Limits, Access, Batching, Upstream, Listening):
+    """
+    All settings, with units in their names.
+
+    attrs lists the fields of the last base first, so the bases stand in the
+    reverse of the order in which `--help` and the README show their topics.
+    """
+
+
+def explain(setting: "attrs.Attribute[Any]") -> str:
+    """Return the meaning of a *setting* with its unit and default, in one line."""
+    about = setting.metadata
+    unit = f"{about['unit']}; " if about["unit"] else ""
+    return f"{about['meaning']} [{unit}default: {default_of(setting)}]"
+
+
+def default_of(setting: "attrs.Attribute[Any]") -> str:
+    """Return the default of a *setting*, written as in a `.env` file."""
+    return shown(setting, setting.default)
+
+
+def shown(setting: "attrs.Attribute[Any]", value: Any) -> str:
+    """Return a *value* as in a `.env` file; of a secret only whether there is one."""
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, frozenset):
+        return parsers.listed(value, FAST_PATHS)
+    if setting.name == "upstream_headers":
+        return ", ".join(name for name, _ in value)
+    if not setting.repr:
+        return f"{len(value)} keys" if isinstance(value, tuple) else "set"
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+
+
+def list_settings(settings: Settings) -> list[dict[str, Any]]:
+    """Return all *settings* for the status; of secrets only whether there are any."""
+    return [
+        {
+            "name": variable(each.metadata["option"]),
+            "value": shown(each, getattr(settings, each.name)),
+            "default": default_of(each),
+            "unit": each.metadata["unit"],
+            "meaning": each.metadata["meaning"],
+        }
+        for each in attrs.fields(Settings)
+    ]
+
+
+def settings_from(
+    options: Mapping[str, Any], environ: Mapping[str, str], env_file: Mapping[str, str]
+) -> Settings:
+    """
+    Read each setting from the first source that has it.
+
+    An empty value counts as none, as `NAME=` does in compose files.
+
+    Raises:
+        SettingsError: a value cannot be used.
+    """
+    sources = Sources(options, environ, env_file)
+    values = {}
+    for each in attrs.fields(Settings):
+        found = sources.read(each.metadata["option"], each.metadata["read"])
+        if found is not None:
+            values[each.name] = found
+    if "fast_paths" not in values:
+        values["fast_paths"] = _former_fast_paths(sources)
+    settings = Settings(**values)
+    if settings.operations_port == settings.port != "0":
+        raise SettingsError("OPERATIONS_PORT is the same as PORT; it may be empty")
+    return settings
+
+
+def _former_fast_paths(sources: Sources) -> frozenset[str]:
+    """Return the fast paths that the settings of former versions leave on."""
+    left = frozenset(FAST_PATHS)
+    for option, (path, read, off) in REPLACED.items():
+        if sources.read(option, read) == off:
+            left -= {path}
+            _log.warn(
+                "{former} is deprecated; leave {path} out of FAST_PATHS instead",
+                former=variable(option),
+                path=path,
+            )
+    return left

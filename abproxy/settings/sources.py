@@ -1,0 +1,71 @@
+"""Find the text of a setting: in an option, the environment, or a `.env` file."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from dotenv.parser import parse_stream
+
+from abproxy.errors import SettingsError
+
+__all__ = ["DEFAULT_ENV_FILE", "Sources", "read_env_file", "variable"]
+
+DEFAULT_ENV_FILE = ".env"
+
+
+def variable(option: str) -> str:
+    """Return the environment variable of an *option*."""
+    return option.upper().replace("-", "_")
+
+
+@frozen
+class Sources:
+    """The sources of settings; the first that has a value wins."""
+
+    options: Mapping[str, Any]
+    environ: Mapping[str, str]
+    env_file: Mapping[str, str]
+
+    def read(self, option: str, read: Callable[[str], Any]) -> Any:
+        """Return the parsed value of *option*; None if no source has it."""
+        name = variable(option)
+        sources = (
+            (f"--{option}", self.options.get(option)),
+            (f"{name} in the environment", self.environ.get(name)),
+            (f"{name} in the .env file", self.env_file.get(name)),
+        )
+        where, text = next((pair for pair in sources if pair[1]), ("", None))
+        if text is None:
+            return None
+        try:
+            return read(str(text))
+        except ValueError as error:
+            raise SettingsError(f"{where}: {error}") from error
+
+
+def read_env_file(path: str | None) -> dict[str, str]:
+    """
+    Return the settings in *path*, or in `.env` here if there is one.
+
+    Raises:
+        SettingsError: the file cannot be read or understood.
+    """
+    file = Path(path or DEFAULT_ENV_FILE)
+    try:
+        # Some editors begin a file with a byte order mark.
+        with file.open(encoding="utf-8-sig") as stream:
+            lines = list(parse_stream(stream))
+    except (OSError, ValueError) as error:
+        if path is None and isinstance(error, FileNotFoundError):
+            return {}
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"cannot read settings from {file}: {reason}") from error
+    for line in lines:
+        # A file that was truncated may end in half a name.
+        if line.error or (line.key is not None and line.value is None):
+            text = line.original.string
+            blank = text[: len(text) - len(text.lstrip())].count("\n")
+            where = f"{file}, line {line.original.line + blank}"
+            raise SettingsError(f"{where}: not of the form NAME=value")
+    return {line.key: line.value for line in lines if line.key and line.value}

@@ -1,0 +1,75 @@
+"""Which inference server is asked, and for how long."""
+
+from attrs import frozen
+
+from abproxy.settings import parsers
+from abproxy.settings.field import secret, setting
+
+
+@frozen(kw_only=True, slots=False)
+class Upstream:
+    """Which inference server is asked, and for how long."""
+
+    upstream_url: str = setting(
+        "inference-service-url",
+        parsers.url,
+        "http://127.0.0.1:8080",
+        "URL",
+        "base URL of the inference server",
+    )
+    upstream_key: str | None = secret(
+        "inference-service-key",
+        parsers.key,
+        None,
+        "key for the inference server, sent as `Authorization: Bearer`; "
+        "without it the clients' own credentials are passed on",
+    )
+    upstream_headers: tuple[tuple[str, str], ...] = secret(
+        "upstream-headers",
+        parsers.header_lines,
+        (),
+        "headers for every request to the inference server, which replace those of "
+        "clients: `Name: value`, separated by vertical bars or newlines; may set Host",
+    )
+    upstream_timeout_s: float = setting(
+        "upstream-timeout",
+        parsers.seconds,
+        120.0,
+        "s",
+        "how long the inference server may take for one answer, body included",
+    )
+    connect_timeout_s: float = setting(
+        "connect-timeout",
+        parsers.seconds,
+        5.0,
+        "s",
+        "how long opening a connection to the inference server may take",
+    )
+    connect_patience_s: float = setting(
+        "connect-patience",
+        parsers.seconds,
+        5.0,
+        "s",
+        "how long calls wait while the inference server cannot be reached",
+    )
+    overload_patience_s: float = setting(
+        "overload-patience",
+        parsers.seconds,
+        5.0,
+        "s",
+        "how long calls wait while the inference server has no capacity (429, 503)",
+    )
+    embedded: bool = setting(
+        "embedded",
+        parsers.yes_or_no,
+        False,
+        "",
+        "start a small real model beside the proxy and use it as the inference server",
+    )
+    embedded_model: str = setting(
+        "embedded-model",
+        parsers.one_of("minilm", "static"),
+        "minilm",
+        "minilm or static",
+        "model to start with --embedded",
+    )
