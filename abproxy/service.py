@@ -6,14 +6,17 @@ sent, then their answers are written, then the connections of clients are
 closed, and only then those to the upstream.
 
 SIGTERM and SIGINT stop the process after all accepted calls are answered; a
-second one stops it at once.  SIGHUP reads the settings again, unless it is
-sent because the terminal has closed: then it stops the process, too.
+second one stops it at once.  After SIGTERM the port stays open for a moment, in
+which load balancers see that this proxy is not ready any more.  SIGHUP reads the
+settings again, unless it is sent because the terminal has closed: then it stops
+the process, too.
 """
 
 import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any, ClassVar
@@ -24,7 +27,7 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver, Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.components import Componentized
@@ -253,12 +256,20 @@ class ProxyService(Lifetime):
     """Returns the diagnosis for the log; empty if there were no calls."""
 
     drain_timeout_s: float
+    drain_delay_s: float = 0.0
+    """How long the port stays open after SIGTERM."""
 
     _port: IListeningPort | None = field(init=False, default=None)
     _private_port: IListeningPort | None = field(init=False, default=None)
     _reporting: LoopingCall = field(init=False)
     _signalled_at: float | None = field(init=False, default=None)
     """When the first signal to stop came."""
+
+    _stays_open: bool = field(init=False, default=False)
+    """Whether that was SIGTERM."""
+
+    _delay: Deferred[None] | None = field(init=False, default=None)
+    """Fires when the port is to be closed."""
 
     _log: ClassVar[Logger] = Logger()
 
@@ -280,13 +291,15 @@ class ProxyService(Lifetime):
     def _listen_to_signals(self) -> None:
         self.signals.on_hangup(self._reload, self._end)
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.signals.on(number, self._stop_on_signal)
+            self.signals.on(number, partial(self._stop_on_signal, number))
 
-    def _stop_on_signal(self) -> None:
+    def _stop_on_signal(self, number: int) -> None:
         """Stop after a drain; on a second signal, at once."""
         now = self.reactor.seconds()
         if self._signalled_at is None:
             self._signalled_at = now
+            # Nothing routes by the readiness of a proxy that a terminal stops.
+            self._stays_open = number == signal.SIGTERM
             self._end()
         elif now - self._signalled_at >= SAME_SIGNAL_S:
             self._abort()
@@ -326,9 +339,11 @@ class ProxyService(Lifetime):
             self._reporting.stop()
         if self._starting is not None:
             self._starting.cancel()
+        ends_at = self.reactor.seconds() + self.drain_timeout_s
         if self._port is not None:
+            await self._stay_open()
             await close_port(self.reactor, self._port)
-        await self._drain()
+        await self._drain(ends_at)
         self.collector.stop()
         await self.stop_upstream()
         if self.model is not None:
@@ -336,11 +351,23 @@ class ProxyService(Lifetime):
         await self.stop_telemetry()
         self.signals.restore()
 
-    async def _drain(self) -> None:
+    async def _stay_open(self) -> None:
+        """Accept calls while load balancers notice that no more should come."""
+        # Of the whole time something has to be left for the calls that are accepted.
+        delay_s = min(self.drain_delay_s, self.drain_timeout_s / 2)
+        if not self._stays_open or not delay_s:
+            return
+        self.site.announce_end()
+        self._log.info("Not ready any more; closing the port in {s:g} s", s=delay_s)
+        self._delay = deferLater(self.reactor, delay_s)
+        with suppress(defer.CancelledError):
+            await self._delay
+
+    async def _drain(self, ends_at: float) -> None:
         self._log.info("Draining {n} calls", n=len(self.site.requests))
         self.collector.flush()
-        ends_at = self.reactor.seconds() + self.drain_timeout_s
-        await self._answer_all(self.site, self.drain_timeout_s, idle_s=IDLE_STAY_S)
+        left_s = max(0.0, ends_at - self.reactor.seconds())
+        await self._answer_all(self.site, left_s, idle_s=IDLE_STAY_S)
         if self.private is not None and self._private_port is not None:
             await close_port(self.reactor, self._private_port)
             left_s = max(LAST_S, ends_at - self.reactor.seconds())
@@ -358,6 +385,8 @@ class ProxyService(Lifetime):
             site.abort()
 
     def _abort(self) -> None:
+        if self._delay is not None:
+            self._delay.cancel()
         self.site.abort()
         if self.private is not None:
             self.private.site.abort()

@@ -181,6 +181,7 @@ def _build(
         model=model,
         upstream_url=upstream.base_url,
         drain_timeout_s=settings.drain_timeout_s,
+        drain_delay_s=settings.drain_delay_s,
     )
 
 

@@ -44,7 +44,16 @@ class Listening:
         parsers.seconds,
         30.0,
         "s",
-        "how long accepted calls may take to finish after SIGTERM",
+        "how long accepted calls may take to finish after SIGTERM, with DRAIN_DELAY",
+    )
+    drain_delay_s: float = setting(
+        "drain-delay",
+        parsers.seconds_or_none,
+        2.0,
+        "s",
+        "how long the port stays open after SIGTERM, with 503 at /-/ready and "
+        "`Connection: close` in answers, so that load balancers notice; at most half "
+        "of DRAIN_TIMEOUT; 0: the port is closed at once, as on SIGINT",
     )
     fast_paths: frozenset[str] = setting(
         "fast-paths",

@@ -25,6 +25,7 @@ __all__ = [
     "port",
     "rate",
     "seconds",
+    "seconds_or_none",
     "shared_names",
     "some_of",
     "url",
@@ -72,6 +73,11 @@ def milliseconds(text: str) -> float:
 def seconds(text: str) -> float:
     """Parse a number of seconds, which may not be 0."""
     return _duration(text, "seconds greater than 0", zero=False)
+
+
+def seconds_or_none(text: str) -> float:
+    """Parse a number of seconds, which may be 0."""
+    return _duration(text, "seconds", zero=True)
 
 
 def rate(text: str) -> float:

@@ -298,6 +298,12 @@ class ProxySite(Site):
         """
         return [b"http/1.1", b"http/1.0"]
 
+    def announce_end(self) -> None:
+        """Say in each answer from now on that its connection is closed after it."""
+        self.is_draining = True
+        for channel in self.channels:
+            channel.end_after_answer()
+
     def drain(self, idle_s: float = 0.0) -> Deferred[None]:
         """
         Answer what is open, and close each connection after its answer.
@@ -306,9 +312,7 @@ class ProxySite(Site):
         stay open for *idle_s*, as their clients may be just sending the next
         one, and are closed then as soon as nothing is left to answer.
         """
-        self.is_draining = True
-        for channel in self.channels:
-            channel.end_after_answer()
+        self.announce_end()
         self._drained = Deferred()
         # In the next turn: what a client has sent meanwhile is read first.
         self._next_step = self.reactor.callLater(0, self._let_idle_stay, idle_s)
@@ -348,7 +352,7 @@ class ProxySite(Site):
         """Note that *request* is answered, or that its client has *gone*."""
         self.requests.discard(request)
         self.observer.request_ended(request, gone=gone)
-        if self.is_draining:
+        if self._closes_idle:
             # In the next turn: what a client has sent meanwhile is read first.
             self.reactor.callLater(0, self.close_if_quiet)
 

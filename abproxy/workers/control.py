@@ -21,6 +21,7 @@ __all__ = [
     "CONTROL_IN",
     "CONTROL_OUT",
     "END",
+    "END_AFTER_DELAY",
     "PORT",
     "READY",
     "STDERR",
@@ -34,7 +35,12 @@ CONTROL_IN, STDOUT, STDERR, CONTROL_OUT, PORT = range(5)
 """The file descriptors that a worker inherits; the last is the clients' port."""
 
 END = b"end"
-"""From the supervisor, for SIGTERM; a second one after a while means at once."""
+"""From the supervisor, for SIGINT; a second one after a while means at once."""
+
+END_AFTER_DELAY = b"end after delay"
+"""The same for SIGTERM: the port stays open for `DRAIN_DELAY`."""
+
+_SIGNALS = {END: signal.SIGINT, END_AFTER_DELAY: signal.SIGTERM}
 
 READY = b"ready"
 """From the worker, when it accepts clients."""
@@ -82,20 +88,22 @@ class ControlChannel(LineOnlyReceiver):
 
     def lineReceived(self, line: bytes) -> None:
         """Handle a word or new settings."""
-        if line != END:
+        number = _SIGNALS.get(line)
+        if number is None:
             self.settings = read_settings(line)
             self._call(signal.SIGHUP)
         elif self._is_retiring and not self._must_end:
             self._must_end = True
         else:
             self._must_end = True
-            self._call(signal.SIGTERM)
+            self._call(number)
 
     def retire(self) -> None:
         """End alone; if the supervisor asks for it as well, that is no hurry."""
         if not self._must_end and not self._is_retiring:
             self._is_retiring = True
-            self._call(signal.SIGTERM)
+            # The other workers accept what comes, so there is nothing to announce.
+            self._call(signal.SIGINT)
 
     def connectionLost(self, reason: Any = None) -> None:
         """End: the supervisor is dead."""

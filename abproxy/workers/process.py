@@ -67,10 +67,10 @@ class WorkerProcess(ChildProcess):
         self.settings = settings
         self._write(write_settings(settings))
 
-    def end(self) -> None:
+    def end(self, word: bytes = END) -> None:
         """Ask the worker to end, as a signal would; no other run follows."""
         super().end()
-        self._write(END)
+        self._write(word)
 
     def _ready(self) -> Deferred[None]:
         return self._is_ready
@@ -169,10 +169,10 @@ class WorkerPool:
         for worker in self.workers:
             worker.send(settings)
 
-    def end(self) -> None:
+    def end(self, word: bytes = END) -> None:
         """Ask all workers to end."""
         for worker in self.workers:
-            worker.end()
+            worker.end(word)
 
     def stop(self) -> Deferred[Any]:
         """Fire when all workers have ended."""

@@ -3,6 +3,7 @@
 import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from abproxy.web.listen import Listener, close_port
 from abproxy.web.server import ProxySite
 from abproxy.workers.admin import SupervisorApp
 from abproxy.workers.aggregate import Aggregator
+from abproxy.workers.control import END, END_AFTER_DELAY
 from abproxy.workers.ipc import (
     COUNTS,
     SUPERVISOR,
@@ -72,18 +74,19 @@ class Supervisor(Lifetime):
 
     def _listen_to_signals(self) -> None:
         self.signals.on_hangup(self._reload, self._end)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.signals.on(number, self._end)
+        self.signals.on(signal.SIGINT, self._end)
+        self.signals.on(signal.SIGTERM, partial(self._end, END_AFTER_DELAY))
 
-    def _end(self) -> None:
+    def _end(self, word: bytes = END) -> None:
         super()._end()
-        self._end_workers()
+        self._end_workers(word)
 
-    def _end_workers(self) -> None:
+    def _end_workers(self, word: bytes) -> None:
         """Pass on that the end is wanted; workers know what a second time means."""
         self._is_ending = True
+        # The workers keep it open for as long as they accept.
         self.shared_port.close()
-        self.pool.end()
+        self.pool.end(word)
 
     def _reload(self) -> None:
         try:
@@ -129,7 +132,7 @@ class Supervisor(Lifetime):
         if self._starting is not None:
             self._starting.cancel()
         if not self._is_ending:
-            self._end_workers()
+            self._end_workers(END)
         await self.pool.stop()
         if self.model is not None:
             await self.model.stop()

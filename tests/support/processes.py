@@ -26,6 +26,9 @@ TWISTD = Path(sys.executable).with_name("twistd")
 
 TWISTD_COMMAND = (TWISTD, "--nodaemon", "--pidfile=")
 
+AT_ONCE = {"PATH": "/usr/bin:/bin", "DRAIN_DELAY": "0"}
+"""The environment: no test waits for load balancers that are not there."""
+
 READY_S = 30
 
 STOPPED_S = 15
@@ -71,7 +74,7 @@ def running(folder: Path, ready: str, *arguments: str) -> Iterator[Running]:
         process = subprocess.Popen(  # noqa: S603
             [*TWISTD_COMMAND, *arguments],
             cwd=folder,
-            env={"PATH": "/usr/bin:/bin"},
+            env=AT_ONCE,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -247,7 +250,7 @@ async def daemon(
         process = subprocess.Popen(  # noqa: ASYNC220, S603  it starts at once
             [*limit, *TWISTD_COMMAND, "abproxy", "--port=0", url, *options],
             cwd=folder,
-            env={"PATH": "/usr/bin:/bin"},
+            env=AT_ONCE,
             stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,

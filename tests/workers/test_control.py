@@ -19,7 +19,8 @@ def control(called: list[str]) -> ControlChannel:
     """Make a channel, with a service that listens."""
     control = ControlChannel(Settings())
     control.on_hangup(lambda: called.append("reload"), lambda: called.append("gone"))
-    control.on(signal.SIGTERM, lambda: called.append("end"))
+    control.on(signal.SIGINT, lambda: called.append("end"))
+    control.on(signal.SIGTERM, lambda: called.append("end after delay"))
     return control
 
 
