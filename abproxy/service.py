@@ -34,6 +34,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from abproxy.batching.collector import BatchCollector
+from abproxy.notify import READY, STOPPING, reloading
 from abproxy.process import ChildProcess
 from abproxy.web.listen import Listener, close_port
 from abproxy.web.server import ProxySite
@@ -142,6 +143,9 @@ class ProcessContext:
     end_with: Callable[[int], None] = lambda _code: None
     """Sets the exit code."""
 
+    notify: Callable[[str], None] = lambda _message: None
+    """Sends a message to the service manager."""
+
     tune: Callable[[], None] = lambda: None
     """Prepares the process for serving; called once the reactor runs."""
 
@@ -186,19 +190,23 @@ class Lifetime(Service):
     def startService(self) -> None:
         """Start the model if there is one, then listen."""
         super().startService()
-        self._starting = Deferred.fromCoroutine(self._start())
-        self._starting.addErrback(self._cannot_start)
         # Once it runs: the reactor sets handlers of its own, with which the process
         # would end with the signal's number instead of 0.
         self.reactor.callWhenRunning(self._listen_to_signals)
         self.reactor.callWhenRunning(self.process.tune)
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addCallbacks(self._started, self._cannot_start)
 
     def stopService(self) -> "Deferred[None]":
         """Drain and end; fires when all is answered and closed."""
         super().stopService()
+        self.process.notify(STOPPING)
         return Deferred.fromCoroutine(self._stop())
 
     def _listen_to_signals(self) -> None:
+        raise NotImplementedError
+
+    def _reload(self) -> None:
         raise NotImplementedError
 
     async def _start(self) -> None:
@@ -206,6 +214,19 @@ class Lifetime(Service):
 
     async def _stop(self) -> None:
         raise NotImplementedError
+
+    def _started(self, _: None) -> None:
+        # Once signals are listened to: the manager may send one at once.
+        self.reactor.callWhenRunning(lambda: self.process.notify(READY))
+
+    def _reload_and_notify(self) -> None:
+        """Reload, and let the service manager wait for it."""
+        self.process.notify(reloading())
+        try:
+            self._reload()
+        finally:
+            if self._starting is not None and self._starting.called:
+                self.process.notify(READY)
 
     def _cannot_start(self, failure: Failure) -> None:
         if not self.running:
@@ -289,7 +310,7 @@ class ProxyService(Lifetime):
         self._reporting.start(REPORT_EVERY_S, now=False)
 
     def _listen_to_signals(self) -> None:
-        self.signals.on_hangup(self._reload, self._end)
+        self.signals.on_hangup(self._reload_and_notify, self._end)
         for number in (signal.SIGTERM, signal.SIGINT):
             self.signals.on(number, partial(self._stop_on_signal, number))
 

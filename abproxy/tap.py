@@ -104,6 +104,7 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
+    from abproxy.notify import make_notify
     from abproxy.service import ProcessContext
     from abproxy.telemetry.logs import observer
     from abproxy.tuning import tune_process
@@ -121,6 +122,7 @@ def makeService(options: Options) -> IService:
             options[ENV_FILE] = str(env_file.absolute())
         process = ProcessContext(
             end_with=_end_with,
+            notify=make_notify(os.environ),
             tune=partial(
                 tune_process, reactor, skips_log_context="poll" in settings.fast_paths
             ),

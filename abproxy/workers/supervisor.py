@@ -73,7 +73,7 @@ class Supervisor(Lifetime):
             self._counts.remove(name)
 
     def _listen_to_signals(self) -> None:
-        self.signals.on_hangup(self._reload, self._end)
+        self.signals.on_hangup(self._reload_and_notify, self._end)
         self.signals.on(signal.SIGINT, self._end)
         self.signals.on(signal.SIGTERM, partial(self._end, END_AFTER_DELAY))
 
