@@ -107,7 +107,9 @@ def makeService(options: Options) -> IService:
     from abproxy.notify import make_notify
     from abproxy.service import ProcessContext
     from abproxy.telemetry.logs import observer
-    from abproxy.tuning import tune_process
+    from abproxy.tuning import tune_process, use_monotonic_clock
+
+    use_monotonic_clock(reactor)
 
     def read() -> Settings:
         env_file = read_env_file(options[ENV_FILE])

@@ -6,10 +6,12 @@ reactor for this.  If they differ from what is known, all is done as usual.
 """
 
 import gc
+import time
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.tcp import Client, Connection, Server
 
 try:
@@ -25,6 +27,8 @@ __all__ = [
     "has_unsent",
     "skip_log_context",
     "tune_process",
+    "use_monotonic_clock",
+    "wall_clock",
     "write_later",
     "write_now",
 ]
@@ -131,6 +135,23 @@ def skip_log_context(reactor: Any) -> None:
 def _is_known(reactor: Any) -> bool:
     has_all = all(hasattr(reactor, name) for name in _OF_A_REACTOR)
     return type(reactor) in _KNOWN_REACTORS and has_all
+
+
+def use_monotonic_clock(reactor: Any) -> None:
+    """
+    Let no step of the wall clock reach the timers of *reactor*.
+
+    Twisted's own clock is the time of day: set back, all that waits would wait longer
+    by as much; set forward, all that is in flight would be too late.  It is to be
+    called before the first timer is made; what needs a date asks for that itself.
+    """
+    reactor.seconds = time.monotonic
+
+
+def wall_clock(clock: IReactorTime) -> Callable[[], float]:
+    """Return what tells the time of day, whatever the timers of *clock* go by."""
+    seconds: Callable[[], float] = clock.seconds
+    return time.time if seconds is time.monotonic else seconds
 
 
 def tune_process(reactor: Any, *, skips_log_context: bool) -> None:

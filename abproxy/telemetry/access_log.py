@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from abproxy.events import Observer, RequestInfo
+from abproxy.tuning import wall_clock
 
 __all__ = ["AccessLog"]
 
@@ -36,6 +37,9 @@ class AccessLog(Observer):
 
     as_json: bool
     clock: IReactorTime = field(repr=False)
+    _wall: Callable[[], float] = field(init=False, repr=False)
+    """Return the time of day, which may step as the clock does not."""
+
     _file: TextIO = field(init=False, repr=False)
     _works: bool = field(default=True, init=False)
     """Whether the last line could be written: a full disk is logged once."""
@@ -44,6 +48,7 @@ class AccessLog(Observer):
 
     def __attrs_post_init__(self) -> None:
         self._file = self.open_file()
+        self._wall = wall_clock(self.clock)
 
     def reopen(self) -> None:
         """Write into a new file of the same name, if the old one has moved."""
@@ -63,7 +68,7 @@ class AccessLog(Observer):
         """Write a line."""
         status = CLIENT_LEFT if gone else request.status
         write = self._object if self.as_json else _combined
-        self._write(write(request, status, self.clock.seconds()) + "\n")
+        self._write(write(request, status, self._wall()) + "\n")
 
     def _write(self, line: str) -> None:
         try:
@@ -79,6 +84,7 @@ class AccessLog(Observer):
             self._works = True
 
     def _object(self, request: RequestInfo, status: int, now: float) -> str:
+        took_s = self.clock.seconds() - request.began_at
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(now, UTC).isoformat(),
             "logger": "access",
@@ -87,7 +93,7 @@ class AccessLog(Observer):
             "path": _safe(request.path),
             "status": status,
             "bytes": request.size,
-            "duration_ms": round((now - request.began_at) * 1000, 3),
+            "duration_ms": round(took_s * 1000, 3),
             "route": request.route or ("relayed" if request.is_relayed else None),
             "user_agent": _header(request, b"User-Agent"),
             "request_id": request.request_id().decode(),

@@ -183,7 +183,7 @@ class RecentBatch:
 
     serial: int
     at: float
-    """When it came back, in seconds since 1970."""
+    """When it came back, by the clock of all timers."""
 
     route: str
     reason: str

@@ -5,7 +5,7 @@ No text that a client sent is in it, and no key: of options only their names,
 of secrets only whether there are any.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -18,6 +18,7 @@ from abproxy.batching.lane import Lane
 from abproxy.telemetry.diagnosis import Diagnosis, LimitsInForce, diagnose
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.recorder import Recorder
+from abproxy.tuning import wall_clock
 
 __all__ = ["Status"]
 
@@ -41,10 +42,14 @@ class Status:
     """List the settings."""
 
     limits: Callable[[], LimitsInForce] = field(repr=False)
+
     _started_at: float = field(init=False)
+    _wall: Callable[[], float] = field(init=False, repr=False)
+    """Return the time of day."""
 
     def __attrs_post_init__(self) -> None:
-        self._started_at = self.collector.clock.seconds()
+        clock = self.collector.clock
+        self._started_at, self._wall = clock.seconds(), wall_clock(clock)
 
     def diagnosis(self) -> Diagnosis:
         """Return whether batching helps, and what would help more."""
@@ -64,12 +69,15 @@ class Status:
             since: the serial of the last batch that the reader has seen.
         """
         now = self.collector.clock.seconds()
+        # Events were noted by a clock that never steps, and has no dates.
+        to_date = self._wall() - now
+        upstream = self.upstream()
         recorder, recent = self.recorder, self.recorder.recent
         return {
             "version": __version__,
-            "now": now,
-            "started_at": self._started_at,
-            "upstream": self.upstream(),
+            "now": now + to_date,
+            "started_at": self._started_at + to_date,
+            "upstream": {**upstream, "since": upstream["since"] + to_date},
             "flow": {name: value for name, _, value in self.gauges.readings()},
             "kept_by": recorder.blocked_time.blocked_by.value,
             "lanes": self._lanes(now),
@@ -77,8 +85,8 @@ class Status:
             "totals": attrs.asdict(recorder.totals()),
             "cpu_us_per_call": recorder.cpu_s_per_call() * 1e6,
             "verdict": attrs.asdict(self.diagnosis()),
-            "batches": list(map(attrs.asdict, recent.batches(since))),
-            "errors": list(map(attrs.asdict, reversed(recent.errors))),
+            "batches": _dated(recent.batches(since), to_date),
+            "errors": _dated(reversed(recent.errors), to_date),
             "settings": self.settings(),
             "lately": attrs.asdict(recorder.window.lately()),
             "workers": [],
@@ -87,6 +95,10 @@ class Status:
     def _lanes(self, now: float) -> list[dict[str, Any]]:
         lanes = sorted(self.collector.queue.lanes, key=lambda lane: -lane.items)
         return [_lane(lane, now) for lane in lanes[:LANES]]
+
+
+def _dated(events: Iterable[Any], to_date: float) -> list[dict[str, Any]]:
+    return [{**attrs.asdict(each), "at": each.at + to_date} for each in events]
 
 
 def _lane(lane: Lane, now: float) -> dict[str, Any]:

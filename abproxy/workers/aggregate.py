@@ -29,6 +29,7 @@ from abproxy.telemetry.history import BATCHES, ERRORS, Totals
 from abproxy.telemetry.metrics import write_metrics
 from abproxy.telemetry.sharing import merge_sharing
 from abproxy.telemetry.status import LANES
+from abproxy.tuning import wall_clock
 from abproxy.workers.ipc import get_page
 from abproxy.workers.process import WorkerPool, WorkerProcess
 
@@ -75,6 +76,7 @@ class Aggregator:
     """Those of all workers together."""
 
     _started_at: float = field(init=False)
+    _wall: Callable[[], float] = field(init=False, repr=False)
     _scrapes: "CumulativeTotals[Scrape]" = field(init=False)
     _totals: "CumulativeTotals[Mapping[str, float]]" = field(init=False)
     _batches: "RecentBatches" = field(init=False)
@@ -84,6 +86,7 @@ class Aggregator:
     def __attrs_post_init__(self) -> None:
         """Begin with nothing counted."""
         self._started_at = self.clock.seconds()
+        self._wall = wall_clock(self.clock)
         self._scrapes = CumulativeTotals(add_scrapes)
         self._totals = CumulativeTotals(add_totals)
         self._batches = RecentBatches()
@@ -131,11 +134,20 @@ class Aggregator:
             raise CannotConnect("no worker answers")
         return {
             **merge_status(list(documents.values()), self.settings),
-            "started_at": self._started_at,
+            "started_at": self._to_date(self._started_at),
             "totals": self._totals.total(),
             "batches": self._batches.after(since),
-            "workers": [_about_one(worker, documents) for worker in self.pool],
+            "workers": [
+                {
+                    **_about_one(each, documents),
+                    "started_at": self._to_date(each.started_at),
+                }
+                for each in self.pool
+            ],
         }
+
+    def _to_date(self, at: float) -> float:
+        return self._wall() - self.clock.seconds() + at
 
     async def _ask_for_status(self) -> dict[str, StatusDocument]:
         seen = dict(self._batches.seen)
@@ -200,7 +212,6 @@ def _about_one(
         "name": worker.name,
         "answers": worker.name in documents,
         "restarts": worker.restarts,
-        "started_at": worker.started_at,
     }
 
 

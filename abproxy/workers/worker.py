@@ -29,7 +29,7 @@ from abproxy.errors import SettingsError
 from abproxy.service import ProcessContext, ProxyService, Signals
 from abproxy.settings.settings import Settings
 from abproxy.telemetry.logs import json_line
-from abproxy.tuning import tune_process
+from abproxy.tuning import tune_process, use_monotonic_clock
 from abproxy.wiring import wire
 from abproxy.workers.admin import ask_supervisor
 from abproxy.workers.control import (
@@ -67,6 +67,7 @@ def run(reactor: Any, own_socket: Path) -> int:
     Returns:
         The exit code.
     """
+    use_monotonic_clock(reactor)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are for the supervisor
     control = ControlChannel(_first_settings())

@@ -240,6 +240,7 @@ async def daemon(
     *options: str,
     stdin: int = subprocess.DEVNULL,
     files: int | None = None,
+    **environment: str,
 ) -> AsyncIterator[Daemon]:
     """Run `twistd abproxy` in front of *upstream*, with so many open *files*."""
     limit = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"] if files else []
@@ -250,7 +251,7 @@ async def daemon(
         process = subprocess.Popen(  # noqa: ASYNC220, S603  it starts at once
             [*limit, *TWISTD_COMMAND, "abproxy", "--port=0", url, *options],
             cwd=folder,
-            env=AT_ONCE,
+            env={**AT_ONCE, **environment},
             stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,

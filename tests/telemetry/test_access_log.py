@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from attrs import define, evolve, field
 from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
 from abproxy.errors import UpstreamTimeout
@@ -275,7 +276,7 @@ def test_lines_go_into_a_new_file_though_the_old_disk_is_full() -> None:
     """A log is moved away because of that."""
     disks = [Disk(is_full=True), Disk()]
     left = iter(disks)
-    log = AccessLog(open_file=lambda: next(left), as_json=False, clock=None)
+    log = AccessLog(open_file=lambda: next(left), as_json=False, clock=Clock())
 
     log.reopen()
     log._file.write("new\n")
@@ -287,7 +288,7 @@ def _into(file: Path) -> AccessLog:
     def open_file() -> object:
         return file.open("a", buffering=1)
 
-    return AccessLog(open_file=open_file, as_json=False, clock=None)
+    return AccessLog(open_file=open_file, as_json=False, clock=Clock())
 
 
 def test_after_a_rotation_lines_go_into_a_new_file(tmp_path: Path) -> None:
@@ -329,7 +330,7 @@ def test_if_there_is_no_new_file_lines_go_into_the_old_one(tmp_path: Path) -> No
 def test_standard_output_is_never_closed() -> None:
     """It is not ours alone."""
     output = StringIO()
-    log = AccessLog(open_file=lambda: output, as_json=False, clock=None)
+    log = AccessLog(open_file=lambda: output, as_json=False, clock=Clock())
 
     log.reopen()
 

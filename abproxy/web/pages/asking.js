@@ -3,6 +3,7 @@
 const KEY = "abproxy key"; // in the storage of this tab, and never in an address
 const PATIENCE_MS = 5000;
 const MEMORY_S = 300; // how far back rates are remembered
+const SAME_START_S = 1; // within which two dates are those of one start
 const BATCHES = 256; // as many as abproxy itself remembers
 
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
@@ -34,7 +35,8 @@ export async function look() {
   } catch {
     return { trouble: "abproxy cannot be reached" };
   }
-  const isAnother = past.startedAt !== status.started_at;
+  // The same moment is another date once the clock is corrected.
+  const isAnother = Math.abs(past.startedAt - status.started_at) > SAME_START_S;
   const missesSome = isAnother && past.serial > 0;
   if (isAnother) Object.assign(past, { startedAt: status.started_at, serial: 0, totals: null, batches: [] });
   if (missesSome) return look();
