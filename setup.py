@@ -8,6 +8,7 @@ HERE = Path(__file__).parent
 
 REQUIRED = [
     "attrs>=23.2",
+    "cryptography>=42",
     "klein>=24.8",
     "msgspec>=0.19",
     "prometheus-client>=0.22",

@@ -38,6 +38,7 @@ from abproxy.notify import READY, STOPPING, reloading
 from abproxy.process import ChildProcess
 from abproxy.web.listen import Listener, close_port
 from abproxy.web.server import ProxySite
+from abproxy.web.tls import Certificate
 
 __all__ = [
     "DEFAULT_PROCESS",
@@ -77,7 +78,9 @@ writing the next call, which would be lost: no client repeats a POST by itself.
 
 def where(port: Any) -> str:
     """Return the URL of a listening *port*, or the path of its socket."""
-    is_tls = isinstance(getattr(port, "factory", None), TLSMemoryBIOFactory)
+    factory = getattr(port, "factory", None)
+    factory = getattr(factory, "serving", factory)
+    is_tls = isinstance(factory, TLSMemoryBIOFactory)
     return shown(port.getHost(), "https" if is_tls else "http")
 
 
@@ -267,6 +270,9 @@ class ProxyService(Lifetime):
     """Ends that; fires when the connections to the upstream are closed."""
 
     reload: Callable[[], None]
+    certificate: Certificate | None
+    """That of the port for clients, if it has TLS."""
+
     reopen_logs: Callable[[], None]
     """Reopens log files, in case the old ones were moved away."""
 
@@ -328,6 +334,8 @@ class ProxyService(Lifetime):
     def _reload(self) -> None:
         self.reload()
         self.reopen_logs()
+        if self.certificate is not None:
+            self.certificate.look()
 
     def _report(self) -> None:
         """Log the diagnosis, if there were calls."""

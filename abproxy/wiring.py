@@ -57,6 +57,7 @@ from abproxy.web.listen import Listener, make_listener, raise_connection_limit
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
 from abproxy.web.server import ProxySite, ServerLimits
+from abproxy.web.tls import TlsListener, certificate_of
 from abproxy_model.files import require
 
 __all__ = ["wire"]
@@ -157,13 +158,17 @@ def _build(
     if worker_pages is not None:
         public = worker_pages(public)
         private_observer = Observer()  # a supervisor is no client
+    certificate = certificate_of(settings.tls_cert, settings.tls_key, reactor)
+    listeners = list(process.listeners)
+    if certificate is not None:
+        listeners[0] = TlsListener(listeners[0], certificate)
     shown = [(public, app.observer), (every, private_observer)]
     ports = [
         Listening(
             listener=listener,
             site=_site(settings, reactor, app, Operations(pages=pages), observer),
         )
-        for listener, (pages, observer) in zip(process.listeners, shown, strict=False)
+        for listener, (pages, observer) in zip(listeners, shown, strict=False)
     ]
     return ProxyService(
         reactor=reactor,
@@ -172,6 +177,7 @@ def _build(
         private=ports[1] if len(ports) > 1 else None,
         signals=process.signals or Signals(reactor),
         reload=configuration.reload,
+        certificate=certificate,
         reopen_logs=telemetry.reopen,
         stop_telemetry=telemetry.stop,
         report=status.report,

@@ -24,6 +24,21 @@ class Listening:
     ip: str = setting(
         "ip", str, "127.0.0.1", "address", "address to listen on; 0.0.0.0 for all"
     )
+    tls_cert: str | None = setting(
+        "tls-cert",
+        parsers.file,
+        None,
+        "file",
+        "certificate for TLS on PORT, in PEM, followed by those that lead to one that "
+        "clients know; read again when it changes",
+    )
+    tls_key: str | None = setting(
+        "tls-key",
+        parsers.file,
+        None,
+        "file",
+        "the key of this certificate, in PEM, without a password",
+    )
     workers: int = setting(
         "workers",
         parsers.at_least(1),

@@ -7,6 +7,7 @@ Each parser raises a ValueError that says what it expected and what it got.
 import re
 from collections.abc import Callable, Sequence
 from math import isfinite
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from abproxy.dialects.routes import MEMBERS_THAT_COUNT
@@ -15,6 +16,7 @@ from abproxy.http.sharing import MEMBER, may_be_ignored
 
 __all__ = [
     "at_least",
+    "file",
     "header_lines",
     "ignored_names",
     "key",
@@ -34,8 +36,20 @@ __all__ = [
 
 MAX_PORT = 65535
 
+
 NOT_FIXED = (OF_ONE_HOP - {b"host"}) | {b"accept-encoding", b"content-type"}
 """Lines that speak of one connection or body, and are written anew for each."""
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # it was removed
+        return Path("/")
+
+
+STARTED_IN = _working_directory()
+"""Where relative paths begin: `twistd` may change its directory later."""
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -92,6 +106,11 @@ def port(text: str) -> str:
     if not text.isdecimal() or int(text) > MAX_PORT:
         raise ValueError(f"expected a port from 0 to {MAX_PORT}, not {text!r}")
     return text
+
+
+def file(text: str) -> str:
+    """Parse the path of a file, which counts from where the process was started."""
+    return str(STARTED_IN / text)
 
 
 def url(text: str) -> str:

@@ -116,9 +116,19 @@ def settings_from(
     if "fast_paths" not in values:
         values["fast_paths"] = _former_fast_paths(sources)
     settings = Settings(**values)
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    """Refuse settings that do not go together."""
     if settings.operations_port == settings.port != "0":
         raise SettingsError("OPERATIONS_PORT is the same as PORT; it may be empty")
-    return settings
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        has, lacks = ("CERT", "KEY") if settings.tls_cert else ("KEY", "CERT")
+        raise SettingsError(f"TLS_{has} is set, but TLS_{lacks} is not")
+    if settings.tls_cert and settings.port.startswith("ssl:"):
+        raise SettingsError("TLS_CERT is for a PORT without ssl:, which has its own")
 
 
 def _former_fast_paths(sources: Sources) -> frozenset[str]:

@@ -21,13 +21,18 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    wrapClientTLS,
+)
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
 from twisted.internet.tcp import Port
 
 from abproxy.errors import SettingsError
 from abproxy.service import shown
 from abproxy.web.listen import BoundSocket, make_listener
+from abproxy.web.tls import Unverified
 
 __all__ = ["ConnectionCounts", "SharedPort", "WorkerSocket", "open_shared_port"]
 
@@ -44,6 +49,8 @@ class SharedPort:
     """
 
     _held: Any
+    has_tls: bool = False
+    """Whether the workers speak TLS on it."""
 
     fd: int = field(init=False)
     """The file descriptor that the workers inherit."""
@@ -60,12 +67,14 @@ class SharedPort:
     @property
     def address(self) -> str:
         """The URL where the workers answer."""
-        return shown(IPv4Address("TCP", self.host, self.port))
+        scheme = "https" if self.has_tls else "http"
+        return shown(IPv4Address("TCP", self.host, self.port), scheme)
 
     def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
         """Return an endpoint that connects as a client would."""
         kind = TCP6ClientEndpoint if ":" in self.host else TCP4ClientEndpoint
-        return kind(reactor, self.host, self.port)
+        endpoint = kind(reactor, self.host, self.port)
+        return wrapClientTLS(Unverified(), endpoint) if self.has_tls else endpoint
 
     def close(self) -> None:
         """Close the supervisor's own file descriptor."""

@@ -15,6 +15,7 @@ from abproxy.web.admin import Operations, own_pages
 from abproxy.web.listen import make_listener
 from abproxy.web.relay import Relay
 from abproxy.web.server import ProxySite, ServerLimits
+from abproxy.web.tls import certificate_of
 from abproxy.workers.admin import SupervisorApp
 from abproxy.workers.aggregate import PROBE_S, Aggregator
 from abproxy.workers.ipc import (
@@ -52,7 +53,10 @@ def wire_supervisor(
         require(settings.embedded_model)
     warn_of_too_little(settings)
     folder = new_folder_name()
+    # Each worker reads it for itself; a mistake is to be seen at once.
+    certificate = certificate_of(settings.tls_cert, settings.tls_key, reactor)
     shared_port = open_shared_port(reactor, settings.ip, settings.port)
+    shared_port.has_tls = certificate is not None
     operations = None
     if settings.operations_port:
         operations = make_listener(reactor, settings.ip, settings.operations_port)

@@ -1,0 +1,223 @@
+"""
+TLS on the clients' port: a certificate that is read again when its files change.
+
+Only new connections use the new one.  A file that cannot be used changes nothing,
+as when a certificate has been replaced and its key not yet.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+    IReactorTime,
+)
+from twisted.internet.ssl import CertificateOptions
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from abproxy.errors import SettingsError
+from abproxy.web.listen import Listener
+
+__all__ = [
+    "LOOK_EVERY_S",
+    "Certificate",
+    "TlsListener",
+    "Unverified",
+    "certificate_of",
+]
+
+LOOK_EVERY_S = 10.0
+"""How often the files are looked at, in seconds."""
+
+Files = tuple[bytes, bytes]
+"""What is in the files of certificate and key."""
+
+_log = Logger()
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+@define(eq=False)
+class Certificate:
+    """
+    The certificate of the clients' port, and its key.
+
+    Raises:
+        SettingsError: the files cannot be used.
+    """
+
+    cert_file: Path
+    """The certificate, and behind it those that lead to one that clients know."""
+
+    key_file: Path
+    clock: IReactorTime = field(repr=False)
+    _seen: Files | str = field(init=False, repr=False)
+    """What was in the files when they were looked at last, or why they had none."""
+
+    _options: CertificateOptions = field(init=False, repr=False)
+    _looking: LoopingCall = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._seen = self._read()
+        self._options = _options_of(self._seen)
+        self._looking = LoopingCall(self.look)
+        self._looking.clock = self.clock
+
+    def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:  # noqa: N802
+        """Return the TLS side of a new connection."""
+        del protocol
+        return SSL.Connection(self._options.getContext())
+
+    def watch(self) -> None:
+        """Look at the files from time to time."""
+        self._looking.start(LOOK_EVERY_S, now=False)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._looking.running:
+            self._looking.stop()
+
+    def look(self) -> None:
+        """Use what is in the files, if that has changed and can be used."""
+        former, self._seen = self._seen, self._read()
+        if self._seen == former:
+            return
+        try:
+            self._options = _options_of(self._seen)
+        except SettingsError as error:
+            _log.error("The former certificate stays: {why}", why=error)
+        else:
+            _log.info("TLS_CERT and TLS_KEY have changed, and are used")
+
+    def _read(self) -> Files | str:
+        try:
+            return _content("TLS_CERT", self.cert_file), _content(
+                "TLS_KEY", self.key_file
+            )
+        except SettingsError as error:
+            return str(error)
+
+
+def certificate_of(
+    cert_file: str | None, key_file: str | None, clock: IReactorTime
+) -> Certificate | None:
+    """
+    Return the certificate in these files, or none if there are none.
+
+    Raises:
+        SettingsError: the files cannot be used.
+    """
+    if cert_file is None or key_file is None:
+        return None
+    return Certificate(Path(cert_file), Path(key_file), clock)
+
+
+def _content(name: str, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise SettingsError(f"cannot read {name}, {file}: {reason}") from error
+
+
+def _options_of(found: Files | str) -> CertificateOptions:
+    if isinstance(found, str):
+        raise SettingsError(found)
+    certificates, key = found
+    own, *others = _parse("TLS_CERT", x509.load_pem_x509_certificates, certificates)
+    owner: Any = _parse("TLS_KEY", lambda pem: load_pem_private_key(pem, None), key)
+    if owner.public_key() != own.public_key():
+        raise SettingsError(
+            "TLS_KEY is not the key of the first certificate in TLS_CERT"
+        )
+    if own.not_valid_after_utc < datetime.now(UTC):
+        _log.warn(
+            "The certificate in TLS_CERT has expired, on {day}",
+            day=own.not_valid_after_utc.date(),
+        )
+    options = CertificateOptions(
+        privateKey=owner, certificate=own, extraCertChain=others
+    )
+    try:
+        # Else OpenSSL would look closer at them only when a client comes.
+        options.getContext()
+    except SSL.Error as error:
+        reasons = ", ".join(str(each[-1]) for each in error.args[0])
+        message = f"OpenSSL cannot use TLS_CERT and TLS_KEY: {reasons}"
+        raise SettingsError(message) from error
+    return options
+
+
+def _parse(name: str, parse: Callable[[bytes], Any], pem: bytes) -> Any:
+    what = "certificate" if name == "TLS_CERT" else "key"
+    if b"-----BEGIN " not in pem:
+        raise SettingsError(f"{name} is no PEM file: no line in it begins a {what}")
+    try:
+        return parse(pem)
+    except TypeError as error:
+        message = f"{name} is encrypted; abproxy has no password for it"
+        raise SettingsError(message) from error
+    except Exception as error:
+        message = f"{name} has no {what} that can be used: {error}"
+        raise SettingsError(message) from error
+
+
+class _TlsFactory(TLSMemoryBIOFactory):
+    """Puts TLS before the site that serves clients."""
+
+    wrappedFactory: Any
+
+    def __init__(self, certificate: Certificate, site: Any) -> None:
+        super().__init__(certificate, isClient=False, wrappedFactory=site)
+        self._certificate = certificate
+
+    @property
+    def channels(self) -> Any:
+        """The connections of clients."""
+        return self.wrappedFactory.channels
+
+    def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
+        """Accept a connection, unless there are far too many."""
+        channel = self.wrappedFactory.buildProtocol(addr)
+        return None if channel is None else self.protocol(self, channel)
+
+    def startFactory(self) -> None:
+        """Look at the files from time to time, now that clients are accepted."""
+        self._certificate.watch()
+
+    def stopFactory(self) -> None:
+        """Look no more: nobody can connect."""
+        self._certificate.stop()
+
+
+@frozen(eq=False)
+class TlsListener:
+    """A port on which clients speak TLS."""
+
+    port: Listener
+    certificate: Certificate
+
+    def listen(self, factory: Any) -> Deferred[IListeningPort]:
+        """Begin to accept connections."""
+        return self.port.listen(_TlsFactory(self.certificate, factory))
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class Unverified:
+    """Makes connections to our own port, of which the certificate is known."""
+
+    def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:  # noqa: N802
+        """Return the TLS side of a new connection."""
+        del protocol
+        return SSL.Connection(SSL.Context(SSL.TLS_METHOD))
