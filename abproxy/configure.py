@@ -21,6 +21,7 @@ from abproxy.batching.part import Caps
 from abproxy.dialects.members import MemberRules
 from abproxy.errors import SettingsError
 from abproxy.events import Observer
+from abproxy.http.forwarded import TrustedProxies
 from abproxy.http.headers import Credentials
 from abproxy.http.sharing import LineRules
 from abproxy.settings.settings import Settings
@@ -75,6 +76,7 @@ CHANGEABLE = frozenset(
         "share_apart",
         "share_ignore",
         "slots",
+        "trusted_proxies",
     }
 )
 """Settings that can change without a restart."""
@@ -93,7 +95,11 @@ def policy_for(
     """Return which requests are accepted, and how they are parsed."""
     return Policy(
         keys=keys_for(settings),
-        clients=Clients(bulk_keys=frozenset(settings.bulk_api_keys)),
+        clients=Clients(
+            keys=keys_for(settings),
+            bulk_keys=frozenset(settings.bulk_api_keys),
+            proxies=TrustedProxies.of(settings.trusted_proxies),
+        ),
         reader=CallReader(
             credentials=credentials_for(settings),
             task=info.task,

@@ -30,6 +30,7 @@ __all__ = [
     "RequestTimeout",
     "SettingsError",
     "TooManyConnections",
+    "TooManyWithoutKey",
     "Unauthorized",
     "UpstreamBroken",
     "UpstreamFull",
@@ -169,6 +170,12 @@ class TooManyConnections(Overloaded):
     """As many connections are open as are allowed."""
 
     reason = "connections"
+
+
+class TooManyWithoutKey(Overloaded):
+    """As many requests without a key are passed on as are allowed at once."""
+
+    reason = "without_key"
 
 
 class UpstreamFull(Overloaded):

@@ -5,7 +5,7 @@ The proxy reports events to observers, which count, log and trace them; it works
 the same without one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -140,8 +140,12 @@ class RequestInfo(Struct, kw_only=True, eq=False):
     client_host: str = ""
     """The client's IP address; empty where it has none, as on a Unix socket."""
 
-    connection: int = 0
-    """What tells its connection from others that are open."""
+    connection: Hashable = 0
+    """
+    What tells its connection from others that are open.
+
+    The address, if a proxy told it: the proxy's connections are for all its clients.
+    """
 
     is_ours: bool = False
     """True if a page of our own answers."""

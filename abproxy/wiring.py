@@ -332,6 +332,7 @@ def _site(
         "operations": operations,
         "limits": limits,
         "reactor": reactor,
+        "clients": lambda: app.policy.clients,
     }
     if "server" in settings.fast_paths:
         fast_path = FastPath(app=app, write=_write(settings))

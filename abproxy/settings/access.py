@@ -3,7 +3,7 @@
 from attrs import frozen
 
 from abproxy.settings import parsers
-from abproxy.settings.field import secret
+from abproxy.settings.field import secret, setting
 
 
 @frozen(kw_only=True, slots=False)
@@ -22,4 +22,13 @@ class Access:
         parsers.keys,
         (),
         "more such keys, for calls of low priority: as if they had X-Priority: bulk",
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        "trusted-proxies",
+        parsers.proxies,
+        (),
+        "addresses, networks, unix",
+        "proxies that tell the addresses of clients, in `Forwarded` or "
+        "`X-Forwarded-For`, or in a PROXY header, which no others may send then; "
+        "separated by commas; unix: all that connect to a Unix socket",
     )

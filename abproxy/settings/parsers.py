@@ -6,11 +6,13 @@ Each parser raises a ValueError that says what it expected and what it got.
 
 import re
 from collections.abc import Callable, Sequence
+from ipaddress import IPv6Network, ip_network
 from math import isfinite
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from abproxy.dialects.routes import MEMBERS_THAT_COUNT
+from abproxy.http.forwarded import UNIX, plain_address
 from abproxy.http.headers import OF_ONE_HOP
 from abproxy.http.sharing import MEMBER, may_be_ignored
 
@@ -25,6 +27,7 @@ __all__ = [
     "milliseconds",
     "one_of",
     "port",
+    "proxies",
     "rate",
     "seconds",
     "seconds_or_none",
@@ -143,6 +146,29 @@ def keys(text: str) -> tuple[str, ...]:
     if not read:
         raise ValueError("expected keys, found none; to ask for none leave it empty")
     return read
+
+
+def proxies(text: str) -> tuple[str, ...]:
+    """Parse addresses and networks of proxies, and `unix`, separated by commas."""
+    words = [word for each in text.split(",") if (word := each.strip())]
+    if not words:
+        raise ValueError("expected addresses, found none; leave it empty for none")
+    return tuple(map(_proxy, words))
+
+
+def _proxy(word: str) -> str:
+    if word.lower() == UNIX:
+        return UNIX
+    try:
+        network = ip_network(plain_address(word))
+        if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
+            raise ValueError("write a network of IPv4 as IPv4")  # noqa: TRY301
+        return str(network)
+    except ValueError as error:
+        raise ValueError(
+            "expected an address like 192.0.2.1, a network like 10.0.0.0/8 or "
+            f"2001:db8::/32, or unix: {error}"
+        ) from None
 
 
 # What may share a batch, and headers for the inference server

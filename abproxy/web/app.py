@@ -20,7 +20,13 @@ from abproxy.batching.collector import BatchCollector
 from abproxy.dialects.call import Call, ParsedBody, PartResult
 from abproxy.dialects.reply import write_answer
 from abproxy.dialects.routes import ALIASES, ROUTES
-from abproxy.errors import DeadlinePassed, InternalError, MethodNotAllowed, ProxyError
+from abproxy.errors import (
+    DeadlinePassed,
+    InternalError,
+    MethodNotAllowed,
+    ProxyError,
+    TooManyWithoutKey,
+)
 from abproxy.events import Observer, RequestInfo
 from abproxy.http.messages import Response
 from abproxy.web.auth import ApiKeys, Caller, Clients
@@ -32,8 +38,11 @@ from abproxy.web.request import ProxyRequest
 
 __all__ = ["Policy", "ProxyApp"]
 
-READS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+READS = frozenset({b"GET", b"HEAD"})
 """Methods that ask for no work: a probe is never told to slow down."""
+
+MOST_STRANGERS = 32
+"""Requests without a key that may be upstream at once: each has a connection there."""
 
 _Route = TypeVar("_Route", bound=Callable[..., Any])
 
@@ -75,6 +84,9 @@ class ProxyApp:
     collector: BatchCollector
     relay: Relay
     observer: Observer = field(factory=Observer, repr=False)
+    _strangers: int = field(init=False, default=0)
+    """Requests without a key that are upstream."""
+
     klein: ClassVar[Klein] = Klein()
     _log: ClassVar[Logger] = Logger()
 
@@ -155,11 +167,17 @@ class ProxyApp:
             self.rate_limiter.check(caller.client, policy.inputs_per_s)
             self.rate_limiter.take(caller.client, 1, policy.inputs_per_s)
         request.info.is_relayed = True
-        await self.relay.forward(
-            request,
-            policy.reader.credentials,
-            shows_key=policy.keys.recognize(request.info),
-        )
+        credentials = policy.reader.credentials
+        if policy.keys.recognize(request.info):
+            await self.relay.forward(request, credentials)
+            return
+        if self._strangers >= MOST_STRANGERS:
+            raise TooManyWithoutKey("too many requests without a key at once")
+        self._strangers += 1
+        try:
+            await self.relay.forward(request, credentials, shows_key=False)
+        finally:
+            self._strangers -= 1
 
     @klein.handle_errors(Exception)
     def failed(self, request: IRequest, failure: Failure) -> None:

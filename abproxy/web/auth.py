@@ -11,7 +11,9 @@ preflight, a probe and a page have none.  So a body needs a key, and the answer 
 401 as soon as the head is here: to discard the body would mean to read whatever is
 sent without a key, and 413 would say that less of it is accepted.
 
-A client is its key, or its address where it shows none.
+A client is its key where keys are asked for, and else its address: what it shows
+besides is checked by no one here, and could be another with each call.  Trusted
+proxies tell the addresses of those that they stand before.
 """
 
 import hmac
@@ -19,13 +21,16 @@ import re
 from collections.abc import Hashable
 
 from attrs import field, frozen
+from twisted.web.http_headers import Headers
 
 from abproxy.errors import Unauthorized
 from abproxy.events import RequestInfo
+from abproxy.http.forwarded import NO_PROXIES, TrustedProxies, counted_as
 from abproxy.http.sharing import read_timeout_s
 
 __all__ = ["ApiKeys", "Caller", "Clients"]
 
+_BEARER = b"Bearer "
 _READS = frozenset({b"GET", b"HEAD"})
 _PUBLIC = frozenset(
     {
@@ -34,13 +39,16 @@ _PUBLIC = frozenset(
     }
 )
 
+_OF_A_PREFLIGHT = (b"Origin", b"Access-Control-Request-Method")
+"""What browsers send with the only kind of `OPTIONS` that needs no key."""
+
 _DOCUMENT = re.compile(rb"/docs/(?:[\w-][\w.-]*)?")
 """A file of the documentation; `/docs/../info` may be another to a server."""
 
 
 def _is_public(request: RequestInfo) -> bool:
     if request.method == b"OPTIONS":
-        return True
+        return all(map(request.headers.hasHeader, _OF_A_PREFLIGHT))
     if request.method not in _READS:
         return False
     path = request.path
@@ -97,8 +105,7 @@ class ApiKeys:
             return True
         shown = request.headers.getRawHeaders(b"Authorization", [b""])[0]
         fits = [
-            hmac.compare_digest(shown, b"Bearer " + key.encode())
-            for key in self.accepted
+            hmac.compare_digest(shown, _BEARER + key.encode()) for key in self.accepted
         ]
         return any(fits)
 
@@ -127,19 +134,29 @@ class Caller:
 class Clients:
     """Tells clients apart."""
 
+    keys: ApiKeys
     bulk_keys: frozenset[str] = field(default=frozenset(), repr=False)
     """Keys whose calls may all wait behind more urgent ones."""
 
+    proxies: TrustedProxies = NO_PROXIES
+
+    def address_of(self, peer: str, headers: Headers) -> str:
+        """Return the address of the client that sent *headers* by way of *peer*."""
+        if self.proxies.is_any and self.proxies.trusts(peer):
+            return self.proxies.client_of(peer, headers)
+        return peer
+
     def identify(self, request: RequestInfo) -> Caller:
         """Return who sent *request*."""
-        headers = request.headers
+        headers, host = request.headers, request.client_host
         shown = headers.getRawHeaders(b"Authorization", [b""])[0]
         priority = headers.getRawHeaders(b"X-Priority", [b""])[0]
-        key = shown.removeprefix(b"Bearer ").decode("latin-1")
+        is_key = bool(self.keys.accepted) and self.keys.recognize(request)
+        is_bulk_key = is_key and shown[len(_BEARER) :].decode() in self.bulk_keys
         return Caller(
-            client=shown or request.client_host.encode(),
-            sender=(shown, request.client_host) if shown else request.connection,
-            is_bulk=priority.lower() == b"bulk" or key in self.bulk_keys,
+            client=shown if is_key else counted_as(host).encode(),
+            sender=(shown, host) if shown else request.connection,
+            is_bulk=priority.lower() == b"bulk" or is_bulk_key,
             deadline_s=_deadline_s(request),
         )
 

@@ -16,7 +16,7 @@ from abproxy.errors import BodyTooLarge, ProxyError, TooManyConnections
 from abproxy.events import RequestInfo
 from abproxy.web.streaming import BodyStream
 
-__all__ = ["ProxyRequest", "client_host", "without_origin"]
+__all__ = ["ProxyRequest", "without_origin"]
 
 _ORIGIN = re.compile(rb"\Ahttps?://[^/?#]*", re.IGNORECASE)
 
@@ -24,11 +24,6 @@ _ORIGIN = re.compile(rb"\Ahttps?://[^/?#]*", re.IGNORECASE)
 def without_origin(target: bytes) -> bytes:
     """Return *target* without `http://host`: a server must accept that form too."""
     return _ORIGIN.sub(b"", target)
-
-
-def client_host(address: Any) -> str:
-    """Return the IP address in an *address* of Twisted's, if there is one."""
-    return str(getattr(address, "host", None) or "")
 
 
 class ProxyRequest(Request):
@@ -138,13 +133,15 @@ class ProxyRequest(Request):
         self.path = without_origin(self.path)
         self.prepath: list[bytes] = []
         self.postpath = self.path[1:].split(b"/")
+        peer = self.channel.peer_host
+        host = site.clients().address_of(peer, self.requestHeaders)
         info = self.info = RequestInfo(
             method=self.method,
             target=self.uri,
             version=self.clientproto,
             headers=self.requestHeaders,
-            client_host=client_host(self.client),
-            connection=id(self.channel),
+            client_host=host,
+            connection=id(self.channel) if host == peer else host,
         )
         info.is_ours = site.operations.owns(info)
         site.begin(info)

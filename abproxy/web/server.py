@@ -20,8 +20,10 @@ from twisted.web.server import Site
 
 from abproxy.errors import HeadersTooLarge, ProxyError, RequestTimeout
 from abproxy.events import Observer, RequestInfo
+from abproxy.http.forwarded import plain_address
 from abproxy.http.headers import new_request_id, read_request_id
 from abproxy.web.admin import Operations
+from abproxy.web.auth import ApiKeys, Clients
 from abproxy.web.replies import encode_last, error_response
 from abproxy.web.request import ProxyRequest, without_origin
 
@@ -54,6 +56,9 @@ CHECK_S = 1.0
 
 GONE = Failure(ConnectionDone())
 
+_BY_PEER = Clients(keys=ApiKeys(accepted=()))
+"""Tells clients apart where no proxy is trusted, and no key asked for."""
+
 
 class ProxyChannel(HTTPChannel):
     """One connection of a client."""
@@ -73,6 +78,15 @@ class ProxyChannel(HTTPChannel):
     """Whether it is one connection too many."""
 
     _discards = False
+    _peer_host: str | None = None
+
+    @property
+    def peer_host(self) -> str:
+        """The IP address of what has connected; empty if it has none."""
+        if self._peer_host is None:
+            host = str(getattr(self.getPeer(), "host", None) or "")
+            self._peer_host = plain_address(host)
+        return self._peer_host
 
     @property
     def command(self) -> bytes:
@@ -248,12 +262,13 @@ class ProxySite(Site):
         reactor: the clock for timeouts.
         observer: what hears of requests.
         operations: our own pages.
+        clients: returns what tells clients apart at the moment.
     """
 
     noisy = False
     protocol = ProxyChannel  # type: ignore[assignment]
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         resource: IResource,
         *,
@@ -261,6 +276,7 @@ class ProxySite(Site):
         reactor: Any,
         observer: Observer | None = None,
         operations: Operations | None = None,
+        clients: Callable[[], Clients] = lambda: _BY_PEER,
     ) -> None:
         super().__init__(
             resource,
@@ -272,6 +288,7 @@ class ProxySite(Site):
         self.limits = limits
         self.observer = observer or Observer()
         self.operations = operations or Operations(pages={})
+        self.clients = clients
         self.channels: set[ProxyChannel] = set()
         self.requests: set[RequestInfo] = set()
         """Those whose answers are owed."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import pytest
 from pytest_twisted import ensureDeferred
 
+from abproxy.web.app import MOST_STRANGERS
 from abproxy.web.auth import ApiKeys
 from support.proxy import in_memory_proxy, proxy_before_byte_server
 from support.recorded import exchanges
@@ -20,6 +21,7 @@ PROTECTED = [
     ("GET", "/embed"),
     ("GET", "/nobody/knows"),
     ("POST", "/health"),
+    ("OPTIONS", "/embed"),
     ("GET", "/docs/../info"),
     ("GET", "/docs/%2e%2e/info"),
 ]
@@ -33,6 +35,8 @@ PUBLIC = [
     ("GET", "/api-doc/openapi.json"),
     ("OPTIONS", "/embed"),
 ]
+PREFLIGHT = (("Origin", "http://page"), ("Access-Control-Request-Method", "POST"))
+"""What a browser sends with OPTIONS; it changes nothing for another method."""
 
 
 def with_key(shown: str | None) -> list[tuple[str, str]]:
@@ -85,7 +89,7 @@ def test_public_paths_are_public(method: str, path: str) -> None:
     upstream = OpenUpstream()
     proxy = in_memory_proxy(upstream, api_keys=("one",), has_pages=False)
 
-    answer = proxy.ask(method, path)
+    answer = proxy.ask(method, path, b"", *PREFLIGHT)
 
     assert answer.status == 200
 
@@ -101,7 +105,7 @@ def test_a_client_without_a_key_is_not_sent_on_with_ours(
         upstream, api_keys=("one",), upstream_key="ours", has_pages=False
     )
 
-    answer = proxy.ask(method, path, b"", *with_key(shown))
+    answer = proxy.ask(method, path, b"", *PREFLIGHT, *with_key(shown))
 
     assert answer.status == 200
     assert upstream.shown == [None]
@@ -117,7 +121,7 @@ def test_a_client_with_a_key_is_sent_on_with_ours_on_a_public_path(
         upstream, api_keys=("one",), upstream_key="ours", has_pages=False
     )
 
-    proxy.ask(method, path, b"", *with_key("Bearer one"))
+    proxy.ask(method, path, b"", *PREFLIGHT, *with_key("Bearer one"))
 
     assert upstream.shown == ["Bearer ours"]
 
@@ -147,7 +151,8 @@ def test_a_body_needs_a_key_on_a_public_path_too(
     upstream = OpenUpstream()
     proxy = in_memory_proxy(upstream, api_keys=("one",), has_pages=False)
     client = proxy.connect()
-    lines = ["Host: door", "Expect: 100-continue", announced]
+    preflight = [": ".join(line) for line in PREFLIGHT]
+    lines = ["Host: door", "Expect: 100-continue", *preflight, announced]
 
     client.send("\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode())
     proxy.flush()
@@ -162,7 +167,7 @@ def test_an_empty_body_is_none() -> None:
     """Some clients say so with every request."""
     proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",))
 
-    answer = proxy.ask("OPTIONS", "/embed", b"", ("Content-Length", "0"))
+    answer = proxy.ask("OPTIONS", "/embed", b"", *PREFLIGHT, ("Content-Length", "0"))
 
     assert answer.status == 200
 
@@ -198,13 +203,16 @@ async def test_a_preflight_has_nothing_about_us_in_it() -> None:
 
         client.send(
             b"OPTIONS /embed HTTP/1.1\r\nHost: door\r\nOrigin: http://page\r\n"
+            b"Access-Control-Request-Method: POST\r\n"
             b"Authorization: Bearer nope\r\nContent-Length: 0\r\n\r\n"
         )
         await client.until(b"ok")
 
         head, *lines = here.upstream.peers[0].received.split(b"\r\n")
         assert head == b"OPTIONS /embed HTTP/1.1"
-        assert {line.split(b":")[0] for line in lines} == {b"Host", b"Origin", b""}
+        names = {line.split(b":")[0].lower() for line in lines}
+        asks = b"access-control-request-method"
+        assert names == {b"host", b"origin", asks, b""}
 
 
 def test_callers_with_different_keys_share_a_batch() -> None:
@@ -247,3 +255,55 @@ def test_a_wrong_key_is_answered_as_tei_answers_it(path: str, *, is_fast: bool) 
     assert (answer.status, answer.body) == (401, b"")
     assert answer.header("Content-Length") == "0"
     assert lines(answer.headers) == lines(recorded.reply_headers)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_options_that_is_no_preflight_needs_a_key(missing: int) -> None:
+    """No browser sends it, so no page needs it."""
+    upstream = OpenUpstream()
+    proxy = in_memory_proxy(upstream, api_keys=("one",))
+
+    answer = proxy.ask("OPTIONS", "/embed", b"", PREFLIGHT[1 - missing])
+
+    assert answer.status == 401
+    assert upstream.shown == []
+
+
+def test_preflights_count_in_the_rate_limit_by_address() -> None:
+    """Whatever each of them shows."""
+    proxy = in_memory_proxy(OpenUpstream(), api_keys=("one",), rate_limit=4)
+
+    statuses = [
+        proxy.ask(
+            "OPTIONS", "/embed", b"", *PREFLIGHT, ("Authorization", f"Bearer {n}")
+        ).status
+        for n in range(20)
+    ]
+
+    assert statuses == [200] * 5 + [429] * 15
+
+
+def test_requests_without_a_key_have_few_connections_upstream() -> None:
+    """Those with a key are not refused because of them."""
+    upstream = HeldUpstream()
+    proxy = in_memory_proxy(upstream, api_keys=("one",), has_pages=False)
+    strangers = [proxy.connect() for _ in range(MOST_STRANGERS)]
+    for stranger in strangers:
+        stranger.ask("GET", "/docs", b"")
+    proxy.flush()
+
+    refused = proxy.ask("GET", "/docs")
+
+    assert refused.status == 429
+    assert refused.header("Retry-After") == "1"
+    assert len(upstream.requests) == MOST_STRANGERS
+    client = proxy.connect()
+    client.ask("GET", "/docs", b"", *with_key("Bearer one"))
+    proxy.flush()
+    assert len(upstream.requests) == MOST_STRANGERS + 1
+    strangers[0].leave()
+    proxy.connect().ask("GET", "/docs", b"")
+    proxy.flush()
+    assert len(upstream.requests) == MOST_STRANGERS + 2
+    for each in proxy.clients:
+        each.leave()

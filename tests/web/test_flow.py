@@ -94,7 +94,8 @@ def test_a_key_can_be_bulk() -> None:
 def test_a_rate_limit_is_for_each_client() -> None:
     """A client that sends too much is told when to come back; others notice nothing."""
     upstream = Slow()
-    proxy = in_memory_proxy(upstream, rate_limit=2, slots=9)
+    keys = ("greedy", "modest")
+    proxy = in_memory_proxy(upstream, rate_limit=2, slots=9, api_keys=keys)
     greedy = [
         _embed(proxy, *"abcdef", Authorization="Bearer greedy"),
         _embed(proxy, "g", Authorization="Bearer greedy"),

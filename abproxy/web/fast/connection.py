@@ -26,6 +26,7 @@ Only while it is IDLE or RECEIVING, and the client reads its answers, a request 
 begun.
 """
 
+from collections.abc import Hashable
 from enum import Enum
 from typing import Any
 
@@ -34,7 +35,7 @@ from twisted.web.resource import IResource
 
 from abproxy.web.auth import Caller
 from abproxy.web.fast.request import FastPath, FastRequest, Found, KnownHead
-from abproxy.web.request import ProxyRequest, client_host
+from abproxy.web.request import ProxyRequest
 from abproxy.web.server import GONE, ProxyChannel, ProxySite, ServerLimits
 
 __all__ = ["FastChannel", "FastSite", "State"]
@@ -87,6 +88,9 @@ class FastChannel(ProxyChannel):
 
     _host = ""
     """Its IP address."""
+
+    _connection: Hashable = 0
+    """What tells it from others that show no key."""
 
     @property
     def is_busy(self) -> bool:
@@ -173,13 +177,15 @@ class FastChannel(ProxyChannel):
             self._leave_to_twisted(data)
             return
         if head is not self._last:
-            self._host = client_host(self.getPeer())
+            peer = self.peer_host
+            self._host = app.policy.clients.address_of(peer, head.headers)
+            self._connection = id(self) if self._host == peer else self._host
         request = self._request = FastRequest(
             method=FastRequest.METHOD,
             target=head.target,
             headers=head.headers,
             client_host=self._host,
-            connection=id(self),
+            connection=self._connection,
             route=head.route,
             fast_path=site.fast_path,
             site=site,
