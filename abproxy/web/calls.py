@@ -37,6 +37,9 @@ CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 OF_OWN_PAGES = frozenset({b"origin", b"accept-language"})
 """What browsers add to the calls of a page, whether its script wants it or not."""
 
+LONGEST_OPTIONS = 4096
+"""Longer options are forgotten with their call: they are as long as a body may be."""
+
 _SERIALS: Iterator[int] = count(1)
 
 
@@ -69,8 +72,10 @@ class CallHead:
         if self.lines.alone_by or parsed.alone_by:
             lane = self._lane_of_one(parsed)
         elif lane is None or lane.options != parsed.options:
-            lane = self._lane = self._lane_of(parsed.options)
-            self.note(lane)
+            lane = self._lane_of(parsed.options)
+            if len(lane.options) <= LONGEST_OPTIONS:
+                self._lane = lane
+                self.note(lane)
         return Call(
             lane_key=lane,
             items=items,

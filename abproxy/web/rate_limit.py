@@ -25,8 +25,12 @@ class RateLimiter:
 
     clock: IReactorTime = field(repr=False)
 
-    _full_at: dict[bytes, float] = field(init=False, factory=dict, repr=False)
-    """When the bucket of each client is full again; it holds one second's worth."""
+    _full_at: dict[int, float] = field(init=False, factory=dict, repr=False)
+    """
+    When the bucket of each client is full again; it holds one second's worth.
+
+    By hash, as a client's name may be long.
+    """
 
     _swept_at: float = field(init=False, default=0.0)
 
@@ -38,7 +42,7 @@ class RateLimiter:
             RateExceeded: its bucket is in debt.
         """
         now = self.clock.seconds()
-        empty_for_s = self._full_at.get(client, now) - now - 1.0
+        empty_for_s = self._full_at.get(hash(client), now) - now - 1.0
         if empty_for_s > 0:
             raise RateExceeded(
                 f"more than {inputs_per_s:g} inputs in a second: slow down",
@@ -49,8 +53,8 @@ class RateLimiter:
         """Remove the accepted *inputs* from the bucket of *client*."""
         now = self.clock.seconds()
         self._sweep(now)
-        full_at = max(self._full_at.get(client, now), now)
-        self._full_at[client] = full_at + inputs / inputs_per_s
+        full_at = max(self._full_at.get(hash(client), now), now)
+        self._full_at[hash(client)] = full_at + inputs / inputs_per_s
 
     def _sweep(self, now: float) -> None:
         if now - self._swept_at < SWEEP_S:

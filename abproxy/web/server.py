@@ -37,6 +37,16 @@ __all__ = [
 MAX_HEAD_BYTES = 64 << 10
 """The longest head of a request: long tokens and cookies fit."""
 
+MAX_NAME_BYTES = 256
+"""
+The longest name of a header line: longer than any that a client has.
+
+Twisted remembers 10,000 names for good, each as long as it came.
+"""
+
+MAX_LINES = 500
+"""Header lines of a request."""
+
 MOST_SURPLUS = 50
 """Connections over the limit that are told so; more are closed without a word."""
 
@@ -67,6 +77,7 @@ class ProxyChannel(HTTPChannel):
     requests: list[ProxyRequest]
 
     totalHeadersSize = MAX_LENGTH = MAX_HEAD_BYTES  # noqa: N815
+    maxHeaders = MAX_LINES  # noqa: N815
 
     arriving_since: float | None = None
     """Since when a request is arriving; None while its bytes may take their time."""
@@ -115,7 +126,20 @@ class ProxyChannel(HTTPChannel):
         self.site.channel_lost(self)
 
     def headerReceived(self, line: bytes) -> bool:
-        """Read a header line; a length of thousands of digits is no length."""
+        """
+        Read a header line; a length of thousands of digits is no length.
+
+        What is too much is refused before Twisted sees, and remembers, the name.
+        """
+        name = line.partition(b":")[0]
+        if len(name) > MAX_NAME_BYTES:
+            most = f"the name of a header may have {MAX_NAME_BYTES} bytes at most"
+            self.refuse(HeadersTooLarge(most))
+            return False
+        if self._receivedHeaderCount >= MAX_LINES:
+            most = f"a request may have {MAX_LINES} header lines at most"
+            self.refuse(HeadersTooLarge(most))
+            return False
         try:
             return bool(super().headerReceived(line))
         except ValueError:
@@ -133,17 +157,16 @@ class ProxyChannel(HTTPChannel):
             super().allContentReceived()
 
     def refuse_head(self) -> None:
-        """Answer 400 and hang up, as Twisted does to what is no HTTP."""
-        self._respondToBadRequestAndDisconnect()
+        """Answer 400 and hang up: it is no HTTP."""
+        self._hang_up(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    _respondToBadRequestAndDisconnect = refuse_head  # noqa: N815
+    """What Twisted calls then."""
 
     def refuse(self, error: ProxyError) -> None:
-        """
-        Answer with *error* and hang up, without waiting for what still comes.
-
-        A connection closed while the client still sends is reset, and the
-        reset may overtake the answer.  So the rest is read for a while and
-        thrown away.
-        """
+        """Answer with *error* and hang up, without waiting for what still comes."""
+        if self._discards:
+            return
         if self.requests:
             request_id = read_request_id(self.requests[0].requestHeaders)
         else:
@@ -151,9 +174,27 @@ class ProxyChannel(HTTPChannel):
         target = without_origin(getattr(self, "_path", b""))
         response = error_response(error, target, request_id)
         self.site.observer.answered_with(error)
-        self._discards = True
+        self._hang_up(encode_last(response))
+
+    def _hang_up(self, written: bytes) -> None:
+        """
+        Answer with what is *written*, and read nothing any more.
+
+        A connection closed while the client still sends is reset, and the
+        reset may overtake the answer.  So the rest is received for a while and
+        thrown away.
+        """
+        if self._discards:
+            return
+        self._discards, self._buffer = True, b""
+        if self.requests and self.requests[0].startedWriting:
+            self.forceAbortClient()  # nothing can be added to an answer
+            return
+        requests, self.requests = self.requests, []
+        for request in requests:
+            request.connectionLost(GONE)  # it may be on its way upstream
         self.setTimeout(LINGER_S)
-        self.write(encode_last(response))
+        self.write(written)
         transport: Any = self.transport
         if isinstance(transport, TLSMemoryBIOProtocol):
             super().loseConnection()  # which reads on until the client ends as well

@@ -112,6 +112,21 @@ class OpenUpstream(Resource):
         return b"[[1]]"
 
 
+class Saying(Resource):
+    """Gives every request the same answer."""
+
+    isLeaf = True
+
+    def __init__(self, body: bytes) -> None:
+        """Remember what to say."""
+        super().__init__()
+        self.body = body
+
+    def render(self, request: Request) -> bytes:  # noqa: ARG002
+        """Say it."""
+        return self.body
+
+
 @define(eq=False, slots=False)
 class HeldUpstream(Resource):
     """An upstream that keeps its requests until the test answers them."""

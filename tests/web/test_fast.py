@@ -15,7 +15,8 @@ from abproxy.http.headers import Credentials
 from abproxy.web.auth import ApiKeys
 from abproxy.web.calls import CallReader
 from abproxy.web.fast.connection import AHEAD, LARGEST_BODY
-from abproxy.web.fast.request import MOST_HEADS, FastRequest
+from abproxy.web.fast.heads import LONGEST
+from abproxy.web.fast.request import MOST_BYTES, MOST_HEADS, FastRequest
 from abproxy.web.server import IDLE_S
 from support.client import Client
 from support.proxy import InMemoryProxy, in_memory_proxy
@@ -510,6 +511,37 @@ def test_heads_that_never_repeat_leave_no_memory_behind() -> None:
         return len(fast_path._heads)
 
     assert max(map(look, range(MOST_HEADS + 10))) == MOST_HEADS
+
+
+def test_long_heads_are_remembered_up_to_a_number_of_bytes() -> None:
+    """Each may be as long as 8 kB, and no key is needed to send one."""
+    here = Pair()
+    fast_path = fast_path_of(here)
+
+    def look(name: int) -> int:
+        fast_path.find(call("a", X_Long=f"{name}{'x' * 7000}"))
+        return sum(map(len, fast_path._heads))
+
+    assert max(map(look, range(MOST_HEADS))) < MOST_BYTES + LONGEST
+
+
+@pytest.mark.parametrize(("size", "is_kept"), [(100, True), (100_000, False)])
+def test_long_options_are_forgotten_with_their_call(
+    size: int,
+    is_kept: bool,  # noqa: FBT001
+) -> None:
+    """They may be as long as a body, and there are many heads to keep one each."""
+    here = Pair()
+    client = here.proxy.connect()
+
+    body = '{"inputs":["a"],"x":"%s"}' % ("y" * size)
+    client.embed(body.encode())
+    here.answer()
+
+    [head] = fast_path_of(here)._heads.values()
+    assert head is not None
+    kept = [head.call_head._lane, *here.proxy.app.policy.reader._last.values()]
+    assert any(kept) == is_kept
 
 
 def test_two_clients_with_the_same_head_are_told_apart() -> None:

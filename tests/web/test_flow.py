@@ -137,7 +137,7 @@ def test_buckets_are_forgotten() -> None:
     proxy.clock.advance(11)
     limiter.take(b"last", 1, 2)
 
-    assert list(limiter._full_at) == [b"last"]
+    assert list(limiter._full_at) == [hash(b"last")]
 
 
 @pytest.mark.parametrize(
@@ -205,5 +205,5 @@ def test_a_call_that_finds_no_room_costs_no_rate() -> None:
 
     _embed(proxy, *"abcdef", Authorization="Bearer c")
 
-    assert b"Bearer c" not in proxy.app.rate_limiter._full_at
+    assert hash(b"Bearer c") not in proxy.app.rate_limiter._full_at
     _answer_all(proxy, upstream)

@@ -7,8 +7,6 @@ import pytest
 import pytest_twisted
 from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import capturedLogs
-from twisted.web.resource import Resource
-from twisted.web.server import Request
 from zope.interface import directlyProvides
 
 from abproxy.web.server import MOST_SURPLUS
@@ -19,7 +17,7 @@ from support.proxy import (
     in_memory_proxy,
     proxy_before_byte_server,
 )
-from support.upstream import answering
+from support.upstream import Saying, answering
 
 GET = b"GET /docs HTTP/1.1\r\nHost: proxy\r\n\r\n"
 FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
@@ -32,20 +30,6 @@ def embed(length: int) -> bytes:
         b"POST /embed HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n" % length
     )
-
-
-class Saying(Resource):
-    """Gives every request the same answer."""
-
-    isLeaf = True
-
-    def __init__(self, body: bytes) -> None:
-        super().__init__()
-        self.body = body
-
-    def render(self, request: Request) -> bytes:
-        del request
-        return self.body
 
 
 @pytest_twisted.async_yield_fixture

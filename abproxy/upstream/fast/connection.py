@@ -6,7 +6,6 @@ no caller can get the response of another.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from attrs import define, field
@@ -48,6 +47,9 @@ They differ by route and by the credentials of clients, and a client alone in
 its batch may have lines of its own.
 """
 
+LONGEST_HEAD = 8 << 10
+"""A longer head is not kept: clients decide how long theirs are."""
+
 HTTP_PORT = 80
 ANNOUNCING = frozenset({b"POST", b"PUT"})
 """Methods that say how long their body is even if there is none."""
@@ -82,13 +84,10 @@ class RequestWriter:
     """
 
     base_url: str
-    _head: Callable[[bytes, bytes, HeaderList], tuple[bytes, bytes]] = field(
-        init=False, repr=False
+    _heads: dict[tuple[bytes, bytes, HeaderList], tuple[bytes, bytes]] = field(
+        init=False, factory=dict, repr=False
     )
-
-    def __attrs_post_init__(self) -> None:
-        """Begin with no head kept."""
-        self._head = lru_cache(HEADS)(self._write_head)
+    """What is before and after the line with the length, by what is in it."""
 
     def write(self, request: UpstreamRequest) -> bytes:
         """
@@ -98,7 +97,15 @@ class RequestWriter:
             ValueError: it cannot be written as HTTP.
         """
         body, method = request.body, request.method
-        start, end = self._head(method, request.path, request.headers)
+        key = method, request.path, request.headers
+        head = self._heads.get(key)
+        if head is None:
+            head = self._write_head(*key)
+            if len(self._heads) >= HEADS:
+                self._heads.clear()
+            if len(head[0]) + len(head[1]) <= LONGEST_HEAD:
+                self._heads[key] = head
+        start, end = head
         if body or method in ANNOUNCING:
             return b"%bContent-Length: %d\r\n%b%b" % (start, len(body), end, body)
         return start + end

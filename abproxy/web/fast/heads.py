@@ -21,7 +21,7 @@ MOST_LINES = 100
 
 _REQUEST = re.compile(rb"POST (/[\w/.~=&%+?-]*) HTTP/1\.1\r\n", re.ASCII)
 _LINE = re.compile(
-    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([!-~](?:[ -~]*[!-~])?)\r\n", re.ASCII
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}): ([!-~](?:[ -~]*[!-~])?)\r\n", re.ASCII
 )
 _NUMBER = rb"[1-9][0-9]{0,8}"
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (%b)\r\n" % _NUMBER, re.ASCII)

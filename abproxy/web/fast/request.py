@@ -31,6 +31,9 @@ __all__ = ["FastPath", "FastRequest", "Found", "KnownHead"]
 MOST_HEADS = 1024
 """So many heads are remembered; then all are forgotten, as some never repeat."""
 
+MOST_BYTES = 2 << 20
+"""How long all of them may be together, as each is as long as its client likes."""
+
 
 @frozen(kw_only=True, eq=False)
 class KnownHead:
@@ -63,6 +66,7 @@ class FastPath:
     write: Write = write_later
     encoder: Encoder = field(init=False, factory=Encoder)
     _heads: dict[bytes, KnownHead | None] = field(init=False, factory=dict, repr=False)
+    _bytes: int = field(init=False, default=0)
     _policy: Policy | None = field(init=False, default=None, repr=False)
 
     def find(self, data: bytes, last: KnownHead | None = None) -> Found | None:
@@ -96,13 +100,15 @@ class FastPath:
         return (head, starts, ends) if head is not None else None
 
     def _head(self, before: bytes, after: bytes) -> KnownHead | None:
-        if self._policy is not self.app.policy or len(self._heads) >= MOST_HEADS:
+        is_full = len(self._heads) >= MOST_HEADS or self._bytes >= MOST_BYTES
+        if is_full or self._policy is not self.app.policy:
             self._heads.clear()
-            self._policy = self.app.policy
+            self._bytes, self._policy = 0, self.app.policy
         # Heads are compared as if every body were one byte long.
         written = before + b"1" + after
         if written not in self._heads:
             self._heads[written] = self._read(before, after)
+            self._bytes += len(written)
         return self._heads[written]
 
     def _read(self, before: bytes, after: bytes) -> KnownHead | None:
