@@ -1,8 +1,7 @@
 """
-The HTTP server: its connections, their requests, and how they end together.
+All connections of clients, their requests, and how they end together.
 
-These are Twisted's Site, HTTPChannel and Request, with limits on what a client may
-send, an error in words where Twisted would just hang up, and an orderly end.
+This is Twisted's Site, with a limit of connections and an orderly end.
 """
 
 from collections.abc import Callable
@@ -10,270 +9,29 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, ITCPTransport
-from twisted.protocols.tls import TLSMemoryBIOProtocol
-from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.internet.interfaces import IDelayedCall
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from abproxy.errors import HeadersTooLarge, ProxyError, RequestTimeout
 from abproxy.events import Observer, RequestInfo
-from abproxy.http.forwarded import plain_address
-from abproxy.http.headers import new_request_id, read_request_id
 from abproxy.web.admin import Operations
 from abproxy.web.auth import ApiKeys, Clients
-from abproxy.web.replies import encode_last, error_response
-from abproxy.web.request import ProxyRequest, without_origin
+from abproxy.web.channel import LINGER_S, ProxyChannel
+from abproxy.web.request import ProxyRequest
 
 __all__ = [
-    "GONE",
-    "ProxyChannel",
     "ProxySite",
     "ServerLimits",
 ]
 
-MAX_HEAD_BYTES = 64 << 10
-"""The longest head of a request: long tokens and cookies fit."""
-
-MAX_NAME_BYTES = 256
-"""
-The longest name of a header line: longer than any that a client has.
-
-Twisted remembers 10,000 names for good, each as long as it came.
-"""
-
-MAX_LINES = 500
-"""Header lines of a request."""
-
 MOST_SURPLUS = 50
 """Connections over the limit that are told so; more are closed without a word."""
-
-IDLE_S = 75
-"""
-How long a connection may be silent between requests, in seconds.
-
-Longer than the pools of common clients keep one: the client should be the one
-to close, or its next request may meet a connection that is just closing.
-"""
-
-LINGER_S = 5
-"""How long a client that is refused may still send, before the connection is cut."""
 
 CHECK_S = 1.0
 """How often slow requests are looked for, in seconds."""
 
-GONE = Failure(ConnectionDone())
-
 _BY_PEER = Clients(keys=ApiKeys(accepted=()))
 """Tells clients apart where no proxy is trusted, and no key asked for."""
-
-
-class ProxyChannel(HTTPChannel):
-    """One connection of a client."""
-
-    site: "ProxySite"
-    requests: list[ProxyRequest]
-
-    totalHeadersSize = MAX_LENGTH = MAX_HEAD_BYTES  # noqa: N815
-    maxHeaders = MAX_LINES  # noqa: N815
-
-    arriving_since: float | None = None
-    """Since when a request is arriving; None while its bytes may take their time."""
-
-    idle_since: float | None = None
-    """Since when the connection has been idle."""
-
-    is_surplus = False
-    """Whether it is one connection too many."""
-
-    _discards = False
-    _peer_host: str | None = None
-
-    @property
-    def peer_host(self) -> str:
-        """The IP address of what has connected; empty if it has none."""
-        if self._peer_host is None:
-            host = str(getattr(self.getPeer(), "host", None) or "")
-            self._peer_host = plain_address(host)
-        return self._peer_host
-
-    @property
-    def command(self) -> bytes:
-        """The method of the request whose head is complete."""
-        return bytes(self._command)
-
-    @property
-    def target(self) -> bytes:
-        """Path and query of that request."""
-        return without_origin(self._path)
-
-    @property
-    def version(self) -> bytes:
-        """The HTTP version of that request."""
-        return bytes(self._version)
-
-    def connectionMade(self) -> None:
-        """Add the connection to the site's."""
-        super().connectionMade()
-        self.site.channel_made(self)
-        self.idle_since = self.site.checked_at
-
-    def connectionLost(self, reason: Failure = GONE) -> None:
-        """Remove the connection from the site's."""
-        super().connectionLost(reason)
-        self.site.channel_lost(self)
-
-    def headerReceived(self, line: bytes) -> bool:
-        """
-        Read a header line; a length of thousands of digits is no length.
-
-        What is too much is refused before Twisted sees, and remembers, the name.
-        """
-        name = line.partition(b":")[0]
-        if len(name) > MAX_NAME_BYTES:
-            most = f"the name of a header may have {MAX_NAME_BYTES} bytes at most"
-            self.refuse(HeadersTooLarge(most))
-            return False
-        if self._receivedHeaderCount >= MAX_LINES:
-            most = f"a request may have {MAX_LINES} header lines at most"
-            self.refuse(HeadersTooLarge(most))
-            return False
-        try:
-            return bool(super().headerReceived(line))
-        except ValueError:
-            self.refuse_head()
-            return False
-
-    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002, N802
-        """Answer that a head is too long, where Twisted would just hang up."""
-        what = "request line and headers together"
-        self.refuse(HeadersTooLarge(f"{what} may have {MAX_HEAD_BYTES} bytes at most"))
-
-    def allContentReceived(self) -> None:
-        """Note the end of a body, unless it was refused and the client was told."""
-        if not self._discards:
-            super().allContentReceived()
-
-    def refuse_head(self) -> None:
-        """Answer 400 and hang up: it is no HTTP."""
-        self._hang_up(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-    _respondToBadRequestAndDisconnect = refuse_head  # noqa: N815
-    """What Twisted calls then."""
-
-    def refuse(self, error: ProxyError) -> None:
-        """Answer with *error* and hang up, without waiting for what still comes."""
-        if self._discards:
-            return
-        if self.requests:
-            request_id = read_request_id(self.requests[0].requestHeaders)
-        else:
-            request_id = new_request_id()
-        target = without_origin(getattr(self, "_path", b""))
-        response = error_response(error, target, request_id)
-        self.site.observer.answered_with(error)
-        self._hang_up(encode_last(response))
-
-    def _hang_up(self, written: bytes) -> None:
-        """
-        Answer with what is *written*, and read nothing any more.
-
-        A connection closed while the client still sends is reset, and the
-        reset may overtake the answer.  So the rest is received for a while and
-        thrown away.
-        """
-        if self._discards:
-            return
-        self._discards, self._buffer = True, b""
-        if self.requests and self.requests[0].startedWriting:
-            self.forceAbortClient()  # nothing can be added to an answer
-            return
-        requests, self.requests = self.requests, []
-        for request in requests:
-            request.connectionLost(GONE)  # it may be on its way upstream
-        self.setTimeout(LINGER_S)
-        self.write(written)
-        transport: Any = self.transport
-        if isinstance(transport, TLSMemoryBIOProtocol):
-            super().loseConnection()  # which reads on until the client ends as well
-        elif ITCPTransport.providedBy(transport):
-            transport.loseWriteConnection()
-        else:
-            self.loseConnection()
-
-    def loseConnection(self) -> None:  # noqa: N802
-        """
-        Close when all is written.
-
-        Under TLS a client is told so, and has to answer; one that keeps the
-        connection for later does not look, and is not waited for.
-        """
-        super().loseConnection()
-        transport: Any = self.transport
-        if isinstance(transport, TLSMemoryBIOProtocol):
-            below: Any = transport.transport
-            below.loseConnection()
-
-    def dataReceived(self, data: bytes) -> None:
-        """Read what the client sends, unless it was told to stop."""
-        if self._discards:
-            return
-        if not self.requests:
-            self.note_arriving()
-        super().dataReceived(data)
-
-    def requestDone(self, request: ProxyRequest) -> None:  # noqa: N802
-        """Go on with the next request, part of which may be here already."""
-        if self.has_more:
-            self.note_arriving()
-        else:
-            self.idle_since = self.site.checked_at
-        super().requestDone(request)
-
-    @property
-    def has_more(self) -> bool:
-        """Return whether something of the next request is here already."""
-        # Twisted keeps it in one place while a request waits for its answer, and
-        # in the other while it reads.
-        return any(self._dataBuffer) or bool(self._buffer)
-
-    @property
-    def is_busy(self) -> bool:
-        """Return whether an answer is owed, or Twisted has begun to read a request."""
-        return bool(self.requests)
-
-    def end_after_answer(self) -> None:
-        """Close the connection after the answer that is owed, and say so in it."""
-        for request in self.requests:
-            request.end_connection()
-
-    def note_arriving(self) -> None:
-        """Note that a request begins to arrive, if none did yet."""
-        self.idle_since = None
-        if self.arriving_since is None:
-            self.arriving_since = self.site.reactor.seconds()
-
-    def is_slow(self, now: float) -> bool:
-        """Return whether the request takes too long to arrive."""
-        since = self.arriving_since
-        return since is not None and now - since >= self.site.limits.request_timeout_s
-
-    def refuse_if_slow(self, now: float) -> None:
-        """Hang up if the request takes too long to arrive, or none comes."""
-        if self._discards:
-            return
-        if self.idle_since is not None and now - self.idle_since >= IDLE_S:
-            self.idle_since = None
-            self.timeoutConnection()
-        if not self.is_slow(now):
-            return
-        if self.requests and self.requests[0].startedWriting:
-            self.forceAbortClient()  # nothing can be added to an answer
-        else:
-            patience_s = self.site.limits.request_timeout_s
-            self.refuse(RequestTimeout(f"no request within {patience_s:g} seconds"))
 
 
 @frozen(kw_only=True)

@@ -12,7 +12,7 @@ from twisted.internet.testing import StringTransport
 from twisted.web.http_headers import _nameEncoder
 from zope.interface import directlyProvides
 
-from abproxy.web.server import MAX_LINES, MAX_NAME_BYTES
+from abproxy.web.channel import MAX_LINES, MAX_NAME_BYTES
 from support.client import Client
 from support.proxy import in_memory_proxy
 from support.upstream import HeldUpstream, Saying

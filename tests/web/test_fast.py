@@ -14,10 +14,10 @@ from abproxy.events import Observer, RequestInfo
 from abproxy.http.headers import Credentials
 from abproxy.web.auth import ApiKeys
 from abproxy.web.calls import CallReader
+from abproxy.web.channel import IDLE_S
 from abproxy.web.fast.connection import AHEAD, LARGEST_BODY
 from abproxy.web.fast.heads import LONGEST
 from abproxy.web.fast.request import MOST_BYTES, MOST_HEADS, FastRequest
-from abproxy.web.server import IDLE_S
 from support.client import Client
 from support.proxy import InMemoryProxy, in_memory_proxy
 from support.upstream import HeldUpstream

@@ -34,9 +34,10 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from abproxy.web.auth import Caller
+from abproxy.web.channel import GONE, ProxyChannel
 from abproxy.web.fast.request import FastPath, FastRequest, Found, KnownHead
 from abproxy.web.request import ProxyRequest
-from abproxy.web.server import GONE, ProxyChannel, ProxySite, ServerLimits
+from abproxy.web.server import ProxySite, ServerLimits
 
 __all__ = ["FastChannel", "FastSite", "State"]
 
