@@ -80,8 +80,14 @@ class Options(usage.Options):
 
 
 def _end_with(code: int) -> None:
+    from abproxy.telemetry.lines import flush_all
+
+    def leave() -> None:
+        flush_all()
+        os._exit(code)
+
     # twistd exits with 0 whatever happened.
-    atexit.register(os._exit, code)
+    atexit.register(leave)
 
 
 def _wiring(settings: Settings) -> Callable[..., Any]:
@@ -132,6 +138,7 @@ def makeService(options: Options) -> IService:
                 getattr(options, "parent", None) or {},
                 as_json=settings.log_format == "json",
                 level=settings.log_level,
+                when_running=reactor.callWhenRunning,
             ),
         )
         service: IService = _wiring(settings)(settings, reactor, read, process)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, ClassVar, TextIO
 
 import msgspec
@@ -23,6 +24,9 @@ from abproxy.tuning import wall_clock
 __all__ = ["AccessLog"]
 
 CLIENT_LEFT = 499
+
+SHORT = 200
+"""Bytes up to which a text is kept as it was spelled: most come again and again."""
 
 _UNSAFE = re.compile(rb"[^ !#-\[\]-~]")
 """What could end a field or the line."""
@@ -102,7 +106,7 @@ class AccessLog(Observer):
 
 
 def _combined(request: RequestInfo, status: int, now: float) -> str:
-    time = datetime.fromtimestamp(now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
+    time = _to_the_second(int(now))
     asked = b" ".join((request.method, request.path, request.version))
     referer = _header(request, b"Referer").partition("?")[0]
     agent = _header(request, b"User-Agent")
@@ -113,10 +117,22 @@ def _combined(request: RequestInfo, status: int, now: float) -> str:
     )
 
 
+@lru_cache(1)
+def _to_the_second(now: int) -> str:
+    return datetime.fromtimestamp(now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
+
+
 def _header(request: RequestInfo, name: bytes) -> str:
     [value, *_] = request.headers.getRawHeaders(name, [b"-"])
     return _safe(value)
 
 
 def _safe(text: bytes) -> str:
+    return _spell_short(text) if len(text) <= SHORT else _spell(text)
+
+
+def _spell(text: bytes) -> str:
     return _UNSAFE.sub(lambda found: b"\\x%02x" % found[0][0], text).decode()
+
+
+_spell_short = lru_cache(1000)(_spell)

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from abproxy import __version__
 from abproxy.batching.collector import BatchCollector
 from abproxy.events import BlockedBy, UpstreamState
+from abproxy.telemetry.lines import lost_lines
 from abproxy.telemetry.recorder import Recorder
 
 __all__ = ["Gauges"]
@@ -39,6 +40,7 @@ class Gauges(Collector):
             yield GaugeMetricFamily(f"abproxy_{name}", about, value=value)
         yield self._states()
         yield self._kept()
+        yield _lost()
         info = GaugeMetricFamily(
             "abproxy_build_info", "Always 1, with the version", labels=["version"]
         )
@@ -100,3 +102,14 @@ class Gauges(Collector):
         for cause in (BlockedBy.SLOT, BlockedBy.BUDGET, BlockedBy.UPSTREAM):
             kept.add_metric([cause.value], seconds(cause))
         return kept
+
+
+def _lost() -> Metric:
+    lost = CounterMetricFamily(
+        "abproxy_log_lines_lost",
+        "Lines that could not be written, of the log and of the access log",
+        labels=["log"],
+    )
+    for name, lines in lost_lines().items():
+        lost.add_metric([name], lines)
+    return lost

@@ -7,12 +7,13 @@ itself: what is logged by mistake stays out of the log.
 
 import logging
 import signal
-import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any
 
 import msgspec
+from attrs import frozen
 from twisted.logger import (
     FileLogObserver,
     FilteringLogObserver,
@@ -22,10 +23,12 @@ from twisted.logger import (
     LogLevel,
     LogLevelFilterPredicate,
     formatEvent,
-    textFileLogObserver,
+    formatEventAsClassicLogText,
 )
 from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
+
+from abproxy.telemetry.lines import LineWriter, open_stdout
 
 __all__ = ["forward_standard_logging", "json_line", "observer"]
 
@@ -39,7 +42,11 @@ _TAKEN = _LEGACY | {"level", "logger", "traceback"}
 
 
 def observer(
-    twistd: Mapping[str, Any], *, as_json: bool, level: str
+    twistd: Mapping[str, Any],
+    *,
+    as_json: bool,
+    level: str,
+    when_running: Callable[[Callable[[], None]], object] = lambda _start: None,
 ) -> ILogObserver | None:
     """
     Return what writes events from *level* on to where `twistd` would write them.
@@ -48,6 +55,8 @@ def observer(
         twistd: its own options.
         as_json: whether a line is a JSON object.
         level: the least important level that is written.
+        when_running: called with what starts the thread that writes; until then it
+            is written at once.
 
     Returns:
         None if the operator has told `twistd` to log in another way, or if it is
@@ -55,21 +64,47 @@ def observer(
     """
     if "nodaemon" not in twistd or twistd.get("logger") or twistd.get("syslog"):
         return None
-    file = _file(twistd)
-    writes = FileLogObserver(file, json_line) if as_json else textFileLogObserver(file)
+    to_text = json_line if as_json else formatEventAsClassicLogText
+
+    def say_lost(lines: int) -> str:
+        event = {"log_level": LogLevel.warn, "log_namespace": __name__, "lines": lines}
+        event["log_format"] = "{lines} lines of the log could not be written"
+        event["log_time"] = time.time()
+        return to_text(event) or ""
+
+    file = _file(twistd, say_lost)
+    if isinstance(file, LineWriter):
+        when_running(file.start)
+    writes = FileLogObserver(file, to_text)
     enough = LogLevelFilterPredicate(LogLevel.lookupByName(level))
     return FilteringLogObserver(writes, [enough])
 
 
-def _file(twistd: Mapping[str, Any]) -> TextIO:
+def _file(twistd: Mapping[str, Any], say_lost: Callable[[int], str]) -> Any:
+    about: dict[str, Any] = {"collect_s": 0.0, "on_again": say_lost}
     name = twistd.get("logfile")
     if name == "-" or (not name and twistd.get("nodaemon")):
-        return sys.stdout
-    file: Any = LogFile.fromFullPath(name or "twistd.log")
+        return open_stdout("log", **about)
+    log = LogFile.fromFullPath(name or "twistd.log")
+    file = LineWriter("log", _Rotating(log), **about)
     # As twistd does for its own: an operator may rely on it.
     if not signal.getsignal(signal.SIGUSR1):
-        signal.signal(signal.SIGUSR1, lambda *_: file.rotate())
-    return file  # type: ignore[no-any-return]
+        signal.signal(signal.SIGUSR1, lambda *_: file.between_lines(log.rotate))
+    return file
+
+
+@frozen(eq=False)
+class _Rotating:
+    """A file that rotates by itself, and takes whatever it is given."""
+
+    log: LogFile
+
+    def write(self, data: bytes) -> int:
+        self.log.write(data)
+        return len(data)
+
+    def close(self) -> None:
+        self.log.close()
 
 
 def json_line(event: LogEvent) -> str | None:

@@ -1,6 +1,5 @@
 """All observers of a proxy: which there are, as the operator wants them."""
 
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from twisted.logger import Logger
 from abproxy.errors import SettingsError
 from abproxy.events import Observer, Observers
 from abproxy.telemetry.access_log import AccessLog
+from abproxy.telemetry.lines import LineWriter, append_to, open_stdout
 from abproxy.telemetry.logs import forward_standard_logging
 from abproxy.telemetry.recorder import Recorder
 
@@ -109,10 +109,15 @@ def make_telemetry(
 
 
 def _open_access_log(name: str, reactor: Any, *, as_json: bool) -> AccessLog:
-    stdout = sys.stdout
+    stdout = open_stdout("access", is_strict=True) if name == "-" else None
 
     def open_file() -> Any:
-        return stdout if name == "-" else Path(name).open("a", encoding="utf-8")
+        file = stdout
+        if file is None:
+            file = LineWriter("access", append_to(Path(name)), is_strict=True)
+        if isinstance(file, LineWriter):
+            reactor.callWhenRunning(file.start)
+        return file
 
     try:
         return AccessLog(open_file=open_file, as_json=as_json, clock=reactor)
