@@ -14,10 +14,10 @@ import attrs
 from attrs import define, field, frozen
 from twisted.logger import Logger
 
-from abproxy.batching.backoff import RetryTimeouts
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.concurrency import LEAST_SLOTS, Limit, Slots, make_slots
 from abproxy.batching.part import Caps
+from abproxy.batching.refusal import RetryTimeouts
 from abproxy.dialects.members import MemberRules
 from abproxy.errors import SettingsError
 from abproxy.events import Observer

@@ -16,13 +16,13 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from abproxy.batching.admission import Admission
-from abproxy.batching.backoff import Backoff, RetryTimeouts
+from abproxy.batching.backoff import Backoff
 from abproxy.batching.batch import Batch, Count
 from abproxy.batching.concurrency import Budget, Load
 from abproxy.batching.isolation import Isolation
 from abproxy.batching.lane import Lane
 from abproxy.batching.lanes_out import LanesOut
-from abproxy.batching.learned import ExtraRequests, LearnedCaps, Offenders
+from abproxy.batching.learned import LearnedCaps, Offenders
 from abproxy.batching.part import (
     Caps,
     Part,
@@ -32,6 +32,7 @@ from abproxy.batching.part import (
     split_call,
 )
 from abproxy.batching.queue import Queue
+from abproxy.batching.refusal import RetryTimeouts
 from abproxy.dialects.call import Call, LaneKey, PartResult
 from abproxy.errors import CannotConnect, QueueTimeout
 from abproxy.events import BatchSent, BlockedBy, FlushReason, Observer
@@ -130,7 +131,6 @@ class BatchCollector:
             observer=self.observer,
             learned=self.learned,
             offenders=self.offenders,
-            extra=ExtraRequests(self.clock),
             lanes_out=LanesOut(clock=self.clock, queue=self.queue),
             splits=lambda: self.splits,
             call_timeout_s=lambda: self.call_timeout_s,
@@ -221,8 +221,8 @@ class BatchCollector:
             or self.budget.batches_in_flight
             or self.max_wait_s
             or self._flushes
-            or self.backoff.began_at is not None
-            or self.isolation.lanes_out.is_any
+            or self.backoff.of_all is not None
+            or (self.queue.held and part.call.lane_key in self.queue.held)
             or part.call.lane_key.is_bulk
             or caps.are_reached(1, len(part.items), part.size)
             or len(part.items) > self.budget.most_items
@@ -255,29 +255,39 @@ class BatchCollector:
             return BlockedBy.NOTHING
         if not self._may_send():
             return BlockedBy.UPSTREAM
-        if self.queue.has_quarantined:
+        if self._quarantine_is_next:
             self._sends_quarantined = True
             self.is_alive().addCallback(self._send_quarantined)
             return None
         slot_free = self.budget.slot_free
         lane = self.queue.next_lane(also_not_full=slot_free)
         if lane is None:
-            waits = not slot_free and self.queue.has_due
-            return BlockedBy.SLOT if waits else BlockedBy.NOTHING
+            return self._why_no_lane(slot_free=slot_free)
+        if self.backoff.of_all is not None:
+            lane = self.queue.next_lane_by(self.backoff.turn_of) or lane
         if not self.budget.admits(lane.next_items):
             return BlockedBy.BUDGET
         self._send_from(lane)
         return None
 
+    def _why_no_lane(self, *, slot_free: bool) -> BlockedBy:
+        if not slot_free and self.queue.has_due:
+            return BlockedBy.SLOT
+        is_held = self.queue.has_held_back or self.queue.has_quarantined
+        return BlockedBy.UPSTREAM if is_held else BlockedBy.NOTHING
+
     def _may_send(self) -> bool:
-        if self.backoff.pauses or self._sends_quarantined:
+        if self._sends_quarantined or not self.backoff.may_send:
             return False
-        if not self.budget.items_in_flight:
-            return True
         # A part in quarantine waits until nothing is left in flight that could
-        # break with it; and after trouble one batch goes ahead as a test.
-        is_over = self.backoff.began_at is None
-        return not self.queue.has_quarantined and (is_over or self.backoff.takes_long)
+        # break with it.
+        return not (self.budget.items_in_flight and self._quarantine_is_next)
+
+    @property
+    def _quarantine_is_next(self) -> bool:
+        if not self.queue.has_quarantined:
+            return False
+        return not self.backoff.pauses(self.queue.first_quarantined.call.lane_key)
 
     def _end_turn(self) -> None:
         self._turn_end = None
@@ -299,6 +309,8 @@ class BatchCollector:
         if may_split and len(parts[0].items) > caps.items:
             self.queue.requeue(replace_by_parts(parts[0], caps))
             return
+        if self.backoff.is_any:
+            self.backoff.note_sent(lane.key)
         if self.isolation.lanes_out.is_any:
             self.isolation.lanes_out.note_sent(lane.key)
         self._send(parts, reason, sorts=alike)
@@ -323,8 +335,9 @@ class BatchCollector:
         break as well, and no call is to blame.  A server that certainly lives is no
         longer in trouble: what fails now is due to the part that is sent.
         """
-        if is_alive:
-            self.backoff.reset()
+        if is_alive and self.queue.has_quarantined:
+            key = self.queue.first_quarantined.call.lane_key
+            self.backoff.answered(key, self.clock.seconds())
         may_send = is_alive is not False
         self._sends_quarantined = may_send and self.queue.has_quarantined
         if self._sends_quarantined:

@@ -19,15 +19,13 @@ With k bad calls among n this takes at most k (2 log2 n + 2) more requests, and
 never more than 2 n.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from math import ceil, log2
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
-from abproxy.batching.backoff import Backoff, is_no_answer, is_size_possible
+from abproxy.batching.backoff import Backoff
 from abproxy.batching.batch import (
     Batch,
     Failed,
@@ -36,8 +34,9 @@ from abproxy.batching.batch import (
     refused_together,
 )
 from abproxy.batching.concurrency import Budget
-from abproxy.batching.lanes_out import LanesOut, is_twin, speaks_of_inputs
-from abproxy.batching.learned import ExtraRequests, LearnedCaps, Offenders
+from abproxy.batching.extra import PROBE, RESEND, ExtraRequests
+from abproxy.batching.lanes_out import LanesOut
+from abproxy.batching.learned import LearnedCaps, Offenders
 from abproxy.batching.part import (
     Caps,
     Part,
@@ -48,24 +47,17 @@ from abproxy.batching.part import (
     split_part,
 )
 from abproxy.batching.queue import QUARANTINE_AFTER, Queue
+from abproxy.batching.refusal import is_no_answer, is_size_possible
+from abproxy.batching.search import Search
 from abproxy.errors import (
     CannotConnect,
     ConnectionBroken,
     HandshakeFailed,
-    QueueTimeout,
 )
 from abproxy.events import Observer
 from abproxy.http.messages import Response
 
 __all__ = ["Isolation"]
-
-PROBE, PIECE, RESEND = "probe", "piece", "resend"
-"""
-Why a request is sent that is only due to a failed one.
-
-One call alone, some of those that were refused together, or what has to be sent
-again anyway, as its connection broke or its deadline passed.
-"""
 
 
 @define(kw_only=True, eq=False)
@@ -79,7 +71,7 @@ class Isolation:
     observer: Observer = field(repr=False)
     learned: LearnedCaps
     offenders: Offenders
-    extra: ExtraRequests
+    lanes_out: LanesOut
 
     splits: Callable[[], bool] = field(repr=False)
     """Return whether a part may be split."""
@@ -87,7 +79,15 @@ class Isolation:
     call_timeout_s: Callable[[], float] = field(repr=False)
     """Return how old a part may be that is sent again."""
 
-    lanes_out: LanesOut
+    extra: ExtraRequests = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.extra = ExtraRequests(
+            clock=self.clock,
+            observer=self.observer,
+            call_timeout_s=self.call_timeout_s,
+            answered=self._note_success,
+        )
 
     async def send(self, batch: Batch) -> None:
         """Send *batch*; returns when each part has its outcome, or waits again."""
@@ -95,21 +95,23 @@ class Isolation:
         try:
             failed = await batch.attempt()
             if failed is None:
-                self.note_success(batch)
+                self._note_success(batch)
             else:
                 await self.settle(batch, failed)
         except Exception:  # noqa: BLE001  a bug must not starve the callers
             fail_for_a_bug(batch.parts)
+        if self.backoff.is_any:
+            self.backoff.note_over(batch.parts[0].call.lane_key)
         if self.lanes_out.is_any:
             self.lanes_out.hold_again(batch.parts[0].call.lane_key)
 
-    def note_success(self, batch: Batch) -> None:
+    def _note_success(self, batch: Batch) -> None:
         """Note that *batch* was answered, or that its callers have left."""
         if batch.answered_after_s is None:
             return
-        if self.backoff.began_at is not None:
-            self.backoff.reset()
         key = batch.parts[0].call.lane_key
+        if self.backoff.is_any:
+            self.backoff.answered(key, batch.sent_at)
         self.lanes_out.note_success(key)
         if len(batch.parts) > 1 or self.learned.is_any:
             self.learned.passed(batch.parts, self.queue.caps)
@@ -135,18 +137,31 @@ class Isolation:
         elif isinstance(cause, ConnectionBroken):
             await self._settle_broken(batch, parts, cause)
         elif failed.is_unsplittable:
-            self.backoff.reset()
+            self.backoff.answered(key, batch.sent_at)
             self.learned.cannot_be_split(key.path)
             self.observer.went_alone(f"the answers of {key.path.decode()}")
             await self._send_whole(batch, parts)
         elif not batch.is_shared:
             await self._settle_one(batch, parts[0], failed)
         elif failed.is_deadline:
-            self.backoff.reset()
+            self.backoff.answered(key, self.clock.seconds())
             self.budget.missed_deadline(failed.took_s)
             await self._settle_late(batch, failed)
         else:
-            await _Search(isolation=self, batch=batch).run()
+            await self._search(batch).run()
+
+    def _search(self, batch: Batch) -> Search:
+        return Search(
+            batch=batch,
+            settle=self.settle,
+            extra=self.extra,
+            backoff=self.backoff,
+            lanes_out=self.lanes_out,
+            learned=self.learned,
+            offenders=self.offenders,
+            queue=self.queue,
+            observer=self.observer,
+        )
 
     # One part
 
@@ -155,7 +170,7 @@ class Isolation:
         if failed.is_outage:
             self.backoff.wait_out([part], failed, shared=False)
             return
-        self.backoff.reset()
+        self.backoff.answered(part.call.lane_key, batch.sent_at)
         if (caps := self._caps_for_pieces(part, failed)) is not None:
             await self._send_pieces(batch, part, caps, failed)
             return
@@ -190,13 +205,13 @@ class Isolation:
             self.budget.missed_deadline(failed.took_s)
             await self._send_in_turn(batch, groups)
         else:
-            await self.send_groups(batch, groups)
+            await self._send_groups(batch, groups)
 
     async def _send_whole(self, batch: Batch, parts: Sequence[Part]) -> None:
         """Send the calls of *parts* one by one, as their clients sent them."""
         for part in parts:
             part.items, part.lengths = part.call.items.raw, part.call.items.lengths
-        await self.send_groups(batch, [[part] for part in parts])
+        await self._send_groups(batch, [[part] for part in parts])
 
     # Connections, outages and deadlines
 
@@ -212,7 +227,7 @@ class Isolation:
         the upstream; after a third there is no doubt left.
         """
         # It was there to break: this is no longer the trouble before.
-        self.backoff.reset()
+        self.backoff.answered(parts[0].call.lane_key, self.clock.seconds())
         for part in parts:
             part.connection_failures += 1
         at_fault = [p for p in parts if p.connection_failures > QUARANTINE_AFTER]
@@ -225,7 +240,7 @@ class Isolation:
         others = [p for p in parts if p.connection_failures < QUARANTINE_AFTER]
         if others:
             self.observer.batch_resent()
-            await self.send_groups(batch, halves(others))
+            await self._send_groups(batch, halves(others))
 
     async def _settle_late(self, batch: Batch, failed: Failed) -> None:
         """
@@ -257,7 +272,7 @@ class Isolation:
         self, batch: Batch, parts: list[Part], reason: str
     ) -> tuple[Batch, Failed | None]:
         """Send *parts* again; if several are too late again, these have no outcome."""
-        child, failed = await self.send_extra(batch, parts, reason)
+        child, failed = await self.extra.send(batch, parts, reason)
         if failed is None:
             if child.answered_after_s is not None:
                 self.budget.met_deadline(child.items, child.answered_after_s)
@@ -269,181 +284,13 @@ class Isolation:
 
     # Sending again
 
-    async def send_extra(
-        self, batch: Batch, parts: Sequence[Part], reason: str
-    ) -> tuple[Batch, Failed | None]:
-        """Send those of *parts* that still wait, and may, as one more request."""
-        if reason != RESEND:
-            await self.extra.wait_for_turn()
-        late_since = self.clock.seconds() - self.call_timeout_s()
-        late = [part for part in parts if part.arrived_at < late_since]
-        within = f"within {self.call_timeout_s():g} seconds"
-        reject(late, QueueTimeout(f"the call was not answered {within}"))
-        left = [p for p in parts if not (p.cancelled or p in late)]
-        child = evolve(batch, parts=left, sorts=False)
-        if not child.parts:
-            return child, None
-        self.observer.extra_request(reason)
-        failed = await child.attempt()
-        if failed is None:
-            self.note_success(child)
-        return child, failed
-
-    async def send_groups(self, batch: Batch, groups: Sequence[list[Part]]) -> None:
+    async def _send_groups(self, batch: Batch, groups: Sequence[list[Part]]) -> None:
         """Send each of *groups* as a request of its own, all at once."""
 
         async def send(group: list[Part]) -> None:
-            child, failed = await self.send_extra(batch, group, RESEND)
+            child, failed = await self.extra.send(batch, group, RESEND)
             if failed is not None:
                 await self.settle(child, failed)
 
         sent = [Deferred.fromCoroutine(send(group)) for group in groups if group]
         await gatherResults(sent)
-
-
-@define(kw_only=True, eq=False)
-class _Search:
-    """The search for the calls that make one shared request fail."""
-
-    isolation: Isolation
-    batch: Batch
-    _passed: list[int] = field(init=False, factory=list)
-    _refused: list[tuple[int, int]] = field(init=False, factory=list)
-    """How many items requests had that succeeded or failed; of these, bytes, too."""
-
-    _had_no_room: bool = field(init=False, default=False)
-    _failed_alone: list[Part] = field(init=False, factory=list)
-
-    async def run(self) -> None:
-        """Give each part its outcome."""
-        self._refused.append((self.batch.items, self.batch.size))
-        parts = likely_good_first(self.batch.waiting)
-        probe, others = parts[0], parts[1:]
-        first, others = await self._probe(probe, others)
-        if first is None:
-            await self._send_halves(others)
-        elif first.is_outage:
-            self.isolation.backoff.wait_out([probe, *others], first, shared=True)
-        elif is_no_answer(first, probe):
-            self.isolation.backoff.requeue(others, first.cause, shared=True)
-        elif others:
-            await self._after_failed_probe(probe, others)
-        self._learn()
-
-    async def _after_failed_probe(self, probe: Part, others: list[Part]) -> None:
-        second_probe = next((p for p in others if p.items != probe.items), others[0])
-        others.remove(second_probe)
-        second, others = await self._probe(second_probe, others)
-        if second is None:
-            await self._send(others)
-        elif second.is_outage:
-            self.isolation.backoff.wait_out(
-                [second_probe, *others], second, shared=True
-            )
-        elif is_no_answer(second, second_probe):
-            self.isolation.backoff.requeue(others, second.cause, shared=True)
-        else:
-            await self._after_two_failed(others, second_probe, second)
-
-    async def _after_two_failed(
-        self, others: list[Part], probe: Part, second: Failed
-    ) -> None:
-        """Go on if the lane has worked lately; otherwise it is out."""
-        if speaks_of_inputs(second):
-            await self._send_halves(others)
-            return
-        key = probe.call.lane_key
-        groups = deque([others] if others else [])
-        if self.isolation.lanes_out.has_worked_lately(key):
-            most = 2 * ceil(log2(len(self.batch.parts))) + 2
-            groups = deque(halves(others))
-            failures = 2
-            while groups and failures < most:
-                group = groups.popleft()
-                if await self._try(group):
-                    sent = [Deferred.fromCoroutine(self._send(g)) for g in groups]
-                    await gatherResults(sent)
-                    return
-                failures += 1
-                if len(group) > 1:
-                    groups.extend(halves(group))
-            if not groups:
-                return
-        left = [part for group in groups for part in group]
-        if not second.is_no_room:
-            self.isolation.learned.had_bad(key, 1)
-        self.isolation.lanes_out.add(probe, second)
-        if left:
-            # Two bad calls may have been probed by chance: the next probe decides.
-            self.isolation.queue.requeue(left)
-
-    async def _probe(
-        self, part: Part, others: list[Part]
-    ) -> tuple[Failed | None, list[Part]]:
-        """
-        Send *part* alone; it has its own answer then, and so have its twins.
-
-        Returns:
-            how it failed, and which of the *others* have no outcome yet.
-        """
-        child, failed = await self.isolation.send_extra(self.batch, [part], PROBE)
-        if failed is None:
-            self._note_passed(child)
-        elif not failed.is_outage:
-            await self._settle_alone(child, failed)
-            twins = [other for other in others if is_twin(other, part)]
-            reject(twins, failed.cause)
-            others = [other for other in others if other not in twins]
-        return failed, others
-
-    async def _send_halves(self, parts: list[Part]) -> None:
-        self.isolation.observer.batch_split()
-        sent = [Deferred.fromCoroutine(self._send(half)) for half in halves(parts)]
-        await gatherResults(sent)
-
-    async def _send(self, parts: list[Part]) -> None:
-        if parts and not await self._try(parts) and len(parts) > 1:
-            await self._send_halves(parts)
-
-    async def _try(self, parts: list[Part]) -> bool:
-        """Send *parts*, and return whether these need no more looking into."""
-        child, failed = await self.isolation.send_extra(self.batch, parts, PIECE)
-        if failed is None:
-            self._note_passed(child)
-            return True
-        if not child.is_shared:
-            await self._settle_alone(child, failed)
-            return False
-        if isinstance(failed.cause, ConnectionBroken) or is_no_answer(failed, parts[0]):
-            await self.isolation.settle(child, failed)
-            return True
-        self._refused.append((child.items, child.size))
-        return False
-
-    async def _settle_alone(self, child: Batch, failed: Failed) -> None:
-        part = child.parts[0]
-        self._had_no_room = self._had_no_room or failed.is_no_room
-        if not is_no_answer(failed, part):
-            self._failed_alone.append(part)
-        if failed.is_outage:
-            # It has failed with others, too: next it is sent from quarantine.
-            part.connection_failures = max(part.connection_failures, 1)
-        await self.isolation.settle(child, failed)
-
-    def _note_passed(self, child: Batch) -> None:
-        if child.answered_after_s is not None:
-            self._passed.append(child.items)
-
-    def _learn(self) -> None:
-        """Learn who sends what fails; or, if nothing fails alone, what is too many."""
-        if self._had_no_room or not self._passed:
-            return
-        for part in self._failed_alone:
-            self.isolation.offenders.note(part)
-        key = self.batch.parts[0].call.lane_key
-        if bad := len(self._failed_alone):
-            self.isolation.learned.had_bad(key, len(self.batch.parts) // (2 * bad))
-            return
-        refused, size = min(self._refused)
-        passed = max((n for n in self._passed if n < refused), default=1)
-        self.isolation.learned.too_many_items(key.path, refused, size, passed)

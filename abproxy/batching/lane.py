@@ -55,7 +55,7 @@ class Lane:
     """How many parts wait; the lane is empty without one."""
 
     _held_until: float | None = field(default=None, init=False)
-    """Until when nothing leaves, as its requests fail; one part leaves then."""
+    """Until when nothing leaves, as its requests fail."""
 
     _parts: deque[Part] = field(init=False, factory=deque)
     """Cancelled ones among them, but never as the first."""
@@ -193,9 +193,9 @@ class Lane:
         self.is_full = self._reaches_a_cap()
 
     def _reaches_a_cap(self) -> bool:
-        return self._held_until is None and self.caps.are_reached(
-            self.calls, self.items, self.size
-        )
+        if self._held_until is not None and self._held_until > self.clock.seconds():
+            return False
+        return self.caps.are_reached(self.calls, self.items, self.size)
 
     def _set_timer(self) -> None:
         """Start the wait of the part that is the oldest now."""

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from abproxy.batching.batch import Failed, refused_together
 from abproxy.batching.part import Part, reject
-from abproxy.batching.queue import Queue
+from abproxy.batching.queue import HeldBy, Queue
 from abproxy.dialects.call import LaneKey
 from abproxy.http.messages import Response
 
@@ -88,19 +88,20 @@ class LanesOut:
         )
         self._size += new.size - (before.size if before else 0)
         self.is_any = True
-        self.queue.hold(key, now + PROBE_EVERY_S)
+        self.queue.hold(key, HeldBy.OUT, now + PROBE_EVERY_S)
         while len(self._probes) > MOST_LANES or self._size > MOST_SIZE:
             self._forget(next(iter(self._probes)))
 
     def note_sent(self, key: LaneKey) -> None:
         """Let nothing follow a probe that has left, until `hold_again`."""
         if key in self._probes:
-            self.queue.hold(key, inf)
+            self.queue.hold(key, HeldBy.OUT, inf)
 
     def hold_again(self, key: LaneKey) -> None:
         """Hold a lane for a second after its last probe is over."""
         if key in self._probes:
-            self.queue.hold(key, self.clock.seconds() + PROBE_EVERY_S)
+            until = self.clock.seconds() + PROBE_EVERY_S
+            self.queue.hold(key, HeldBy.OUT, until)
 
     def note_failed(self, probe: Part, failed: Failed) -> None:
         """Note that a call *failed* alone: of a lane that is out it was the probe."""
@@ -126,13 +127,12 @@ class LanesOut:
     def _forget(self, key: LaneKey) -> None:
         self._size -= self._probes.pop(key).size
         self.is_any = bool(self._probes)
-        self.queue.release(key)
+        self.queue.release(key, HeldBy.OUT)
 
 
 def _size_of(key: LaneKey, failed: Failed) -> int:
-    lines = sum(len(name) + len(value) for name, value in key.headers)
     body = failed.cause.body if isinstance(failed.cause, Response) else b""
-    return len(key.path) + len(key.options) + lines + len(body)
+    return key.size + len(body)
 
 
 def is_twin(part: Part, other: Part) -> bool:

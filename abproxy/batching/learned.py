@@ -2,7 +2,6 @@
 Lessons of failed requests: how much fits into one, and who sends bad calls.
 
 All of it is kept for a while only, and forgotten when the upstream is another.
-How many requests more may be sent to find that out is counted here as well.
 """
 
 import sys
@@ -12,12 +11,11 @@ from math import inf
 
 from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 
 from abproxy.batching.part import Caps, Part
 from abproxy.dialects.call import Call, LaneKey
 
-__all__ = ["KEPT_S", "ExtraRequests", "LearnedCaps", "Offenders"]
+__all__ = ["KEPT_S", "LearnedCaps", "Offenders"]
 
 KEPT_S = 600.0
 """How long what was learned counts, or until it is put to the test again."""
@@ -345,40 +343,3 @@ class Offenders:
         self._senders.clear()
         self._items.clear()
         self.is_any = False
-
-
-WINDOW_S = 10.0
-ALWAYS_FREE = 10
-SHARE = 0.2
-"""Of the requests of the last ten seconds, these may be extra without a pause."""
-
-PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
-"""How far apart extra requests are beyond that, and how long one waits at most."""
-
-
-@define(eq=False)
-class ExtraRequests:
-    """Paces requests that look for the cause of a failure."""
-
-    clock: IReactorTime = field(repr=False)
-
-    requests: int = field(init=False, default=0)
-    """How many were sent that are no extra ones; their sender counts them."""
-
-    _seen: list[tuple[float, int]] = field(init=False, factory=list)
-    """How many there had been when extra ones were sent."""
-
-    _next_at: float = field(init=False, default=0.0)
-
-    async def wait_for_turn(self) -> None:
-        """Return when one more extra request may be sent."""
-        now = self.clock.seconds()
-        self._seen = [(at, n) for at, n in self._seen if at > now - WINDOW_S]
-        lately = self.requests - self._seen[0][1] if self._seen else 0
-        is_free = len(self._seen) < max(ALWAYS_FREE, SHARE * lately)
-        self._seen.append((now, self.requests))
-        if is_free:
-            return
-        after = max(self._next_at, now) + PAUSE_S
-        self._next_at = min(after, now + LONGEST_PAUSE_S)
-        await deferLater(self.clock, self._next_at - now)

@@ -13,6 +13,7 @@ harms no other.
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from enum import Enum, auto
 from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -27,7 +28,7 @@ from abproxy.batching.part import Caps, Part, Priority, reject
 from abproxy.dialects.call import LaneKey
 from abproxy.errors import ProxyError
 
-__all__ = ["QUARANTINE_AFTER", "Queue"]
+__all__ = ["QUARANTINE_AFTER", "HeldBy", "Queue"]
 
 QUARANTINE_AFTER = 2
 """Broken connections after which a part is sent alone; after one more it fails."""
@@ -39,6 +40,16 @@ TIDY_OVER = 100
 """Entries of a heap that are not worth looking through."""
 
 _Entry = tuple[Priority, int, Lane]
+
+
+class HeldBy(Enum):
+    """The reason to hold a lane."""
+
+    BACKOFF = auto()
+    """The upstream takes none of its work at the moment."""
+
+    OUT = auto()
+    """All that it sent failed: one part leaves at a time."""
 
 
 @define(eq=False)
@@ -114,8 +125,13 @@ class Queue:
     caps_of: Callable[[LaneKey, Caps], Caps] = field(repr=False)
     """Return what fits into a batch of a lane, where that is less than elsewhere."""
 
-    _held: dict[LaneKey, float] = field(init=False, factory=dict, repr=False)
-    """Lanes of which nothing leaves until then, and one part at a time after it."""
+    held: dict[LaneKey, dict[HeldBy, float]] = field(
+        init=False, factory=dict, repr=False
+    )
+    """Lanes of which nothing leaves until then, whether parts wait in them or not."""
+
+    _held_back: set[Lane] = field(init=False, factory=set, repr=False)
+    """Those in which parts wait."""
 
     lanes: Collection[Lane] = field(init=False, repr=False)
     """The lanes in which parts wait."""
@@ -156,12 +172,26 @@ class Queue:
         """Return whether a part waits to be sent alone."""
         return bool(self._quarantined)
 
+    @property
+    def has_held_back(self) -> bool:
+        """Return whether parts wait in a lane that is held."""
+        return bool(self._held_back)
+
     def next_lane(self, *, also_not_full: bool) -> Lane | None:
         """Return the lane whose batch leaves next."""
         ready = [self._full.first()]
         if also_not_full:
             ready.append(self._due.first())
         return min(filter(None, ready), key=attrgetter("priority"), default=None)
+
+    def next_lane_by(self, turn_of: Callable[[LaneKey], int]) -> Lane | None:
+        """Return the lane that may send and has the lowest turn; it looks at all."""
+
+        def place(lane: Lane) -> tuple[int, Priority | None]:
+            return turn_of(lane.key), lane.priority
+
+        ready = (lane for lane in self.lanes if lane.is_full or lane.is_due)
+        return min(ready, key=place, default=None)
 
     def add(self, part: Part) -> bool:
         """Add *part* at the end, and return whether it makes a batch full."""
@@ -180,7 +210,7 @@ class Queue:
 
         Only now the next parts of their calls queue up, at the end.
         """
-        if lane.key in self._held:
+        if self.held and HeldBy.OUT in self.held.get(lane.key, ()):
             parts = lane.take(evolve(caps, calls=1), alike=False)
         else:
             parts = lane.take(caps, alike=alike)
@@ -210,43 +240,64 @@ class Queue:
             part.on_cancel = self._drop_quarantined
             self._quarantined.append(part)
 
+    @property
+    def first_quarantined(self) -> Part:
+        """Return the next part that is to be sent alone."""
+        return self._quarantined[0]
+
     def take_quarantined(self) -> Part:
         """Remove and return the next part that is to be sent alone."""
         part = self._quarantined.popleft()
         self.admission.leave((part,))
         return part
 
-    def hold(self, key: LaneKey, until: float) -> None:
-        """Hold the lane with *key* until then, and send only one part after it."""
-        self._held[key] = until
+    def hold(self, key: LaneKey, by: HeldBy, until: float) -> None:
+        """Hold the lane with *key* until then, and longer if another reason does."""
+        self.held.setdefault(key, {})[by] = until
         lane = self._lanes.get(key)
         if lane is not None:
-            lane.hold(until)
+            self._hold(lane)
             if lane.calls:
                 self._note(lane)
 
-    def release(self, key: LaneKey) -> None:
-        """End the hold of the lane with *key*."""
-        if self._held.pop(key, None) is None:
+    def release(self, key: LaneKey, by: HeldBy) -> None:
+        """End the hold of the lane with *key* for one reason."""
+        reasons = self.held.get(key)
+        if reasons is None or reasons.pop(by, None) is None:
             return
+        if not reasons:
+            del self.held[key]
         self._emptied = None
         lane = self._lanes.get(key)
         if lane is not None:
-            lane.hold(None)
+            self._hold(lane)
             self._lane_changed(lane)
+
+    def _hold(self, lane: Lane) -> None:
+        reasons = self.held.get(lane.key)
+        if reasons is None:
+            lane.hold(None)
+            self._held_back.discard(lane)
+        else:
+            lane.hold(max(reasons.values()))
+            self._held_back.add(lane)
 
     def take_if(self, key: LaneKey, is_taken: Callable[[Part], bool]) -> list[Part]:
         """Remove and return those parts of one lane for which *is_taken* is true."""
-        lane = self._lanes.get(key)
-        if lane is None:
-            return []
-        parts = lane.take_if(is_taken)
-        self._note(lane)
+        parts: list[Part] = []
+        for lane in self._lane_if_any(key):
+            parts = lane.take_if(is_taken)
+            self._note(lane)
         return parts
 
-    def expire(self, is_expired: Callable[[Part], bool], error: ProxyError) -> None:
+    def expire(
+        self,
+        is_expired: Callable[[Part], bool],
+        error: ProxyError,
+        only: LaneKey | None = None,
+    ) -> None:
         """
-        Reject all that have waited too long with *error*.
+        Reject all that have waited too long with *error*, or those of one lane *only*.
 
         It is an error of ours, as no reply of the upstream can be an answer to
         parts that still wait.
@@ -257,7 +308,8 @@ class Queue:
         self.admission.leave(expired)
         reject(expired, error)
         expired = []
-        for lane in list(self._lanes.values()):
+        lanes = list(self._lanes.values()) if only is None else self._lane_if_any(only)
+        for lane in lanes:
             expired += lane.take_if(is_expired)
             self._note(lane)
         self.on_change()
@@ -287,9 +339,13 @@ class Queue:
             if lane is None or lane.key != key:
                 lane = self._make_lane(key)
             self._lanes[key] = lane
-            if self._held:
-                lane.hold(self._held.get(key))
+            if self.held:
+                self._hold(lane)
         return lane
+
+    def _lane_if_any(self, key: LaneKey) -> list[Lane]:
+        lane = self._lanes.get(key)
+        return [] if lane is None else [lane]
 
     def _make_lane(self, key: LaneKey) -> Lane:
         return Lane(
@@ -308,6 +364,7 @@ class Queue:
     def _note(self, lane: Lane) -> None:
         if not lane.calls:
             del self._lanes[lane.key]
+            self._held_back.discard(lane)
             self._emptied = lane
             return
         if lane.is_full:

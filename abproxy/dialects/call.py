@@ -190,6 +190,12 @@ class LaneKey(Struct, frozen=True, kw_only=True, cache_hash=True):
         """Show no header: a key may be among them."""
         return f"LaneKey({self.path!r}, {self.options!r})"
 
+    @property
+    def size(self) -> int:
+        """Return how many bytes of its clients' it holds."""
+        lines = sum([len(name) + len(value) for name, value in self.headers])
+        return len(self.path) + len(self.options) + lines
+
     def request(
         self, items: Sequence[bytes], traces: tuple[Any, ...] = ()
     ) -> UpstreamRequest:

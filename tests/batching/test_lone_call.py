@@ -87,12 +87,12 @@ def test_a_lone_call_that_comes_back_is_the_oldest() -> None:
     """As if it had been in the queue before those that came meanwhile."""
     proxy = harness(slots=1)
     proxy.submit("first")
-    proxy.submit("second", lane="other")
+    proxy.submit("second")
 
     proxy.upstream.open[0].refuse(503)
     proxy.clock.advance(0.05)
 
-    assert proxy.upstream.batches == [["first"], ["first"]]
+    assert proxy.upstream.batches == [["first"], ["first", "second"]]
 
 
 def test_a_bulk_call_that_comes_back_is_behind_others() -> None:

@@ -204,7 +204,7 @@ def test_what_is_refused_together_halves_the_budget_once() -> None:
         proxy.submit("a", "b")
 
     for sent in list(proxy.upstream.sent):
-        sent.refuse(429, b"full")
+        sent.refuse(429, b'{"error_type":"Overloaded"}')
 
     assert proxy.collector.budget.limit.items == 8
     proxy.collector.stop()

@@ -1,0 +1,182 @@
+"""
+The search for the calls that make one shared request fail.
+
+A probe of one call alone, and the halves of the others, tell.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from math import ceil, log2
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, gatherResults
+
+from abproxy.batching.backoff import Backoff
+from abproxy.batching.batch import Batch, Failed
+from abproxy.batching.extra import PIECE, PROBE, ExtraRequests
+from abproxy.batching.lanes_out import LanesOut, is_twin, speaks_of_inputs
+from abproxy.batching.learned import LearnedCaps, Offenders
+from abproxy.batching.part import Part, halves, likely_good_first, reject
+from abproxy.batching.queue import Queue
+from abproxy.batching.refusal import is_no_answer
+from abproxy.errors import ConnectionBroken
+from abproxy.events import Observer
+
+__all__ = ["Search"]
+
+
+@define(kw_only=True, eq=False)
+class Search:
+    """The search for the calls that make one shared request fail."""
+
+    batch: Batch
+
+    settle: Callable[[Batch, Failed], Awaitable[None]]
+    """Give each part of a failed request its outcome."""
+
+    extra: ExtraRequests
+    backoff: Backoff
+    lanes_out: LanesOut
+    learned: LearnedCaps
+    offenders: Offenders
+    queue: Queue
+    observer: Observer
+
+    _passed: list[int] = field(init=False, factory=list)
+    _refused: list[tuple[int, int]] = field(init=False, factory=list)
+    """How many items requests had that succeeded or failed; of these, bytes, too."""
+
+    _had_no_room: bool = field(init=False, default=False)
+    _failed_alone: list[Part] = field(init=False, factory=list)
+
+    async def run(self) -> None:
+        """Give each part its outcome."""
+        self._refused.append((self.batch.items, self.batch.size))
+        parts = likely_good_first(self.batch.waiting)
+        probe, others = parts[0], parts[1:]
+        first, others = await self._probe(probe, others)
+        if first is None:
+            await self._send_halves(others)
+        elif first.is_outage:
+            self.backoff.wait_out([probe, *others], first, shared=True)
+        elif is_no_answer(first, probe):
+            self.backoff.requeue(others, first.cause, shared=True)
+        elif others:
+            await self._after_failed_probe(probe, others)
+        self._learn()
+
+    async def _after_failed_probe(self, probe: Part, others: list[Part]) -> None:
+        second_probe = next((p for p in others if p.items != probe.items), others[0])
+        others.remove(second_probe)
+        second, others = await self._probe(second_probe, others)
+        if second is None:
+            await self._send(others)
+        elif second.is_outage:
+            self.backoff.wait_out([second_probe, *others], second, shared=True)
+        elif is_no_answer(second, second_probe):
+            self.backoff.requeue(others, second.cause, shared=True)
+        else:
+            await self._after_two_failed(others, second_probe, second)
+
+    async def _after_two_failed(
+        self, others: list[Part], probe: Part, second: Failed
+    ) -> None:
+        """Go on if the lane has worked lately; otherwise it is out."""
+        if speaks_of_inputs(second):
+            await self._send_halves(others)
+            return
+        key = probe.call.lane_key
+        groups = deque([others] if others else [])
+        if self.lanes_out.has_worked_lately(key):
+            most = 2 * ceil(log2(len(self.batch.parts))) + 2
+            groups = deque(halves(others))
+            failures = 2
+            while groups and failures < most:
+                group = groups.popleft()
+                if await self._try(group):
+                    sent = [Deferred.fromCoroutine(self._send(g)) for g in groups]
+                    await gatherResults(sent)
+                    return
+                failures += 1
+                if len(group) > 1:
+                    groups.extend(halves(group))
+            if not groups:
+                return
+        left = [part for group in groups for part in group]
+        if not second.is_no_room:
+            self.learned.had_bad(key, 1)
+        self.lanes_out.add(probe, second)
+        if left:
+            # Two bad calls may have been probed by chance: the next probe decides.
+            self.queue.requeue(left)
+
+    async def _probe(
+        self, part: Part, others: list[Part]
+    ) -> tuple[Failed | None, list[Part]]:
+        """
+        Send *part* alone; it has its own answer then, and so have its twins.
+
+        Returns:
+            how it failed, and which of the *others* have no outcome yet.
+        """
+        child, failed = await self.extra.send(self.batch, [part], PROBE)
+        if failed is None:
+            self._note_passed(child)
+        elif not failed.is_outage:
+            await self._settle_alone(child, failed)
+            twins = [other for other in others if is_twin(other, part)]
+            reject(twins, failed.cause)
+            others = [other for other in others if other not in twins]
+        return failed, others
+
+    async def _send_halves(self, parts: list[Part]) -> None:
+        self.observer.batch_split()
+        sent = [Deferred.fromCoroutine(self._send(half)) for half in halves(parts)]
+        await gatherResults(sent)
+
+    async def _send(self, parts: list[Part]) -> None:
+        if parts and not await self._try(parts) and len(parts) > 1:
+            await self._send_halves(parts)
+
+    async def _try(self, parts: list[Part]) -> bool:
+        """Send *parts*, and return whether these need no more looking into."""
+        child, failed = await self.extra.send(self.batch, parts, PIECE)
+        if failed is None:
+            self._note_passed(child)
+            return True
+        if not child.is_shared:
+            await self._settle_alone(child, failed)
+            return False
+        if isinstance(failed.cause, ConnectionBroken) or is_no_answer(failed, parts[0]):
+            await self.settle(child, failed)
+            return True
+        self._refused.append((child.items, child.size))
+        return False
+
+    async def _settle_alone(self, child: Batch, failed: Failed) -> None:
+        part = child.parts[0]
+        self._had_no_room = self._had_no_room or failed.is_no_room
+        if not is_no_answer(failed, part):
+            self._failed_alone.append(part)
+        if failed.is_outage:
+            # It has failed with others, too: next it is sent from quarantine.
+            part.connection_failures = max(part.connection_failures, 1)
+        await self.settle(child, failed)
+
+    def _note_passed(self, child: Batch) -> None:
+        if child.answered_after_s is not None:
+            self._passed.append(child.items)
+
+    def _learn(self) -> None:
+        """Learn who sends what fails; or, if nothing fails alone, what is too many."""
+        if self._had_no_room or not self._passed:
+            return
+        for part in self._failed_alone:
+            self.offenders.note(part)
+        key = self.batch.parts[0].call.lane_key
+        if bad := len(self._failed_alone):
+            self.learned.had_bad(key, len(self.batch.parts) // (2 * bad))
+            return
+        refused, size = min(self._refused)
+        passed = max((n for n in self._passed if n < refused), default=1)
+        self.learned.too_many_items(key.path, refused, size, passed)
