@@ -5,7 +5,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
+INSTALL := install --quiet --disable-pip-version-check --no-warn-conflicts
+PIP := $(BIN)/python -m pip $(INSTALL)
 
 # The address of the proxy: as set on the command line of make, in the environment
 # or in .env, as for the proxy itself. The last line of a name counts, without
@@ -41,6 +42,14 @@ SLOW := bench browser clients deploy faults model operations packaging workers \
 	test_end_to_end.py test_lifetime.py test_tap.py dialects/test_adding_a_route.py \
 	web/test_operations_port.py web/test_tls.py web/openapi
 
+# What makes and starts containers.
+ENGINE ?= $(shell command -v docker || command -v podman || echo docker)
+COMPOSE ?= $(if $(shell command -v docker),docker compose,$(shell command -v podman-compose || echo docker compose))
+version = $(shell sed -n 's/^ *version="\(.*\)",/\1/p' setup.py)
+# `make image target=model BASE=python:3.12-slim`
+target := proxy
+IMAGE ?= abproxy$(if $(filter-out proxy,$(target)),:$(target))
+
 # `make test args='-k budget'`, `make bench args='speed --rounds 9'`
 args :=
 # `make embed inputs='["a", "b"]'` or `make embed inputs='some text'`
@@ -54,7 +63,7 @@ seconds := 15
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run run/model run/proxy test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write .bench/tools screenshots test/clients .test/clients test/clients/node test/real .real/tools check fmt embed load load/noproxy \
-	compose/up compose/watch dotenv settings public openapi structure clean
+	compose/up compose/watch image sbom dotenv settings public openapi structure clean
 
 help: ## list all targets
 	@sed -n 's/^\([a-z/]*\):.*## \(.*\)/\1|\2/p' Makefile \
@@ -155,11 +164,20 @@ else
 load = $(PYTHON) bench/load.py --clients $(clients) --seconds $(seconds) $(1)/embed
 endif
 
+image: ## build the image of the proxy, or with target=model the one with a model inside
+	$(ENGINE) build --target $(target) --tag $(IMAGE) $(BASE:%=--build-arg BASE=%) \
+		--build-arg VERSION=$(version) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) $(args) .
+
+sbom: $(VENV)/sbom.stamp ## list what the image of the proxy is made of, in CycloneDX's format: build/abproxy.cdx.json
+	@mkdir -p build
+	$(VENV)/sbom/cyclonedx/bin/cyclonedx-py environment --output-reproducible --of JSON \
+		--output-file build/abproxy.cdx.json $(VENV)/sbom/abproxy/bin/python
+
 compose/up: dotenv ## start the proxy and text-embeddings-inference in containers
-	docker compose up --build
+	$(COMPOSE) up --build
 
 compose/watch: dotenv ## the same, with Prometheus, Grafana and Jaeger
-	OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 docker compose --profile watch up --build
+	OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 $(COMPOSE) --profile watch up --build
 
 dotenv: ## copy .env.example to .env, if there is no .env
 	@test -e .env || { cp .env.example .env && echo 'made .env'; }
@@ -207,6 +225,15 @@ $(VENV)/bench.stamp: $(VENV)/run.stamp
 $(VENV)/gpu.stamp: $(VENV)/run.stamp
 	@echo 'Installing PyTorch and what the servers need into $(VENV), once (several GB) ...'
 	@$(PIP) --editable '.[gpu]'
+	@touch $@
+
+# What the image has, and nothing else, beside the program that lists it.
+$(VENV)/sbom.stamp: setup.py | $(VENV)/made.stamp
+	@$(BIN)/python -m venv --clear --without-pip $(VENV)/sbom/abproxy
+	@$(BIN)/python -m venv --clear --without-pip $(VENV)/sbom/cyclonedx
+	@$(BIN)/python -m pip --python $(VENV)/sbom/abproxy/bin/python $(INSTALL) '.[tracing]'
+	@rm -rf build/lib build/bdist.*
+	@$(BIN)/python -m pip --python $(VENV)/sbom/cyclonedx/bin/python $(INSTALL) 'cyclonedx-bom>=7'
 	@touch $@
 
 $(VENV)/clients.stamp: $(VENV)/run.stamp

@@ -86,6 +86,7 @@ setup(
         "abproxy_model": ["py.typed"],
     },
     install_requires=REQUIRED,
+    entry_points={"console_scripts": ["abproxy-health=abproxy.healthcheck:main"]},
     extras_require={
         "bench": BENCH,
         "gpu": [*BENCH, *SERVER, *GPU],

@@ -7,7 +7,7 @@ would install one: so the proxy itself is imported when the service is made.
 
 import atexit
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,10 +18,15 @@ from twisted.python import usage
 
 from abproxy.errors import SettingsError
 from abproxy.settings.settings import REPLACED, Settings, explain, settings_from
-from abproxy.settings.sources import DEFAULT_ENV_FILE, read_env_file, variable
+from abproxy.settings.sources import (
+    DEFAULT_ENV_FILE,
+    read_defaults,
+    read_env_file,
+    variable,
+)
 from abproxy_model.errors import ModelUnavailable
 
-__all__ = ["Options", "makeService"]
+__all__ = ["Options", "makeService", "read_settings"]
 
 ENV_FILE = "env-file"
 
@@ -79,6 +84,17 @@ class Options(usage.Options):
             raise usage.UsageError(f"unexpected argument {rest[0]!r}")
 
 
+def read_settings(options: Options, environ: Mapping[str, str]) -> Settings:
+    """
+    Read all settings.
+
+    Raises:
+        SettingsError: one cannot be used.
+    """
+    env_file = read_defaults(environ) | read_env_file(options[ENV_FILE])
+    return settings_from(options, environ, env_file)
+
+
 def _end_with(code: int) -> None:
     from abproxy.telemetry.lines import flush_all
 
@@ -117,10 +133,7 @@ def makeService(options: Options) -> IService:
 
     use_monotonic_clock(reactor)
 
-    def read() -> Settings:
-        env_file = read_env_file(options[ENV_FILE])
-        return settings_from(options, os.environ, env_file)
-
+    read = partial(read_settings, options, os.environ)
     try:
         settings = read()
         env_file = Path(options[ENV_FILE] or DEFAULT_ENV_FILE)

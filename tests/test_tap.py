@@ -18,9 +18,10 @@ from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.scripts.twistd import ServerOptions
 from twisted.web.client import Agent, HTTPConnectionPool
 
+from abproxy.errors import SettingsError
 from abproxy.settings.settings import Settings, default_of, settings_from
-from abproxy.settings.sources import variable
-from abproxy.tap import Options, makeService
+from abproxy.settings.sources import DEFAULTS, variable
+from abproxy.tap import Options, makeService, read_settings
 from abproxy_model import files
 from abproxy_model.files import STATIC
 
@@ -115,6 +116,42 @@ def test_a_bad_value_in_the_environment_is_one_line(
     message = refusal()
 
     assert message.startswith("abproxy: MAX_WAIT_TIME in the environment: expected")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "file", "port"),
+    [
+        ([], {}, "", "1"),
+        ([], {}, "PORT=", "1"),
+        ([], {}, "PORT=2", "2"),
+        ([], {"PORT": "3"}, "PORT=2", "3"),
+        (["--port=4"], {"PORT": "3"}, "PORT=2", "4"),
+    ],
+)
+def test_defaults_of_an_installation_lose_against_all_else(
+    tmp_path: Path,
+    arguments: list[str],
+    environ: dict[str, str],
+    file: str,
+    port: str,
+) -> None:
+    """As those of an image do; the others keep their own order."""
+    (tmp_path / ".env").write_text(file)
+    defaults = tmp_path / "defaults"
+    defaults.write_text("PORT=1\n")
+
+    read = read_settings(options(*arguments), {DEFAULTS: str(defaults), **environ})
+
+    assert read.port == port
+
+
+def test_missing_defaults_of_an_installation_are_one_line() -> None:
+    """Without them an image would answer nobody outside of it."""
+    with pytest.raises(SettingsError) as caught:
+        read_settings(options(), {DEFAULTS: "/no/defaults"})
+
+    reason = "No such file or directory"
+    assert str(caught.value) == f"cannot read settings from /no/defaults: {reason}"
 
 
 def test_a_missing_file_is_one_line() -> None:

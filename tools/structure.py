@@ -38,7 +38,7 @@ LONGEST = 450
 """Lines that a module may have."""
 
 ORDER: Sequence[frozenset[str]] = (
-    frozenset({"tap"}),
+    frozenset({"tap", "healthcheck"}),
     frozenset({"workers"}),
     frozenset({"wiring", "configure"}),
     frozenset({"settings"}),

@@ -9,9 +9,23 @@ from dotenv.parser import parse_stream
 
 from abproxy.errors import SettingsError
 
-__all__ = ["DEFAULT_ENV_FILE", "Sources", "read_env_file", "variable"]
+__all__ = [
+    "DEFAULTS",
+    "DEFAULT_ENV_FILE",
+    "Sources",
+    "read_defaults",
+    "read_env_file",
+    "variable",
+]
 
 DEFAULT_ENV_FILE = ".env"
+
+DEFAULTS = "ABPROXY_DEFAULTS"
+"""
+The variable with the path of a file of other defaults, as images need.
+
+If an image had its defaults in the environment, they would win over `.env`.
+"""
 
 
 def variable(option: str) -> str:
@@ -42,6 +56,17 @@ class Sources:
             return read(str(text))
         except ValueError as error:
             raise SettingsError(f"{where}: {error}") from error
+
+
+def read_defaults(environ: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return the defaults of this installation.
+
+    Raises:
+        SettingsError: their file cannot be read or understood.
+    """
+    path = environ.get(DEFAULTS)
+    return read_env_file(path) if path else {}
 
 
 def read_env_file(path: str | None) -> dict[str, str]:

