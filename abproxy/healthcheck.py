@@ -18,7 +18,7 @@ from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from abproxy.errors import SettingsError
 from abproxy.settings.settings import Settings
@@ -36,6 +36,8 @@ FIRST_PROCESS = Path("/proc/1/cmdline")
 LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 """Where a port is asked that is open on all addresses."""
 
+TLS, PROXY_PROTOCOL = "TLS", "PROXY protocol"
+
 PROXY_LINE = b"PROXY TCP4 127.0.0.1 127.0.0.1 1 1\r\n"
 
 
@@ -48,14 +50,14 @@ class Address:
     path: str = ""
     """Of a Unix socket."""
 
-    has_tls: bool = False
-    takes_proxy_line: bool = False
+    layers: tuple[str, ...] = ()
+    """What comes before HTTP, in this order."""
 
     def __str__(self) -> str:
         if self.path:
             return self.path
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.has_tls else 'http'}://{host}:{self.port}"
+        return f"{'https' if TLS in self.layers else 'http'}://{host}:{self.port}"
 
     def connect(self) -> socket.socket:
         """Return a connection to it."""
@@ -65,14 +67,20 @@ class Address:
             ours.connect(self.path)
         else:
             ours = socket.create_connection((self.host, self.port), TIMEOUT_S)
-        if self.has_tls:
-            # It is this machine's own proxy, whatever name its certificate is for.
-            context = ssl.create_default_context()
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            ours = context.wrap_socket(ours)
-        if self.takes_proxy_line:
-            ours.sendall(PROXY_LINE)
+        for layer in self.layers:
+            if layer == PROXY_PROTOCOL:
+                ours.sendall(PROXY_LINE)
+            else:
+                ours = _client_context().wrap_socket(ours)
         return ours
+
+
+def _client_context() -> ssl.SSLContext:
+    """Return a context for this machine's own proxy, whatever its certificate says."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def address_of(settings: Settings) -> Address:
@@ -82,39 +90,38 @@ def address_of(settings: Settings) -> Address:
     Raises:
         SettingsError: they do not say it.
     """
-    port = settings.operations_port or settings.port
+    if settings.operations_port:
+        return _at(settings.ip, settings.operations_port)
+    address = _at(settings.ip, settings.port)
+    if settings.tls_cert:
+        address = evolve(address, layers=(*address.layers, TLS))
+    return address
+
+
+def _at(ip: str, port: str) -> Address:
     if ":" not in port:
-        return _tcp(settings.ip, port)
+        return _tcp(ip, port)
     kind, *rest = _words_of(port)
-    takes_line = kind == "haproxy"
-    if takes_line and rest:
+    layers = []
+    if kind == "haproxy" and rest:
         kind, *rest = rest
+        layers.append(PROXY_PROTOCOL)
+    if kind == "ssl":
+        layers.insert(0, TLS)
     named = dict(each.split("=", 1) for each in rest if "=" in each)
     first = next((each for each in rest if "=" not in each), "")
     if kind == "unix":
-        path = named.get("address", first)
-        return Address(path=path, takes_proxy_line=takes_line)
+        return Address(path=named.get("address", first), layers=tuple(layers))
     if kind not in {"tcp", "tcp6", "ssl"}:
-        raise SettingsError(
-            f"{port} does not say where it listens; OPERATIONS_PORT may"
-        )
+        raise SettingsError(f"{port} does not say where that is; OPERATIONS_PORT may")
     host = named.get("interface", "::" if kind == "tcp6" else "")
-    return _tcp(
-        host, named.get("port", first), has_tls=kind == "ssl", takes_line=takes_line
-    )
+    return _tcp(host, named.get("port", first), *layers)
 
 
-def _tcp(
-    host: str, port: str, *, has_tls: bool = False, takes_line: bool = False
-) -> Address:
+def _tcp(host: str, port: str, *layers: str) -> Address:
     if not port.isdecimal() or not int(port):
         raise SettingsError(f"{port or 'nothing'} is no port that can be asked")
-    return Address(
-        host=LOOPBACK.get(host, host),
-        port=int(port),
-        has_tls=has_tls,
-        takes_proxy_line=takes_line,
-    )
+    return Address(host=LOOPBACK.get(host, host), port=int(port), layers=layers)
 
 
 def _words_of(endpoint: str) -> list[str]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -11,7 +12,14 @@ from twisted.internet.threads import deferToThread
 
 from abproxy import healthcheck
 from abproxy.errors import SettingsError
-from abproxy.healthcheck import Address, address_of, main, options_of_first_process
+from abproxy.healthcheck import (
+    PROXY_PROTOCOL,
+    TLS,
+    Address,
+    address_of,
+    main,
+    options_of_first_process,
+)
 from abproxy.settings.settings import Settings
 from abproxy.settings.sources import DEFAULTS, variable
 from support.client import make_certificate
@@ -63,15 +71,31 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"port": "unix:address=/run/a"}, Address(path="/run/a")),
         (
             {"port": "ssl:443:privateKey=k.pem:interface=10.0.0.7"},
-            Address(host="10.0.0.7", port=443, has_tls=True),
+            Address(host="10.0.0.7", port=443, layers=(TLS,)),
         ),
         (
             {"port": "haproxy:tcp:8090:interface=127.0.0.1"},
-            Address(host="127.0.0.1", port=8090, takes_proxy_line=True),
+            Address(host="127.0.0.1", port=8090, layers=(PROXY_PROTOCOL,)),
         ),
         (
             {"port": "haproxy:unix:/run/a"},
-            Address(path="/run/a", takes_proxy_line=True),
+            Address(path="/run/a", layers=(PROXY_PROTOCOL,)),
+        ),
+        (
+            {"port": "haproxy:ssl:443:privateKey=k.pem"},
+            Address(host="127.0.0.1", port=443, layers=(TLS, PROXY_PROTOCOL)),
+        ),
+        (
+            {"port": "443", "tls_cert": "c.pem"},
+            Address(host="127.0.0.1", port=443, layers=(TLS,)),
+        ),
+        (
+            {"port": "haproxy:tcp:443", "tls_cert": "c.pem"},
+            Address(host="127.0.0.1", port=443, layers=(PROXY_PROTOCOL, TLS)),
+        ),
+        (
+            {"port": "443", "tls_cert": "c.pem", "operations_port": "8082"},
+            Address(host="127.0.0.1", port=8082),
         ),
         (
             {"port": "systemd:domain=INET:index=0", "operations_port": "8082"},
@@ -125,29 +149,37 @@ LISTENING = {
     "a port": "0",
     "TCP": "tcp:0:interface=127.0.0.1",
     "a Unix socket": "unix:{folder}/socket",
-    "TLS": "ssl:0:privateKey={certificate}:certKey={certificate}",
+    "an endpoint with TLS": "ssl:0:privateKey={certificate}:certKey={certificate}",
     "PROXY protocol": "haproxy:tcp:0:interface=127.0.0.1",
     "PROXY protocol in TLS": "haproxy:ssl:0:privateKey={certificate}:"
     "certKey={certificate}",
 }
+TLS_ALSO_FOR = ("a port", "a Unix socket", "PROXY protocol")
 
 
-@pytest.mark.parametrize("port", LISTENING.values(), ids=LISTENING)
+@pytest.fixture(params=[*LISTENING, *(f"{name}, TLS_CERT" for name in TLS_ALSO_FOR)])
+def listening(
+    request: pytest.FixtureRequest, certificate: Path, tmp_path: Path
+) -> dict[str, Any]:
+    """Give settings of where to listen, on any port."""
+    name, comma, _ = request.param.partition(", ")
+    port = LISTENING[name].format(certificate=certificate, folder=tmp_path)
+    pem = str(certificate) if comma else None
+    return {"port": port, "tls_cert": pem, "tls_key": pem}
+
+
 @pytest.mark.parametrize("ip", ["127.0.0.1", "0.0.0.0"])
 @ensureDeferred
 async def test_a_proxy_that_answers_is_healthy(
-    ip: str,
-    port: str,
-    certificate: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    ip: str, listening: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """However it listens, and although the inference server is away."""
-    port = port.format(certificate=certificate, folder=tmp_path)
-    async with started_proxy(is_up=False, ip=ip, port=port) as here:
+    pem = listening["tls_cert"]
+    tls = ["--tls-cert", pem, "--tls-key", pem] if pem else []
+    async with started_proxy(is_up=False, ip=ip, **listening) as here:
         found = str(getattr(here.service._port.getHost(), "port", ""))
-        asked = re.sub(r"(^|:)0(:|$)", rf"\g<1>{found}\g<2>", port)
-        code = await deferToThread(main, ["--ip", ip, "--port", asked])
+        port = re.sub(r"(^|:)0(:|$)", rf"\g<1>{found}\g<2>", listening["port"])
+        code = await deferToThread(main, ["--ip", ip, "--port", port, *tls])
 
     said = capsys.readouterr().out
     assert said.startswith("abproxy answers on ")

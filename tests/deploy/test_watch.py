@@ -58,7 +58,7 @@ def test_traces_are_sent_to_jaeger(services: Any) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     environment = services["abproxy"]["environment"]
 
-    assert "OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 docker" in makefile
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 $(COMPOSE)" in makefile
     told = environment["OTEL_EXPORTER_OTLP_ENDPOINT"]
     assert told == "${OTEL_EXPORTER_OTLP_ENDPOINT:-}"
 
@@ -67,7 +67,7 @@ def test_the_images_can_send_traces() -> None:
     """What that needs is installed in them."""
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
-    assert "pip install --no-cache-dir '.[tracing]'" in dockerfile
+    assert "pip install '.[tracing]'" in dockerfile
 
 
 @pytest.mark.parametrize("name", WATCHERS)
