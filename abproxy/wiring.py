@@ -322,6 +322,7 @@ def _site(
 ) -> ProxySite:
     limits = ServerLimits(
         is_batched=may_be_batched,
+        judge=app.judge,
         max_body_bytes=settings.max_body_bytes,
         max_connections=raise_connection_limit(settings.max_connections),
         request_timeout_s=settings.request_timeout_s,

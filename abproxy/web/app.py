@@ -93,7 +93,7 @@ class ProxyApp:
     @on_batched_routes(klein)
     async def batched(self, request: ProxyRequest) -> None:
         """Answer with the call's own part of a batch."""
-        self.policy.keys.require(request.info)
+        self.judge(request.info)
         caller = self.policy.clients.identify(request.info)
         call = self._read_call(request, caller)
         if call is None:
@@ -101,6 +101,20 @@ class ProxyApp:
             return
         request.info.route = call.lane_key.dialect.path.decode()
         write_reply(request, write_answer(call, await self.submit(call, caller)))
+
+    def judge(self, request: RequestInfo) -> None:
+        """
+        Raise if *request* is refused whatever its body is.
+
+        Raises:
+            Unauthorized: it needs a key.
+            MethodNotAllowed: its method is not passed on.
+        """
+        if request.is_ours:
+            return
+        self.policy.keys.require(request)
+        if request.method.upper() == b"TRACE":
+            raise MethodNotAllowed("TRACE is not passed on")
 
     def read(self, head: CallHead, body: bytes) -> ParsedBody | None:
         """Parse the *body* of a call; None if the request is to be relayed."""
@@ -156,12 +170,10 @@ class ProxyApp:
             pages = request.site.operations
             write_reply(request, await pages.answer(info, policy.keys))
             return
-        policy.keys.require(info)
+        self.judge(info)
         await self._relay(request, policy.clients.identify(info))
 
     async def _relay(self, request: ProxyRequest, caller: Caller) -> None:
-        if request.method.upper() == b"TRACE":
-            raise MethodNotAllowed("TRACE is not passed on")
         policy = self.policy
         if policy.inputs_per_s is not None and request.method not in READS:
             self.rate_limiter.check(caller.client, policy.inputs_per_s)

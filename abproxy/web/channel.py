@@ -143,18 +143,25 @@ class ProxyChannel(HTTPChannel):
     _respondToBadRequestAndDisconnect = refuse_head  # noqa: N815
     """What Twisted calls then."""
 
-    def refuse(self, error: ProxyError) -> None:
+    def has_arrived(self, length: int | None) -> bool:
+        """Return whether a body of *length* is here already, behind its head."""
+        return length is not None and length <= len(self._buffer)
+
+    def refuse(self, error: ProxyError, request_id: bytes = b"") -> None:
         """Answer with *error* and hang up, without waiting for what still comes."""
         if self._discards:
             return
-        if self.requests:
-            request_id = read_request_id(self.requests[0].requestHeaders)
-        else:
-            request_id = new_request_id()
+        if not request_id:
+            request_id = self._request_id()
         target = without_origin(getattr(self, "_path", b""))
         response = error_response(error, target, request_id)
         self.site.observer.answered_with(error)
         self._hang_up(encode_last(response))
+
+    def _request_id(self) -> bytes:
+        if self.requests:
+            return read_request_id(self.requests[0].requestHeaders)
+        return new_request_id()
 
     def _hang_up(self, written: bytes) -> None:
         """

@@ -54,10 +54,8 @@ class ProxyRequest(Request):
         if not channel.target.isascii():
             self._is_refused = True
             channel.refuse_head()
-        elif channel.is_surplus:
-            self._refuse(TooManyConnections("too many connections: try again later"))
-        elif (length or 0) > channel.site.limits.max_body_bytes:
-            self._refuse_body()
+        elif error := self._judge(length):
+            self._refuse(error)
         elif channel.site.limits.is_batched(channel.command, channel.target):
             self.content = BytesIO()
         else:
@@ -68,6 +66,25 @@ class ProxyRequest(Request):
         if self._is_refused or self.startedWriting:
             # What has its answer already is not asked to continue.
             self.requestHeaders.removeHeader(b"Expect")
+
+    def _judge(self, length: int | None) -> ProxyError | None:
+        """
+        Return why the body is not even read, if there is a reason.
+
+        A body that is here as a whole is read in any case, so that the connection
+        can be kept.
+        """
+        channel = self.channel
+        limits = channel.site.limits
+        if channel.is_surplus:
+            return TooManyConnections("too many connections: try again later")
+        is_too_large = (length or 0) > limits.max_body_bytes
+        if is_too_large or not channel.has_arrived(length):
+            try:
+                limits.judge(self._describe_head())
+            except ProxyError as error:
+                return error
+        return self._too_large() if is_too_large else None
 
     def handleContentChunk(self, data: bytes) -> None:
         """Store a piece of the body, within the limit."""
@@ -80,7 +97,7 @@ class ProxyRequest(Request):
             # Part of it is upstream already, and an answer may be under way.
             self.channel.forceAbortClient()
         else:
-            self._refuse_body()
+            self._refuse(self._too_large())
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Process the request, or note that its body is complete."""
@@ -133,17 +150,7 @@ class ProxyRequest(Request):
         self.path = without_origin(self.path)
         self.prepath: list[bytes] = []
         self.postpath = self.path[1:].split(b"/")
-        peer = self.channel.peer_host
-        host = site.clients().address_of(peer, self.requestHeaders)
-        info = self.info = RequestInfo(
-            method=self.method,
-            target=self.uri,
-            version=self.clientproto,
-            headers=self.requestHeaders,
-            client_host=host,
-            connection=id(self.channel) if host == peer else host,
-        )
-        info.is_ours = site.operations.owns(info)
+        info = self.info = self._describe(self.method, self.uri, self.clientproto)
         site.begin(info)
         if site.is_draining:
             self.end_connection()
@@ -154,10 +161,35 @@ class ProxyRequest(Request):
         self.info.status, self.info.size = self.code, self.sentLength
         self.site.end(self.info, gone=isinstance(outcome, Failure))
 
-    def _refuse_body(self) -> None:
+    def _describe_head(self) -> RequestInfo:
+        channel = self.channel
+        return self._describe(channel.command, channel.target, channel.version)
+
+    def _describe(self, method: bytes, target: bytes, version: bytes) -> RequestInfo:
+        channel = self.channel
+        peer, site = channel.peer_host, channel.site
+        host = site.clients().address_of(peer, self.requestHeaders)
+        info = RequestInfo(
+            method=method,
+            target=target,
+            version=version,
+            headers=self.requestHeaders,
+            client_host=host,
+            connection=id(channel) if host == peer else host,
+        )
+        info.is_ours = site.operations.owns(info)
+        return info
+
+    def _too_large(self) -> BodyTooLarge:
         most = self.channel.site.limits.max_body_bytes
-        self._refuse(BodyTooLarge(f"a request may have {most} bytes at most"))
+        return BodyTooLarge(f"a request may have {most} bytes at most")
 
     def _refuse(self, error: ProxyError) -> None:
+        """Answer with *error*, which ends the connection, and count the request."""
         self._is_refused = True
-        self.channel.refuse(error)
+        channel, info = self.channel, self._describe_head()
+        site = channel.site
+        site.begin(info)
+        channel.refuse(error, info.request_id())
+        info.status = error.status
+        site.end(info, gone=False)

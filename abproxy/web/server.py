@@ -41,6 +41,9 @@ class ServerLimits:
     is_batched: Callable[[bytes, bytes], bool]
     """Whether a method and target are for a batched route."""
 
+    judge: Callable[[RequestInfo], object] = lambda _: None
+    """Raises the ProxyError with which a request is refused, whatever its body is."""
+
     max_body_bytes: int
     """The largest body of a request."""
 

@@ -78,14 +78,18 @@ def test_an_answer_of_our_own_is_told_before_the_end() -> None:
     ]
 
 
-def test_a_refusal_before_there_is_a_request_is_told() -> None:
+def test_a_refusal_at_the_head_is_told_like_any_answer_of_our_own() -> None:
     """A body that is too large is not even read."""
     notes = Notes()
     proxy = _observed(in_memory_proxy(OpenUpstream(), max_body_bytes=4), notes)
 
     _call(proxy)
 
-    assert notes.told[0] == ("answered with", "body_size")
+    assert notes.told == [
+        ("began", b"/embed"),
+        ("answered with", "body_size"),
+        ("ended", b"/embed"),
+    ]
 
 
 def test_several_observers_are_all_told() -> None:
