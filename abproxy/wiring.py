@@ -45,7 +45,8 @@ from abproxy.upstream.client import Transport, Upstream
 from abproxy.upstream.connections import make_pool
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.embedded import make_child
-from abproxy.upstream.fast.client import FastClient, is_plain, make_endpoint
+from abproxy.upstream.endpoints import make_endpoint, uri_of
+from abproxy.upstream.fast.client import FastClient, is_plain
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.health import HealthCheck
 from abproxy.upstream.tokens import TokenCounter
@@ -235,7 +236,9 @@ def _transport(
         return TreqClient(http=http, base_url=base_url, max_answer_bytes=size).send
     return FastClient(
         base_url=base_url,
-        endpoint=make_endpoint(reactor, base_url, settings.connect_timeout_s),
+        endpoint=make_endpoint(
+            reactor, uri_of(base_url.encode()), settings.connect_timeout_s
+        ),
         pool=pool,
         max_answer_bytes=size,
         write=_write(settings),

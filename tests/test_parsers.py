@@ -60,6 +60,11 @@ def test_another_port_is_refused(text: str) -> None:
         ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
         ("https://host/prefix/", "https://host/prefix"),
         ("http://[::1]:8080", "http://[::1]:8080"),
+        ("http://[fe80::1%25eth0]:8080", "http://[fe80::1%25eth0]:8080"),
+        ("http://text_embeddings:8080", "http://text_embeddings:8080"),
+        ("http://host.:8080", "http://host.:8080"),
+        ("http://Höst.example:8080/v1/", "http://xn--hst-sna.example:8080/v1"),
+        ("https://a_b.höst", "https://a_b.xn--hst-sna"),
     ],
 )
 def test_a_url_is_read(text: str, url: str) -> None:
@@ -79,13 +84,37 @@ def test_a_url_is_read(text: str, url: str) -> None:
         "http://[::1",
         "http://ho st",
         "http://host\n",
-        "http://höst",
     ],
 )
 def test_what_is_no_url_is_refused(text: str) -> None:
     """Only http and https, with a host."""
     with pytest.raises(ValueError, match="expected a URL like"):
         parsers.url(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://a..b",
+        "http://.a",
+        "http://a,b:80",
+        "http://a%20b",
+        f"http://{'a' * 64}",
+        f"http://{'a.' * 127}a",
+        "http://a☃️☠\u0300_:80",
+        "http://*:80",
+    ],
+)
+def test_a_host_that_no_resolver_can_find_is_refused(text: str) -> None:
+    """At the start, and not by each call."""
+    with pytest.raises(ValueError, match="expected the name"):
+        parsers.url(text)
+
+
+def test_a_path_that_is_not_ascii_is_refused() -> None:
+    """Nothing says how it is to be encoded."""
+    with pytest.raises(ValueError, match="path of ASCII"):
+        parsers.url("http://host/höst")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ from math import isfinite
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import idna
+from twisted.internet.abstract import isIPv6Address
+
 from abproxy.dialects.routes import MEMBERS_THAT_COUNT
 from abproxy.http.forwarded import UNIX, plain_address
 from abproxy.http.headers import OF_ONE_HOP
@@ -38,6 +41,12 @@ __all__ = [
 ]
 
 MAX_PORT = 65535
+
+LONGEST_HOST = 253
+"""Characters of the longest name that can be looked up."""
+
+_LABEL = re.compile(r"[\w-]{1,63}", re.ASCII)
+"""A name between two dots."""
 
 
 NOT_FIXED = (OF_ONE_HOP - {b"host"}) | {b"accept-encoding", b"content-type"}
@@ -121,7 +130,7 @@ def url(text: str) -> str:
     try:
         parts = urlsplit(text)
         known = parts.scheme in {"http", "https"} and bool(parts.hostname)
-        known = known and parts.port != 0 and text.isascii()
+        known = known and parts.port != 0
         known = known and text.isprintable() and " " not in text
     except ValueError:
         known = False
@@ -130,7 +139,38 @@ def url(text: str) -> str:
         raise ValueError(f"expected a URL like http://host:port, not {shown}")
     if any(mark in text for mark in "@?#"):
         raise ValueError("expected a URL without user, query or fragment")
+    if not text.isascii():
+        text = _in_ascii(text, parts.netloc, parts.port)
+    host = urlsplit(text).hostname or ""
+    if not _could_be_found(host):
+        raise ValueError(f"expected the name or address of a host, not {host!r}")
     return text.rstrip("/")
+
+
+def _in_ascii(text: str, place: str, port: int | None) -> str:
+    """Return a URL with the name of its host as name servers know it."""
+    name = place if port is None else place.rpartition(":")[0]
+    labels = [each if each.isascii() else _label(each) for each in name.split(".")]
+    written = text.replace(name, ".".join(labels), 1)
+    if not written.isascii():
+        raise ValueError("expected a path of ASCII characters, others as %..")
+    return written
+
+
+def _label(label: str) -> str:
+    try:
+        return idna.encode(label, uts46=True).decode("ascii")
+    except UnicodeError:
+        raise ValueError(f"expected the name of a host, not {label!r}") from None
+
+
+def _could_be_found(host: str) -> bool:
+    """Return whether a resolver can find *host*: it may have underscores."""
+    if ":" in host:
+        return isIPv6Address(host)
+    whole = host.removesuffix(".")
+    labels = whole.split(".")
+    return len(whole) <= LONGEST_HOST and all(map(_LABEL.fullmatch, labels))
 
 
 def key(text: str) -> str:

@@ -10,6 +10,7 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 from attrs import define, field, frozen
+from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,7 +19,6 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web._newclient import _ensureValidURI
 from twisted.web.client import (
-    URI,
     Agent,
     ContentDecoderAgent,
     GzipDecoder,
@@ -35,6 +35,7 @@ from zope.interface import implementer
 from abproxy.errors import UpstreamBroken
 from abproxy.http.headers import as_headers, end_to_end
 from abproxy.http.messages import Response, UpstreamRequest
+from abproxy.upstream.endpoints import EndpointFactory, uri_of, without_zone
 from abproxy.upstream.tls import VerifyingPolicy
 
 __all__ = [
@@ -69,7 +70,7 @@ class ExactPathAgent(Agent):
         """Send a request; fires with the response when its head is here."""
         # Before there is a connection: nothing would close it.
         target = _ensureValidURI(target_of(uri))
-        parts = URI.fromBytes(uri)
+        parts = uri_of(uri)
         return self._requestWithEndpoint(
             (parts.scheme, parts.host, parts.port),
             self._getEndpoint(parts),
@@ -79,6 +80,33 @@ class ExactPathAgent(Agent):
             bodyProducer,
             target,
         )
+
+    def _computeHostValue(self, scheme: bytes, host: bytes, port: int) -> bytes:  # noqa: N802
+        value: bytes = super()._computeHostValue(scheme, without_zone(host), port)
+        return value
+
+
+class _ExactURL(EncodedURL):
+    """
+    A URL that treq takes as it is given.
+
+    It would write some in another way, and refuse names of hosts that may not be
+    registered.
+    """
+
+    text: str
+
+    def to_uri(self) -> "_ExactURL":
+        return self
+
+    def to_text(self, with_password: bool = False) -> str:  # noqa: ARG002, FBT001, FBT002
+        return self.text
+
+
+def _exact(url: str) -> _ExactURL:
+    exact = _ExactURL()
+    exact.text = url
+    return exact
 
 
 def target_of(uri: bytes) -> bytes:
@@ -91,9 +119,9 @@ def make_agent(
     reactor: Any, pool: HTTPConnectionPool, connect_timeout_s: float
 ) -> Agent:
     """Make the agent that opens connections to the upstream."""
-    return ExactPathAgent(
-        reactor, VerifyingPolicy(), pool=pool, connectTimeout=connect_timeout_s
-    )
+    factory = EndpointFactory(reactor, connect_timeout_s, VerifyingPolicy())
+    agent: Agent = ExactPathAgent.usingEndpointFactory(reactor, factory, pool)
+    return agent
 
 
 @implementer(IAgent)
@@ -270,7 +298,7 @@ class TreqClient:
     async def _request(self, request: UpstreamRequest) -> Response:
         response = await self.http.request(
             request.method.decode("ascii"),
-            self.base_url + request.path.decode("ascii"),
+            _exact(self.base_url + request.path.decode("ascii")),
             headers=as_headers(request.headers),
             data=request.body or None,
             allow_redirects=False,

@@ -11,6 +11,7 @@ from weakref import ref
 from attrs import frozen
 from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER
 from twisted.internet._sslverify import _verifyCB
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.python.failure import Failure
 from twisted.web.client import BrowserLikePolicyForHTTPS
@@ -82,4 +83,11 @@ class VerifyingPolicy(BrowserLikePolicyForHTTPS):
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> _Explaining:  # noqa: N802
         """Return what makes connections to *hostname*."""
-        return _Explaining(super().creatorForNetloc(hostname, port))
+        options: Any = super().creatorForNetloc(b"a-name", port)
+        name = hostname.partition(b"%")[0]
+        # Given as an argument it would have to be a name that can be registered.
+        text = options._hostname = options._hostnameASCII = name.decode("ascii")  # noqa: SLF001
+        is_name = not (isIPAddress(text) or isIPv6Address(text))
+        options._hostnameBytes = name  # noqa: SLF001
+        options._hostnameIsDnsName = options._sendServerName = is_name  # noqa: SLF001
+        return _Explaining(options)

@@ -404,7 +404,7 @@ async def started_proxy(
     upstream.start()
     if not is_up:
         await upstream.stop()
-    async with _started(upstream, {"drain_timeout_s": 2.0, **settings}) as proxy:
+    async with in_front_of(upstream, {"drain_timeout_s": 2.0, **settings}) as proxy:
         discovery = inference_server(proxy.service).discovery
         if is_up:
             await until(lambda: discovery.info.max_batch_inputs)
@@ -417,13 +417,13 @@ async def proxy_before_byte_server(**settings: Any) -> AsyncIterator[StartedProx
     """Start an upstream that a test speaks for, and a proxy in front of it."""
     server = ByteServer()
     await server.start()
-    async with _started(server, settings) as proxy:
+    async with in_front_of(server, settings) as proxy:
         await until(lambda: proxy.service._port)
         yield proxy
 
 
 @asynccontextmanager
-async def _started(
+async def in_front_of(
     upstream: Any, settings: Mapping[str, Any]
 ) -> AsyncIterator[StartedProxy]:
     """Start the proxy in front of an *upstream*, and stop both in the end."""

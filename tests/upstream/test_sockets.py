@@ -17,7 +17,8 @@ from abproxy.errors import CannotConnect, ConnectionBroken
 from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.agent import TreqClient, make_agent, make_treq
 from abproxy.upstream.connections import make_pool
-from abproxy.upstream.fast.client import FastClient, make_endpoint
+from abproxy.upstream.endpoints import make_endpoint, uri_of
+from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
 from support.client import turn, until
 from support.upstream import ByteServer, Peer, answering, make_upstream
@@ -44,7 +45,7 @@ class Way:
             http = make_treq(make_agent(reactor, self.pool, 5))
             client = TreqClient(http=http, **about)
         else:
-            endpoint = make_endpoint(reactor, url, 5)
+            endpoint = make_endpoint(reactor, uri_of(url.encode()), 5)
             client = FastClient(endpoint=endpoint, pool=self.idle, **about)
         upstream = make_upstream(
             client.send,

@@ -1,16 +1,11 @@
 """Servers with TLS that are not trusted, or not agreed with, over real sockets."""
 
-import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import pytest_twisted
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import Factory, Protocol
@@ -21,40 +16,15 @@ from abproxy.errors import CannotConnect, ConnectionBroken, HandshakeFailed
 from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.agent import TreqClient, make_agent, make_treq
 from abproxy.upstream.connections import make_pool
-from abproxy.upstream.fast.client import FastClient, make_endpoint
+from abproxy.upstream.endpoints import make_endpoint, uri_of
+from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
+from support.certificates import LOCAL, OTHER, certificate
 from support.client import turn
 from support.upstream import OpenUpstream, make_upstream
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL")
 """Twisted does so, for the server here."""
-
-LOCAL = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-OTHER = x509.DNSName("other.example")
-
-
-def certificate(name: x509.GeneralName, days_left: int) -> tuple[bytes, bytes]:
-    """Make a certificate that has signed itself; return it with its key, and alone."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a server")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=9))
-        .not_valid_after(now + timedelta(days=days_left))
-        .add_extension(x509.SubjectAlternativeName([name]), critical=False)
-        .sign(key, hashes.SHA256())
-    ).public_bytes(serialization.Encoding.PEM)
-    secret = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    return secret + made, made
 
 
 class Answering(Protocol):
@@ -81,7 +51,7 @@ async def ask(url: str, client: str) -> Any:
     if client == "treq":
         sender = TreqClient(http=make_treq(make_agent(reactor, pool, 5)), **about)
     else:
-        endpoint = make_endpoint(reactor, url, 5)
+        endpoint = make_endpoint(reactor, uri_of(url.encode()), 5)
         sender = FastClient(endpoint=endpoint, pool=idle, **about)
     upstream = make_upstream(sender.send, reactor, pool=idle, agent_pool=pool)
     request = UpstreamRequest(path=b"/embed", headers=(), body=b"{}")

@@ -9,7 +9,6 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from abproxy.http.messages import Response, UpstreamRequest
@@ -20,24 +19,14 @@ from abproxy.upstream.fast.connection import (
     Connections,
     Exchange,
     RequestWriter,
-    uri_of,
 )
 
-__all__ = ["FastClient", "is_plain", "make_endpoint"]
+__all__ = ["FastClient", "is_plain"]
 
 
 def is_plain(base_url: str) -> bool:
     """Return whether *base_url* leads to a server without TLS."""
-    return bool(uri_of(base_url).scheme == b"http")
-
-
-def make_endpoint(
-    reactor: Any, base_url: str, connect_timeout_s: float
-) -> IStreamClientEndpoint:
-    """Make the endpoint of *base_url*, as Twisted's own agent would."""
-    uri = uri_of(base_url)
-    host = uri.host.decode("ascii")
-    return HostnameEndpoint(reactor, host, uri.port, timeout=connect_timeout_s)
+    return base_url.startswith("http:")
 
 
 @define(kw_only=True, eq=False)

@@ -23,6 +23,7 @@ from abproxy.http.messages import HeaderList, Response, UpstreamRequest
 from abproxy.tuning import Write, has_unsent
 from abproxy.upstream.agent import target_of
 from abproxy.upstream.connections import IdleLimit
+from abproxy.upstream.endpoints import uri_of, without_zone
 from abproxy.upstream.fast.response import (
     PlainResponse,
     TwistedResponse,
@@ -35,7 +36,6 @@ __all__ = [
     "Connections",
     "Exchange",
     "RequestWriter",
-    "uri_of",
 ]
 
 
@@ -55,19 +55,8 @@ ANNOUNCING = frozenset({b"POST", b"PUT"})
 """Methods that say how long their body is even if there is none."""
 
 
-def uri_of(url: str) -> URI:
-    """
-    Return the parts of *url*, to the letter.
-
-    treq would also write what should not stand in a URL in another way, and
-    refuse host names that DNS does not know, like those with an underscore.
-    """
-    uri: URI = URI.fromBytes(url.encode("ascii"))
-    return uri
-
-
 def _host_line(uri: URI) -> bytes:
-    host: bytes = uri.host
+    host = without_zone(uri.host)
     if isIPv6Address(host.decode("ascii")):
         host = b"[%b]" % host
     return host if uri.port == HTTP_PORT else b"%b:%d" % (host, uri.port)
@@ -115,7 +104,7 @@ class RequestWriter:
     ) -> tuple[bytes, bytes]:
         """Return what is before and after the line with the length."""
         url = self.base_url + path.decode("ascii")
-        uri = uri_of(url)
+        uri = uri_of(url.encode("ascii"))
         headers = as_headers(lines)
         # What was packed would have to be unpacked.
         headers.removeHeader(b"Accept-Encoding")

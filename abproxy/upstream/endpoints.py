@@ -1,0 +1,75 @@
+"""
+The way to the host that the operator named.
+
+Twisted takes only what may be registered as a domain for a name, and fails for all
+others at each connection.  A name in a container network, `text_embeddings` for one,
+need not be such: what the resolver of the system finds is a name.
+"""
+
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.abstract import isIPv6Address
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP6ClientEndpoint,
+    wrapClientTLS,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.web.client import URI
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
+
+from abproxy.upstream.tls import VerifyingPolicy
+
+__all__ = ["EndpointFactory", "make_endpoint", "uri_of", "without_zone"]
+
+
+class _NamedEndpoint(HostnameEndpoint):
+    """Connects to a host of any name."""
+
+    @staticmethod
+    def _hostAsBytesAndText(host: Any) -> tuple[bool, bytes, str]:  # noqa: N802
+        return False, host.encode("ascii"), host
+
+
+def uri_of(url: bytes) -> URI:
+    """Return the parts of *url*, to the letter."""
+    uri: URI = URI.fromBytes(url)
+    # In a URL the mark before the zone of an address is escaped (RFC 6874).
+    if b":" in uri.host:
+        uri.host = uri.host.replace(b"%25", b"%")
+    return uri
+
+
+def without_zone(host: bytes) -> bytes:
+    """Return *host* as others know it: a zone is a matter of this machine."""
+    return host.partition(b"%")[0]
+
+
+def make_endpoint(reactor: Any, uri: URI, timeout_s: float) -> IStreamClientEndpoint:
+    """Return what connects to the host of *uri*, without TLS."""
+    host = uri.host.decode("ascii")
+    if "%" in host and isIPv6Address(host):
+        # Looked up as a name it would lose its zone.
+        return TCP6ClientEndpoint(reactor, host, uri.port, timeout_s)
+    return _NamedEndpoint(reactor, host, uri.port, timeout_s)
+
+
+@implementer(IAgentEndpointFactory)
+@frozen(eq=False)
+class EndpointFactory:
+    """Makes endpoints for Twisted's agent, with TLS where the URL wants it."""
+
+    reactor: Any
+    connect_timeout_s: float
+    policy: VerifyingPolicy
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
+        """Return what connects to the server of *uri*."""
+        endpoint = make_endpoint(self.reactor, uri, self.connect_timeout_s)
+        if uri.scheme == b"http":
+            return endpoint
+        creator = self.policy.creatorForNetloc(uri.host, uri.port)
+        secured: IStreamClientEndpoint = wrapClientTLS(creator, endpoint)
+        return secured
