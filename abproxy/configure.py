@@ -56,8 +56,10 @@ BUDGET = 512
 
 CHANGEABLE = frozenset(
     {
+        "api_key_file",
         "api_keys",
         "budget",
+        "bulk_api_key_file",
         "bulk_api_keys",
         "call_timeout_s",
         "connect_patience_s",
@@ -77,6 +79,8 @@ CHANGEABLE = frozenset(
         "share_ignore",
         "slots",
         "trusted_proxies",
+        "upstream_key",
+        "upstream_key_file",
     }
 )
 """Settings that can change without a restart."""
@@ -234,6 +238,9 @@ class Configuration:
     collector: BatchCollector
     info: Callable[[], ServerInfo] = field(repr=False)
     make_limit: Callable[[Settings], Limit] = field(repr=False)
+    use_credentials: Callable[[Credentials], None] = field(repr=False)
+    """Called with the credentials that the upstream is sent from now on."""
+
     _log: ClassVar[Logger] = Logger()
 
     def reload(self) -> None:
@@ -265,6 +272,7 @@ class Configuration:
         if former.slots != settings.slots:
             budget.slots = slots_for(settings)
         self._apply_to_collector(settings)
+        self.use_credentials(credentials_for(settings))
         self.app.relay.connect_patience_s = settings.connect_patience_s
         self.learn(self.info())
 

@@ -54,6 +54,9 @@ __all__ = [
 
 STDIN = 0
 
+LOOK_EVERY_S = 10.0
+"""How often files with keys are looked at, in seconds."""
+
 REPORT_EVERY_S = 3600.0
 """How often the log says whether batching helps, in seconds."""
 
@@ -180,6 +183,10 @@ class Lifetime(Service):
     """The embedded model, if it is the upstream."""
 
     upstream_url: str
+    look_at_keys: Callable[[], None] = lambda: None
+    """Looks whether the files with keys have changed."""
+
+    _looking: LoopingCall | None = field(init=False, default=None)
     _starting: Deferred[None] | None = field(init=False, default=None)
     _log: ClassVar[Logger]
 
@@ -203,6 +210,8 @@ class Lifetime(Service):
     def stopService(self) -> "Deferred[None]":
         """Drain and end; fires when all is answered and closed."""
         super().stopService()
+        if self._looking is not None and self._looking.running:
+            self._looking.stop()
         self.process.notify(STOPPING)
         return Deferred.fromCoroutine(self._stop())
 
@@ -219,6 +228,9 @@ class Lifetime(Service):
         raise NotImplementedError
 
     def _started(self, _: None) -> None:
+        self._looking = LoopingCall(self.look_at_keys)
+        self._looking.clock = self.reactor
+        self._looking.start(LOOK_EVERY_S, now=False)
         # Once signals are listened to: the manager may send one at once.
         self.reactor.callWhenRunning(lambda: self.process.notify(READY))
 

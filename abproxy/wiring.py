@@ -10,7 +10,9 @@ from functools import partial
 from typing import Any
 
 from attrs import evolve
+from msgspec.structs import replace
 from treq.client import HTTPClient
+from twisted.internet.defer import Deferred
 
 from abproxy.batching.admission import Admission
 from abproxy.batching.collector import BatchCollector
@@ -26,7 +28,7 @@ from abproxy.configure import (
 )
 from abproxy.dialects.routes import may_be_batched
 from abproxy.events import Observer
-from abproxy.http.messages import UpstreamRequest
+from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.process import ChildProcess
 from abproxy.service import (
     DEFAULT_PROCESS,
@@ -36,6 +38,7 @@ from abproxy.service import (
     Signals,
 )
 from abproxy.settings.settings import Settings, list_settings
+from abproxy.settings.watching import KeyWatch
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.setup import Telemetry, make_telemetry
 from abproxy.telemetry.status import Status
@@ -138,6 +141,7 @@ def _build(
         collector=collector,
         info=lambda: upstream.discovery.info,
         make_limit=lambda chosen: _limit(chosen, reactor, upstream.discovery.info),
+        use_credentials=upstream.use,
     )
     status = Status(
         recorder=telemetry.recorder,
@@ -178,6 +182,9 @@ def _build(
         private=ports[1] if len(ports) > 1 else None,
         signals=process.signals or Signals(reactor),
         reload=configuration.reload,
+        look_at_keys=KeyWatch(
+            settings=lambda: configuration.settings, apply=configuration.apply
+        ).look,
         certificate=certificate,
         reopen_logs=telemetry.reopen,
         stop_telemetry=telemetry.stop,
@@ -369,13 +376,15 @@ def _health_pages(
     collector: BatchCollector,
     sites: Callable[[], Sequence[ProxySite]],
 ) -> Pages:
-    headers = upstream.credentials.on(())
+
+    def ask(question: UpstreamRequest) -> Deferred[Response]:
+        # The key may have changed since the last time.
+        return upstream.ask(replace(question, headers=upstream.credentials.on(())))
+
     checks = {
         path: HealthCheck(
-            question=UpstreamRequest(
-                method=b"GET", path=path, headers=headers, body=b""
-            ),
-            send=upstream.ask,
+            question=UpstreamRequest(method=b"GET", path=path, headers=(), body=b""),
+            send=ask,
             clock=reactor,
         ).ask
         for path in (b"/health", b"/ping")

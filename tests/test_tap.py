@@ -196,6 +196,20 @@ def test_a_key_setting_without_a_key_is_one_line(
     assert refusal("--port=0") == f"abproxy: {key} in the environment: {expected}"
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    "name", ["API_KEY_FILE", "BULK_API_KEY_FILE", "INFERENCE_SERVICE_KEY_FILE"]
+)
+def test_a_missing_file_with_keys_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, workers: str
+) -> None:
+    """No key would be asked for without it."""
+    monkeypatch.setenv(name, str(tmp_path / "keys"))
+
+    why = f"cannot use {tmp_path / 'keys'}: No such file or directory"
+    assert refusal("--port=0", f"--workers={workers}") == f"abproxy: {name}: {why}"
+
+
 def test_workers_without_a_temporary_folder_are_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -17,11 +17,21 @@ class Access:
         "keys, separated by commas; clients must send one of them as `Authorization: "
         "Bearer`; it is not passed on to the inference server",
     )
+    api_key_file: str | None = setting(
+        "api-key-file",
+        parsers.file,
+        None,
+        "file",
+        "file with these keys instead, one a line; read again when it changes",
+    )
     bulk_api_keys: tuple[str, ...] = secret(
         "bulk-api-key",
         parsers.keys,
         (),
         "more such keys, for calls of low priority: as if they had X-Priority: bulk",
+    )
+    bulk_api_key_file: str | None = setting(
+        "bulk-api-key-file", parsers.file, None, "file", "file with these keys instead"
     )
     trusted_proxies: tuple[str, ...] = setting(
         "trusted-proxies",

@@ -18,6 +18,7 @@ from abproxy.errors import SettingsError
 from abproxy.settings import parsers
 from abproxy.settings.access import Access
 from abproxy.settings.batching import Batching
+from abproxy.settings.key_files import KEY_FILES
 from abproxy.settings.limits import Limits
 from abproxy.settings.listening import FAST_PATHS, Listening
 from abproxy.settings.sources import Sources, variable
@@ -113,6 +114,13 @@ def settings_from(
         found = sources.read(each.metadata["option"], each.metadata["read"])
         if found is not None:
             values[each.name] = found
+    for file in KEY_FILES:
+        if file.name in values:
+            if file.of in values:
+                name = file.variable
+                message = f"{name.removesuffix('_FILE')} and {name} are both set"
+                raise SettingsError(f"{message}; keep one of them")
+            values[file.of] = file.read(values[file.name])
     if "fast_paths" not in values:
         values["fast_paths"] = _former_fast_paths(sources)
     settings = Settings(**values)

@@ -24,6 +24,13 @@ class Upstream:
         "key for the inference server, sent as `Authorization: Bearer`; "
         "without it the clients' own credentials are passed on",
     )
+    upstream_key_file: str | None = setting(
+        "inference-service-key-file",
+        parsers.file,
+        None,
+        "file",
+        "file with this key instead; read again when it changes",
+    )
     upstream_headers: tuple[tuple[str, str], ...] = secret(
         "upstream-headers",
         parsers.header_lines,

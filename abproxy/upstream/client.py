@@ -93,6 +93,10 @@ class Upstream:
             on_change=self.on_change,
         )
 
+    def use(self, credentials: Credentials) -> None:
+        """Show these *credentials* with our own questions from now on."""
+        self.credentials = self.discovery.credentials = credentials
+
     def ask(self, request: UpstreamRequest) -> Deferred[Response]:
         """Send a question of our own: no reason to ask more, and not measured."""
         return self.send(request, learns=False, is_batch=False)

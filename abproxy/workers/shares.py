@@ -12,6 +12,7 @@ import attrs
 from twisted.logger import Logger
 
 from abproxy.configure import part_of
+from abproxy.settings.key_files import KEY_FILES
 from abproxy.settings.settings import Settings
 from abproxy.settings.sources import variable
 
@@ -41,6 +42,8 @@ def share_of(settings: Settings, upstream_url: str) -> Settings:
     parts: dict[str, Any] = {
         name: part_of(whole, workers) for name, whole in _wholes(settings) if whole
     }
+    # The supervisor looks at these files for all of them.
+    parts |= {file.name: None for file in KEY_FILES}
     return attrs.evolve(
         settings,
         **parts,

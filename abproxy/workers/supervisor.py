@@ -16,6 +16,7 @@ from abproxy.configure import CHANGEABLE, keys_for, read_again, variables
 from abproxy.errors import SettingsError
 from abproxy.service import LAST_S, Lifetime, where
 from abproxy.settings.settings import Settings
+from abproxy.settings.watching import KeyWatch
 from abproxy.web.listen import Listener, close_port
 from abproxy.web.server import ProxySite
 from abproxy.workers.admin import SupervisorApp
@@ -63,7 +64,9 @@ class Supervisor(Lifetime):
     _log: ClassVar[Logger] = Logger()
 
     def __attrs_post_init__(self) -> None:
-        """Watch for the end of each worker."""
+        """Watch for the end of each worker, and for new keys."""
+        watch = KeyWatch(settings=lambda: self.settings, apply=self.apply)
+        self.look_at_keys = watch.look
         for worker in self.pool:
             worker.on_end = self._worker_ended
 
@@ -95,14 +98,18 @@ class Supervisor(Lifetime):
             self._log.error("Settings stay as they are: {error}", error=error)
             return
         new = {name: getattr(wanted, name) for name in CHANGEABLE}
-        self.settings = attrs.evolve(self.settings, **new)
+        self.apply(attrs.evolve(self.settings, **new))
         rest = attrs.asdict(wanted).items() - attrs.asdict(self.settings).items()
         if rest:
             names = variables({name for name, _ in rest})
             self._log.warn("Settings need a restart: {names}", names=names)
-        self.app.keys = keys_for(self.settings)
-        self.aggregator.settings = self.settings
-        self.pool.send(share_of(self.settings, self.upstream_url))
+
+    def apply(self, settings: Settings) -> None:
+        """Apply *settings* here and in all workers."""
+        self.settings = settings
+        self.app.keys = keys_for(settings)
+        self.aggregator.settings = settings
+        self.pool.send(share_of(settings, self.upstream_url))
 
     async def _start(self) -> None:
         with explain_folder_errors():

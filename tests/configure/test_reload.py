@@ -50,6 +50,7 @@ def _configuration(proxy: InMemoryProxy, file: Path) -> Configuration:
         collector=proxy.collector,
         info=lambda: INFO,
         make_limit=make_limit,
+        use_credentials=proxy.inference_server.use,
     )
 
 

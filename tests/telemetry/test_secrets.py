@@ -2,9 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from twisted.logger import (
     LogEvent,
     eventAsText,
@@ -12,12 +17,17 @@ from twisted.logger import (
 )
 
 from abproxy.errors import ConnectionBroken, UpstreamTimeout
+from abproxy.events import Observers
+from abproxy.settings.key_files import KEY_FILES
 from abproxy.telemetry.logs import json_line
+from abproxy.telemetry.tracing import Tracing
 from support.proxy import InMemoryProxy, wired
 
 CLIENTS_KEY, SERVERS_KEY, WRONG_KEY = "CLIENTS-KEY", "SERVERS-KEY", "WRONG-KEY"
 TEXT, QUERY = "A-TEXT", "A-QUERY"
-SECRETS = [CLIENTS_KEY, SERVERS_KEY, WRONG_KEY, TEXT, QUERY]
+BULK_KEY, NEW_KEY = "BULK-KEY", "NEW-KEY"
+KEYS = [CLIENTS_KEY, SERVERS_KEY, WRONG_KEY, BULK_KEY, NEW_KEY]
+SECRETS = [*KEYS, TEXT, QUERY]
 
 AUTHORIZED = ("Authorization", f"Bearer {CLIENTS_KEY}")
 REFERRED = ("Referer", f"http://page/?{QUERY}")
@@ -106,6 +116,80 @@ def test_no_secret_is_ever_shown_or_written_down(
     assert "upstream_timeout" in shown
     assert "A batch failed" in logged
     assert "/elsewhere" in written
+    nothing_leaked.clear()
+
+
+PATHS = [
+    *("/", "/metrics", "/health", "/ping", "/-/", "/-/status.json", "/-/ready"),
+    *("/-/healthy", "/-/docs", "/-/openapi.json", "/-/nothing", "/-/page.css"),
+]
+FILES = {
+    "api_key_file": CLIENTS_KEY,
+    "bulk_api_key_file": BULK_KEY,
+    "upstream_key_file": SERVERS_KEY,
+}
+
+
+def _rotate(here: InMemoryProxy, folder: Path) -> None:
+    """Change the files with keys, in good ways and bad ones."""
+    for content in (f"{NEW_KEY} with a blank", f"{NEW_KEY}\xff", "", NEW_KEY):
+        for name in FILES:
+            (folder / name).write_bytes(content.encode("latin-1"))
+        here.service.look_at_keys()
+        for key in (CLIENTS_KEY, BULK_KEY, NEW_KEY, WRONG_KEY):
+            here.call("a", key=key)
+            here.answer_all()
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_key_is_in_anything_that_a_proxy_emits(
+    tmp_path: Path, nothing_leaked: list[object], log_format: str
+) -> None:
+    """In no log at any level, page, figure, error or trace; not from files either."""
+    for name, key in FILES.items():
+        (tmp_path / name).write_text(key)
+    named: Any = {name: str(tmp_path / name) for name in FILES}
+    values: Any = {each.of: each.read(named[each.name]) for each in KEY_FILES}
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing = Tracing(tracer=provider.get_tracer("t"), shut_down=provider.shutdown)
+    with (
+        _noted() as events,
+        wired(
+            slots=1,
+            max_body_bytes=5000,
+            access_log=str(tmp_path / "access.log"),
+            log_format=log_format,
+            **named,
+            **values,
+        ) as here,
+    ):
+        observers = [here.recorder, here.telemetry.access_log, tracing]
+        here.site.observer = Observers(observers)
+        here.app.relay.add_headers = tracing.mark
+        here.inference_server.trace = tracing.trace
+        _all_that_may_happen(here)
+        _rotate(here, tmp_path)
+        keys = [NEW_KEY, WRONG_KEY]
+        clients = [here.connect() for _ in range(len(PATHS) * len(keys))]
+        for client, (path, key) in zip(clients, product(PATHS, keys), strict=True):
+            client.ask("GET", path, b"", ("Authorization", f"Bearer {key}"))
+            here.flush()
+            here.answer_all()
+        told = b"".join(client.transport.value() for client in here.clients).decode()
+        settings = repr(here.service.reload.__self__.settings)  # type: ignore[attr-defined]
+
+    provider.shutdown()
+    spans = [span.to_json() for span in exporter.get_finished_spans()]
+    logged = [f"{json_line(event)}{eventAsText(event)}" for event in events]
+    written = (tmp_path / "access.log").read_text()
+    everything = "\n".join([told, settings, *spans, *logged, written])
+    assert [key for key in KEYS if key in everything] == []
+    assert "The former keys stay: API_KEY_FILE" in everything
+    assert "API_KEY_FILE has changed, and is used" in everything
+    assert "/-/status.json" in written
+    assert len(spans) > 10
     nothing_leaked.clear()
 
 

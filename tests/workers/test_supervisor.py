@@ -3,6 +3,7 @@
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -21,7 +22,7 @@ from abproxy.settings.settings import Settings
 from abproxy.workers.supervisor import Supervisor
 from abproxy.workers.wiring import wire_supervisor
 from bench.breakable import Breakable, Traits
-from support.client import Caller, connect, until
+from support.client import Caller, connect, sleep, until
 from support.upstream import breakable
 
 
@@ -142,6 +143,29 @@ async def test_a_reload_does_not_remove_all_keys() -> None:
         assert line.startswith("Settings stay as they are: no key is left in API_KEY")
         assert statuses == [401, 401]
         assert here.settings.rate_limit == 9
+
+
+@ensureDeferred
+async def test_a_new_key_in_a_file_counts_for_all_workers(tmp_path: Path) -> None:
+    """And for the supervisor, which looks at the file for them."""
+    file = tmp_path / "keys"
+    file.write_text("old")
+    settings: Any = {"api_key_file": str(file), "api_keys": ("old",)}
+    async with (
+        breakable(Traits()) as upstream,
+        supervisor(upstream, **settings) as here,
+    ):
+        file.write_text("new")
+
+        here.look_at_keys()
+
+        callers = [await connect(here.shared_port.port) for _ in range(8)]
+        callers.append(await operator(here))
+        for caller in callers:
+            while (await caller.get("/info", key="new")).status != 200:
+                await sleep(0.01)
+            assert (await caller.get("/info", key="old")).status == 401
+            caller.hang_up()
 
 
 @ensureDeferred
