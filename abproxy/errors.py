@@ -13,6 +13,7 @@ import msgspec
 __all__ = [
     "BadRequest",
     "BodyTooLarge",
+    "CallTooLarge",
     "CannotConnect",
     "ClientQueueFull",
     "ConnectionBroken",
@@ -122,6 +123,14 @@ class BodyTooLarge(ProxyError):
     status = 413
     error_type = "Validation"
     reason = "body_size"
+
+
+class CallTooLarge(ProxyError):
+    """A call is larger than a limit that it could never keep; the message names it."""
+
+    status = 413
+    error_type = "Validation"
+    reason = "call_size"
 
 
 class Overloaded(ProxyError):

@@ -170,7 +170,7 @@ def headers() -> dict[str, list[str]]:
 
 
 def _on_answers() -> dict[str, list[str]]:
-    with wired(api_keys=(KEY,), max_waiting_inputs=3, slots=1) as proxy:
+    with wired(api_keys=(KEY,), max_waiting_inputs=4, slots=1) as proxy:
         alone, _, shared = [proxy.call(text, key=KEY) for text in "abc"]
         refused = proxy.call("d", "e", key=KEY)
         _answer_as_tei(proxy)

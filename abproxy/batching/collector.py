@@ -23,14 +23,7 @@ from abproxy.batching.isolation import Isolation
 from abproxy.batching.lane import Lane
 from abproxy.batching.lanes_out import LanesOut
 from abproxy.batching.learned import LearnedCaps, Offenders
-from abproxy.batching.part import (
-    Caps,
-    Part,
-    join_results,
-    replace_by_parts,
-    size_of,
-    split_call,
-)
+from abproxy.batching.part import Caps, Part, size_of, split_part, whole_part
 from abproxy.batching.queue import Queue
 from abproxy.batching.refusal import RetryTimeouts
 from abproxy.dialects.call import Call, LaneKey, PartResult
@@ -151,6 +144,7 @@ class BatchCollector:
 
         Raises:
             Overloaded: too much is waiting already.
+            CallTooLarge: there never is room for it.
         """
         caps = self.caps
         if self.offenders.is_any and self.offenders.suspects(call):
@@ -159,13 +153,12 @@ class BatchCollector:
         if self.learned.is_any or call.lane_key.one_by_one:
             self.learned.refresh(caps)
             caps = self.learned.apply(call.lane_key, caps)
-        parts = split_call(call, caps, self.clock.seconds())
-        if len(parts) == 1 and self._leaves_at_once(parts[0], caps):
-            self._send(parts, FlushReason.FREE)
-            return parts[0].waiter
-        self.admission.admit(parts)
-        results = join_results(parts)
-        is_full = self.queue.add(parts[0])
+        size = size_of(call.items.raw)
+        if self._leaves_at_once(call, size, caps):
+            part = whole_part(call, size, self.clock.seconds())
+            self._send([part], FlushReason.FREE)
+            return part.waiter
+        results, is_full = self.queue.submit(call, size, caps)
         if is_full or not self.budget.batches_in_flight:
             self.dispatch()
         elif self._turn_end is None:
@@ -208,9 +201,9 @@ class BatchCollector:
 
     # When a batch leaves
 
-    def _leaves_at_once(self, part: Part, caps: Caps) -> bool:
+    def _leaves_at_once(self, call: Call, size: int, caps: Caps) -> bool:
         """
-        Return whether *part* leaves as it comes, without queueing up.
+        Return whether *call* leaves as it comes, without queueing up.
 
         With nothing in flight and nothing before it there is room and a slot for
         it: the rule would send it as well, after it was counted in and out again.
@@ -222,10 +215,10 @@ class BatchCollector:
             or self.max_wait_s
             or self._flushes
             or self.backoff.of_all is not None
-            or (self.queue.held and part.call.lane_key in self.queue.held)
-            or part.call.lane_key.is_bulk
-            or caps.are_reached(1, len(part.items), part.size)
-            or len(part.items) > self.budget.most_items
+            or (self.queue.held and call.lane_key in self.queue.held)
+            or call.lane_key.is_bulk
+            or caps.are_reached(1, len(call.items.raw), size)
+            or len(call.items.raw) > self.budget.most_items
         )
 
     def dispatch(self) -> None:
@@ -307,7 +300,7 @@ class BatchCollector:
         is_whole = lane.key.serial or self.learned.is_alone(lane.key.path)
         may_split = self.splits and not is_whole
         if may_split and len(parts[0].items) > caps.items:
-            self.queue.requeue(replace_by_parts(parts[0], caps))
+            self.queue.requeue(split_part(parts[0], caps))
             return
         if self.backoff.is_any:
             self.backoff.note_sent(lane.key)

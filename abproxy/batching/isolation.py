@@ -41,7 +41,6 @@ from abproxy.batching.part import (
     Caps,
     Part,
     halves,
-    join_results,
     likely_good_first,
     reject,
     split_part,
@@ -197,10 +196,7 @@ class Isolation:
     async def _send_pieces(
         self, batch: Batch, part: Part, caps: Caps, failed: Failed
     ) -> None:
-        pieces = split_part(part, caps)
-        joined = join_results(pieces).addBoth(part.fire)
-        part.on_cancel = lambda _part: joined.cancel()
-        groups = [[piece] for piece in pieces]
+        groups = [[piece] for piece in split_part(part, caps)]
         if failed.is_deadline:
             self.budget.missed_deadline(failed.took_s)
             await self._send_in_turn(batch, groups)

@@ -205,7 +205,8 @@ class Lane:
             self._timer = None
         if not self._parts:
             return
-        due_at = self._parts[0].arrived_at + self.max_wait_s
+        oldest = self._parts[0]
+        due_at = oldest.arrived_at + self.max_wait_s * oldest.may_be_held
         if self._held_until is not None:
             due_at = max(due_at, self._held_until)
             if due_at == inf:

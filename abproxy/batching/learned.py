@@ -4,7 +4,6 @@ Lessons of failed requests: how much fits into one, and who sends bad calls.
 All of it is kept for a while only, and forgotten when the upstream is another.
 """
 
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from math import inf
@@ -12,7 +11,7 @@ from math import inf
 from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 
-from abproxy.batching.part import Caps, Part
+from abproxy.batching.part import ANY_NUMBER, Caps, Part
 from abproxy.dialects.call import Call, LaneKey
 
 __all__ = ["KEPT_S", "LearnedCaps", "Offenders"]
@@ -117,7 +116,7 @@ class LearnedCaps:
     def apply(self, key: LaneKey, caps: Caps) -> Caps:
         """Return what fits into a batch of the lane with *key*."""
         if self.is_alone(key.path):
-            return Caps(calls=1, items=sys.maxsize, size=sys.maxsize)
+            return Caps(calls=1, items=ANY_NUMBER, size=ANY_NUMBER)
         if key.one_by_one:
             return evolve(caps, calls=1)
         sharing = self._sharing.get(hash(key)) if self._sharing else None

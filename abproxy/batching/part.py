@@ -1,19 +1,21 @@
 """
 A part: consecutive items of one call that share a batch, and their waiter.
 
-A call is one part unless it is larger than a cap.  The parts of a call are
-linked: the next one queues up only when the one before has left, so that a
-large import never stands in front of all other calls.
+A call is one part unless it is larger than a cap.  The next part of a large call
+is made, and queues up, only when the one before has left: so a large import never
+stands in front of all other calls, and costs no more than its bytes until then.
+
+Nothing here refers back to itself once it has its outcome: what a call holds is
+free as soon as it is answered, refused or cancelled.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+import sys
+from collections.abc import Callable, Sequence
 from math import inf
-from typing import cast
 
-from attrs import frozen
+from attrs import define, field, frozen
 from msgspec import Struct
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from abproxy.dialects.call import Call, PartResult
@@ -21,18 +23,22 @@ from abproxy.events import Cause
 from abproxy.http.messages import Response
 
 __all__ = [
+    "ANY_NUMBER",
     "Caps",
+    "LargeCall",
     "Part",
     "Priority",
+    "end_of_part",
     "halves",
-    "join_results",
     "likely_good_first",
     "reject",
-    "replace_by_parts",
     "size_of",
-    "split_call",
     "split_part",
+    "whole_part",
 ]
+
+ANY_NUMBER = sys.maxsize
+"""The cap of what is sent whole, as its answer cannot be split."""
 
 Priority = tuple[float, int]
 """A place in the queue over all lanes: a lower one is older, or more urgent."""
@@ -65,7 +71,7 @@ _NO_WAITER: Deferred[list[PartResult]] = Deferred()
 
 
 class Part(Struct, kw_only=True, eq=False):
-    """Some items of a call, from its arrival to their rows."""
+    """Some items of a call, from when they queue up to their rows."""
 
     call: Call
 
@@ -73,11 +79,17 @@ class Part(Struct, kw_only=True, eq=False):
 
     lengths: Sequence[int]
 
-    arrived_at: float
-    """When its call came, on the clock's scale."""
+    size: int
+    """Bytes of its items, with a comma each."""
 
-    next_part: "Part | None" = None
-    """The next part of the same call, until that one queues up."""
+    arrived_at: float
+    """When it queued up first, on the clock's scale."""
+
+    rest_of: "LargeCall | None" = None
+    """The call whose next part queues up when this one has left."""
+
+    may_be_held: bool = True
+    """Whether it may wait for others to join; a later part's call has waited."""
 
     on_cancel: "Callable[[Part], None] | None" = None
     """Called if the caller leaves; set by what holds the part: a lane, a batch."""
@@ -91,9 +103,6 @@ class Part(Struct, kw_only=True, eq=False):
     connection_failures: int = 0
     """How many requests it was in when their connection broke."""
 
-    size: int = 0
-    """Bytes of its items, with a comma each."""
-
     waiter: Deferred[list[PartResult]] = _NO_WAITER
     """Fires once; with several results if the part had to be split after all."""
 
@@ -101,7 +110,6 @@ class Part(Struct, kw_only=True, eq=False):
     """Whether its caller has left."""
 
     def __post_init__(self) -> None:
-        self.size = size_of(self.items)
         self.waiter = Deferred(self._cancel)
 
     def __repr__(self) -> str:
@@ -173,101 +181,162 @@ def likely_good_first(parts: list[Part]) -> list[Part]:
     return [parts[at] for at in sorted(range(len(parts)), key=unlikelihood)]
 
 
-# From one call to parts
+# From one call to parts, and back
 
 
-def split_call(call: Call, caps: Caps, now: float) -> list[Part]:
-    """Make the parts of *call*, each linked to the next; one if it goes whole."""
-    whole = Part(
+@define(eq=False)
+class _Joined:
+    """
+    The results of several parts of one call, in order.
+
+    What ends the wait for one part ends it for all, be it a failure, a caller who
+    leaves, or a response of the upstream that is no rows.
+    """
+
+    done: Deferred[list[PartResult]] = field(init=False, repr=False)
+    """Fires with the results; a response that is no rows is the only one then."""
+
+    _open: dict[int, Part] = field(init=False, factory=dict)
+    """The parts that have no result yet, by their place."""
+
+    _results: list[list[PartResult]] = field(init=False, factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.done = Deferred(self._cancel)
+
+    def add(self, part: Part) -> None:
+        """Wait for *part* as well, which comes after those added before."""
+        place = len(self._results)
+        self._results.append([])
+        self._open[place] = part
+        part.waiter.addBoth(self._note, place)
+
+    def _note(self, outcome: list[PartResult] | Failure, place: int) -> None:
+        if self._open.pop(place, None) is None:
+            return  # it ends because another one has ended it
+        if isinstance(outcome, Failure) or outcome[0].rows is None:
+            self._stop()
+            if not self.done.called:  # by a caller that has left meanwhile
+                self.done.callback(outcome)
+            return
+        self._results[place] = outcome
+        if not self._open and not self.left_items:
+            self.done.callback([each for one in self._results for each in one])
+
+    @property
+    def left_items(self) -> int:
+        """Return how many items are in no part yet."""
+        return 0
+
+    def _cancel(self, _done: Deferred[list[PartResult]]) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        """Cancel all parts that have no result yet."""
+        left, self._open = self._open, {}
+        # From the last to the first: room that one part gives back must not be
+        # taken by a later one that is about to go.
+        for part in reversed(left.values()):
+            part.waiter.cancel()
+
+
+@define(eq=False)
+class LargeCall(_Joined):
+    """A call larger than a batch: its parts are made one after the other."""
+
+    call: Call
+    on_stop: Callable[["LargeCall"], None] = field(repr=False)
+    """Called when it ends with a rest that has not queued up."""
+
+    left_size: int
+    """Bytes of the items that are in no part yet."""
+
+    _at: int = field(init=False, default=0)
+    """The first item that is in no part yet."""
+
+    @property
+    def left_items(self) -> int:
+        """Return how many items are in no part yet."""
+        return len(self.call.items.raw) - self._at
+
+    def next_part(self, caps: Caps, now: float) -> Part:
+        """Make the next part, within *caps*, of the rest that there is."""
+        items, start = self.call.items, self._at
+        self._at = end_of_part(items.raw, start, caps)
+        part = _part_of(
+            self.call, items.raw, items.lengths, slice(start, self._at), now
+        )
+        part.may_be_held = not start
+        self.left_size -= part.size
+        if self.left_items:
+            part.rest_of = self
+        self.add(part)
+        return part
+
+    def _stop(self) -> None:
+        if self.left_items:
+            self.on_stop(self)
+            self._at, self.left_size = len(self.call.items.raw), 0
+        super()._stop()
+
+
+def whole_part(call: Call, size: int, now: float) -> Part:
+    """Make the one part of a *call* whose items have so many bytes."""
+    return Part(
         call=call,
         items=call.items.raw,
         lengths=call.items.lengths,
+        size=size,
         arrived_at=now,
     )
-    fits = len(whole.items) <= caps.items and whole.size <= caps.size
-    if fits or call.lane_key.serial:
-        return [whole]
-    parts = split_part(whole, caps)
-    for part, following in pairwise(parts):
-        part.next_part = following
-    return parts
+
+
+def _part_of(
+    call: Call,
+    items: Sequence[bytes],
+    lengths: Sequence[int],
+    span: slice,
+    arrived_at: float,
+) -> Part:
+    own = items[span]
+    return Part(
+        call=call,
+        items=own,
+        lengths=lengths[span],
+        size=size_of(own),
+        arrived_at=arrived_at,
+    )
+
+
+def end_of_part(items: Sequence[bytes], start: int, caps: Caps) -> int:
+    """
+    Return where the part ends that begins with the item at *start*.
+
+    One item over the cap of bytes makes a part by itself: whether it is
+    too large is for the upstream to say.
+    """
+    most = min(start + caps.items, len(items))
+    size = 0
+    for at in range(start, most):
+        size += len(items[at]) + 1
+        if size > caps.size and at > start:
+            return at
+    return most
 
 
 def split_part(part: Part, caps: Caps) -> list[Part]:
-    """Make parts of a *part*, each within *caps*; one alone if it fits."""
-    return [
-        Part(
-            call=part.call,
-            items=part.items[span],
-            lengths=part.lengths[span],
-            arrived_at=part.arrived_at,
-        )
-        for span in _ranges(part.items, caps)
-    ]
-
-
-def _ranges(items: Sequence[bytes], caps: Caps) -> Iterator[slice]:
-    """
-    Divide *items* into ranges that each fit into one batch.
-
-    One item over the cap of bytes makes a range by itself: whether it is
-    too large is for the upstream to say.
-    """
-    start = size = 0
-    for at, item in enumerate(items):
-        size += len(item) + 1
-        if at > start and (at - start == caps.items or size > caps.size):
-            yield slice(start, at)
-            start, size = at, len(item) + 1
-    yield slice(start, len(items))
-
-
-def replace_by_parts(part: Part, caps: Caps) -> list[Part]:
-    """Make parts within *caps* that wait in the place of *part*, and answer it."""
-    pieces = split_part(part, caps)
-    for piece in pieces:
+    """Make parts within *caps* that take the place of a *part*, and answer it."""
+    joined, pieces, start = _Joined(), list[Part](), 0
+    while start < len(part.items):
+        end = end_of_part(part.items, start, caps)
+        span = slice(start, end)
+        piece = _part_of(part.call, part.items, part.lengths, span, part.arrived_at)
         piece.priority = part.priority
         piece.connection_failures = part.connection_failures
-    joined = join_results(pieces).addBoth(part.fire)
-    part.on_cancel = lambda _part: joined.cancel()
+        piece.may_be_held = part.may_be_held
+        pieces.append(piece)
+        joined.add(piece)
+        start = end
+    joined.done.addBoth(part.fire)
+    part.on_cancel = lambda _part: joined.done.cancel()
     return pieces
-
-
-# And back again: what ends the wait for one part ends it for all, be it a
-# failure, a caller who leaves, or a response of the upstream that is no rows.
-
-
-class _NotRows(Exception):
-    """A part of a large call got a response instead of rows."""
-
-
-def _rows_or_stop(results: list[PartResult]) -> list[PartResult]:
-    if results[0].rows is None:
-        raise _NotRows(results[0])
-    return results
-
-
-def join_results(parts: list[Part]) -> Deferred[list[PartResult]]:
-    """
-    Wait for all *parts* of one call; fires with their results in order.
-
-    A response that is no rows is the only result then.
-    """
-    if len(parts) == 1:
-        return parts[0].waiter
-    return Deferred.fromCoroutine(_join(parts))
-
-
-async def _join(parts: list[Part]) -> list[PartResult]:
-    # From the last to the first, also when they are cancelled: room that one
-    # part gives back must not be taken by a later one that is about to go.
-    waiters = [part.waiter.addCallback(_rows_or_stop) for part in reversed(parts)]
-    try:
-        found = await gatherResults(waiters, consumeErrors=True)
-        return [result for results in reversed(found) for result in results]
-    except FirstError as first:
-        for waiter in waiters:
-            waiter.cancel()
-        if isinstance(first.subFailure.value, _NotRows):
-            return list(first.subFailure.value.args)
-        raise cast("BaseException", first.subFailure.value) from first

@@ -20,12 +20,23 @@ from itertools import count
 from operator import attrgetter
 
 from attrs import define, evolve, field
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from abproxy.batching.admission import Admission
 from abproxy.batching.lane import Lane
-from abproxy.batching.part import Caps, Part, Priority, reject
-from abproxy.dialects.call import LaneKey
+from abproxy.batching.part import (
+    ANY_NUMBER,
+    Caps,
+    LargeCall,
+    Part,
+    Priority,
+    end_of_part,
+    reject,
+    size_of,
+    whole_part,
+)
+from abproxy.dialects.call import Call, LaneKey, PartResult
 from abproxy.errors import ProxyError
 
 __all__ = ["QUARANTINE_AFTER", "HeldBy", "Queue"]
@@ -193,6 +204,44 @@ class Queue:
         ready = (lane for lane in self.lanes if lane.is_full or lane.is_due)
         return min(ready, key=place, default=None)
 
+    def submit(
+        self, call: Call, size: int, caps: Caps
+    ) -> tuple[Deferred[list[PartResult]], bool]:
+        """
+        Queue *call* up, or the first part of it, if there is room.
+
+        Args:
+            call: what is to be sent.
+            size: the bytes of its items.
+            caps: what fits into a part of it.
+
+        Returns:
+            what fires with its results, and whether it makes a batch full.
+
+        Raises:
+            Overloaded: too much is waiting already.
+            CallTooLarge: there never is room for it.
+        """
+        items, client, now = call.items.raw, call.client, self.clock.seconds()
+        if caps.items < ANY_NUMBER:
+            caps = self.admission.fit(caps)
+        fits = len(items) <= caps.items and size <= caps.size
+        if fits or call.lane_key.serial:
+            self.admission.admit(client, len(items), size)
+            whole = whole_part(call, size, now)
+            return whole.waiter, self.add(whole)
+        first = items[: end_of_part(items, 0, caps)]
+        first_size = size_of(first)
+        self.admission.admit(
+            client,
+            len(first),
+            first_size,
+            rest_items=len(items) - len(first),
+            rest_size=size - first_size,
+        )
+        large = LargeCall(call=call, left_size=size, on_stop=self.admission.forget_rest)
+        return large.done, self.add(large.next_part(caps, now))
+
     def add(self, part: Part) -> bool:
         """Add *part* at the end, and return whether it makes a batch full."""
         key = part.call.lane_key
@@ -216,10 +265,16 @@ class Queue:
             parts = lane.take(caps, alike=alike)
         self._note(lane)
         for part in parts:
-            following, part.next_part = part.next_part, None
-            if following is not None and not following.cancelled:
-                self.add(following)
+            call, part.rest_of = part.rest_of, None
+            if call is not None and call.left_items:
+                self._add_next_part(call, lane)
         return parts
+
+    def _add_next_part(self, call: LargeCall, lane: Lane) -> None:
+        caps = self.admission.fit(lane.caps)
+        part = call.next_part(caps, self.clock.seconds())
+        self.admission.advance(part)
+        self.add(part)
 
     def requeue(self, parts: Sequence[Part]) -> None:
         """Give *parts* of one lane, which came back unsent, their places again."""

@@ -15,22 +15,27 @@ class Limits:
         parsers.at_least(1),
         10_000,
         "inputs",
-        "most inputs that may wait; calls beyond that are refused with 429",
+        "most inputs in the queue, of a large call only the part that is next; one "
+        "client may have as many as it leaves free; calls beyond that are refused with "
+        "429",
     )
     max_waiting_bytes: int = setting(
         "max-waiting-bytes",
         parsers.at_least(1),
-        64 << 20,
+        128 << 20,
         "bytes",
-        "most JSON of inputs that may wait; calls beyond that are refused with 429",
+        "most JSON of inputs that may wait, unsent parts of large calls included; one "
+        "client may have as much as it leaves free; calls beyond that are refused with "
+        "429, a call larger than half of it with 413",
     )
     max_waiting_inputs_of_one: int | None = setting(
         "max-waiting-inputs-per-client",
         parsers.at_least(1),
         None,
         "inputs",
-        "most inputs of one client (a key, or an address) that may wait; calls beyond "
-        "that are refused with 429",
+        "most inputs of one client (a key, or an address) that may wait, unsent parts "
+        "of large calls included; calls beyond that are refused with 429, a larger "
+        "call with 413",
     )
     rate_limit: float | None = setting(
         "rate-limit",
@@ -38,14 +43,15 @@ class Limits:
         None,
         "inputs/s",
         "inputs that one client may send in a second; calls beyond that are refused "
-        "with 429",
+        "with 429, a call larger than a minute's worth with 413",
     )
     call_timeout_s: float = setting(
         "call-timeout",
         parsers.seconds,
         300.0,
         "s",
-        "how long a call may wait to be sent, or sent again; after that it gets a 504",
+        "how long a call, or the next part of a large one, may wait to be sent, or "
+        "sent again; after that it gets a 504",
     )
     max_body_bytes: int = setting(
         "max-body-bytes",

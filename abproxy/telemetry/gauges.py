@@ -62,8 +62,14 @@ class Gauges(Collector):
         yield "slots", "Batches in flight that may not be full", budget.slots.count
         yield "slots_taken", "Batches in flight that were not full", budget.slots_taken
         yield "batch_max_items", "Inputs that make a batch full", caps.items
-        yield "waiting_items", "Inputs that wait", admission.items
-        yield "waiting_bytes", "JSON of the inputs that wait", admission.size
+        yield "waiting_items", "Inputs in the queue", admission.items
+        yield (
+            "waiting_rest_items",
+            "Inputs of large calls that are not in the queue yet",
+            admission.rest_items,
+        )
+        size = admission.size + admission.rest_size
+        yield "waiting_bytes", "JSON of all these inputs", size
         yield "waiting_max_items", "Inputs that may wait", admission.max_items
         yield "waiting_max_bytes", "JSON of inputs that may wait", admission.max_size
         oldest_s = self._oldest_wait_s()

@@ -249,8 +249,8 @@ class HealthPages:
         reasons = []
         if self.is_draining():
             reasons.append(_reason("draining", "abproxy is going to stop"))
-        waiting, most = self.admission.items, self.admission.max_items
-        if waiting >= most:
+        if self.admission.is_full:
+            waiting = self.admission.items
             reasons.append(_reason("full", f"{waiting} inputs are waiting"))
         if not isinstance(answer, Response):
             reasons.append(_reason("unreachable", str(answer)))

@@ -128,13 +128,14 @@ class ProxyApp:
         Raises:
             RateExceeded: the caller has sent too much lately.
             Overloaded: too much is waiting, or came from this caller.
+            CallTooLarge: the call never is within a limit.
         """
-        rate = self.policy.inputs_per_s
+        rate, inputs = self.policy.inputs_per_s, len(call.items.raw)
         if rate is not None:
-            self.rate_limiter.check(caller.client, rate)
+            self.rate_limiter.check(caller.client, inputs, rate)
         results = self.collector.submit(call)
         if rate is not None:
-            self.rate_limiter.take(caller.client, len(call.items.raw), rate)
+            self.rate_limiter.take(caller.client, inputs, rate)
         if caller.deadline_s is not None:
             results.addTimeout(caller.deadline_s, self.collector.clock, _too_late)
         return results
@@ -176,7 +177,7 @@ class ProxyApp:
     async def _relay(self, request: ProxyRequest, caller: Caller) -> None:
         policy = self.policy
         if policy.inputs_per_s is not None and request.method not in READS:
-            self.rate_limiter.check(caller.client, policy.inputs_per_s)
+            self.rate_limiter.check(caller.client, 1, policy.inputs_per_s)
             self.rate_limiter.take(caller.client, 1, policy.inputs_per_s)
         request.info.is_relayed = True
         credentials = policy.reader.credentials

@@ -1,8 +1,9 @@
 """
 Rate limit: the inputs that one client may send in a second, as a token bucket.
 
-A bucket may go into debt, so that a call larger than the bucket is accepted when
-the bucket is full; its client then waits until the debt is paid.  A bucket
+A bucket holds one second's worth.  A call larger than that is accepted when the
+bucket is full, and leaves it in debt: its client waits until the debt is paid.  No
+debt takes longer than a minute, so a call that would is refused for good.  A bucket
 that is full again is forgotten.
 """
 
@@ -11,9 +12,15 @@ from math import ceil
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from abproxy.errors import RateExceeded
+from abproxy.errors import CallTooLarge, RateExceeded
 
 __all__ = ["RateLimiter"]
+
+LONGEST_DEBT_S = 60
+"""How long a client may have to wait for its next call, in seconds."""
+
+MOMENT_S = 1e-6
+"""A time that is none: what is left over by rounding."""
 
 SWEEP_S = 10.0
 """How often full buckets are looked for, in seconds."""
@@ -34,19 +41,26 @@ class RateLimiter:
 
     _swept_at: float = field(init=False, default=0.0)
 
-    def check(self, client: bytes, inputs_per_s: float) -> None:
+    def check(self, client: bytes, inputs: int, inputs_per_s: float) -> None:
         """
-        Raise if *client* has sent too much.
+        Raise if *client* may not send so many *inputs* now.
 
         Raises:
-            RateExceeded: its bucket is in debt.
+            RateExceeded: it has sent too much.
+            CallTooLarge: it never may send so many at once.
         """
-        now = self.clock.seconds()
-        empty_for_s = self._full_at.get(hash(client), now) - now - 1.0
-        if empty_for_s > 0:
+        most = max(int((1 + LONGEST_DEBT_S) * inputs_per_s), 1)
+        if inputs > most:
+            raise CallTooLarge(
+                f"a call may have {most} inputs at most, where RATE_LIMIT is "
+                f"{inputs_per_s:g} a second"
+            )
+        full_in_s = self._full_at.get(hash(client), 0.0) - self.clock.seconds()
+        wait_s = full_in_s - max(1.0 - inputs / inputs_per_s, 0.0)
+        if wait_s > MOMENT_S:
             raise RateExceeded(
                 f"more than {inputs_per_s:g} inputs in a second: slow down",
-                ceil(empty_for_s),
+                ceil(wait_s - MOMENT_S),
             )
 
     def take(self, client: bytes, inputs: int, inputs_per_s: float) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abproxy.batching.lane import MAX_OVERTAKEN, choose_alike
-from abproxy.batching.part import Caps, Part, split_call
+from abproxy.batching.part import Caps, Part, size_of, whole_part
 from support.batching import call_of, harness
 
 CAPS = Caps(calls=sys.maxsize, items=4, size=100_000)
@@ -16,7 +16,8 @@ _numbers = count()
 
 def part_of(length: int, items: int = 1) -> Part:
     """Make a part whose items are that long, younger than all before."""
-    [part] = split_call(call_of(*["x" * length] * items), CAPS, now=0)
+    call = call_of(*["x" * length] * items)
+    part = whole_part(call, size_of(call.items.raw), now=0)
     part.priority = (0, next(_numbers))
     return part
 

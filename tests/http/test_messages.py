@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 
-from abproxy.batching.part import Caps, split_call
+from abproxy.batching.part import whole_part
 from abproxy.http.messages import Response, UpstreamRequest
 from support.batching import call_of
 
 SECRET = b"sesame"
 LINES = ((b"Authorization", b"Bearer " + SECRET),)
-CAPS = Caps(calls=8, items=32, size=1000)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +24,7 @@ CAPS = Caps(calls=8, items=32, size=1000)
             "Response(200, 6 bytes)",
         ),
         (call_of(SECRET.decode()), "Call(LaneKey("),
-        (split_call(call_of(SECRET.decode()), CAPS, 0.0)[0], "1 items"),
+        (whole_part(call_of(SECRET.decode()), 9, 0.0), "1 items"),
     ],
     ids=lambda thing: type(thing).__name__,
 )

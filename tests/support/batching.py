@@ -65,6 +65,13 @@ class Harness:
         call = call_of(*texts, lane=lane, sender=sender)
         return Outcome(call, self.collector.submit(call))
 
+    def submit_of(self, client: bytes, *texts: str) -> "Outcome":
+        """Submit a call of *client* in a turn by itself, and follow it."""
+        call = msgspec.structs.replace(call_of(*texts), client=client)
+        outcome = Outcome(call, self.collector.submit(call))
+        self.clock.advance(0)
+        return outcome
+
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing waits, nothing is in flight and no timer runs."""
@@ -74,6 +81,10 @@ class Harness:
             and not collector.budget.slots_taken
             and not collector.admission.items
             and not collector.admission.size
+            and not collector.admission.rest_items
+            and not collector.admission.rest_size
+            and not collector.admission.kept
+            and not collector.admission.of_clients
             and not collector.queue.lanes
             and not collector.queue.has_quarantined
             and not self.clock.getDelayedCalls()
@@ -134,6 +145,7 @@ def harness(
     budget: int = 512,
     max_waiting_items: int = 10_000,
     max_waiting_size: int = 1 << 20,
+    max_waiting_items_of_one: int | None = None,
     packs: bool = False,
     count: Count | None = None,
     observer: Observer | None = None,
@@ -149,7 +161,10 @@ def harness(
             limit=FixedLimit(ceiling=budget, batch=items), slots=make_slots(slots)
         ),
         admission=Admission(
-            clock=clock, max_items=max_waiting_items, max_size=max_waiting_size
+            clock=clock,
+            max_items=max_waiting_items,
+            max_size=max_waiting_size,
+            max_items_of_one=max_waiting_items_of_one,
         ),
         packs=packs,
         count=count,

@@ -29,7 +29,7 @@ def test_an_idle_proxy_has_nothing_but_limits(here: InMemoryProxy) -> None:
     assert here.figure("batch_max_items") == 32
     assert here.figure("budget_max_items") == 512
     assert here.figure("waiting_max_items") == 10_000
-    assert here.figure("waiting_max_bytes") == 64 << 20
+    assert here.figure("waiting_max_bytes") == 128 << 20
 
 
 def test_what_is_in_flight_is_seen(here: InMemoryProxy) -> None:
@@ -60,6 +60,18 @@ def test_what_waits_is_seen(here: InMemoryProxy) -> None:
     assert here.figure("waiting_items") == 3
     assert here.figure("waiting_bytes") == 3 * len(b'"a",')
     assert here.figure("lanes") == 2
+
+
+def test_what_is_still_to_queue_up_is_seen(here: InMemoryProxy) -> None:
+    """An import waits as a whole, and queues up part by part."""
+    here.call("in flight")
+
+    here.call(*["a"] * 100)
+
+    assert here.figure("items_in_flight") == 1 + 32
+    assert here.figure("waiting_items") == 32
+    assert here.figure("waiting_rest_items") == 36
+    assert here.figure("waiting_bytes") == 68 * len(b'"a",')
 
 
 def test_the_longest_wait_is_seen(here: InMemoryProxy) -> None:

@@ -280,7 +280,7 @@ def test_preflights_count_in_the_rate_limit_by_address() -> None:
         for n in range(20)
     ]
 
-    assert statuses == [200] * 5 + [429] * 15
+    assert statuses == [200] * 4 + [429] * 16
 
 
 def test_requests_without_a_key_have_few_connections_upstream() -> None:

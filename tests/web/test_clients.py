@@ -28,7 +28,7 @@ def _from(address: str) -> Any:
 
 def _limited(*, is_fast: bool = True, **settings: Any) -> InMemoryProxy:
     """Make a proxy of which each client may ask twice in a second."""
-    return in_memory_proxy(OpenUpstream(), is_fast=is_fast, rate_limit=1, **settings)
+    return in_memory_proxy(OpenUpstream(), is_fast=is_fast, rate_limit=2, **settings)
 
 
 def _statuses(
@@ -162,7 +162,7 @@ def test_proxies_change_while_connections_are_open(*, is_fast: bool) -> None:
     for line in (*ask, ask[0]):
         client.embed(BODY, line)
         proxy.flush()
-    settings = Settings(trusted_proxies=TRUSTED, rate_limit=1)
+    settings = Settings(trusted_proxies=TRUSTED, rate_limit=2)
     proxy.app.policy = policy_for(settings, ServerInfo())
     for line in ask:
         client.embed(BODY, line)

@@ -415,7 +415,7 @@ def test_no_calls_should_come_while_there_is_no_room() -> None:
     proxy = in_memory_proxy(upstream, slots=1, max_waiting_inputs=2)
     clients = [proxy.connect() for _ in range(2)]
     clients[0].embed(b'{"inputs":"in flight"}')
-    clients[1].embed(b'{"inputs":["wait","wait"]}')
+    clients[1].embed(b'{"inputs":"wait"}')
     asking = probe(proxy, "/-/ready")
     proxy.flush()
 
@@ -424,7 +424,7 @@ def test_no_calls_should_come_while_there_is_no_room() -> None:
 
     assert only(asking).status == 503
     assert only(asking).json["reasons"] == [
-        {"reason": "full", "message": "2 inputs are waiting"}
+        {"reason": "full", "message": "1 inputs are waiting"}
     ]
     for client in clients:
         client.leave()
