@@ -56,13 +56,15 @@ args :=
 inputs := What is Vector Search?
 override inputs := $(value inputs)
 export inputs
+# `make run/model port=9000`
+port := 8080
 # `make load clients=50 seconds=5`
 clients := 200
 seconds := 15
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run run/model run/proxy test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write .bench/tools screenshots test/clients .test/clients test/clients/node test/real .real/tools check fmt embed load load/noproxy \
+.PHONY: help run watch run/model run/proxy test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write .bench/tools screenshots test/clients .test/clients test/clients/node test/real .real/tools check fmt embed load load/noproxy \
 	compose/up compose/watch image sbom dotenv settings public openapi structure clean
 
 help: ## list all targets
@@ -74,8 +76,11 @@ run: $(VENV)/run.stamp ## start the proxy with a small model
 		"curl $(PROXY)/embed -H 'Content-Type: application/json' -d '{\"inputs\":[\"What is Vector Search?\",\"Hello, world!\"]}'"
 	@exec $(BIN)/twistd --nodaemon --pidfile= abproxy --embedded
 
-run/model: $(VENV)/run.stamp ## start only the small model, as an inference server on port 8080
-	@exec $(BIN)/twistd --nodaemon --pidfile= abproxy-model
+run/model: $(VENV)/run.stamp ## start only the small model, as an inference server on `port`
+	@exec $(BIN)/twistd --nodaemon --pidfile= abproxy-model --port=$(port)
+
+watch: $(VENV)/run.stamp ## like run, and start again whenever the code or .env changes
+	@exec $(BIN)/python -m tools.watch --embedded $(args)
 
 run/proxy: $(VENV)/run.stamp ## start only the proxy, in front of INFERENCE_SERVICE_URL
 	@exec $(BIN)/twistd --nodaemon --pidfile= abproxy

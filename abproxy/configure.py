@@ -7,7 +7,7 @@ can change at any moment; for all else a line in the log asks for a restart.
 """
 
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
 import attrs
@@ -19,11 +19,13 @@ from abproxy.batching.concurrency import LEAST_SLOTS, Limit, Slots, make_slots
 from abproxy.batching.part import Caps
 from abproxy.batching.refusal import RetryTimeouts
 from abproxy.dialects.members import MemberRules
+from abproxy.dialects.routes import may_be_batched
 from abproxy.errors import SettingsError
 from abproxy.events import Observer
 from abproxy.http.forwarded import TrustedProxies
 from abproxy.http.headers import Credentials
 from abproxy.http.sharing import LineRules
+from abproxy.service import DrainTimes
 from abproxy.settings.settings import Settings
 from abproxy.settings.sources import variable
 from abproxy.telemetry.diagnosis import LimitsInForce
@@ -31,12 +33,15 @@ from abproxy.upstream.discovery import ServerInfo
 from abproxy.web.app import Policy, ProxyApp
 from abproxy.web.auth import ApiKeys, Clients
 from abproxy.web.calls import CallReader
+from abproxy.web.listen import raise_connection_limit
+from abproxy.web.server import ProxySite, ServerLimits
 
 __all__ = [
     "CHANGEABLE",
     "Configuration",
     "Limits",
     "credentials_for",
+    "drain_times",
     "keys_for",
     "limits_for",
     "limits_in_force",
@@ -44,6 +49,7 @@ __all__ = [
     "policy_for",
     "read_again",
     "retry_timeouts_for",
+    "server_limits",
     "slots_for",
     "variables",
 ]
@@ -62,10 +68,16 @@ CHANGEABLE = frozenset(
         "bulk_api_key_file",
         "bulk_api_keys",
         "call_timeout_s",
+        "client_keep_alive_s",
         "connect_patience_s",
+        "drain_delay_s",
+        "drain_timeout_s",
+        "log_level",
         "max_batch_bytes",
         "max_batch_calls",
         "max_batch_inputs",
+        "max_body_bytes",
+        "max_connections",
         "max_wait_ms",
         "max_waiting_bytes",
         "max_waiting_inputs",
@@ -74,6 +86,7 @@ CHANGEABLE = frozenset(
         "overload_patience_s",
         "packing",
         "rate_limit",
+        "request_timeout_s",
         "share_alone",
         "share_apart",
         "share_ignore",
@@ -81,9 +94,18 @@ CHANGEABLE = frozenset(
         "trusted_proxies",
         "upstream_key",
         "upstream_key_file",
+        "upstream_timeout_s",
     }
 )
 """Settings that can change without a restart."""
+
+OF_SITES = (
+    "client_keep_alive_s",
+    "max_body_bytes",
+    "max_connections",
+    "request_timeout_s",
+)
+"""Those of them that are limits of the HTTP server."""
 
 _log = Logger()
 
@@ -138,6 +160,23 @@ def retry_timeouts_for(settings: Settings) -> RetryTimeouts:
         connect_s=settings.connect_patience_s,
         overload_s=settings.overload_patience_s,
     )
+
+
+def server_limits(settings: Settings, app: ProxyApp) -> ServerLimits:
+    """Return what clients may send, and how many may be connected."""
+    return ServerLimits(
+        is_batched=may_be_batched,
+        judge=app.judge,
+        max_body_bytes=settings.max_body_bytes,
+        max_connections=raise_connection_limit(settings.max_connections),
+        request_timeout_s=settings.request_timeout_s,
+        keep_alive_s=settings.client_keep_alive_s,
+    )
+
+
+def drain_times(settings: Settings) -> DrainTimes:
+    """Return how long the end may take."""
+    return DrainTimes(delay_s=settings.drain_delay_s, whole_s=settings.drain_timeout_s)
 
 
 def slots_for(settings: Settings) -> Slots:
@@ -241,6 +280,15 @@ class Configuration:
     use_credentials: Callable[[Credentials], None] = field(repr=False)
     """Called with the credentials that the upstream is sent from now on."""
 
+    sites: Callable[[], Sequence[ProxySite]] = field(default=tuple, repr=False)
+    """Return the sites at all ports."""
+
+    set_upstream_timeout: Callable[[float], None] = field(
+        default=lambda _seconds: None, repr=False
+    )
+    set_log_level: Callable[[str], None] = field(
+        default=lambda _level: None, repr=False
+    )
     _log: ClassVar[Logger] = Logger()
 
     def reload(self) -> None:
@@ -271,8 +319,13 @@ class Configuration:
             budget.limit = self.make_limit(settings)
         if former.slots != settings.slots:
             budget.slots = slots_for(settings)
+        if former.log_level != settings.log_level:
+            self.set_log_level(settings.log_level)
         self._apply_to_collector(settings)
         self.use_credentials(credentials_for(settings))
+        self._apply_to_sites(former, settings)
+        self.set_upstream_timeout(settings.upstream_timeout_s)
+        self.app.relay.timeout_s = settings.upstream_timeout_s
         self.app.relay.connect_patience_s = settings.connect_patience_s
         self.learn(self.info())
 
@@ -285,6 +338,13 @@ class Configuration:
     def _say(self, message: str, names: set[str] | frozenset[str]) -> None:
         if names:
             self._log.warn(message, names=variables(names))
+
+    def _apply_to_sites(self, former: Settings, settings: Settings) -> None:
+        # Not for each change: it may ask the system for more files, and log why not.
+        if any(getattr(former, name) != getattr(settings, name) for name in OF_SITES):
+            limits = server_limits(settings, self.app)
+            for site in self.sites():
+                site.set_limits(limits)
 
     def _apply_to_collector(self, settings: Settings) -> None:
         collector = self.collector

@@ -33,6 +33,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
+from abproxy import __version__
 from abproxy.batching.collector import BatchCollector
 from abproxy.notify import READY, STOPPING, reloading
 from abproxy.process import ChildProcess
@@ -158,6 +159,9 @@ class ProcessContext:
     log_observer: ILogObserver | None = None
     """The log observer to use instead of twistd's own."""
 
+    set_log_level: Callable[[str], None] = lambda _level: None
+    """Changes the least important level that it writes."""
+
     signals: Any = None
     """Has the methods of Signals, if the process has no signals of its own."""
 
@@ -204,6 +208,7 @@ class Lifetime(Service):
         # would end with the signal's number instead of 0.
         self.reactor.callWhenRunning(self._listen_to_signals)
         self.reactor.callWhenRunning(self.process.tune)
+        self._log.info("abproxy {version}", version=__version__)
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addCallbacks(self._started, self._cannot_start)
 
@@ -264,6 +269,17 @@ class Listening:
     site: ProxySite
 
 
+@frozen(kw_only=True)
+class DrainTimes:
+    """How long the end may take, in seconds."""
+
+    whole_s: float
+    """From the signal to the last answer."""
+
+    delay_s: float
+    """How long of that the port stays open, if the signal is SIGTERM."""
+
+
 @define(kw_only=True, eq=False)
 class ProxyService(Lifetime):
     """The running proxy, from its start to the end of its drain."""
@@ -294,9 +310,8 @@ class ProxyService(Lifetime):
     report: Callable[[], str]
     """Returns the diagnosis for the log; empty if there were no calls."""
 
-    drain_timeout_s: float
-    drain_delay_s: float = 0.0
-    """How long the port stays open after SIGTERM."""
+    drain_times: Callable[[], DrainTimes]
+    """Return how long the end may take."""
 
     _port: IListeningPort | None = field(init=False, default=None)
     _private_port: IListeningPort | None = field(init=False, default=None)
@@ -380,9 +395,10 @@ class ProxyService(Lifetime):
             self._reporting.stop()
         if self._starting is not None:
             self._starting.cancel()
-        ends_at = self.reactor.seconds() + self.drain_timeout_s
+        times = self.drain_times()
+        ends_at = self.reactor.seconds() + times.whole_s
         if self._port is not None:
-            await self._stay_open()
+            await self._stay_open(times)
             await close_port(self.reactor, self._port)
         await self._drain(ends_at)
         self.collector.stop()
@@ -392,10 +408,10 @@ class ProxyService(Lifetime):
         await self.stop_telemetry()
         self.signals.restore()
 
-    async def _stay_open(self) -> None:
+    async def _stay_open(self, times: DrainTimes) -> None:
         """Accept calls while load balancers notice that no more should come."""
         # Of the whole time something has to be left for the calls that are accepted.
-        delay_s = min(self.drain_delay_s, self.drain_timeout_s / 2)
+        delay_s = min(times.delay_s, times.whole_s / 2)
         if not self._stays_open or not delay_s:
             return
         self.site.announce_end()

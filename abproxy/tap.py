@@ -7,7 +7,9 @@ would install one: so the proxy itself is imported when the service is made.
 
 import atexit
 import os
-from collections.abc import Callable, Mapping
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +18,7 @@ import attrs
 from twisted.application.service import IService
 from twisted.python import usage
 
+from abproxy import __version__
 from abproxy.errors import SettingsError
 from abproxy.settings.settings import REPLACED, Settings, explain, settings_from
 from abproxy.settings.sources import (
@@ -25,10 +28,13 @@ from abproxy.settings.sources import (
     variable,
 )
 from abproxy_model.errors import ModelUnavailable
+from twisted import __version__ as twisted_version
 
 __all__ = ["Options", "makeService", "read_settings"]
 
 ENV_FILE = "env-file"
+
+INDENT = " " * 6
 
 
 def _parameters() -> list[list[str | None]]:
@@ -73,6 +79,42 @@ class Options(usage.Options):
             super().parseOptions(options)
         except usage.UsageError as error:
             raise SystemExit(f"abproxy: {error}") from None
+
+    def opt_version(self) -> None:
+        """Print the version of abproxy and exit."""
+        print(f"abproxy {__version__}, Twisted {twisted_version}")  # noqa: T201
+        raise SystemExit(0)
+
+    def opt_help(self) -> None:
+        """Print this help and exit."""
+        try:
+            print(self, flush=True)  # noqa: T201
+        except BrokenPipeError:  # as with `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0)
+
+    def getUsage(self, width: int | None = None) -> str:  # noqa: N802
+        """Return the help, by topic as in the documentation."""
+        width = width or int(os.environ.get("COLUMNS", "80"))
+        lines = [*textwrap.wrap(self.longdesc, width), ""]
+        for topic, options in self._by_topic():
+            lines += [f"{topic}:", *self._explain(options, width), ""]
+        return "\n".join(lines)
+
+    def _by_topic(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield the names of options by topic, those without one last."""
+        left = [option.rstrip("=") for option in self.longOpt]
+        for topic in reversed(Settings.__bases__):
+            found = [each.metadata["option"] for each in attrs.fields(topic)]
+            yield str(topic.__doc__).rstrip("."), found
+            left = [option for option in left if option not in found]
+        yield "Other options", left
+
+    def _explain(self, options: Iterable[str], width: int) -> Iterator[str]:
+        for option in options:
+            yield f"  --{option}" + ("=" if f"{option}=" in self.longOpt else "")
+            about = textwrap.wrap(self.docs[option].strip(), width - len(INDENT))
+            yield from (INDENT + line for line in about)
 
     def opt_no_embedded(self) -> None:
         """Start no model, even if the environment or the .env file asks for one."""
@@ -128,7 +170,7 @@ def makeService(options: Options) -> IService:
 
     from abproxy.notify import make_notify
     from abproxy.service import ProcessContext
-    from abproxy.telemetry.logs import observer
+    from abproxy.telemetry.logs import observer, set_threshold, threshold
     from abproxy.tuning import tune_process, use_monotonic_clock
 
     use_monotonic_clock(reactor)
@@ -141,6 +183,7 @@ def makeService(options: Options) -> IService:
             # A reload has to fail if the file has gone, and to find it though twistd
             # has changed its working directory.
             options[ENV_FILE] = str(env_file.absolute())
+        enough = threshold(settings.log_level)
         process = ProcessContext(
             end_with=_end_with,
             notify=make_notify(os.environ),
@@ -150,9 +193,10 @@ def makeService(options: Options) -> IService:
             log_observer=observer(
                 getattr(options, "parent", None) or {},
                 as_json=settings.log_format == "json",
-                level=settings.log_level,
+                enough=enough,
                 when_running=reactor.callWhenRunning,
             ),
+            set_log_level=partial(set_threshold, enough),
         )
         service: IService = _wiring(settings)(settings, reactor, read, process)
     except (SettingsError, ModelUnavailable) as error:

@@ -20,13 +20,14 @@ from abproxy.batching.concurrency import AdaptiveLimit, Budget, FixedLimit, Limi
 from abproxy.configure import (
     Configuration,
     credentials_for,
+    drain_times,
     limits_for,
     limits_in_force,
     policy_for,
     retry_timeouts_for,
+    server_limits,
     slots_for,
 )
-from abproxy.dialects.routes import may_be_batched
 from abproxy.events import Observer
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.process import ChildProcess
@@ -57,10 +58,10 @@ from abproxy.web.admin import HealthPages, Operations, Pages, own_pages
 from abproxy.web.app import ProxyApp
 from abproxy.web.fast.connection import FastSite
 from abproxy.web.fast.request import FastPath
-from abproxy.web.listen import Listener, make_listener, raise_connection_limit
+from abproxy.web.listen import Listener, make_listener
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
-from abproxy.web.server import ProxySite, ServerLimits
+from abproxy.web.server import ProxySite
 from abproxy.web.tls import TlsListener, certificate_of
 from abproxy_model.files import require
 
@@ -142,6 +143,9 @@ def _build(
         info=lambda: upstream.discovery.info,
         make_limit=lambda chosen: _limit(chosen, reactor, upstream.discovery.info),
         use_credentials=upstream.use,
+        sites=sites,
+        set_upstream_timeout=upstream.set_timeout,
+        set_log_level=process.set_log_level,
     )
     status = Status(
         recorder=telemetry.recorder,
@@ -194,8 +198,7 @@ def _build(
         stop_upstream=upstream.stop,
         model=model,
         upstream_url=upstream.base_url,
-        drain_timeout_s=settings.drain_timeout_s,
-        drain_delay_s=settings.drain_delay_s,
+        drain_times=lambda: drain_times(configuration.settings),
     )
 
 
@@ -207,14 +210,15 @@ def _upstream(
 ) -> tuple[Upstream, ChildProcess | None]:
     """Return the upstream, and its process if it is the embedded model."""
     budget = limits_for(settings, ServerInfo()).budget
-    agent_pool = make_pool(reactor, max_connections=budget)
+    keep_s = settings.upstream_keep_alive_s
+    agent_pool = make_pool(reactor, budget, keep_s)
     agent = make_agent(reactor, agent_pool, settings.connect_timeout_s)
     http = make_treq(agent)
     model = None
     if settings.embedded:
         model = make_child(reactor, http, settings.embedded_model)
     base_url = model.url if model else settings.upstream_url
-    pool = ConnectionPool(reactor, budget)
+    pool = ConnectionPool(reactor, budget, keep_s)
     upstream = Upstream(
         base_url=base_url,
         credentials=credentials_for(settings),
@@ -330,18 +334,11 @@ def _site(
     operations: Operations,
     observer: Observer,
 ) -> ProxySite:
-    limits = ServerLimits(
-        is_batched=may_be_batched,
-        judge=app.judge,
-        max_body_bytes=settings.max_body_bytes,
-        max_connections=raise_connection_limit(settings.max_connections),
-        request_timeout_s=settings.request_timeout_s,
-    )
     resource = app.klein.resource()
     about: dict[str, Any] = {
         "observer": observer,
         "operations": operations,
-        "limits": limits,
+        "limits": server_limits(settings, app),
         "reactor": reactor,
         "clients": lambda: app.policy.clients,
     }

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import LogEvent, Logger, capturedLogs, formatEvent
 
+from abproxy import __version__
 from abproxy.service import Lifetime, ProcessContext, Signals
 from support.processes import TWISTD, outcome
 
@@ -87,7 +88,7 @@ def logged() -> Iterator[list[LogEvent]]:
 def _fails(process: Process, logged: list[LogEvent]) -> bool:
     """Say whether it ended once, with one line and exit code 1."""
     said = [formatEvent(event) for event in logged]
-    one_line = said == ["Cannot start: no room"]
+    one_line = said == [f"abproxy {__version__}", "Cannot start: no room"]
     return one_line and process.reactor.stops == 1 and process.codes == [1]
 
 
@@ -128,7 +129,7 @@ def test_who_fails_when_the_end_has_come_anyway_is_no_trouble(
     process.failing.errback(OSError("no room"))
 
     assert process.reactor.stops == 1
-    assert len(logged) == 1
+    assert len(logged) == 2
 
 
 NOT_FOUND = "an error before it began: [Errno 2] No such file or directory"

@@ -18,6 +18,7 @@ from twisted.logger import (
     formatEvent,
 )
 
+from abproxy import __version__
 from abproxy.service import (
     IDLE_STAY_S,
     LAST_S,
@@ -27,6 +28,7 @@ from abproxy.service import (
 )
 from abproxy.telemetry.diagnosis import LimitsInForce, Recommendation, diagnose
 from abproxy.telemetry.history import Totals
+from abproxy.telemetry.lines import flush_all
 from support.proxy import InMemoryProxy, wired
 
 SOME_CALLS = diagnose(
@@ -195,6 +197,7 @@ def test_sighup_opens_the_access_log_anew(hung_up: tuple[InMemoryProxy, Path]) -
 
     os.kill(os.getpid(), signal.SIGHUP)
     here.ask("GET", "/new")
+    flush_all()
 
     assert "/old" not in file.read_text()
     assert "/new" in file.read_text()
@@ -209,6 +212,17 @@ def test_sighup_also_reads_the_settings_again(
         os.kill(os.getpid(), signal.SIGHUP)
 
     assert _said(events) == ["Settings read again: nothing has changed"]
+
+
+def test_the_log_begins_with_the_version() -> None:
+    """Whoever reads it later knows what ran."""
+    with wired() as here, capturedLogs() as events:
+        here.service.startService()
+        said = _said(events)
+        here.service.stopService()
+        here.clock.advance(0)
+
+    assert said[0] == f"abproxy {__version__}"
 
 
 def test_the_log_says_where_calls_and_operators_are_welcome() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +19,15 @@ from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.scripts.twistd import ServerOptions
 from twisted.web.client import Agent, HTTPConnectionPool
 
+import twisted
+from abproxy import __version__
 from abproxy.errors import SettingsError
 from abproxy.settings.settings import Settings, default_of, settings_from
 from abproxy.settings.sources import DEFAULTS, variable
 from abproxy.tap import Options, makeService, read_settings
 from abproxy_model import files
 from abproxy_model.files import STATIC
+from support.processes import TWISTD
 
 NOBODY = ("--inference-service-url=http://127.0.0.1:1", "--connect-patience=0.1")
 """An inference server that is not there, and little patience with it."""
@@ -65,6 +69,35 @@ def test_help_explains_every_setting(each: "attrs.Attribute[Any]") -> None:
 
     assert f"--{each.metadata['option']}" in text
     assert f"default: {default_of(each)}]" in text
+
+
+def test_help_shows_the_topics_in_the_order_of_the_documentation() -> None:
+    """And the options of each in the order of the table."""
+    text = str(Options())
+
+    named = [f"  --{each.metadata['option']}" for each in attrs.fields(Settings)]
+    lines = (line.rstrip("=") for line in text.splitlines())
+    found = [line for line in lines if line in named]
+    assert found == named
+    assert "\nWho may call:\n  --api-key=\n" in text
+
+
+def test_help_may_be_cut_off(tmp_path: Path) -> None:
+    """As by `| head`: there is no traceback."""
+    shell = f"set -o pipefail; {TWISTD} abproxy --help 2>err | true"
+    subprocess.run(["bash", "-c", shell], cwd=tmp_path, check=True)  # noqa: S603, S607
+
+    assert (tmp_path / "err").read_text() == ""
+
+
+def test_the_version_is_our_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """Twisted's is named behind it."""
+    with pytest.raises(SystemExit) as ended:
+        options("--version")
+
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert said == f"abproxy {__version__}, Twisted {twisted.__version__}\n"
 
 
 @pytest.mark.parametrize(

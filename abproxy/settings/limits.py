@@ -75,6 +75,14 @@ class Limits:
         "most client connections, and never more than half of the files that may be "
         "open; one too many is answered with 429 and closed",
     )
+    client_keep_alive_s: float = setting(
+        "client-keep-alive",
+        parsers.seconds,
+        75.0,
+        "s",
+        "how long a client's connection may be idle; a load balancer in front should "
+        "close its own earlier, or its next request may meet a closing connection",
+    )
     request_timeout_s: float = setting(
         "request-timeout",
         parsers.seconds,

@@ -45,6 +45,14 @@ class Upstream:
         "s",
         "how long the inference server may take for one answer, body included",
     )
+    upstream_keep_alive_s: float = setting(
+        "upstream-keep-alive",
+        parsers.seconds,
+        4.0,
+        "s",
+        "how long an unused connection to the inference server is kept, unless that "
+        "says otherwise in `Keep-Alive`, or closes one earlier",
+    )
     connect_timeout_s: float = setting(
         "connect-timeout",
         parsers.seconds,

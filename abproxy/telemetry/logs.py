@@ -30,7 +30,13 @@ from twisted.python.logfile import LogFile
 
 from abproxy.telemetry.lines import LineWriter, open_stdout
 
-__all__ = ["forward_standard_logging", "json_line", "observer"]
+__all__ = [
+    "forward_standard_logging",
+    "json_line",
+    "observer",
+    "set_threshold",
+    "threshold",
+]
 
 _PLAIN = (str, int, float, bool)
 
@@ -41,20 +47,30 @@ _TAKEN = _LEGACY | {"level", "logger", "traceback"}
 """Names that a line has already, so that no other member gets them."""
 
 
+def threshold(level: str) -> LogLevelFilterPredicate:
+    """Return a filter for events from *level* on, which may change later."""
+    return LogLevelFilterPredicate(LogLevel.lookupByName(level))
+
+
+def set_threshold(enough: LogLevelFilterPredicate, level: str) -> None:
+    """Let *enough* be events from another *level* on."""
+    enough.setLogLevelForNamespace("", LogLevel.lookupByName(level))
+
+
 def observer(
     twistd: Mapping[str, Any],
     *,
     as_json: bool,
-    level: str,
+    enough: LogLevelFilterPredicate,
     when_running: Callable[[Callable[[], None]], object] = lambda _start: None,
 ) -> ILogObserver | None:
     """
-    Return what writes events from *level* on to where `twistd` would write them.
+    Return what writes events to where `twistd` would write them.
 
     Args:
         twistd: its own options.
         as_json: whether a line is a JSON object.
-        level: the least important level that is written.
+        enough: which events are important enough.
         when_running: called with what starts the thread that writes; until then it
             is written at once.
 
@@ -76,7 +92,6 @@ def observer(
     if isinstance(file, LineWriter):
         when_running(file.start)
     writes = FileLogObserver(file, to_text)
-    enough = LogLevelFilterPredicate(LogLevel.lookupByName(level))
     return FilteringLogObserver(writes, [enough])
 
 

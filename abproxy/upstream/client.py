@@ -135,6 +135,10 @@ class Upstream:
             sent.addBoth(end_span)
         return sent
 
+    def set_timeout(self, seconds: float) -> None:
+        """Change how long a request may take, from the next one on."""
+        self.timeout_s = seconds
+
     def describe(self) -> dict[str, Any]:
         """Return what the status says of it."""
         return {

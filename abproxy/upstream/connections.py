@@ -71,15 +71,22 @@ class IdleLimit:
     """
 
     clock: IReactorTime = field(repr=False)
+    at_first_s: float = IDLE_S
+    """The limit as long as nothing else is known."""
 
-    seconds: float = field(init=False, default=IDLE_S)
+    seconds: float = field(init=False)
     """The limit in force."""
 
     forget_at: float = field(init=False, default=float("inf"))
     """When what was shown is to be forgotten."""
 
-    _told_s: float = field(init=False, default=IDLE_S)
-    _shown_s: float = field(init=False, default=LONGEST_S)
+    _told_s: float = field(init=False)
+    _longest_s: float = field(init=False)
+    _shown_s: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.seconds = self._told_s = self.at_first_s
+        self._longest_s = self._shown_s = max(LONGEST_S, self.at_first_s)
 
     def hear(self, line: bytes) -> None:
         """Heed the value of a `Keep-Alive` line."""
@@ -99,11 +106,11 @@ class IdleLimit:
 
     def forget(self) -> None:
         """Forget what was shown: it may have been a restart."""
-        self._shown_s, self.forget_at = LONGEST_S, float("inf")
+        self._shown_s, self.forget_at = self._longest_s, float("inf")
         self._settle()
 
     def _settle(self) -> None:
-        self.seconds = min(self._told_s, self._shown_s, LONGEST_S)
+        self.seconds = min(self._told_s, self._shown_s, self._longest_s)
 
 
 class ResponseParser(HTTPClientParser):
@@ -224,9 +231,9 @@ class _Pool(HTTPConnectionPool):
     cachedConnectionTimeout: Any  # noqa: N815
     _factory = _Connections
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, keep_alive_s: float) -> None:
         super().__init__(reactor)
-        self.limit = IdleLimit(reactor)
+        self.limit = IdleLimit(reactor, keep_alive_s)
 
     def _putConnection(self, key: Any, connection: _Connection) -> None:  # noqa: N802
         now = connection.idle_since = self._reactor.seconds()
@@ -251,14 +258,16 @@ class _Pool(HTTPConnectionPool):
         return closed
 
 
-def make_pool(reactor: Any, max_connections: int) -> HTTPConnectionPool:
+def make_pool(
+    reactor: Any, max_connections: int, keep_alive_s: float = IDLE_S
+) -> HTTPConnectionPool:
     """
     Make the pool that keeps connections open between batches.
 
     A pool never queues and keeps two connections by default; ours keeps as
     many as can be busy at once.
     """
-    pool = _Pool(reactor)
+    pool = _Pool(reactor, keep_alive_s)
     pool.maxPersistentPerHost = max_connections
     # A request without a body Twisted sends again if its connection was just
     # closing; batches are sent again by us, knowingly.

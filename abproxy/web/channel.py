@@ -36,7 +36,7 @@ MAX_LINES = 500
 
 IDLE_S = 75
 """
-How long a connection may be silent between requests, in seconds.
+How long a connection may be silent between requests by default, in seconds.
 
 Longer than the pools of common clients keep one: the client should be the one
 to close, or its next request may meet a connection that is just closing.
@@ -251,7 +251,8 @@ class ProxyChannel(HTTPChannel):
         """Hang up if the request takes too long to arrive, or none comes."""
         if self._discards:
             return
-        if self.idle_since is not None and now - self.idle_since >= IDLE_S:
+        most_s = self.site.limits.keep_alive_s
+        if self.idle_since is not None and now - self.idle_since >= most_s:
             self.idle_since = None
             self.timeoutConnection()
         if not self.is_slow(now):

@@ -16,7 +16,7 @@ from twisted.web.server import Site
 from abproxy.events import Observer, RequestInfo
 from abproxy.web.admin import Operations
 from abproxy.web.auth import ApiKeys, Clients
-from abproxy.web.channel import LINGER_S, ProxyChannel
+from abproxy.web.channel import IDLE_S, LINGER_S, ProxyChannel
 from abproxy.web.request import ProxyRequest
 
 __all__ = [
@@ -52,6 +52,9 @@ class ServerLimits:
 
     request_timeout_s: float = 60.0
     """How long a request may take to arrive; relayed bodies take their time."""
+
+    keep_alive_s: float = IDLE_S
+    """How long a connection may be silent between requests."""
 
 
 class ProxySite(Site):
@@ -102,6 +105,10 @@ class ProxySite(Site):
         self._closes_idle = False
         self.checked_at = reactor.seconds()
         """When connections were last looked at, which is done often enough."""
+
+    def set_limits(self, limits: ServerLimits) -> None:
+        """Change the limits, from the next request or connection on."""
+        self.limits = limits
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
         """Accept a connection, if only to answer that there are too many."""

@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, DeferredList, FirstError
 from twisted.logger import Logger, LogLevel
 
-from abproxy.process import ChildProcess, RestartDelays
+from abproxy.process import KILL_S, ChildProcess, RestartDelays
 from abproxy.settings.settings import Settings
 from abproxy.workers.control import (
     CONTROL_IN,
@@ -62,9 +62,14 @@ class WorkerProcess(ChildProcess):
 
     command: ClassVar[tuple[str, ...]] = ("-m", "abproxy.workers")
 
+    def __attrs_post_init__(self) -> None:
+        """Leave it time to drain."""
+        self.kill_after_s = self.settings.drain_timeout_s + KILL_S
+
     def send(self, settings: Settings) -> None:
         """Change the settings of this run and the next ones."""
         self.settings = settings
+        self.kill_after_s = settings.drain_timeout_s + KILL_S
         self._write(write_settings(settings))
 
     def end(self, word: bytes = END) -> None:

@@ -12,13 +12,18 @@ from attrs import define, field
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from abproxy.configure import CHANGEABLE, keys_for, read_again, variables
+from abproxy.configure import (
+    CHANGEABLE,
+    keys_for,
+    read_again,
+    variables,
+)
 from abproxy.errors import SettingsError
 from abproxy.service import LAST_S, Lifetime, where
 from abproxy.settings.settings import Settings
 from abproxy.settings.watching import KeyWatch
 from abproxy.web.listen import Listener, close_port
-from abproxy.web.server import ProxySite
+from abproxy.web.server import ProxySite, ServerLimits
 from abproxy.workers.admin import SupervisorApp
 from abproxy.workers.aggregate import Aggregator
 from abproxy.workers.control import END, END_AFTER_DELAY
@@ -32,7 +37,18 @@ from abproxy.workers.process import WorkerPool
 from abproxy.workers.shares import share_of
 from abproxy.workers.sockets import ConnectionCounts, SharedPort
 
-__all__ = ["Supervisor"]
+__all__ = ["Supervisor", "own_limits"]
+
+
+def own_limits(settings: Settings) -> ServerLimits:
+    """Return what operators may send to the supervisor."""
+    return ServerLimits(
+        is_batched=lambda *_: False,
+        max_body_bytes=settings.max_body_bytes,
+        max_connections=settings.max_connections,
+        request_timeout_s=settings.request_timeout_s,
+        keep_alive_s=settings.client_keep_alive_s,
+    )
 
 
 @define(kw_only=True, eq=False)
@@ -107,7 +123,10 @@ class Supervisor(Lifetime):
     def apply(self, settings: Settings) -> None:
         """Apply *settings* here and in all workers."""
         self.settings = settings
+        self.process.set_log_level(settings.log_level)
+        self.site.set_limits(own_limits(settings))
         self.app.keys = keys_for(settings)
+        self.app.relay.timeout_s = settings.upstream_timeout_s
         self.aggregator.settings = settings
         self.pool.send(share_of(settings, self.upstream_url))
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from abproxy.configure import keys_for
-from abproxy.process import KILL_S
 from abproxy.service import DEFAULT_PROCESS, ProcessContext, Signals
 from abproxy.settings.settings import Settings
 from abproxy.upstream.agent import make_agent, make_treq
@@ -14,7 +13,7 @@ from abproxy.upstream.embedded import ModelChild, make_child
 from abproxy.web.admin import Operations, own_pages
 from abproxy.web.listen import make_listener
 from abproxy.web.relay import Relay
-from abproxy.web.server import ProxySite, ServerLimits
+from abproxy.web.server import ProxySite
 from abproxy.web.tls import certificate_of
 from abproxy.workers.admin import SupervisorApp
 from abproxy.workers.aggregate import PROBE_S, Aggregator
@@ -27,7 +26,7 @@ from abproxy.workers.ipc import (
 from abproxy.workers.process import WorkerPool, WorkerProcess
 from abproxy.workers.shares import share_of, warn_of_too_little
 from abproxy.workers.sockets import SharedPort, open_shared_port
-from abproxy.workers.supervisor import Supervisor
+from abproxy.workers.supervisor import Supervisor, own_limits
 from abproxy_model.files import require
 
 __all__ = ["wire_supervisor"]
@@ -94,7 +93,6 @@ def _pool(
     workers = [
         WorkerProcess(
             reactor=reactor,
-            kill_after_s=share.drain_timeout_s + KILL_S,
             name=str(number),
             folder=folder,
             port_fd=shared_port.fd,
@@ -134,17 +132,11 @@ def _app(settings: Settings, reactor: Any, shared_port: SharedPort) -> Superviso
 def _site(
     settings: Settings, reactor: Any, app: SupervisorApp, aggregator: Aggregator
 ) -> ProxySite:
-    limits = ServerLimits(
-        is_batched=lambda *_: False,
-        max_body_bytes=settings.max_body_bytes,
-        max_connections=settings.max_connections,
-        request_timeout_s=settings.request_timeout_s,
-    )
     health = dict.fromkeys(HEALTH, aggregator.best_answer)
     own = own_pages(aggregator.metrics, aggregator.status)
     return ProxySite(
         app.app.resource(),
-        limits=limits,
+        limits=own_limits(settings),
         reactor=reactor,
         operations=Operations(pages=health | own),
     )

@@ -19,7 +19,6 @@ from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
     LogEvent,
-    LogLevel,
     LogLevelFilterPredicate,
     globalLogBeginner,
 )
@@ -28,7 +27,7 @@ from zope.interface import implementer
 from abproxy.errors import SettingsError
 from abproxy.service import ProcessContext, ProxyService, Signals
 from abproxy.settings.settings import Settings
-from abproxy.telemetry.logs import json_line
+from abproxy.telemetry.logs import json_line, set_threshold, threshold
 from abproxy.tuning import tune_process, use_monotonic_clock
 from abproxy.wiring import wire
 from abproxy.workers.admin import ask_supervisor
@@ -73,12 +72,14 @@ def run(reactor: Any, own_socket: Path) -> int:
     control = ControlChannel(_first_settings())
     pipes: Any = StandardIO  # mypy looks at the one for another system
     pipes(control, stdin=CONTROL_IN, stdout=CONTROL_OUT)
-    _log_through(control.sendLine, control.settings.log_level)
+    enough = threshold(control.settings.log_level)
+    _log_through(control.sendLine, enough)
     codes = [0]
     skips = "poll" in control.settings.fast_paths
     process = ProcessContext(
         end_with=codes.append,
         tune=partial(tune_process, reactor, skips_log_context=skips),
+        set_log_level=partial(set_threshold, enough),
     )
     try:
         service = make_worker(reactor, own_socket, control, process)
@@ -131,14 +132,15 @@ def _first_settings() -> Settings:
         return read_settings(pipe.readline())
 
 
-def _log_through(send: Callable[[bytes], None], level: str) -> None:
+def _log_through(
+    send: Callable[[bytes], None], enough: LogLevelFilterPredicate
+) -> None:
     @implementer(ILogObserver)
     def write(event: LogEvent) -> None:
         line = json_line(event)
         if line is not None:
             send(line.rstrip().encode())
 
-    enough = LogLevelFilterPredicate(LogLevel.lookupByName(level))
     globalLogBeginner.beginLoggingTo(
         [FilteringLogObserver(write, [enough])], redirectStandardIO=False
     )

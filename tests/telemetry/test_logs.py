@@ -20,7 +20,12 @@ from twisted.logger import (
 from twisted.python import log as legacy
 from twisted.python.failure import Failure
 
-from abproxy.telemetry.logs import forward_standard_logging, json_line, observer
+from abproxy.telemetry.logs import (
+    forward_standard_logging,
+    json_line,
+    observer,
+    threshold,
+)
 
 FOREGROUND = {"nodaemon": 1, "logfile": None, "logger": None, "syslog": None}
 
@@ -121,7 +126,9 @@ def test_in_the_foreground_lines_go_to_standard_output(
     logfile: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As twistd would have it."""
-    write = observer({**FOREGROUND, "logfile": logfile}, as_json=False, level="info")
+    write = observer(
+        {**FOREGROUND, "logfile": logfile}, as_json=False, enough=threshold("info")
+    )
     assert write is not None
 
     Logger(namespace="here", observer=write).info("hello")
@@ -131,7 +138,7 @@ def test_in_the_foreground_lines_go_to_standard_output(
 
 def test_lines_are_json_if_they_are_to_be(capsys: pytest.CaptureFixture[str]) -> None:
     """One object a line."""
-    write = observer(FOREGROUND, as_json=True, level="info")
+    write = observer(FOREGROUND, as_json=True, enough=threshold("info"))
     assert write is not None
 
     Logger(namespace="here", observer=write).info("hello")
@@ -145,7 +152,7 @@ def test_what_is_not_important_enough_is_no_line(
     as_json: bool,  # noqa: FBT001
 ) -> None:
     """The operator says where that begins."""
-    write = observer(FOREGROUND, as_json=as_json, level="warn")
+    write = observer(FOREGROUND, as_json=as_json, enough=threshold("warn"))
     assert write is not None
     here = Logger(observer=write)
 
@@ -173,7 +180,7 @@ def test_a_log_of_twistds_own_kind_is_left_alone(
     twistd: dict[str, Any],
 ) -> None:
     """The operator has told twistd so, or it is not twistd."""
-    assert observer(twistd, as_json=True, level="info") is None
+    assert observer(twistd, as_json=True, enough=threshold("info")) is None
 
 
 @pytest.fixture
@@ -201,7 +208,7 @@ class InFile:
 
 
 def _in_file(file: Path, twistd: dict[str, Any]) -> InFile:
-    return InFile(observer(twistd, as_json=False, level="info"), file)
+    return InFile(observer(twistd, as_json=False, enough=threshold("info")), file)
 
 
 @pytest.mark.usefixtures("no_rotation")

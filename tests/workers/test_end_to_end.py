@@ -362,7 +362,7 @@ async def test_sighup_reaches_every_worker(tmp_path: Path) -> None:
         two_workers(tmp_path, upstream) as here,
     ):
         callers = await asked_by(here, 4)
-        (tmp_path / ".env").write_text("API_KEY=sesame\nDRAIN_TIMEOUT=7\n")
+        (tmp_path / ".env").write_text("API_KEY=sesame\nCONNECT_TIMEOUT=7\n")
 
         here.process.send_signal(signal.SIGHUP)
         changed = "Settings changed: API_KEY"
@@ -371,7 +371,7 @@ async def test_sighup_reaches_every_worker(tmp_path: Path) -> None:
 
         assert {answer.status for answer in answers} == {401}
         said = here.log.read_text()
-        assert said.count("Settings need a restart: DRAIN_TIMEOUT") == 1
+        assert said.count("Settings need a restart: CONNECT_TIMEOUT") == 1
         hang_up(callers)
 
 

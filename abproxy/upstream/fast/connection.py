@@ -22,7 +22,7 @@ from abproxy.http.headers import as_headers, each_line, write_lines
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
 from abproxy.tuning import Write, has_unsent
 from abproxy.upstream.agent import target_of
-from abproxy.upstream.connections import IdleLimit
+from abproxy.upstream.connections import IDLE_S, IdleLimit
 from abproxy.upstream.endpoints import uri_of, without_zone
 from abproxy.upstream.fast.response import (
     PlainResponse,
@@ -177,6 +177,9 @@ class ConnectionPool:
     most: int
     """How many are kept."""
 
+    keep_alive_s: float = IDLE_S
+    """How long they are kept at first."""
+
     limit: IdleLimit = field(init=False, repr=False)
     """How long they are kept."""
 
@@ -187,7 +190,7 @@ class ConnectionPool:
 
     def __attrs_post_init__(self) -> None:
         """Begin with nothing known of the server."""
-        self.limit = IdleLimit(self.clock)
+        self.limit = IdleLimit(self.clock, self.keep_alive_s)
 
     def put(self, connection: "Connection") -> None:
         """Keep *connection*, in the place of the oldest if there are too many."""

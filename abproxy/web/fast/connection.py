@@ -254,4 +254,9 @@ class FastSite(ProxySite):
     ) -> None:
         super().__init__(resource, limits=limits, **others)
         self.fast_path = fast_path
+        self.set_limits(limits)
+
+    def set_limits(self, limits: ServerLimits) -> None:
+        """Change the limits, from the next request or connection on."""
+        super().set_limits(limits)
         self.largest_body = min(LARGEST_BODY, limits.max_body_bytes)
