@@ -14,7 +14,7 @@ upstream asks for with `Retry-After` counts if it is longer.  An attempt that
 takes long is no refusal: while it is not answered, one more may go each second.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from math import inf
 
@@ -187,10 +187,15 @@ class Backoff:
             pauses.stop()
             self._may_try(key)
 
-    def lanes(self) -> Iterator[tuple[LaneKey, Pauses]]:
-        """Return the lanes that were refused lately, the latest last."""
+    @property
+    def is_unanswered(self) -> bool:
+        """Return whether the upstream was last heard to take no work."""
+        return self.of_all is not None or bool(self._lately)
+
+    def lanes(self) -> Mapping[LaneKey, Pauses]:
+        """Return the lanes that were refused lately."""
         self._forget_old()
-        return iter(self._of_lanes.items())
+        return self._of_lanes
 
     # Answers
 

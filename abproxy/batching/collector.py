@@ -266,8 +266,11 @@ class BatchCollector:
     def _why_no_lane(self, *, slot_free: bool) -> BlockedBy:
         if not slot_free and self.queue.has_due:
             return BlockedBy.SLOT
+        # A lane that is refused while others are answered keeps nothing else.
         is_held = self.queue.has_held_back or self.queue.has_quarantined
-        return BlockedBy.UPSTREAM if is_held else BlockedBy.NOTHING
+        if is_held and self.backoff.is_unanswered:
+            return BlockedBy.UPSTREAM
+        return BlockedBy.NOTHING
 
     def _may_send(self) -> bool:
         if self._sends_quarantined or not self.backoff.may_send:

@@ -7,6 +7,7 @@ that have seen two probes with different items fail since they came are told.
 """
 
 import re
+from collections.abc import Mapping
 from math import inf
 
 from attrs import define, field
@@ -18,7 +19,7 @@ from abproxy.batching.queue import HeldBy, Queue
 from abproxy.dialects.call import LaneKey
 from abproxy.http.messages import Response
 
-__all__ = ["LanesOut", "is_twin", "same_answer", "speaks_of_inputs"]
+__all__ = ["LanesOut", "Probe", "is_twin", "same_answer", "speaks_of_inputs"]
 
 WORKED_LATELY_S = 10.0
 """For how long a success speaks for a lane."""
@@ -35,7 +36,7 @@ _OF_INPUTS = re.compile(rb'"(?:error_)?type"\s*:\s*"(?:Validation|Tokenizer|Empt
 
 
 @define(eq=False)
-class _Probe:
+class Probe:
     """The last probe of a lane that is out."""
 
     items: int
@@ -43,6 +44,7 @@ class _Probe:
 
     failed: Failed
     sent_at: float
+    began_at: float
     size: int
     """How many bytes are kept because of it."""
 
@@ -54,10 +56,14 @@ class LanesOut:
     clock: IReactorTime = field(repr=False)
     queue: Queue = field(repr=False)
     is_any: bool = field(init=False, default=False)
-    _probes: dict[LaneKey, _Probe] = field(init=False, factory=dict, repr=False)
+    _probes: dict[LaneKey, Probe] = field(init=False, factory=dict, repr=False)
     _size: int = field(init=False, default=0)
     _worked_at: dict[int, float] = field(init=False, factory=dict, repr=False)
     """By the hash of a lane's key, as a key is as long as its client likes."""
+
+    def lanes(self) -> Mapping[LaneKey, Probe]:
+        """Return the lanes that are out, and the last probe of each."""
+        return self._probes
 
     def has_worked_lately(self, key: LaneKey) -> bool:
         """Return whether the lane with *key* got a good answer lately."""
@@ -80,10 +86,11 @@ class LanesOut:
         """Take the lane of *probe* out, as that *failed*."""
         key, now = probe.call.lane_key, self.clock.seconds()
         before = self._probes.pop(key, None)
-        self._probes[key] = new = _Probe(
+        self._probes[key] = new = Probe(
             items=hash(tuple(probe.items)),
             failed=failed,
             sent_at=now - failed.took_s,
+            began_at=before.began_at if before else now,
             size=_size_of(key, failed),
         )
         self._size += new.size - (before.size if before else 0)

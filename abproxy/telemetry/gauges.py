@@ -76,6 +76,9 @@ class Gauges(Collector):
         yield "oldest_wait_seconds", "How long the oldest call has waited", oldest_s
         lanes = len(self.collector.queue.lanes)
         yield "lanes", "Lanes with waiting calls", lanes
+        out = self.collector.isolation.lanes_out.lanes()
+        refused = len({*self.collector.backoff.lanes(), *out})
+        yield "lanes_refused", "Lanes of which the upstream takes no work", refused
         yield "connections", "Open client connections", self.connections()
         yield "requests_open", "Requests not yet answered", self.open_requests()
         yield "upstream_up", "1 if the upstream answers", self.upstream_state().answers

@@ -1,8 +1,8 @@
 """
 Everything about the proxy at one moment, for the live page and for scripts.
 
-No text that a client sent is in it, and no key: of options only their names,
-of secrets only whether there are any.
+No text that a client sent is in it, and no key: of options only their names, and
+the model's, of secrets only whether there are any.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,8 +13,12 @@ import msgspec
 from attrs import define, field
 
 from abproxy import __version__
+from abproxy.batching.backoff import Pauses
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.lane import Lane
+from abproxy.dialects.call import LaneKey
+from abproxy.events import Cause
+from abproxy.http.messages import Response
 from abproxy.telemetry.diagnosis import Diagnosis, LimitsInForce, diagnose
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.recorder import Recorder
@@ -81,6 +85,7 @@ class Status:
             "flow": {name: value for name, _, value in self.gauges.readings()},
             "kept_by": recorder.blocked_time.blocked_by.value,
             "lanes": self._lanes(now),
+            "refused": self._refused(now),
             "sharing": recorder.sharing().document(),
             "totals": attrs.asdict(recorder.totals()),
             "cpu_us_per_call": recorder.cpu_s_per_call() * 1e6,
@@ -96,9 +101,55 @@ class Status:
         lanes = sorted(self.collector.queue.lanes, key=lambda lane: -lane.items)
         return [_lane(lane, now) for lane in lanes[:LANES]]
 
+    def _refused(self, now: float) -> list[dict[str, Any]]:
+        """List what the upstream takes no work of: all, or some lanes."""
+        backoff, out = self.collector.backoff, self.collector.isolation.lanes_out
+        of_all = backoff.of_all
+        found = [] if of_all is None else [_refused_all(of_all, now)]
+        found += [
+            _refused_lane(key, pauses.cause, now - pauses.began_at)
+            for key, pauses in backoff.lanes().items()
+        ]
+        found += [
+            _refused_lane(key, probe.failed.cause, now - probe.began_at)
+            for key, probe in out.lanes().items()
+        ]
+        return sorted(found, key=_how_long_refused)[:LANES]
+
 
 def _dated(events: Iterable[Any], to_date: float) -> list[dict[str, Any]]:
     return [{**attrs.asdict(each), "at": each.at + to_date} for each in events]
+
+
+def _how_long_refused(refused: dict[str, Any]) -> tuple[bool, float]:
+    return bool(refused["route"]), -refused["for_s"]
+
+
+def _refused_all(pauses: Pauses, now: float) -> dict[str, Any]:
+    why, for_s = _why(pauses.cause), now - pauses.began_at
+    return {"route": "", "model": "", "has_key": False, "why": why, "for_s": for_s}
+
+
+def _refused_lane(key: LaneKey, cause: Cause, for_s: float) -> dict[str, Any]:
+    return {
+        "route": key.dialect.path.decode(),
+        "model": _model_of(key),
+        "has_key": key.is_personal,
+        "why": _why(cause),
+        "for_s": for_s,
+    }
+
+
+def _why(cause: Cause) -> str:
+    """Say what the upstream answered, but not in its words: it may quote a call."""
+    is_answer = isinstance(cause, Response)
+    return f"answered with {cause.status}" if is_answer else str(cause)
+
+
+def _model_of(key: LaneKey) -> str:
+    model = _decode_members(b"{%b}" % key.options.removeprefix(b",")).get("model")
+    named = msgspec.json.decode(model) if model is not None else None
+    return named[:80] if isinstance(named, str) else ""
 
 
 def _lane(lane: Lane, now: float) -> dict[str, Any]:

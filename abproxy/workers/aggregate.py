@@ -414,6 +414,7 @@ def merge_status(
         "flow": flow,
         "kept_by": _most_serious({each["kept_by"] for each in documents}),
         "lanes": _sorted(documents, "lanes", "items")[:LANES],
+        "refused": _sorted(documents, "refused", "for_s")[:LANES],
         "sharing": sharing.document(),
         "cpu_us_per_call": lately.cpu_s_per_call * 1e6,
         "verdict": msgspec.to_builtins(attrs.asdict(found)),

@@ -284,3 +284,75 @@ def test_the_diagnosis_knows_what_the_upstream_takes(
 
     assert advice is not None
     assert advice.setting == setting
+
+
+def test_a_lane_that_is_refused_is_named_with_its_model(here: InMemoryProxy) -> None:
+    """But not with what the server said, which may quote a call."""
+    here.call("mine", key="secret", model="nope")
+    here.upstream.open[0].refuse(503, b"no room for mine")
+    here.clock.advance(0.01)
+
+    [refused] = here.status.document()["refused"]
+
+    assert refused.pop("for_s") == pytest.approx(0.01)
+    assert refused == {
+        "route": "/embed",
+        "model": "nope",
+        "has_key": True,
+        "why": "answered with 503",
+    }
+
+
+def test_a_lane_that_is_out_is_named_as_well(here: InMemoryProxy) -> None:
+    """All that it sent has failed, whatever the status."""
+    here.call("in flight", truncate=True)
+    for text in ("a", "b", "c"):
+        here.call(text)
+    here.upstream.open[0].answer()
+    while here.upstream.open:
+        sent = here.upstream.open[0]
+        sent.refuse(500, b"no " + sent.request.body)
+
+    [refused] = here.status.document()["refused"]
+
+    assert (refused["route"], refused["model"]) == ("/embed", "")
+    assert refused["why"] == "answered with 500"
+
+
+def test_what_is_refused_for_all_comes_first(here: InMemoryProxy) -> None:
+    """It is no trouble of one lane."""
+    here.call("a")
+    here.upstream.open[0].refuse(503, b"no")
+    here.call("b", truncate=True)
+    here.upstream.open[0].fail(CannotConnect("nobody there"))
+
+    refused = here.status.document()["refused"]
+
+    assert [each["route"] for each in refused] == ["", "/embed"]
+    assert refused[0]["why"] == "nobody there"
+
+
+def test_a_lane_that_is_answered_again_is_not_listed(here: InMemoryProxy) -> None:
+    """Nor one that has not been refused for a while."""
+    here.call("a")
+    here.upstream.open[0].refuse(503, b"no")
+    here.clock.advance(0.05)
+
+    here.answer_all()
+
+    assert here.status.document()["refused"] == []
+    assert here.status.document()["flow"]["lanes_refused"] == 0
+
+
+def test_a_refused_lane_beside_good_ones_is_not_what_keeps_batches(
+    here: InMemoryProxy,
+) -> None:
+    """Only while nothing is answered it is the server that keeps them."""
+    here.call("a")
+    here.upstream.open[0].refuse(503, b"no")
+    before = here.status.document()["kept_by"]
+    here.call("b", truncate=True)
+    here.upstream.open[0].answer()
+    after = here.status.document()["kept_by"]
+
+    assert (before, after) == ("upstream", "nothing")

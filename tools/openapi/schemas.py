@@ -104,6 +104,8 @@ _LANE = object_of(
     oldest_wait_ms=NUMBER,
 )
 
+_REFUSED = object_of(route=TEXT, model=TEXT, has_key=TRUTH, why=TEXT, for_s=NUMBER)
+
 _VERDICT = object_of(
     helps=or_null(TRUTH),
     text=TEXT,
@@ -145,6 +147,7 @@ STATUS = object_of(
     flow=map_of({"type": ["number", "boolean"]}),
     kept_by=TEXT,
     lanes=list_of(_LANE),
+    refused=list_of(_REFUSED),
     sharing=_SHARING,
     totals=map_of(NUMBER),
     cpu_us_per_call=NUMBER,

@@ -12,6 +12,7 @@ export function show(status) {
   showTimes(past.batches);
   showUpstream(status);
   showLanes(status.lanes);
+  showRefused(status.refused);
   showSharing(status.sharing);
   showErrors(status.errors);
   showSettings(status.settings);
@@ -146,6 +147,15 @@ function showLanes(lanes) {
     number(lane.items),
     number(lane.oldest_wait_ms),
   ]), "No call waits.");
+}
+
+function showRefused(refused) {
+  rows("refused", refused.map((lane) => [
+    lane.route ? lane.route + (lane.has_key ? ", own key" : "") : "all",
+    lane.model || "any",
+    lane.why,
+    number(lane.for_s),
+  ]), "It takes all.");
 }
 
 function showSharing({ apart, alone, relayed }) {
