@@ -77,6 +77,7 @@ CHANGEABLE = frozenset(
         "max_batch_calls",
         "max_batch_inputs",
         "max_body_bytes",
+        "max_call_inputs",
         "max_connections",
         "max_wait_ms",
         "max_waiting_bytes",
@@ -134,6 +135,7 @@ def policy_for(
             ),
             members=MemberRules(
                 is_tei=info.is_tei,
+                max_inputs=settings.max_call_inputs,
                 ignore=settings.share_ignore,
                 apart=settings.share_apart,
                 alone=settings.share_alone,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from attrs import define, field
 
+from abproxy.dialects.bounds import MAX_INPUTS
 from abproxy.http.sharing import MEMBER
 
 __all__ = ["OF_TEI", "TYING", "MemberRules"]
@@ -58,6 +59,9 @@ class MemberRules:
 
     is_tei: bool
     """Whether the upstream ignores what it does not know, as TEI does."""
+
+    max_inputs: int = MAX_INPUTS
+    """The inputs that a call may have."""
 
     ignore: frozenset[str] = field(default=(), converter=_names)
     apart: frozenset[str] = field(default=(), converter=_names)

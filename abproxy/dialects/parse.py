@@ -7,7 +7,7 @@ in different ways, is not parsed here: such a request is relayed as it is.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, cast
 
@@ -28,9 +28,11 @@ __all__ = [
     "Token",
     "canonical",
     "read_elements",
+    "read_ids",
     "read_inputs",
     "read_members",
     "read_options",
+    "write_members",
 ]
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -79,6 +81,13 @@ def _accounts_for(body: bytes, found: dict[str, bytes]) -> bool:
             return False
         at += len(value)
     return _END.match(body, at) is not None
+
+
+def write_members(members: Mapping[str, bytes]) -> bytes:
+    """Return an object with *members* as `read_members` has found them."""
+    return b"{%b}" % b",".join(
+        [b'"%b":%b' % (name.encode(), value) for name, value in members.items()]
+    )
 
 
 def read_elements(array: bytes) -> list[bytes]:
@@ -135,6 +144,33 @@ def read_inputs(value: Any, raw: bytes) -> Items | None:
     return Items(raw=read_elements(raw), lengths=list(map(len, value)))
 
 
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
+_TEN_DIGITS = b"0" * 10
+
+
+def read_ids(raw: bytes) -> Items | None:
+    """
+    Return the same of a member with nothing but token ids, without decoding them.
+
+    It is JSON, and made of digits, commas, brackets and blanks only.  With ten
+    digits an id may be none; no model has nearly as many.
+    """
+    if _TEN_DIGITS in raw.translate(_DIGITS):
+        return None
+    lists = raw.count(b"[") - 1
+    if not lists:
+        return Items(raw=[raw], lengths=[raw.count(b",") + 1])
+    # Without ids and blanks it is `[[,,],[,]]`, where nothing is mixed or nested.
+    shape = raw.translate(None, b"0123456789 \t\r\n")
+    is_even = shape.startswith(b"[[") and shape.endswith(b"]]")
+    if not is_even or shape.count(b"],[") != lists - 1:
+        return None
+    inputs = read_elements(raw)
+    if not all(each[1:-1].strip() for each in inputs):
+        return None
+    return Items(raw=inputs, lengths=[each.count(b",") + 1 for each in inputs])
+
+
 # Options: equal ones are equal bytes, so that lanes are found by comparing them
 
 
@@ -158,13 +194,14 @@ def read_options(
     default: to the upstream absent, null and the default are one.  Unknown
     members keep the client's bytes, in the order of their names.
     """
-    shared, alone_by = b"", None
+    shared: list[bytes] = []
+    alone_by = None
     for name, value, is_known in _each_option(known, members):
         if rules.is_alone(name, value, is_known=is_known):
             alone_by = alone_by or name
         if not rules.ignores(name):
-            shared += b',"%b":%b' % (name.encode(), value)
-    return Options(shared, alone_by)
+            shared.append(b',"%b":%b' % (name.encode(), value))
+    return Options(b"".join(shared), alone_by)
 
 
 def _each_option(

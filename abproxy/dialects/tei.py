@@ -9,26 +9,31 @@ its items and rows where they are special.  Source: TEI's
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Annotated, Any
 
 import msgspec
 from attrs import field, frozen
 
+from abproxy.dialects.bounds import FEW, Kind, check_members, look_over, too_many
 from abproxy.dialects.call import Dialect, Items, ParsedBody, Rows
 from abproxy.dialects.members import OF_TEI, MemberRules
 from abproxy.dialects.parse import (
     NOT_JSON,
     Direction,
     Inputs,
+    Options,
     Size,
     SuffixCache,
     Text,
     Token,
     canonical,
     read_elements,
+    read_ids,
     read_inputs,
     read_members,
     read_options,
+    write_members,
 )
 from abproxy.dialects.split import Lengths, Order, join, split_arrays, split_values
 from abproxy.errors import ProxyError, tei_error_body
@@ -59,6 +64,12 @@ class JSONRoute(Dialect):
     read_items: Callable[[Any, bytes], Items | None] = read_inputs
     """Return the items in the member, given decoded and as the client wrote it."""
 
+    has_ids: bool = True
+    """Whether an item may be token ids."""
+
+    texts: int = 1
+    """How many texts an item may have."""
+
     split_rows: Callable[[bytes, Lengths, Order], list[Rows]] = split_values
     """Split an answer among the parts."""
 
@@ -74,7 +85,10 @@ class JSONRoute(Dialect):
 
     @_decode.default
     def _make_decode(self) -> Callable[[bytes], msgspec.Struct]:
-        return msgspec.json.Decoder(self.body).decode
+        body = msgspec.defstruct(
+            self.body.__name__, [(self.items, msgspec.Raw)], bases=(self.body,)
+        )
+        return msgspec.json.Decoder(body).decode
 
     @_decode_items.default
     def _make_decode_items(self) -> Callable[[bytes], Any]:
@@ -83,36 +97,55 @@ class JSONRoute(Dialect):
         return msgspec.json.Decoder(kind).decode
 
     def read(self, body: bytes, rules: MemberRules = OF_TEI) -> ParsedBody | None:
-        """Parse *body* by the *rules*; None for all that TEI might read otherwise."""
+        """
+        Parse *body* by the *rules*; None for all that TEI might read otherwise.
+
+        Raises:
+            CallTooLarge: it has more inputs than the *rules* allow, or more
+                members than anyone needs.
+        """
         try:
             raw, suffix = self._suffixes.split(body)
             options = self._suffixes.options.get((rules, suffix))
             if options is None:
-                return self._read_whole(body, suffix, rules)
-            items = self.read_items(self._decode_items(raw), raw)
+                options = self._read_options(body, raw, suffix, rules)
+            if options is None:
+                return None
+            if len(raw) > FEW:
+                items = self._read_many(raw, rules)
+            else:
+                items = self.read_items(self._decode_items(raw), raw)
         except NOT_JSON:
             return None
         if items is None:
             return None
+        if len(items.raw) > rules.max_inputs:
+            raise too_many(rules.max_inputs)
         return ParsedBody(
             items=items, options=options.shared, alone_by=options.alone_by
         )
 
-    def _read_whole(
-        self, body: bytes, suffix: bytes, rules: MemberRules
-    ) -> ParsedBody | None:
-        known = self._decode(body)
+    def _read_options(
+        self, body: bytes, raw: bytes, suffix: bytes, rules: MemberRules
+    ) -> Options | None:
+        """Return the options in *body*, and remember them; None if it is ambiguous."""
+        check_members(suffix or body.replace(raw, b"", 1))
         members = read_members(body)
         if members is None:
             return None
-        items = self.read_items(getattr(known, self.items), members[self.items])
-        if items is None:
-            return None
+        # The items are read by themselves, and nothing is skipped twice.
+        members[self.items] = b"null"
+        known = self._decode(write_members(members))
         options = read_options(known, members, rules)
         self._suffixes.remember(rules, suffix, options)
-        return ParsedBody(
-            items=items, options=options.shared, alone_by=options.alone_by
-        )
+        return options
+
+    def _read_many(self, raw: bytes, rules: MemberRules) -> Items | None:
+        """Return the items in a long member, of which not all may be decoded."""
+        kind = look_over(raw, rules.max_inputs, self.texts)
+        if kind is Kind.PLAIN:
+            return self.read_items(self._decode_items(raw), raw)
+        return read_ids(raw) if kind is Kind.IDS and self.has_ids else None
 
     def batch_body(self, items: Sequence[bytes], options: bytes) -> bytes:
         """Write `{"inputs":[…],…}`."""
@@ -175,16 +208,17 @@ def read_sequences(value: Any, raw: bytes) -> Items | None:
     """
     if isinstance(value, str):
         return Items(raw=[b"[%b]" % raw], lengths=[len(value)], is_list=False)
-    if _is_sequence(value):
+    if _are_sequences([value]):
         return Items(raw=[raw], lengths=[_length(value)], is_list=False)
-    if not value or not all(map(_is_sequence, value)):
+    if not value or not _are_sequences(value):
         return None
     return Items(raw=read_elements(raw), lengths=list(map(_length, value)))
 
 
-def _is_sequence(value: Any) -> bool:
-    one_or_two = isinstance(value, list) and len(value) in {1, 2}
-    return one_or_two and all(isinstance(text, str) for text in value)
+def _are_sequences(values: list[Any]) -> bool:
+    if set(map(type, values)) != {list} or not set(map(len, values)) <= {1, 2}:
+        return False
+    return set(map(type, chain.from_iterable(values))) == {str}
 
 
 def _length(texts: list[str]) -> int:
@@ -197,7 +231,14 @@ EMBED = JSONRoute(
 EMBED_ALL = JSONRoute(path=b"/embed_all", items="inputs", body=PromptedBody)
 EMBED_SPARSE = JSONRoute(path=b"/embed_sparse", items="inputs", body=PromptedBody)
 PREDICT = JSONRoute(
-    path=b"/predict", items="inputs", body=PredictBody, read_items=read_sequences
+    path=b"/predict",
+    items="inputs",
+    body=PredictBody,
+    read_items=read_sequences,
+    has_ids=False,
+    texts=2,
 )
-TOKENIZE = JSONRoute(path=b"/tokenize", items="inputs", body=TokenizeBody)
+TOKENIZE = JSONRoute(
+    path=b"/tokenize", items="inputs", body=TokenizeBody, has_ids=False
+)
 DECODE = JSONRoute(path=b"/decode", items="ids", body=DecodeBody)

@@ -37,6 +37,13 @@ class Limits:
         "of large calls included; calls beyond that are refused with 429, a larger "
         "call with 413",
     )
+    max_call_inputs: int = setting(
+        "max-call-inputs",
+        parsers.at_least(1),
+        100_000,
+        "inputs",
+        "most inputs of one call; one with more is refused with 413",
+    )
     rate_limit: float | None = setting(
         "rate-limit",
         parsers.rate,
