@@ -67,6 +67,7 @@ CHANGEABLE = frozenset(
         "budget",
         "bulk_api_key_file",
         "bulk_api_keys",
+        "call_deadline_s",
         "call_timeout_s",
         "client_keep_alive_s",
         "connect_patience_s",
@@ -126,6 +127,7 @@ def policy_for(
             keys=keys_for(settings),
             bulk_keys=frozenset(settings.bulk_api_keys),
             proxies=TrustedProxies.of(settings.trusted_proxies),
+            deadline_s=settings.call_deadline_s,
         ),
         reader=CallReader(
             credentials=credentials_for(settings),

@@ -52,6 +52,15 @@ class Limits:
         "inputs that one client may send in a second; calls beyond that are refused "
         "with 429, a call larger than a minute's worth with 413",
     )
+    call_deadline_s: float | None = setting(
+        "call-deadline",
+        parsers.seconds,
+        None,
+        "s",
+        "how long after its headers the answer to a request may begin, whatever it "
+        "waits for; after that it gets a 504; a client may ask for less, as with "
+        "Request-Timeout-Ms",
+    )
     call_timeout_s: float = setting(
         "call-timeout",
         parsers.seconds,

@@ -7,6 +7,7 @@ relayed.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from attrs import define, field, frozen
@@ -21,7 +22,6 @@ from abproxy.dialects.call import Call, ParsedBody, PartResult
 from abproxy.dialects.reply import write_answer
 from abproxy.dialects.routes import ALIASES, ROUTES
 from abproxy.errors import (
-    DeadlinePassed,
     InternalError,
     MethodNotAllowed,
     ProxyError,
@@ -45,6 +45,7 @@ MOST_STRANGERS = 32
 """Requests without a key that may be upstream at once: each has a connection there."""
 
 _Route = TypeVar("_Route", bound=Callable[..., Any])
+_T = TypeVar("_T")
 
 
 def on_batched_routes(klein: Klein) -> Callable[[_Route], _Route]:
@@ -100,7 +101,8 @@ class ProxyApp:
             await self._relay(request, caller)
             return
         request.info.route = call.lane_key.dialect.path.decode()
-        write_reply(request, write_answer(call, await self.submit(call, caller)))
+        results = self.submit(call, caller, request.head_at)
+        write_reply(request, write_answer(call, await results))
 
     def judge(self, request: RequestInfo) -> None:
         """
@@ -121,15 +123,25 @@ class ProxyApp:
         parsed = head.dialect.read(body, head.members)
         return parsed if parsed and self.collector.takes(parsed.items.raw) else None
 
-    def submit(self, call: Call, caller: Caller) -> Deferred[list[PartResult]]:
+    def submit(
+        self, call: Call, caller: Caller, head_at: float | None = None
+    ) -> Deferred[list[PartResult]]:
         """
         Put *call* of *caller* into a batch; fires with the results of its parts.
 
+        Args:
+            call: what is to be sent.
+            caller: who sent it.
+            head_at: when its head had arrived, if that was not just now.
+
         Raises:
+            DeadlinePassed: its body has taken too long.
             RateExceeded: the caller has sent too much lately.
             Overloaded: too much is waiting, or came from this caller.
             CallTooLarge: the call never is within a limit.
         """
+        if head_at is not None:
+            self._check_deadline(caller, head_at)
         rate, inputs = self.policy.inputs_per_s, len(call.items.raw)
         if rate is not None:
             self.rate_limiter.check(caller.client, inputs, rate)
@@ -137,8 +149,28 @@ class ProxyApp:
         if rate is not None:
             self.rate_limiter.take(caller.client, inputs, rate)
         if caller.deadline_s is not None:
-            results.addTimeout(caller.deadline_s, self.collector.clock, _too_late)
+            self._bound(results, caller, head_at)
         return results
+
+    def _check_deadline(self, caller: Caller, head_at: float) -> None:
+        taken_s = self.collector.clock.seconds() - head_at
+        if caller.deadline_s is not None and taken_s >= caller.deadline_s:
+            raise caller.too_late()
+
+    def _bound(
+        self, answer: Deferred[_T], caller: Caller, head_at: float | None
+    ) -> Deferred[_T]:
+        """Cancel *answer* when the deadline of *caller* has passed."""
+        if caller.deadline_s is None:
+            return answer
+
+        def too_late(_result: object, _timeout_s: float) -> NoReturn:
+            raise caller.too_late()
+
+        clock = self.collector.clock
+        now = clock.seconds()
+        left_s = caller.deadline_s - (now - (now if head_at is None else head_at))
+        return answer.addTimeout(max(left_s, 0.0), clock, too_late)
 
     def explain(self, failure: Failure, request: RequestInfo) -> Response:
         """Return the reply that says what went wrong, as errors of its route look."""
@@ -179,16 +211,18 @@ class ProxyApp:
         if policy.inputs_per_s is not None and request.method not in READS:
             self.rate_limiter.check(caller.client, 1, policy.inputs_per_s)
             self.rate_limiter.take(caller.client, 1, policy.inputs_per_s)
+        self._check_deadline(caller, request.head_at)
         request.info.is_relayed = True
+        bound = partial(self._bound, caller=caller, head_at=request.head_at)
         credentials = policy.reader.credentials
         if policy.keys.recognize(request.info):
-            await self.relay.forward(request, credentials)
+            await self.relay.forward(request, credentials, bound)
             return
         if self._strangers >= MOST_STRANGERS:
             raise TooManyWithoutKey("too many requests without a key at once")
         self._strangers += 1
         try:
-            await self.relay.forward(request, credentials, shows_key=False)
+            await self.relay.forward(request, credentials, bound, shows_key=False)
         finally:
             self._strangers -= 1
 
@@ -201,7 +235,3 @@ class ProxyApp:
             request.channel.forceAbortClient()
         else:
             write_reply(request, reply)
-
-
-def _too_late(_result: object, deadline_s: float) -> NoReturn:
-    raise DeadlinePassed(f"your deadline of {deadline_s * 1000:g} ms has passed")

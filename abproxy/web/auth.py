@@ -23,7 +23,7 @@ from collections.abc import Hashable
 from attrs import field, frozen
 from twisted.web.http_headers import Headers
 
-from abproxy.errors import Unauthorized
+from abproxy.errors import DeadlinePassed, Unauthorized
 from abproxy.events import RequestInfo
 from abproxy.http.forwarded import NO_PROXIES, TrustedProxies, counted_as
 from abproxy.http.sharing import read_timeout_s
@@ -127,7 +127,17 @@ class Caller:
     """Whether it may wait behind calls that are more urgent."""
 
     deadline_s: float | None
-    """How long it waits for the answer, if it says so."""
+    """How long after its head the answer may come, if there is a limit."""
+
+    has_own_deadline: bool
+    """Whether the client says so, and not the operator."""
+
+    def too_late(self) -> DeadlinePassed:
+        """Return the error for a request that has missed the deadline."""
+        within = f"{(self.deadline_s or 0.0) * 1000:g} ms"
+        if self.has_own_deadline:
+            return DeadlinePassed(f"your deadline of {within} has passed")
+        return DeadlinePassed(f"there was no answer within {within} (CALL_DEADLINE)")
 
 
 @frozen(kw_only=True)
@@ -139,6 +149,9 @@ class Clients:
     """Keys whose calls may all wait behind more urgent ones."""
 
     proxies: TrustedProxies = NO_PROXIES
+
+    deadline_s: float | None = None
+    """How long after its head any answer may come."""
 
     def address_of(self, peer: str, headers: Headers) -> str:
         """Return the address of the client that sent *headers* by way of *peer*."""
@@ -153,11 +166,15 @@ class Clients:
         priority = headers.getRawHeaders(b"X-Priority", [b""])[0]
         is_key = bool(self.keys.accepted) and self.keys.recognize(request)
         is_bulk_key = is_key and shown[len(_BEARER) :].decode() in self.bulk_keys
+        own_s, limit_s = _deadline_s(request), self.deadline_s
+        deadlines = [each for each in (own_s, limit_s) if each is not None]
+        deadline_s = min(deadlines, default=None)
         return Caller(
             client=shown if is_key else counted_as(host).encode(),
             sender=(shown, host) if shown else request.connection,
             is_bulk=priority.lower() == b"bulk" or is_bulk_key,
-            deadline_s=_deadline_s(request),
+            deadline_s=deadline_s,
+            has_own_deadline=own_s is not None and own_s == deadline_s,
         )
 
 

@@ -35,6 +35,8 @@ __all__ = ["AddHeaders", "Relay"]
 AddHeaders = Callable[[RequestInfo, HeaderList], HeaderList]
 """Returns the headers with which a request is forwarded, and some more."""
 
+Bound = Callable[[Deferred[IResponse]], Deferred[IResponse]]
+
 Attempt = Callable[[], Awaitable[IResponse]]
 
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
@@ -81,6 +83,7 @@ class Relay:
         self,
         request: ProxyRequest,
         credentials: Credentials,
+        bound: Bound = lambda answer: answer,
         *,
         shows_key: bool = True,
     ) -> None:
@@ -90,6 +93,7 @@ class Relay:
         Args:
             request: what is forwarded.
             credentials: what is sent of ours and the client's.
+            bound: cancels the wait for the answer at the client's deadline.
             shows_key: whether the client has a key; without one it is sent neither
                 credentials nor a body.
 
@@ -102,7 +106,8 @@ class Relay:
         shown = credentials if shows_key else credentials.without_key
         headers = self._headers(request, shown)
         try:
-            await self._answer(request, await self._send(request, headers, body))
+            sending = Deferred.fromCoroutine(self._send(request, headers, body))
+            await self._answer(request, await bound(sending))
         finally:
             if body is not None:
                 body.close()

@@ -9,11 +9,13 @@ import re
 from io import BytesIO
 from typing import Any
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from abproxy.errors import BodyTooLarge, ProxyError, TooManyConnections
 from abproxy.events import RequestInfo
+from abproxy.web.auth import Caller
 from abproxy.web.streaming import BodyStream
 
 __all__ = ["ProxyRequest", "without_origin"]
@@ -43,6 +45,12 @@ class ProxyRequest(Request):
     info: RequestInfo
     """What others may know of it, from when it is processed."""
 
+    head_at = 0.0
+    """When the head had arrived, on the clock's scale."""
+
+    _deadline: IDelayedCall | None = None
+    """When the body has taken too long for the client, or for the operator."""
+
     _streams = False
     _is_refused = False
     _is_answered = False
@@ -51,6 +59,7 @@ class ProxyRequest(Request):
     def gotLength(self, length: int | None) -> None:
         """Decide how the body is to be read, now that the head is complete."""
         channel = self.channel
+        self.head_at = channel.site.reactor.seconds()
         if not channel.target.isascii():
             self._is_refused = True
             channel.refuse_head()
@@ -58,6 +67,8 @@ class ProxyRequest(Request):
             self._refuse(error)
         elif channel.site.limits.is_batched(channel.command, channel.target):
             self.content = BytesIO()
+            if not channel.has_arrived(length):
+                self._set_deadline()
         else:
             self._streams = True
             channel.arriving_since = None
@@ -86,6 +97,28 @@ class ProxyRequest(Request):
                 return error
         return self._too_large() if is_too_large else None
 
+    def _set_deadline(self) -> None:
+        site = self.channel.site
+        caller = site.clients().identify(self._describe_head())
+        if caller.deadline_s is not None:
+            self._deadline = site.reactor.callLater(
+                caller.deadline_s, self._miss_deadline, caller
+            )
+
+    def _miss_deadline(self, caller: Caller) -> None:
+        self._deadline = None
+        self._refuse(caller.too_late())
+
+    def _end_deadline(self) -> None:
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None:
+            deadline.cancel()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Note that the client is gone."""
+        self._end_deadline()
+        super().connectionLost(reason)
+
     def handleContentChunk(self, data: bytes) -> None:
         """Store a piece of the body, within the limit."""
         if self._is_refused:
@@ -101,6 +134,7 @@ class ProxyRequest(Request):
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Process the request, or note that its body is complete."""
+        self._end_deadline()
         if self._is_refused:
             return
         self.channel.arriving_since = None
@@ -186,6 +220,7 @@ class ProxyRequest(Request):
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer with *error*, which ends the connection, and count the request."""
+        self._end_deadline()
         self._is_refused = True
         channel, info = self.channel, self._describe_head()
         site = channel.site

@@ -160,6 +160,9 @@ class FastChannel(ProxyChannel):
         if found is None or found[2] - found[1] > site.largest_body:
             self._leave_to_twisted(data)
         elif len(data) < found[2]:
+            if found[0].has_deadline:
+                self._leave_to_twisted(data)  # which measures how long it takes
+                return
             self._state, self._needed = RECEIVING, found[2]
             self._waiting = bytearray(data)
             self.note_arriving()

@@ -47,6 +47,9 @@ class KnownHead:
     policy: Policy
     """The one by which it was read; another may take it for something else."""
 
+    has_deadline: bool
+    """Whether its answer has to come within a time, which begins with the head."""
+
     before: bytes = field(repr=False)
     """What stands before the length of the body."""
 
@@ -119,7 +122,8 @@ class FastPath:
             method=FastRequest.METHOD, target=head.target, headers=head.headers
         )
         policy = self.app.policy
-        call_head = policy.reader.open(request, policy.clients.identify(request))
+        caller = policy.clients.identify(request)
+        call_head = policy.reader.open(request, caller)
         if call_head is None or not policy.keys.recognize(request):
             return None
         return KnownHead(
@@ -128,6 +132,7 @@ class FastPath:
             call_head=call_head,
             route=call_head.dialect.path.decode(),
             policy=policy,
+            has_deadline=caller.deadline_s is not None,
             before=before,
             after=after,
         )
