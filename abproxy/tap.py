@@ -25,6 +25,7 @@ from abproxy.settings.sources import (
     DEFAULT_ENV_FILE,
     read_defaults,
     read_env_file,
+    share,
     variable,
 )
 from abproxy_model.errors import ModelUnavailable
@@ -137,6 +138,12 @@ def read_settings(options: Options, environ: Mapping[str, str]) -> Settings:
     return settings_from(options, environ, env_file)
 
 
+def _variables() -> frozenset[str]:
+    """Return the names of all settings in the environment."""
+    options = (each.metadata["option"] for each in attrs.fields(Settings))
+    return frozenset(map(variable, options))
+
+
 def _end_with(code: int) -> None:
     from abproxy.telemetry.lines import flush_all
 
@@ -178,6 +185,7 @@ def makeService(options: Options) -> IService:
     read = partial(read_settings, options, os.environ)
     try:
         settings = read()
+        share(read_env_file(options[ENV_FILE]), os.environ, but=_variables())
         env_file = Path(options[ENV_FILE] or DEFAULT_ENV_FILE)
         if env_file.exists():
             # A reload has to fail if the file has gone, and to find it though twistd

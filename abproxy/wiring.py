@@ -4,6 +4,7 @@ Create the proxy from its settings.
 Each object gets the objects that it uses as arguments of its constructor.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -41,7 +42,7 @@ from abproxy.service import (
 from abproxy.settings.settings import Settings, list_settings
 from abproxy.settings.watching import KeyWatch
 from abproxy.telemetry.gauges import Gauges
-from abproxy.telemetry.setup import Telemetry, make_telemetry
+from abproxy.telemetry.setup import Telemetry, make_telemetry, traces_endpoint
 from abproxy.telemetry.status import Status
 from abproxy.tuning import Write, write_later, write_now
 from abproxy.upstream.agent import TreqClient, make_agent, make_treq
@@ -122,7 +123,10 @@ def _build(
         reactor,
         access_log=settings.access_log,
         as_json=settings.log_format == "json",
-        otlp_endpoint=settings.otlp_endpoint,
+        traces_endpoint=traces_endpoint(
+            settings.otlp_endpoint, settings.otlp_traces_endpoint, os.environ
+        ),
+        scheme="https" if settings.has_tls else "http",
     )
 
     # These two are called when the proxy runs, and what they use is there.

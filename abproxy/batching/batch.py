@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from attrs import define, evolve, field, frozen
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -161,9 +162,13 @@ class Batch:
         """
         for part in self.parts:
             part.on_cancel = self._drop
+            part.sends += 1
         self.sent_at = self.clock.seconds()
         try:
-            self._pending = self.send(self._request())
+            request = self._request()
+            if request.traces:
+                request = self._with_resends(request)
+            self._pending = self.send(request)
             response = await self._pending
             self._pending = None
             if response.status != OK:
@@ -202,6 +207,10 @@ class Batch:
             self._order = sorted(range(len(items)), key=lambda at: len(items[at]))
             items = [items[at] for at in self._order]
         return first.call.lane_key.request(items, self._traces)
+
+    def _with_resends(self, request: UpstreamRequest) -> UpstreamRequest:
+        resends = max(part.sends for part in self.parts) - 1
+        return replace(request, resends=resends) if resends else request
 
     @property
     def _traces(self) -> tuple[Any, ...]:

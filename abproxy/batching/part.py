@@ -100,6 +100,9 @@ class Part(Struct, kw_only=True, eq=False):
     overtaken: int = 0
     """How many batches have left with younger parts of its lane."""
 
+    sends: int = 0
+    """How many requests it was in."""
+
     connection_failures: int = 0
     """How many requests it was in when their connection broke."""
 

@@ -54,6 +54,9 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     traces: tuple[Any, ...] = ()
     """The spans of its calls, of those that are traced."""
 
+    resends: int = 0
+    """How often some of its items have been sent before."""
+
     def __repr__(self) -> str:
         """Show where it goes, and nothing of what is in it."""
         return f"UpstreamRequest({self.method!r}, {self.path!r}, items={self.items})"

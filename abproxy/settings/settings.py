@@ -55,6 +55,11 @@ class Settings(Telemetry, Limits, Access, Batching, Upstream, Listening):
     reverse of the order in which `--help` and the README show their topics.
     """
 
+    @property
+    def has_tls(self) -> bool:
+        """Return whether clients speak TLS to the proxy."""
+        return self.tls_cert is not None or self.port.startswith("ssl:")
+
 
 def explain(setting: "attrs.Attribute[Any]") -> str:
     """Return the meaning of a *setting* with its unit and default, in one line."""

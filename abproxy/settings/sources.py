@@ -1,6 +1,7 @@
 """Find the text of a setting: in an option, the environment, or a `.env` file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ __all__ = [
     "Sources",
     "read_defaults",
     "read_env_file",
+    "share",
     "variable",
 ]
 
 DEFAULT_ENV_FILE = ".env"
+
+LIBRARIES = "OTEL_"
+"""How variables begin that a library reads from the environment."""
 
 DEFAULTS = "ABPROXY_DEFAULTS"
 """
@@ -31,6 +36,21 @@ If an image had its defaults in the environment, they would win over `.env`.
 def variable(option: str) -> str:
     """Return the environment variable of an *option*."""
     return option.upper().replace("-", "_")
+
+
+def share(
+    env_file: Mapping[str, str],
+    environ: MutableMapping[str, str],
+    but: AbstractSet[str],
+) -> None:
+    """
+    Put OpenTelemetry's own variables into *environ*, for its library.
+
+    *But* the settings of ours: these are read again, and the environment wins.
+    """
+    for name, value in env_file.items():
+        if name.startswith(LIBRARIES) and name not in but:
+            environ.setdefault(name, value)
 
 
 @frozen

@@ -40,3 +40,11 @@ class Telemetry:
         "OpenTelemetry collector that traces are sent to over HTTP, like "
         "http://127.0.0.1:4318; by default no traces are made",
     )
+    otlp_traces_endpoint: str | None = setting(
+        "otel-exporter-otlp-traces-endpoint",
+        parsers.url,
+        None,
+        "URL",
+        "the same with its path, like http://127.0.0.1:4318/v1/traces; it wins over "
+        "the one above",
+    )

@@ -1,6 +1,7 @@
 """All observers of a proxy: which there are, as the operator wants them."""
 
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -17,7 +18,7 @@ from abproxy.telemetry.lines import LineWriter, append_to, open_stdout
 from abproxy.telemetry.logs import forward_standard_logging
 from abproxy.telemetry.recorder import Recorder
 
-__all__ = ["Telemetry", "make_telemetry"]
+__all__ = ["Telemetry", "make_telemetry", "traces_endpoint"]
 
 LAST_SPANS_S = 5.0
 """How long sending the last spans may take, in seconds."""
@@ -82,7 +83,8 @@ def make_telemetry(
     *,
     access_log: str | None = None,
     as_json: bool = False,
-    otlp_endpoint: str | None = None,
+    traces_endpoint: str | None = None,
+    scheme: str = "http",
 ) -> Telemetry:
     """
     Make all observers, before there is anything to observe.
@@ -91,7 +93,8 @@ def make_telemetry(
         reactor: clock and threads.
         access_log: the file of the access log, "-" for standard output, or none.
         as_json: whether its lines are JSON objects.
-        otlp_endpoint: where traces are sent, if they are.
+        traces_endpoint: where traces are sent, if they are.
+        scheme: how clients reach the proxy.
 
     Raises:
         SettingsError: there is no way to write the access log, or to trace.
@@ -104,7 +107,7 @@ def make_telemetry(
             if access_log
             else None
         ),
-        tracing=_make_tracing(otlp_endpoint) if otlp_endpoint else None,
+        tracing=_make_tracing(traces_endpoint, scheme) if traces_endpoint else None,
     )
 
 
@@ -126,13 +129,46 @@ def _open_access_log(name: str, reactor: Any, *, as_json: bool) -> AccessLog:
         raise SettingsError(f"cannot write to {name}: {reason}") from error
 
 
-def _make_tracing(endpoint: str) -> Any:
+def traces_endpoint(
+    endpoint: str | None, own: str | None, environ: Mapping[str, str]
+) -> str | None:
+    """
+    Return where traces are sent, or None if none are wanted.
+
+    Args:
+        endpoint: that of all signals, to which a path is added.
+        own: that of traces.
+        environ: OpenTelemetry's own variables.
+
+    Raises:
+        SettingsError: traces are wanted in a way that there is not.
+    """
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "otlp").strip() or "otlp"
+    is_off = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    if is_off or exporter == "none" or not (endpoint or own):
+        return None
+    if exporter != "otlp":
+        why = f"traces are sent by otlp, or not at all (none), not by {exporter!r}"
+        raise SettingsError(f"OTEL_TRACES_EXPORTER: {why}")
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        protocol = environ.get(name, "").strip()
+        if protocol and protocol != "http/protobuf":
+            raise SettingsError(
+                f"{name}: traces are sent as http/protobuf, usually to port 4318, "
+                f"not as {protocol}"
+            )
+        if protocol:
+            break
+    return own or f"{endpoint}/v1/traces"
+
+
+def _make_tracing(endpoint: str, scheme: str) -> Any:
     try:
         from abproxy.telemetry.tracing import make_tracing
     except ImportError as error:
         raise SettingsError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but traces need more: "
+            "traces are to be sent (OTEL_EXPORTER_OTLP_ENDPOINT), which needs more: "
             "pip install 'abproxy[tracing]'"
         ) from error
     forward_standard_logging()
-    return make_tracing(endpoint)
+    return make_tracing(endpoint, scheme)

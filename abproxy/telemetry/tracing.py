@@ -5,28 +5,40 @@ The caller's `traceparent` is continued and ours is sent on.  A request of
 several calls belongs to the trace of the first that is recorded, and is linked
 with all of them both ways.  Only imported if traces are collected.
 
-Sources: W3C Trace Context; OpenTelemetry's semantic conventions for HTTP.
+Spans are kept as plain values, and become OpenTelemetry's own when they end:
+one of its living spans costs as much as a whole call.
+
+Sources: W3C Trace Context; OpenTelemetry's semantic conventions for HTTP, and for
+generative AI.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
+from urllib.parse import urlsplit
 
+import msgspec
 from attrs import define, field
+from msgspec import Struct
 from msgspec.structs import replace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import Sampler
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
-    Span,
+    NonRecordingSpan,
+    SpanContext,
     SpanKind,
     Status,
     StatusCode,
-    Tracer,
+    TraceFlags,
+    get_current_span,
     set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import (
@@ -38,9 +50,9 @@ from abproxy import __version__
 from abproxy.events import Observer, RequestInfo
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
 
-__all__ = ["Tracing", "make_tracing"]
+__all__ = ["Span", "Tracing", "make_tracing"]
 
-SERVER_ERROR = 500
+CLIENT_ERROR, SERVER_ERROR = 400, 500
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"}
 )
@@ -48,142 +60,342 @@ METHODS = frozenset(
 
 CONTEXT = (b"traceparent", b"tracestate")
 
+EMBEDDINGS = {
+    **dict.fromkeys(
+        (b"/embed", b"/embed_all", b"/embed_sparse"), "text_embeddings_inference"
+    ),
+    **dict.fromkeys((b"/v1/embeddings", b"/embeddings"), "openai"),
+}
+"""Routes that embed, and whose language they speak."""
+
+LONGEST = 200
+"""Characters of a header that are kept."""
+
+SCOPE = InstrumentationScope("abproxy", __version__)
+OK, ERROR = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
+
 _w3c = TraceContextTextMapPropagator()
+
+
+class Span(Struct, kw_only=True, eq=False):
+    """A span that has begun."""
+
+    context: SpanContext
+    parent: SpanContext | None
+    kind: SpanKind
+    name: str
+    attributes: dict[str, Any]
+    links: list[Link]
+    began_ns: int
+    status: Status = OK
+
+    @property
+    def is_recorded(self) -> bool:
+        """Return whether anything is kept of it."""
+        return self.context.trace_flags.sampled
+
+    def fail(self, kind: str) -> None:
+        """Note that it ends with an error of this *kind*."""
+        self.attributes["error.type"] = kind
+        self.status = ERROR
 
 
 @define(kw_only=True, eq=False)
 class Tracing(Observer):
     """Trace requests through the proxy."""
 
-    tracer: Tracer = field(repr=False)
-    shut_down: Callable[[], None] = field(repr=False)
-    """Send what is left; blocks."""
+    provider: TracerProvider = field(repr=False)
+    """Decides what is sampled, and makes ids."""
+
+    processor: SpanProcessor = field(repr=False)
+    """What spans are given to when they have ended."""
+
+    scheme: str = "http"
+    """How clients reach the proxy."""
+
+    def shut_down(self) -> None:
+        """Send what is left; blocks."""
+        self.processor.shutdown()
 
     def request_began(self, request: RequestInfo) -> None:
         """Begin the span of a request, in its caller's trace if there is one."""
         if request.is_ours:
             # Monitoring asks all the time, and is not what is monitored.
             return
-        method = request.method.decode()
-        request.trace = self.tracer.start_span(
-            method if method in METHODS else "HTTP",
-            context=_w3c.extract(dict(_context_of(request))),
-            kind=SpanKind.SERVER,
-            attributes={
-                "http.request.method": method if method in METHODS else "_OTHER",
-                "url.path": request.path.decode(),
-            },
+        headers = request.headers
+        attributes = _server_attributes(
+            request.method,
+            request.path,
+            _first(headers, b"Host"),
+            _first(headers, b"User-Agent"),
+            request.client_host,
+            self.scheme,
         )
+        method = attributes["http.request.method"]
+        name = "HTTP" if method == "_OTHER" else method
+        context = _context_of(request)
+        request.trace = self._begin(name, SpanKind.SERVER, context, attributes, [])
 
     def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
         """End the span of a request."""
         span: Span | None = request.trace
-        if span is None:
+        if span is None or not span.is_recorded:
             return
         if request.route is not None:
-            span.update_name(f"{request.method.decode()} {request.route}")
-            span.set_attribute("http.route", request.route)
+            span.name = f"{request.method.decode()} {request.route}"
+            span.attributes["http.route"] = request.route
         if gone:
-            span.set_attribute("error.type", "client_left")
+            span.attributes["error.type"] = "client_left"
         else:
-            _note_status(span, request.status)
-        span.end()
+            span.attributes["http.response.status_code"] = request.status
+            if request.status >= SERVER_ERROR:
+                span.fail(str(request.status))
+        self._end(span)
 
     def mark(self, request: RequestInfo, headers: HeaderList) -> HeaderList:
         """Return the *headers* of a relayed request, with its span."""
         span: Span | None = request.trace
-        return headers if span is None else _marked(headers, span)
+        return headers if span is None else _marked(headers, span.context)
 
     def trace(
-        self, request: UpstreamRequest
+        self, request: UpstreamRequest, base_url: str, model: str | None
     ) -> tuple[UpstreamRequest, Callable[[Any], Response | Failure]]:
         """
         Begin the span of a request to the upstream.
+
+        Args:
+            request: what is to be sent.
+            base_url: where to.
+            model: the model that answers, if it is known.
 
         Returns:
             the request to send, and what ends the span and returns the outcome
             that it is given.
         """
-        span = self._span(request)
-        marked = replace(request, headers=_marked(request.headers, span))
-        return marked, partial(_end_span, span)
-
-    def _span(self, request: UpstreamRequest) -> Span:
         calls: tuple[Span, ...] = request.traces
-        method = request.method.decode()
-        path = request.path.partition(b"?")[0].decode()
-        span = self.tracer.start_span(
-            f"{method} {path}",
-            context=_parent_among(calls),
-            kind=SpanKind.CLIENT,
-            links=[Link(call.get_span_context()) for call in calls],
-            attributes={
-                "http.request.method": method,
-                "url.path": path,
-                "http.request.body.size": len(request.body),
-                "abproxy.batch.calls": len(calls),
-                "abproxy.batch.items": request.items,
-            },
+        attributes = _client_attributes(
+            base_url, request.method, request.path.partition(b"?")[0]
         )
+        span = self._begin(
+            f"{request.method.decode()} {attributes['url.path']}",
+            SpanKind.CLIENT,
+            _parent_among(calls),
+            attributes,
+            [Link(call.context) for call in calls],
+        )
+        if span.is_recorded:
+            span.attributes.update(_about_batch(request, len(calls), model))
+        link = Link(span.context)
         for call in calls:
-            call.add_link(span.get_span_context())
-        return span
+            call.links.append(link)
+        marked = replace(request, headers=_marked(request.headers, span.context))
+        return marked, partial(self._end_request, span)
+
+    def _begin(
+        self,
+        name: str,
+        kind: SpanKind,
+        parent: SpanContext | None,
+        attributes: Mapping[str, Any],
+        links: list[Link],
+    ) -> Span:
+        ids = self.provider.id_generator
+        trace_id = parent.trace_id if parent else ids.generate_trace_id()
+        sampler: Sampler = self.provider.sampler
+        decided = sampler.should_sample(
+            _in_context(parent), trace_id, name, kind, attributes, links
+        )
+        is_sampled = decided.decision.is_sampled()
+        flags = TraceFlags.SAMPLED if is_sampled else TraceFlags.DEFAULT
+        context = SpanContext(
+            trace_id,
+            ids.generate_span_id(),
+            is_remote=False,
+            trace_flags=TraceFlags(flags),
+            trace_state=decided.trace_state,
+        )
+        return Span(
+            context=context,
+            parent=parent,
+            kind=kind,
+            name=name,
+            attributes=dict(decided.attributes or {}) if is_sampled else {},
+            links=links,
+            began_ns=time.time_ns(),
+        )
+
+    def _end(self, span: Span) -> None:
+        self.processor.on_end(
+            ReadableSpan(
+                name=span.name,
+                context=span.context,
+                parent=span.parent,
+                resource=self.provider.resource,
+                attributes=span.attributes,
+                links=span.links,
+                kind=span.kind,
+                status=span.status,
+                start_time=span.began_ns,
+                end_time=time.time_ns(),
+                instrumentation_scope=SCOPE,
+            )
+        )
+
+    def _end_request(
+        self, span: Span, result: Response | Failure
+    ) -> Response | Failure:
+        if not span.is_recorded:
+            return result
+        if not isinstance(result, Response):
+            span.fail(getattr(result.value, "reason", "cancelled"))
+        else:
+            span.attributes["http.response.status_code"] = result.status
+            # Of a client's span, also what the client itself has done wrong.
+            if result.status >= CLIENT_ERROR:
+                span.fail(str(result.status))
+        self._end(span)
+        return result
 
 
-def _parent_among(calls: Sequence[Span]) -> Context | None:
+# Attributes, which are the same again and again
+
+
+def _first(headers: Any, name: bytes) -> bytes:
+    lines = headers.getRawHeaders(name)
+    return lines[0][:LONGEST] if lines else b""
+
+
+@lru_cache(1024)
+def _server_attributes(  # noqa: PLR0913, PLR0917  each is a part of the cache's key
+    method: bytes, path: bytes, host: bytes, agent: bytes, client: str, scheme: str
+) -> Mapping[str, Any]:
+    """Return the attributes of a request as it comes; a query is none of them."""
+    name = method.decode()
+    known = {} if name in METHODS else {"http.request.method_original": name}
+    found = {
+        "http.request.method": name if name in METHODS else "_OTHER",
+        "url.path": path.decode(),
+        "url.scheme": scheme,
+        **known,
+        **_address(f"{scheme}://{host.decode('latin-1')}"),
+    }
+    if client:
+        found["client.address"] = client
+    if agent:
+        found["user_agent.original"] = agent.decode("latin-1")
+    return found
+
+
+@lru_cache(256)
+def _client_attributes(base_url: str, method: bytes, path: bytes) -> Mapping[str, Any]:
+    """Return the attributes of a request that is sent."""
+    return {
+        "http.request.method": method.decode(),
+        "url.full": base_url + path.decode(),
+        "url.path": path.decode(),
+        **_address(base_url),
+    }
+
+
+def _address(url: str) -> dict[str, Any]:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # a client may send any Host
+        return {}
+    if not host:
+        return {}
+    usual = 443 if parts.scheme == "https" else 80
+    return {"server.address": host, "server.port": port or usual}
+
+
+class _Body(Struct):
+    model: str | None = None
+
+
+def _about_batch(
+    request: UpstreamRequest, calls: int, model: str | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "http.request.body.size": len(request.body),
+        "abproxy.batch.calls": calls,
+        "abproxy.batch.items": request.items,
+    }
+    if request.resends:
+        found["http.request.resend_count"] = request.resends
+    provider = EMBEDDINGS.get(request.path.partition(b"?")[0])
+    if provider is not None:
+        found["gen_ai.operation.name"] = "embeddings"
+        found["gen_ai.provider.name"] = provider
+        model = _model_in(request.body) or model if provider == "openai" else model
+        if model:
+            found["gen_ai.request.model"] = model
+    return found
+
+
+def _model_in(body: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(body, type=_Body).model
+    except msgspec.DecodeError:
+        return None
+
+
+# Contexts
+
+
+def _parent_among(calls: Sequence[Span]) -> SpanContext | None:
     """Return the first call that is recorded, or else one that says it is not."""
-    recorded = (call for call in calls if call.is_recording())
-    parent = next(recorded, calls[0] if calls else None)
-    return None if parent is None else set_span_in_context(parent)
+    recorded = (call.context for call in calls if call.is_recorded)
+    return next(recorded, calls[0].context if calls else None)
 
 
-def _context_of(request: RequestInfo) -> Iterator[tuple[str, str]]:
+def _in_context(parent: SpanContext | None) -> Context | None:
+    return None if parent is None else set_span_in_context(NonRecordingSpan(parent))
+
+
+def _context_of(request: RequestInfo) -> SpanContext | None:
+    """Return the span of the caller, if it has named one."""
+    if not request.headers.hasHeader(CONTEXT[0]):
+        return None
+    carrier: dict[str, str] = {}
     for name in CONTEXT:
         lines = request.headers.getRawHeaders(name, [])
         # Lists may be spread over several lines (RFC 9110, section 5.3).
         if lines:
-            yield name.decode(), b",".join(lines).decode("latin-1")
+            carrier[name.decode()] = b",".join(lines).decode("latin-1")
+    found = get_current_span(_w3c.extract(carrier)).get_span_context()
+    return found if found.is_valid else None
 
 
-def _end_span(span: Span, result: Response | Failure) -> Response | Failure:
-    if isinstance(result, Response):
-        _note_status(span, result.status)
-    else:
-        reason = getattr(result.value, "reason", "cancelled")
-        span.set_attribute("error.type", reason)
-        span.set_status(Status(StatusCode.ERROR))
-    span.end()
-    return result
-
-
-def _note_status(span: Span, status: int) -> None:
-    span.set_attribute("http.response.status_code", status)
-    if status >= SERVER_ERROR:
-        span.set_attribute("error.type", str(status))
-        span.set_status(Status(StatusCode.ERROR))
-
-
-def _marked(headers: Iterable[tuple[bytes, bytes]], span: Span) -> HeaderList:
-    lines: dict[str, str] = {}
-    _w3c.inject(lines, set_span_in_context(span))
+def _marked(headers: Iterable[tuple[bytes, bytes]], span: SpanContext) -> HeaderList:
+    flags = int(span.trace_flags) & 0xFF
+    parent = b"00-%032x-%016x-%02x" % (span.trace_id, span.span_id, flags)
+    ours = [(CONTEXT[0], parent)]
+    if span.trace_state:
+        ours.append((CONTEXT[1], span.trace_state.to_header().encode()))
     others = (line for line in headers if line[0].lower() not in CONTEXT)
-    ours = ((name.encode(), value.encode()) for name, value in lines.items())
     return (*others, *ours)
 
 
-def make_tracing(endpoint: str) -> Tracing:
+def make_tracing(endpoint: str, scheme: str = "http") -> Tracing:
     """
     Send spans to an OpenTelemetry collector.
 
     Args:
-        endpoint: its base URL; everything else is in the environment, as for
-            any program: OTEL_SERVICE_NAME, OTEL_EXPORTER_OTLP_HEADERS,
+        endpoint: where traces are sent to; everything else is in the environment,
+            as for any program: OTEL_SERVICE_NAME, OTEL_EXPORTER_OTLP_HEADERS,
             OTEL_TRACES_SAMPLER and so on.
+        scheme: how clients reach the proxy.
     """
-    name = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "abproxy"}
-    resource = Resource.create({"service.version": __version__, **name})
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    exporter = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces")
-    provider.add_span_processor(BatchSpanProcessor(exporter))
-    tracer = provider.get_tracer("abproxy", __version__)
-    return Tracing(tracer=tracer, shut_down=provider.shutdown)
+    ours = {"service.name": "abproxy", "service.version": __version__}
+    set_by_operator = OTELResourceDetector().detect().attributes
+    missing = {name: ours[name] for name in ours.keys() - set_by_operator.keys()}
+    if "OTEL_SERVICE_NAME" in os.environ:
+        missing.pop("service.name", None)
+    return Tracing(
+        provider=TracerProvider(
+            resource=Resource.create(missing), shutdown_on_exit=False
+        ),
+        processor=BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)),
+        scheme=scheme,
+    )

@@ -40,9 +40,14 @@ Cancelled, it closes the connection, and fails with that and nothing else.
 """
 
 Trace = Callable[
-    [UpstreamRequest], tuple[UpstreamRequest, Callable[[Any], Response | Failure]]
+    [UpstreamRequest, str, str | None],
+    tuple[UpstreamRequest, Callable[[Any], Response | Failure]],
 ]
-"""Begin a span: the request to send instead, and what ends the span."""
+"""
+Begin a span of a request to a base URL and its model.
+
+Returns the request to send instead, and what ends the span.
+"""
 
 
 @define(kw_only=True, eq=False)
@@ -121,7 +126,8 @@ class Upstream:
         """
         end_span = None
         if is_batch and self.trace is not None:
-            request, end_span = self.trace(request)
+            model = self.discovery.info.model
+            request, end_span = self.trace(request, self.base_url, model)
         began_at = self.clock.seconds()
         sent = self.transport(request)
         sent.addErrback(self._to_proxy_error)

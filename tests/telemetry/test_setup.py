@@ -35,7 +35,7 @@ class Traces(Observer):
     def answered_with(self, error: ProxyError) -> None:
         self.answered.append(error)
 
-    def trace(self, request: UpstreamRequest) -> Any:
+    def trace(self, request: UpstreamRequest, *_about: Any) -> Any:
         """Follow what is sent."""
         return request, lambda _: "followed"
 
@@ -178,8 +178,8 @@ def test_traces_that_are_not_installed_are_a_mistake(
     """The message says how to get them."""
     monkeypatch.setitem(sys.modules, "abproxy.telemetry.tracing", None)
 
-    assert refusal(otlp_endpoint="http://127.0.0.1:4318") == (
-        "OTEL_EXPORTER_OTLP_ENDPOINT is set, but traces need more: "
+    assert refusal(traces_endpoint="http://127.0.0.1:4318") == (
+        "traces are to be sent (OTEL_EXPORTER_OTLP_ENDPOINT), which needs more: "
         "pip install 'abproxy[tracing]'"
     )
 
@@ -197,7 +197,7 @@ def test_traces_that_are_wanted_are_made(root_logger: logging.Logger) -> None:
     """And what their library has to say is heard in our log."""
     before = len(root_logger.handlers)
 
-    telemetry = make_telemetry(Clock(), otlp_endpoint="http://127.0.0.1:1")
+    telemetry = make_telemetry(Clock(), traces_endpoint="http://127.0.0.1:1")
     request = RequestInfo(method=b"GET", target=b"/", headers=Headers())
     telemetry.observer.request_began(request)
     telemetry.tracing.shut_down()

@@ -13,6 +13,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from twisted.web.server import Request
 
 from abproxy.telemetry.tracing import Tracing
+from abproxy.upstream.discovery import ServerInfo
 from support.client import Client
 from support.proxy import InMemoryProxy, in_memory_proxy
 from support.upstream import HeldUpstream
@@ -72,16 +73,17 @@ class Followed:
 def followed() -> Iterator[Followed]:
     """Wire a proxy whose requests are traced."""
     exporter = InMemorySpanExporter()
-    provider = TracerProvider(sampler=ParentBased(ALWAYS_ON), shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracing = Tracing(tracer=provider.get_tracer("t"), shut_down=provider.shutdown)
+    tracing = Tracing(
+        provider=TracerProvider(sampler=ParentBased(ALWAYS_ON), shutdown_on_exit=False),
+        processor=SimpleSpanProcessor(exporter),
+    )
     upstream = HeldUpstream()
     proxy = in_memory_proxy(upstream)
     proxy.site.observer = tracing
     proxy.app.relay.add_headers = tracing.mark
     proxy.inference_server.trace = tracing.trace
     yield Followed(upstream, proxy, exporter)
-    provider.shutdown()
+    tracing.shut_down()
 
 
 def _shown(request: Request, name: bytes) -> list[bytes]:
@@ -112,11 +114,128 @@ def test_a_call_says_what_it_was_and_how_it_ended(followed: Followed) -> None:
     [call] = followed.calls
     assert call.name == "POST /embed"
     assert dict(call.attributes or {}) == {
+        "client.address": "192.168.1.1",
         "http.request.method": "POST",
         "http.response.status_code": 200,
         "http.route": "/embed",
+        "server.address": "door",
+        "server.port": 80,
+        "url.path": "/embed",
+        "url.scheme": "http",
+    }
+
+
+def test_a_request_says_where_it_was_sent_and_what_for(followed: Followed) -> None:
+    """In the words of the conventions for HTTP and for generative AI."""
+    followed.proxy.inference_server.discovery.info = ServerInfo(model="bge")
+    followed.call(b"a")
+    followed.answer(0, b"[[1]]")
+
+    [request] = followed.requests
+    assert request.name == "POST /embed"
+    assert dict(request.attributes or {}) == {
+        "abproxy.batch.calls": 1,
+        "abproxy.batch.items": 1,
+        "gen_ai.operation.name": "embeddings",
+        "gen_ai.provider.name": "text_embeddings_inference",
+        "gen_ai.request.model": "bge",
+        "http.request.body.size": len(b'{"inputs":["a"]}'),
+        "http.request.method": "POST",
+        "http.response.status_code": 200,
+        "server.address": "upstream",
+        "server.port": 80,
+        "url.full": "http://upstream/embed",
         "url.path": "/embed",
     }
+
+
+def test_the_model_of_an_openai_call_is_the_one_that_it_names(
+    followed: Followed,
+) -> None:
+    """Several may be behind one server."""
+    client = followed.proxy.connect()
+    client.embed(b'{"input":["a"],"model":"e5"}', path="/v1/embeddings")
+    followed.proxy.flush()
+    followed.answer(0, b"{}")
+
+    told = followed.requests[0].attributes or {}
+    assert told["gen_ai.request.model"] == "e5"
+    assert told["gen_ai.provider.name"] == "openai"
+
+
+def test_a_route_that_does_not_embed_has_nothing_of_generative_ai(
+    followed: Followed,
+) -> None:
+    """A classifier is none."""
+    client = followed.proxy.connect()
+    client.embed(b'{"inputs":"a"}', path="/predict")
+    followed.proxy.flush()
+    followed.answer(0, b"[]")
+
+    told = followed.requests[0].attributes or {}
+    assert not [name for name in told if name.startswith("gen_ai.")]
+
+
+def test_a_request_that_is_sent_again_says_so(followed: Followed) -> None:
+    """How often its inputs have been sent before."""
+    followed.call(b"a")
+    followed.answer(0, b"full", 429)
+    followed.proxy.clock.pump([0.5] * 4)
+    followed.proxy.flush()
+    followed.answer(1, b"[[1]]")
+
+    first, second = (span.attributes or {} for span in followed.requests)
+    assert "http.request.resend_count" not in first
+    assert second["http.request.resend_count"] == 1
+
+
+def test_a_refusal_is_an_error_of_the_request_that_was_refused(
+    followed: Followed,
+) -> None:
+    """The conventions count it as one for who has sent it."""
+    followed.call(b"a")
+    followed.answer(0, b"no", 422)
+
+    [request] = followed.requests
+    assert request.status.status_code is StatusCode.ERROR
+    assert (request.attributes or {})["error.type"] == "422"
+
+
+def test_a_method_of_a_clients_own_is_kept_beside_its_name(followed: Followed) -> None:
+    """As the conventions want it."""
+    client = followed.proxy.connect()
+    client.ask("FROB", "/embed")
+    followed.proxy.flush()
+    followed.answer(0, b"")
+
+    told = followed.calls[0].attributes or {}
+    assert told["http.request.method_original"] == "FROB"
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("proxy:8443", ("proxy", 8443)),
+        ("[::1]:81", ("::1", 81)),
+        ("proxy", ("proxy", 80)),
+        ("proxy:x", None),
+        ("[::1", None),
+    ],
+)
+def test_the_address_is_the_one_that_the_client_has_asked(
+    followed: Followed, host: str, address: tuple[str, int] | None
+) -> None:
+    """Whatever it wrote: what is no address is left out."""
+    client = followed.proxy.connect()
+    head = f"GET /x HTTP/1.1\r\nHost: {host}\r\nUser-Agent: me\r\n\r\n"
+    client.send(head.encode())
+    followed.proxy.flush()
+    followed.answer(0, b"")
+
+    told = followed.calls[0].attributes or {}
+    assert told["user_agent.original"] == "me"
+    found = told.get("server.address"), told.get("server.port")
+    assert found == (address or (None, None))
 
 
 def test_the_request_of_a_lone_call_is_its_child(followed: Followed) -> None:
