@@ -24,6 +24,7 @@ from twisted.web._newclient import (
     HTTP11ClientProtocol,
     HTTPClientParser,
     ParseError,
+    ResponseFailed,
 )
 from twisted.web.client import HTTPConnectionPool, _HTTP11ClientFactory
 from twisted.web.http import SWITCHING
@@ -194,6 +195,27 @@ class _Connection(HTTP11ClientProtocol):
             self._giveUp(Failure(HandshakeFailed(SPEAKS_TLS)))
         else:
             super().dataReceived(data)
+
+    def _giveUp(self, reason: Failure) -> None:  # noqa: N802
+        """
+        Close the connection, as what has come is no response.
+
+        While the request is still being sent Twisted would forget it: nothing tells
+        who waits for the response, and a bug is logged when they have waited enough.
+        """
+        if self._state != "TRANSMITTING":
+            super()._giveUp(reason)
+            return
+        waiting: Any = self._finishedRequest
+        request: Any = self._currentRequest
+        transport: Any = self.transport
+        response: Any = self._responseDeferred
+        self._state = "GENERATION_FAILED"
+        response.addErrback(lambda _: None)
+        super()._giveUp(reason)
+        request.stopWriting()
+        transport.abortConnection()
+        waiting.errback(Failure(ResponseFailed([reason])))
 
     def connectionLost(self, reason: Any = connectionDone) -> None:
         """Note that it is closed: by the upstream, if it was in the pool."""

@@ -34,7 +34,7 @@ from abproxy.web.calls import CallHead, CallReader
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
 from abproxy.web.replies import error_response, write_reply
-from abproxy.web.request import ProxyRequest
+from abproxy.web.request import ProxyRequest, unless_gone
 
 __all__ = ["Policy", "ProxyApp"]
 
@@ -101,8 +101,9 @@ class ProxyApp:
             await self._relay(request, caller)
             return
         request.info.route = call.lane_key.dialect.path.decode()
-        results = self.submit(call, caller, request.head_at)
-        write_reply(request, write_answer(call, await results))
+        with unless_gone(request):
+            results = await self.submit(call, caller, request.head_at)
+        write_reply(request, write_answer(call, results))
 
     def judge(self, request: RequestInfo) -> None:
         """
@@ -201,7 +202,9 @@ class ProxyApp:
         info, policy = request.info, self.policy
         if info.is_ours:
             pages = request.site.operations
-            write_reply(request, await pages.answer(info, policy.keys))
+            with unless_gone(request):
+                page = await pages.answer(info, policy.keys)
+            write_reply(request, page)
             return
         self.judge(info)
         await self._relay(request, policy.clients.identify(info))
@@ -216,13 +219,15 @@ class ProxyApp:
         bound = partial(self._bound, caller=caller, head_at=request.head_at)
         credentials = policy.reader.credentials
         if policy.keys.recognize(request.info):
-            await self.relay.forward(request, credentials, bound)
+            with unless_gone(request):
+                await self.relay.forward(request, credentials, bound)
             return
         if self._strangers >= MOST_STRANGERS:
             raise TooManyWithoutKey("too many requests without a key at once")
         self._strangers += 1
         try:
-            await self.relay.forward(request, credentials, bound, shows_key=False)
+            with unless_gone(request):
+                await self.relay.forward(request, credentials, bound, shows_key=False)
         finally:
             self._strangers -= 1
 

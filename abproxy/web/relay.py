@@ -134,7 +134,7 @@ class Relay:
         url = self.base_url.encode() + request.uri
 
         def attempt() -> Awaitable[IResponse]:
-            return self._try(request.method, url, headers, body)
+            return self._try(request, url, headers, body)
 
         if not is_pure(request.method, request.uri):
             return await self._retry_connecting(attempt)
@@ -172,17 +172,25 @@ class Relay:
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
     async def _try(
-        self, method: bytes, url: bytes, headers: Headers, body: BodyStream | None
+        self,
+        request: ProxyRequest,
+        url: bytes,
+        headers: Headers,
+        body: BodyStream | None,
     ) -> IResponse:
         try:
-            head = self.agent.request(method, url, headers, body)
+            head = self.agent.request(request.method, url, headers, body)
             head.addTimeout(self.timeout_s, self.clock, timed_out)
             return await head
-        except (CancelledError, ProxyError):
-            raise
-        except ValueError as error:
-            raise BadRequest(f"the request cannot be sent on: {error}") from error
         except Exception as error:
+            if request.channel is None:
+                # The failure came first, or in the place of the cancellation.
+                raise CancelledError from None
+            if isinstance(error, (CancelledError, ProxyError)):
+                raise
+            if isinstance(error, ValueError):
+                message = f"the request cannot be sent on: {error}"
+                raise BadRequest(message) from error
             raise to_proxy_error(error) from error
 
 

@@ -6,9 +6,12 @@ its way upstream as soon as its head is here, and its body follows.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from twisted.web.server import Request
@@ -18,7 +21,7 @@ from abproxy.events import RequestInfo
 from abproxy.web.auth import Caller
 from abproxy.web.streaming import BodyStream
 
-__all__ = ["ProxyRequest", "without_origin"]
+__all__ = ["ProxyRequest", "unless_gone", "without_origin"]
 
 _ORIGIN = re.compile(rb"\Ahttps?://[^/?#]*", re.IGNORECASE)
 
@@ -228,3 +231,22 @@ class ProxyRequest(Request):
         channel.refuse(error, info.request_id())
         info.status = error.status
         site.end(info, gone=False)
+
+
+@contextmanager
+def unless_gone(request: ProxyRequest) -> Iterator[None]:
+    """
+    Let an error of ours be a cancellation if the client of *request* has left.
+
+    Nothing can be answered then, and Klein would log it as a bug: anyone could fill
+    the log by leaving.
+
+    Raises:
+        CancelledError: instead of a ProxyError.
+    """
+    try:
+        yield
+    except ProxyError:
+        if request.channel is None:
+            raise CancelledError from None
+        raise

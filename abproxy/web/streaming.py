@@ -9,7 +9,7 @@ other down.
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
@@ -42,6 +42,7 @@ class BodyStream:
     _consumer: IConsumer | None = field(init=False, default=None, repr=False)
     _discards: bool = field(init=False, default=False)
     _holds: bool = field(init=False, default=False)
+    _is_closed: bool = field(init=False, default=False)
     _sent: Deferred[None] = field(init=False, factory=Deferred, repr=False)
     _kept: list[bytes] | None = field(init=False, default=None, repr=False)
     """All that has come so far, if it may be sent again."""
@@ -108,7 +109,14 @@ class BodyStream:
         self._end_if_sent()
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        """Send to *consumer*; fires when all was sent."""
+        """
+        Send to *consumer*; fires when all was sent.
+
+        Fails as if it were cancelled if the request is over: too little would
+        come, and that would look like a fault of this process.
+        """
+        if self._is_closed:
+            return fail(CancelledError())
         self.resumeProducing()
         waiting, self._waiting = self._waiting, []
         self._consumer = consumer
@@ -165,5 +173,6 @@ class BodyStream:
 
     def close(self) -> None:
         """Discard the rest: the request is over, and Twisted closes its file."""
+        self._is_closed = True
         self.forget()
         self.stopProducing()

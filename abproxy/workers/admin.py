@@ -25,7 +25,7 @@ from abproxy.web.admin import Pages, json_reply
 from abproxy.web.auth import ApiKeys
 from abproxy.web.relay import Relay
 from abproxy.web.replies import write_reply
-from abproxy.web.request import ProxyRequest
+from abproxy.web.request import ProxyRequest, unless_gone
 from abproxy.workers.ipc import get_page
 
 __all__ = ["OF_ALL", "SupervisorApp", "ask_supervisor"]
@@ -58,11 +58,14 @@ class SupervisorApp:
         """Answer our own pages, relay everything else."""
         if request.info.is_ours:
             pages = request.site.operations
-            write_reply(request, await pages.answer(request.info, self.keys))
+            with unless_gone(request):
+                page = await pages.answer(request.info, self.keys)
+            write_reply(request, page)
             return
         self.keys.require(request.info)
         # With what was shown here: a worker looks at it again.
-        await self.relay.forward(request, Credentials())
+        with unless_gone(request):
+            await self.relay.forward(request, Credentials())
 
     @app.handle_errors(Exception)
     def failed(self, request: IRequest, failure: Failure) -> None:
