@@ -8,7 +8,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 MAKE = shutil.which("make")
-PROGRAMS = ("chromium", "chromedriver", "prometheus", "promtool", "wrk")
+PROGRAMS = (
+    *("chromium", "chromedriver", "haproxy", "nginx", "prometheus", "promtool"),
+    "wrk",
+)
 
 pytestmark = pytest.mark.skipif(MAKE is None, reason="no make")
 
@@ -46,7 +49,7 @@ def test_what_is_missing_is_installed(tmp_path: Path, missing: str) -> None:
 
     said = _make(tmp_path)
 
-    packages = "chromium chromium-driver prometheus wrk"
+    packages = "chromium chromium-driver haproxy nginx prometheus wrk"
     assert said == f"Installing {packages} for the tests, once ...\n"
     assert f"install --no-install-recommends {packages}\n" in _calls(tmp_path)
 
