@@ -339,15 +339,17 @@ def _site(
     observer: Observer,
 ) -> ProxySite:
     resource = app.klein.resource()
+    prefix = (settings.path_prefix or "").encode()
     about: dict[str, Any] = {
         "observer": observer,
         "operations": operations,
         "limits": server_limits(settings, app),
         "reactor": reactor,
         "clients": lambda: app.policy.clients,
+        "prefix": prefix,
     }
     if "server" in settings.fast_paths:
-        fast_path = FastPath(app=app, write=_write(settings))
+        fast_path = FastPath(app=app, write=_write(settings), prefix=prefix)
         return FastSite(resource, fast_path=fast_path, **about)
     return ProxySite(resource, **about)
 

@@ -54,6 +54,14 @@ class Listening:
         "separate port for /metrics and the pages below /-/, of which PORT then serves "
         "only the health checks; it stays open until the last call is answered",
     )
+    path_prefix: str | None = setting(
+        "path-prefix",
+        parsers.path_prefix,
+        None,
+        "path",
+        "what a load balancer in front leaves before all paths, like /embeddings; "
+        "paths without it are served as well",
+    )
     drain_timeout_s: float = setting(
         "drain-timeout",
         parsers.seconds,

@@ -29,6 +29,7 @@ __all__ = [
     "listed",
     "milliseconds",
     "one_of",
+    "path_prefix",
     "port",
     "proxies",
     "rate",
@@ -118,6 +119,13 @@ def port(text: str) -> str:
     if not text.isdecimal() or int(text) > MAX_PORT:
         raise ValueError(f"expected a port from 0 to {MAX_PORT}, not {text!r}")
     return text
+
+
+def path_prefix(text: str) -> str:
+    """Parse the beginning of paths, and drop a slash at its end."""
+    if not re.fullmatch(r"(/[!$&-.0-;=@A-Z_a-z~]+)+/?", text):
+        raise ValueError(f"expected the beginning of a path, like /a, not {text!r}")
+    return text.rstrip("/")
 
 
 def file(text: str) -> str:

@@ -60,7 +60,7 @@ class Operations:
             Unauthorized: it needs one of *keys*.
         """
         if request.path == OURS[:-1] and OURS in self.pages:
-            return _moved(OURS)
+            return _moved(b"-/")  # relative, as there may be a prefix before it
         page = self.pages.get(request.path)
         if not keys.allows(request):
             return await self._ask_for_key(request, page)

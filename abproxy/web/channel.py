@@ -17,7 +17,7 @@ from abproxy.errors import HeadersTooLarge, ProxyError, RequestTimeout
 from abproxy.http.forwarded import plain_address
 from abproxy.http.headers import new_request_id, read_request_id
 from abproxy.web.replies import encode_last, error_response
-from abproxy.web.request import ProxyRequest, without_origin
+from abproxy.web.request import ProxyRequest
 
 __all__ = ["GONE", "IDLE_S", "LINGER_S", "ProxyChannel"]
 
@@ -87,7 +87,13 @@ class ProxyChannel(HTTPChannel):
     @property
     def target(self) -> bytes:
         """Path and query of that request."""
-        return without_origin(self._path)
+        target: bytes = self.site.local(self._path)
+        return target
+
+    @property
+    def as_sent(self) -> bytes:
+        """The same as the client has written it."""
+        return bytes(self._path)
 
     @property
     def version(self) -> bytes:
@@ -153,7 +159,7 @@ class ProxyChannel(HTTPChannel):
             return
         if not request_id:
             request_id = self._request_id()
-        target = without_origin(getattr(self, "_path", b""))
+        target = self.site.local(getattr(self, "_path", b""))
         response = error_response(error, target, request_id)
         self.site.observer.answered_with(error)
         self._hang_up(encode_last(response))

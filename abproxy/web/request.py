@@ -21,7 +21,7 @@ from abproxy.events import RequestInfo
 from abproxy.web.auth import Caller
 from abproxy.web.streaming import BodyStream
 
-__all__ = ["ProxyRequest", "unless_gone", "without_origin"]
+__all__ = ["ProxyRequest", "unless_gone", "without_origin", "without_prefix"]
 
 _ORIGIN = re.compile(rb"\Ahttps?://[^/?#]*", re.IGNORECASE)
 
@@ -29,6 +29,13 @@ _ORIGIN = re.compile(rb"\Ahttps?://[^/?#]*", re.IGNORECASE)
 def without_origin(target: bytes) -> bytes:
     """Return *target* without `http://host`: a server must accept that form too."""
     return _ORIGIN.sub(b"", target)
+
+
+def without_prefix(target: bytes, prefix: bytes) -> bytes:
+    """Return *target* without a *prefix* that a load balancer has left in place."""
+    if prefix and target.startswith(prefix + b"/"):
+        return target[len(prefix) :]
+    return target
 
 
 class ProxyRequest(Request):
@@ -76,7 +83,7 @@ class ProxyRequest(Request):
             self._streams = True
             channel.arriving_since = None
             self.content = BodyStream(length, channel.transport)
-            super().requestReceived(channel.command, channel.target, channel.version)
+            super().requestReceived(channel.command, channel.as_sent, channel.version)
         if self._is_refused or self.startedWriting:
             # What has its answer already is not asked to continue.
             self.requestHeaders.removeHeader(b"Expect")
@@ -183,8 +190,8 @@ class ProxyRequest(Request):
         The path stays as it was sent: `/%65mbed` is not `/embed` to TEI.
         """
         site = self.site = self.channel.site
-        self.uri = without_origin(self.uri)
-        self.path = without_origin(self.path)
+        self.uri = site.local(self.uri)
+        self.path = site.local(self.path)
         self.prepath: list[bytes] = []
         self.postpath = self.path[1:].split(b"/")
         info = self.info = self._describe(self.method, self.uri, self.clientproto)

@@ -17,7 +17,7 @@ from abproxy.events import Observer, RequestInfo
 from abproxy.web.admin import Operations
 from abproxy.web.auth import ApiKeys, Clients
 from abproxy.web.channel import IDLE_S, LINGER_S, ProxyChannel
-from abproxy.web.request import ProxyRequest
+from abproxy.web.request import ProxyRequest, without_origin, without_prefix
 
 __all__ = [
     "ProxySite",
@@ -68,6 +68,7 @@ class ProxySite(Site):
         observer: what hears of requests.
         operations: our own pages.
         clients: returns what tells clients apart at the moment.
+        prefix: what paths may begin with, if a load balancer leaves that in place.
     """
 
     noisy = False
@@ -82,6 +83,7 @@ class ProxySite(Site):
         observer: Observer | None = None,
         operations: Operations | None = None,
         clients: Callable[[], Clients] = lambda: _BY_PEER,
+        prefix: bytes = b"",
     ) -> None:
         super().__init__(
             resource,
@@ -94,6 +96,7 @@ class ProxySite(Site):
         self.observer = observer or Observer()
         self.operations = operations or Operations(pages={})
         self.clients = clients
+        self.prefix = prefix
         self.channels: set[ProxyChannel] = set()
         self.requests: set[RequestInfo] = set()
         """Those whose answers are owed."""
@@ -105,6 +108,10 @@ class ProxySite(Site):
         self._closes_idle = False
         self.checked_at = reactor.seconds()
         """When connections were last looked at, which is done often enough."""
+
+    def local(self, target: bytes) -> bytes:
+        """Return *target* as the inference server knows it."""
+        return without_prefix(without_origin(target), self.prefix)
 
     def set_limits(self, limits: ServerLimits) -> None:
         """Change the limits, from the next request or connection on."""

@@ -139,4 +139,5 @@ def _site(
         limits=own_limits(settings),
         reactor=reactor,
         operations=Operations(pages=health | own),
+        prefix=(settings.path_prefix or "").encode(),
     )

@@ -17,16 +17,16 @@ HEAD = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>abproxy: the API</title>
-<link rel="stylesheet" href="/-/page.css">
+<link rel="stylesheet" href="page.css">
 <link rel="icon" href="data:,">
 </head>
 <body>
 <header>
 <h1>abproxy: the API</h1>
 <nav aria-label="Pages">
-<a href="/-/">Live</a>
-<a href="/-/docs" aria-current="page">API</a>
-<a href="/-/openapi.json">OpenAPI</a>
+<a href="./">Live</a>
+<a href="docs" aria-current="page">API</a>
+<a href="openapi.json">OpenAPI</a>
 </nav>
 </header>
 <main class="prose">

@@ -24,6 +24,7 @@ from abproxy.web.auth import Caller
 from abproxy.web.calls import CallHead
 from abproxy.web.fast.heads import LONGEST, find_length, match_number, read_head
 from abproxy.web.replies import Encoder, Written, encode
+from abproxy.web.request import without_prefix
 from abproxy.web.server import ProxySite
 
 __all__ = ["FastPath", "FastRequest", "Found", "KnownHead"]
@@ -67,6 +68,9 @@ class FastPath:
 
     app: ProxyApp
     write: Write = write_later
+    prefix: bytes = b""
+    """What paths may begin with, which is no part of them."""
+
     encoder: Encoder = field(init=False, factory=Encoder)
     _heads: dict[bytes, KnownHead | None] = field(init=False, factory=dict, repr=False)
     _bytes: int = field(init=False, default=0)
@@ -118,8 +122,9 @@ class FastPath:
         head = read_head(before + b"1" + after)
         if head is None:
             return None
+        target = without_prefix(head.target, self.prefix)
         request = RequestInfo(
-            method=FastRequest.METHOD, target=head.target, headers=head.headers
+            method=FastRequest.METHOD, target=target, headers=head.headers
         )
         policy = self.app.policy
         caller = policy.clients.identify(request)
@@ -127,7 +132,7 @@ class FastPath:
         if call_head is None or not policy.keys.recognize(request):
             return None
         return KnownHead(
-            target=head.target,
+            target=target,
             headers=head.headers,
             call_head=call_head,
             route=call_head.dialect.path.decode(),

@@ -10,10 +10,13 @@ export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 export const takeKey = (key) => sessionStorage.setItem(KEY, key);
 export const forgetKey = () => sessionStorage.removeItem(KEY);
 
+// All paths of abproxy are below the one where this page is, under whatever prefix.
+const ROOT = new URL("..", document.baseURI);
+
 export function ask(path, options = {}) {
   const headers = { ...options.headers };
   if (hasKey()) headers.Authorization = `Bearer ${inBytes(sessionStorage.getItem(KEY))}`;
-  return fetch(path, { cache: "no-store", ...options, headers });
+  return fetch(new URL(`.${path}`, ROOT), { cache: "no-store", ...options, headers });
 }
 
 // A header takes bytes only, one for each character; a key that was mistyped may

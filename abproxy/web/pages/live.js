@@ -1,9 +1,9 @@
 // The live page: loads the figures every second while it is visible, and asks for
 // the key if one is needed.
-import { forgetKey, hasKey, look, takeKey } from "/-/asking.js";
-import { show } from "/-/showing.js";
-import { suggest } from "/-/trying.js";
-import { announce, element, moment, write } from "/-/writing.js";
+import { forgetKey, hasKey, look, takeKey } from "./asking.js";
+import { show } from "./showing.js";
+import { suggest } from "./trying.js";
+import { announce, element, moment, write } from "./writing.js";
 
 const PERIOD_MS = 1000;
 const LASTING = 3; // updates after which a state is announced

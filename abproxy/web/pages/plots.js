@@ -1,5 +1,5 @@
 // The two plots, and the same figures as tables for screen readers.
-import { element, lasting, moment, number, rows, write } from "/-/writing.js";
+import { element, lasting, moment, number, rows, write } from "./writing.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 600; // of the drawing, in units of its own

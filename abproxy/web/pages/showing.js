@@ -1,7 +1,7 @@
 // Shows a status on the page.
-import { past } from "/-/asking.js";
-import { drawRates, drawSizes } from "/-/plots.js";
-import { announce, element, facts, figures, lasting, meter, moment, number, percent, rows, write } from "/-/writing.js";
+import { past } from "./asking.js";
+import { drawRates, drawSizes } from "./plots.js";
+import { announce, element, facts, figures, lasting, meter, moment, number, percent, rows, write } from "./writing.js";
 
 export function show(status) {
   write("about", `${status.version}, up for ${lasting(status.now - status.started_at)}${working(status.workers)}`);

@@ -1,6 +1,6 @@
 // The form that sends a call as a client would.
-import { ask } from "/-/asking.js";
-import { element, number, write } from "/-/writing.js";
+import { ask } from "./asking.js";
+import { element, number, write } from "./writing.js";
 
 const LONGEST = 4000; // characters of an answer that are shown
 
