@@ -23,6 +23,7 @@ from attrs import evolve, frozen
 from abproxy.errors import SettingsError
 from abproxy.settings.settings import Settings
 from abproxy.tap import Options, read_settings
+from abproxy.web.proxy_header import FOR_ITSELF
 
 __all__ = ["Address", "address_of", "main", "options_of_first_process"]
 
@@ -37,8 +38,6 @@ LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 """Where a port is asked that is open on all addresses."""
 
 TLS, PROXY_PROTOCOL = "TLS", "PROXY protocol"
-
-PROXY_LINE = b"PROXY TCP4 127.0.0.1 127.0.0.1 1 1\r\n"
 
 
 @frozen(kw_only=True)
@@ -69,7 +68,7 @@ class Address:
             ours = socket.create_connection((self.host, self.port), TIMEOUT_S)
         for layer in self.layers:
             if layer == PROXY_PROTOCOL:
-                ours.sendall(PROXY_LINE)
+                ours.sendall(FOR_ITSELF)
             else:
                 ours = _client_context().wrap_socket(ours)
         return ours

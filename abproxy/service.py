@@ -82,8 +82,9 @@ writing the next call, which would be lost: no client repeats a POST by itself.
 
 def where(port: Any) -> str:
     """Return the URL of a listening *port*, or the path of its socket."""
-    factory = getattr(port, "factory", None)
-    factory = getattr(factory, "serving", factory)
+    factory: Any = getattr(port, "factory", None)
+    while hasattr(factory, "serving"):
+        factory = factory.serving
     is_tls = isinstance(factory, TLSMemoryBIOFactory)
     return shown(port.getHost(), "https" if is_tls else "http")
 

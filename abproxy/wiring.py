@@ -60,6 +60,7 @@ from abproxy.web.app import ProxyApp
 from abproxy.web.fast.connection import FastSite
 from abproxy.web.fast.request import FastPath
 from abproxy.web.listen import Listener, make_listener
+from abproxy.web.proxy_header import with_header
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
 from abproxy.web.server import ProxySite
@@ -172,7 +173,11 @@ def _build(
         public = worker_pages(public)
         private_observer = Observer()  # a supervisor is no client
     certificate = certificate_of(settings.tls_cert, settings.tls_key, reactor)
-    listeners = list(process.listeners)
+    named = [settings.port, None if worker_pages else settings.operations_port]
+    listeners = [
+        with_header(listener, port, lambda: app.policy.clients.proxies)
+        for listener, port in zip(process.listeners, named, strict=False)
+    ]
     if certificate is not None:
         listeners[0] = TlsListener(listeners[0], certificate)
     shown = [(public, app.observer), (every, private_observer)]

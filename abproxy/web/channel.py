@@ -73,11 +73,19 @@ class ProxyChannel(HTTPChannel):
 
     @property
     def peer_host(self) -> str:
-        """The IP address of what has connected; empty if it has none."""
+        """
+        The IP address of what has connected; empty if it has none.
+
+        What connects by way of a balancer is what that tells of it.
+        """
         if self._peer_host is None:
             host = str(getattr(self.getPeer(), "host", None) or "")
             self._peer_host = plain_address(host)
         return self._peer_host
+
+    @peer_host.setter
+    def peer_host(self, host: str) -> None:
+        self._peer_host = host
 
     @property
     def command(self) -> bytes:

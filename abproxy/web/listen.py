@@ -34,6 +34,7 @@ from zope.interface import implementer
 from abproxy.errors import SettingsError
 
 __all__ = [
+    "PROXY_HEADER",
     "BoundSocket",
     "Listener",
     "OpenPort",
@@ -44,6 +45,9 @@ __all__ = [
 
 BACKLOG = 1024
 """Connections that may wait to be accepted; the kernel may allow fewer."""
+
+PROXY_HEADER = "haproxy:"
+"""What stands before a port on which connections begin with a PROXY header."""
 
 SPARE_FILES = 100
 """Files for all but connections: libraries, logs, and surplus clients."""
@@ -169,7 +173,8 @@ def make_listener(reactor: Any, ip: str, port: str) -> BoundSocket | OpenPort:
     """
     if ":" not in port:
         return BoundSocket(reactor, bind(ip, int(port)))
-    return _open(reactor, port)
+    # The header is read by what serves the port, which may be another process.
+    return _open(reactor, port.removeprefix(PROXY_HEADER))
 
 
 def _open(reactor: Any, endpoint: str) -> OpenPort:

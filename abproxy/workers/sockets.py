@@ -31,7 +31,8 @@ from twisted.internet.tcp import Port
 
 from abproxy.errors import SettingsError
 from abproxy.service import shown
-from abproxy.web.listen import BoundSocket, make_listener
+from abproxy.web.listen import PROXY_HEADER, BoundSocket, make_listener
+from abproxy.web.proxy_header import SpeakingForItself
 from abproxy.web.tls import Unverified
 
 __all__ = ["ConnectionCounts", "SharedPort", "WorkerSocket", "open_shared_port"]
@@ -51,6 +52,9 @@ class SharedPort:
     _held: Any
     has_tls: bool = False
     """Whether the workers speak TLS on it."""
+
+    has_header: bool = False
+    """Whether each connection begins with a PROXY header, which the workers read."""
 
     fd: int = field(init=False)
     """The file descriptor that the workers inherit."""
@@ -73,7 +77,9 @@ class SharedPort:
     def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
         """Return an endpoint that connects as a client would."""
         kind = TCP6ClientEndpoint if ":" in self.host else TCP4ClientEndpoint
-        endpoint = kind(reactor, self.host, self.port)
+        endpoint: IStreamClientEndpoint = kind(reactor, self.host, self.port)
+        if self.has_header:
+            endpoint = SpeakingForItself(endpoint)
         return wrapClientTLS(Unverified(), endpoint) if self.has_tls else endpoint
 
     def close(self) -> None:
@@ -94,11 +100,12 @@ def open_shared_port(reactor: Any, ip: str, port: str) -> SharedPort:
     listener = make_listener(reactor, ip, port)
     if isinstance(listener, BoundSocket):
         return SharedPort(listener.socket)
+    has_header = port.startswith(PROXY_HEADER)
     ours = listener.port
     # A file in the place of a port would go with the first worker that ends, and
     # what else stands between a socket and HTTP is not handed over with it.
     if type(ours) is Port and ours.factory is listener.placeholder:
-        return SharedPort(ours)
+        return SharedPort(ours, has_header=has_header)
     listener.close()
     raise SettingsError(f"WORKERS can share a TCP port, but not {port}")
 

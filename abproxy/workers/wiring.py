@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from abproxy.configure import keys_for
+from abproxy.http.forwarded import TrustedProxies
 from abproxy.service import DEFAULT_PROCESS, ProcessContext, Signals
 from abproxy.settings.settings import Settings
 from abproxy.upstream.agent import make_agent, make_treq
@@ -12,6 +13,7 @@ from abproxy.upstream.connections import make_pool
 from abproxy.upstream.embedded import ModelChild, make_child
 from abproxy.web.admin import Operations, own_pages
 from abproxy.web.listen import make_listener
+from abproxy.web.proxy_header import with_header
 from abproxy.web.relay import Relay
 from abproxy.web.server import ProxySite
 from abproxy.web.tls import certificate_of
@@ -58,13 +60,17 @@ def wire_supervisor(
     shared_port.has_tls = certificate is not None
     operations = None
     if settings.operations_port:
-        operations = make_listener(reactor, settings.ip, settings.operations_port)
+        operations = with_header(
+            make_listener(reactor, settings.ip, settings.operations_port),
+            settings.operations_port,
+            lambda: TrustedProxies.of(supervisor.settings.trusted_proxies),
+        )
     model = _model(settings, reactor) if settings.embedded else None
     upstream_url = model.url if model else settings.upstream_url
     pool = _pool(share_of(settings, upstream_url), reactor, folder, shared_port)
     aggregator = _aggregator(settings, reactor, folder, pool)
     app = _app(settings, reactor, shared_port)
-    return Supervisor(
+    supervisor = Supervisor(
         reactor=reactor,
         process=process,
         settings=settings,
@@ -80,6 +86,7 @@ def wire_supervisor(
         model=model,
         upstream_url=upstream_url,
     )
+    return supervisor
 
 
 def _model(settings: Settings, reactor: Any) -> ModelChild:

@@ -268,8 +268,9 @@ async def test_what_stands_between_socket_and_http_cannot_be_shared(
     kind: str, tmp_path: Path
 ) -> None:
     """Workers are handed the socket alone."""
-    proxied = "haproxy:tcp:0:interface=127.0.0.1"
-    port = proxied if kind == "haproxy" else endpoint(make_certificate(tmp_path))
+    port = endpoint(make_certificate(tmp_path))
+    if kind == "haproxy":
+        port = f"haproxy:{port}"
 
     with pytest.raises(SettingsError, match="WORKERS can share a TCP port, but not"):
         open_shared_port(reactor, LOCALHOST, port)

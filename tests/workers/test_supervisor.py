@@ -35,11 +35,9 @@ async def supervisor(
     """Run a supervisor with two workers."""
     settings = Settings(
         workers=2,
-        port="0",
-        operations_port="0",
+        **{"port": "0", "operations_port": "0", **more},
         upstream_url=upstream.url,
         drain_timeout_s=2.0,
-        **more,
     )
     here = wire_supervisor(settings, reactor, lambda: read(settings))
     with capturedLogs() as events:
@@ -166,6 +164,29 @@ async def test_a_new_key_in_a_file_counts_for_all_workers(tmp_path: Path) -> Non
                 await sleep(0.01)
             assert (await caller.get("/info", key="old")).status == 401
             caller.hang_up()
+
+
+@pytest.mark.parametrize("trusted", [(), ("127.0.0.0/8",), ("192.0.2.0/24",)])
+@ensureDeferred
+async def test_workers_read_the_header_of_the_proxy_protocol(
+    tmp_path: Path, trusted: tuple[str, ...]
+) -> None:
+    """A client is told apart by it; a page that tries a call needs no such header."""
+    port = "haproxy:tcp:0:interface=127.0.0.1"
+    log = tmp_path / "access.log"
+    more: Any = {"port": port, "access_log": str(log), "trusted_proxies": trusted}
+    async with breakable(Traits()) as upstream, supervisor(upstream, **more) as here:
+        caller = await operator(here)
+        assert (await caller.embed("a")).is_for(["a"])
+        caller.hang_up()
+        client = await connect(here.shared_port.port)
+        client.transport.write(b"PROXY TCP4 192.0.2.7 10.0.0.1 1 443\r\n")
+        if trusted == ("192.0.2.0/24",):
+            await until(lambda: not client.is_open)
+            return
+        assert (await client.embed("a")).is_for(["a"])
+        client.hang_up()
+        await until(lambda: "192.0.2.7 - - " in log.read_text())
 
 
 @ensureDeferred
