@@ -231,7 +231,9 @@ def test_bad_calls_are_those_of_the_client_behind_the_proxy(*, is_fast: bool) ->
         seen.append(call.sender)
         return collector.submit(call)
 
-    proxy.app.collector = SimpleNamespace(takes=collector.takes, submit=submit)
+    proxy.app.collector = SimpleNamespace(
+        takes=collector.takes, submit=submit, clock=collector.clock
+    )
     client = proxy.connect(address=PROXY)
     for last in (7, 8, 7):
         client.embed(BODY, _told(f"192.0.2.{last}"))
