@@ -19,7 +19,8 @@ from twisted.internet.interfaces import (
     IProtocolNegotiationFactory,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.internet.protocol import Protocol as ConnectionProtocol
+from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -118,7 +119,7 @@ def _read_2(data: bytes) -> Header | None:
     return "", length
 
 
-class _HeaderReader(Protocol):
+class _HeaderReader(ConnectionProtocol):
     """Reads the header, and leaves the connection to who serves it."""
 
     transport: Any
