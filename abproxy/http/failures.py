@@ -64,6 +64,10 @@ _NO_TLS = frozenset(
 """What OpenSSL says of an answer that is no TLS."""
 
 
+_WANTS_CERTIFICATE = ("alert certificate required", "alert handshake failure")
+"""What it says of a server that wants one, since TLS 1.3 and before that."""
+
+
 def _explain(error: SSLError) -> str:
     said = [str(each[-1]) for each in error.args[0]] if error.args else []
     if not _NO_TLS.isdisjoint(said):
@@ -72,6 +76,8 @@ def _explain(error: SSLError) -> str:
             "INFERENCE_SERVICE_URL should begin with http://"
         )
     why = ", ".join(said) or "it gives no reason"
+    if any(each.endswith(_WANTS_CERTIFICATE) for each in said):
+        why += "; it seems to want a certificate of its client, and there is none"
     return f"no TLS with the inference server: {why}"
 
 

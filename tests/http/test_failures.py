@@ -1,13 +1,14 @@
 """What errors of Twisted mean to a caller."""
 
 import pytest
+from OpenSSL.SSL import Error as SSLError
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectingCancelledError, ConnectionLost
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
-from abproxy.errors import CannotConnect, ConnectionBroken
+from abproxy.errors import CannotConnect, ConnectionBroken, HandshakeFailed
 from abproxy.http.failures import to_proxy_error
 
 
@@ -31,3 +32,15 @@ def test_the_innermost_error_is_what_is_said() -> None:
 def test_a_request_that_was_cancelled_is_no_fault(error: Exception) -> None:
     """Also if there was no connection yet."""
     assert isinstance(to_proxy_error(wrapped(error)), CancelledError)
+
+
+@pytest.mark.parametrize(
+    "said", ["tlsv13 alert certificate required", "tls alert handshake failure"]
+)
+def test_a_server_that_wants_a_certificate_is_said_to(said: str) -> None:
+    """OpenSSL's words alone leave open whose certificate it is."""
+    error = to_proxy_error(wrapped(SSLError([("SSL routines", "", said)])))
+
+    assert type(error) is HandshakeFailed
+    assert said in str(error)
+    assert "seems to want a certificate of its client" in str(error)
