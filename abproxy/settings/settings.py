@@ -23,6 +23,7 @@ from abproxy.settings.limits import Limits
 from abproxy.settings.listening import FAST_PATHS, Listening
 from abproxy.settings.sources import Sources, variable
 from abproxy.settings.telemetry import Telemetry
+from abproxy.settings.typos import find_typos
 from abproxy.settings.upstream import Upstream
 
 __all__ = [
@@ -114,6 +115,7 @@ def settings_from(
         SettingsError: a value cannot be used.
     """
     sources = Sources(options, environ, env_file)
+    _warn_of_typos(env_file)
     values = {}
     for each in attrs.fields(Settings):
         found = sources.read(each.metadata["option"], each.metadata["read"])
@@ -142,6 +144,13 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"TLS_{has} is set, but TLS_{lacks} is not")
     if settings.tls_cert and settings.port.startswith("ssl:"):
         raise SettingsError("TLS_CERT is for a PORT without ssl:, which has its own")
+
+
+def _warn_of_typos(env_file: Mapping[str, str]) -> None:
+    options = [*REPLACED, *(each.metadata["option"] for each in attrs.fields(Settings))]
+    for name, meant in find_typos(env_file, frozenset(map(variable, options))):
+        message = "{name} in the .env file is not a setting; {meant} is"
+        _log.warn(message, name=name, meant=meant)
 
 
 def _former_fast_paths(sources: Sources) -> frozenset[str]:
