@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from attrs import define, field, frozen
 from klein import Klein
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
@@ -92,18 +92,20 @@ class ProxyApp:
     _log: ClassVar[Logger] = Logger()
 
     @on_batched_routes(klein)
-    async def batched(self, request: ProxyRequest) -> None:
+    def batched(self, request: ProxyRequest) -> Deferred[None]:
         """Answer with the call's own part of a batch."""
         self.judge(request.info)
         caller = self.policy.clients.identify(request.info)
         call = self._read_call(request, caller)
         if call is None:
-            await self._relay(request, caller)
-            return
+            return Deferred.fromCoroutine(self._relay(request, caller))
         request.info.route = call.lane_key.dialect.path.decode()
-        with unless_gone(request):
-            results = await self.submit(call, caller, request.head_at)
-        write_reply(request, write_answer(call, results))
+        # No coroutine: the traceback of a failure would hold its frame, and so the
+        # call with its body, until the garbage collector comes.
+        return self.submit(call, caller, request.head_at).addCallbacks(
+            lambda results: write_reply(request, write_answer(call, results)),
+            lambda failure: _unless_gone(failure, request),
+        )
 
     def judge(self, request: RequestInfo) -> None:
         """
@@ -240,3 +242,9 @@ class ProxyApp:
             request.channel.forceAbortClient()
         else:
             write_reply(request, reply)
+
+
+def _unless_gone(failure: Failure, request: ProxyRequest) -> Failure:
+    """Let *failure* be a cancellation if the client of *request* has left."""
+    is_gone = failure.check(ProxyError) is not None and request.channel is None
+    return Failure(CancelledError()) if is_gone else failure
