@@ -25,6 +25,8 @@ from abproxy.events import Observer
 from abproxy.http.forwarded import TrustedProxies
 from abproxy.http.headers import Credentials
 from abproxy.http.sharing import LineRules
+from abproxy.reuse.keys import Keys
+from abproxy.reuse.layers import Layers
 from abproxy.service import DrainTimes
 from abproxy.settings.settings import Settings
 from abproxy.settings.sources import variable
@@ -158,6 +160,28 @@ def credentials_for(settings: Settings) -> Credentials:
     )
 
 
+def keys_of_rows(settings: Settings, info: ServerInfo) -> Keys:
+    """Return under which keys the rows of this model are remembered."""
+    model = info.model, info.sha, info.dtype, info.version
+    epoch = settings.upstream_url, settings.cache_epoch, *model
+    return Keys(
+        epoch=[word or "" for word in epoch],
+        by_client=_is_by_client(settings),
+        are_ours=not credentials_for(settings).are_the_clients,
+    )
+
+
+def shows_cache(settings: Settings) -> bool:
+    """Return whether answers say where their rows come from, but for other clients."""
+    return _is_by_client(settings) or len(keys_for(settings).accepted) <= 1
+
+
+def _is_by_client(settings: Settings) -> bool:
+    if settings.cache_scope is None:
+        return len(keys_for(settings).accepted) > 1
+    return settings.cache_scope == "client"
+
+
 def retry_timeouts_for(settings: Settings) -> RetryTimeouts:
     """Return how long calls wait for an upstream that is down or full."""
     return RetryTimeouts(
@@ -225,6 +249,7 @@ def limits_in_force(
         budget=settings.budget,
         max_batch_calls=settings.max_batch_calls,
         max_wait_ms=settings.max_wait_ms,
+        cache_bytes=settings.cache_bytes,
         batch_items=batch_items,
         batch_bytes=settings.max_batch_bytes,
         upstream_max_items=upstream_max_items,
@@ -279,6 +304,7 @@ class Configuration:
 
     app: ProxyApp
     collector: BatchCollector
+    layers: Layers
     info: Callable[[], ServerInfo] = field(repr=False)
     make_limit: Callable[[Settings], Limit] = field(repr=False)
     use_credentials: Callable[[Credentials], None] = field(repr=False)
@@ -338,6 +364,7 @@ class Configuration:
         limits = limits_for(self.settings, info)
         self.app.policy = policy_for(self.settings, info, self.app.observer)
         self.collector.learn(limits.caps, limits.budget)
+        self.layers.learn(keys_of_rows(self.settings, info))
 
     def _say(self, message: str, names: set[str] | frozenset[str]) -> None:
         if names:

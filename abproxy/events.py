@@ -226,6 +226,12 @@ class Observer:
     def went_alone(self, name: str) -> None:
         """Note the line or member for which a call is neither shared nor split."""
 
+    def reused(self, source: str, items: int) -> None:
+        """Note *items* not computed again; their *source*: `in_flight`, or `cache`."""
+
+    def sampled(self, *, is_repeated: bool) -> None:
+        """Note one item out of many, and whether it was asked for before."""
+
     def upstream_request_ended(self, outcome: str, took_s: float) -> None:
         """Note the outcome of a request for a batch: a status or a reason."""
 

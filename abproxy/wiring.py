@@ -22,16 +22,22 @@ from abproxy.configure import (
     Configuration,
     credentials_for,
     drain_times,
+    keys_of_rows,
     limits_for,
     limits_in_force,
     policy_for,
     retry_timeouts_for,
     server_limits,
+    shows_cache,
     slots_for,
 )
 from abproxy.events import Observer
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.process import ChildProcess
+from abproxy.reuse.inflight import InFlight
+from abproxy.reuse.layers import Layers
+from abproxy.reuse.memory import MemoryCache
+from abproxy.reuse.store import Store
 from abproxy.service import (
     DEFAULT_PROCESS,
     Listening,
@@ -139,12 +145,14 @@ def _build(
 
     upstream, model = _upstream(settings, reactor, telemetry, learn)
     collector = _batching(settings, reactor, upstream, telemetry)
-    app = _app(settings, reactor, upstream, collector, telemetry)
+    layers = _layers(settings, reactor, upstream, collector, telemetry)
+    app = _app(settings, reactor, upstream, layers, telemetry)
     configuration = Configuration(
         settings=settings,
         read=read,
         app=app,
         collector=collector,
+        layers=layers,
         info=lambda: upstream.discovery.info,
         make_limit=lambda chosen: _limit(chosen, reactor, upstream.discovery.info),
         use_credentials=upstream.use,
@@ -155,7 +163,7 @@ def _build(
     status = Status(
         recorder=telemetry.recorder,
         collector=collector,
-        gauges=_gauges(telemetry, upstream, collector, sites),
+        gauges=_gauges(telemetry, upstream, layers, sites),
         upstream=upstream.describe,
         settings=lambda: list_settings(configuration.settings),
         limits=lambda: limits_in_force(
@@ -311,11 +319,40 @@ def _limit(settings: Settings, reactor: Any, info: ServerInfo) -> Limit:
     return AdaptiveLimit(clock=reactor, ceiling=limits.budget, batch=batch)
 
 
-def _app(
+def _layers(
     settings: Settings,
     reactor: Any,
     upstream: Upstream,
     collector: BatchCollector,
+    telemetry: Telemetry,
+) -> Layers:
+    """Return what is asked before the collector."""
+    in_flight, memory, submit = None, None, collector.submit
+    if settings.dedupe:
+        in_flight = InFlight(compute=submit, observer=telemetry.observer)
+        submit = in_flight.submit
+    if settings.cache_bytes:
+        memory = MemoryCache(
+            compute=submit,
+            clock=reactor,
+            store=Store(max_size=settings.cache_bytes),
+            keys=keys_of_rows(settings, ServerInfo()),
+            ttl_s=settings.cache_ttl_s,
+            shows=shows_cache(settings),
+            is_certain=lambda: upstream.discovery.is_certain,
+            observer=telemetry.observer,
+        )
+        submit = memory.submit
+    return Layers(
+        collector=collector, in_flight=in_flight, memory=memory, submit=submit
+    )
+
+
+def _app(
+    settings: Settings,
+    reactor: Any,
+    upstream: Upstream,
+    layers: Layers,
     telemetry: Telemetry,
 ) -> ProxyApp:
     relay = Relay(
@@ -330,7 +367,8 @@ def _app(
     return ProxyApp(
         policy=policy_for(settings, ServerInfo(), telemetry.observer),
         rate_limiter=RateLimiter(clock=reactor),
-        collector=collector,
+        collector=layers.collector,
+        compute=layers.submit,
         relay=relay,
         observer=telemetry.observer,
     )
@@ -362,13 +400,14 @@ def _site(
 def _gauges(
     telemetry: Telemetry,
     upstream: Upstream,
-    collector: BatchCollector,
+    layers: Layers,
     sites: Callable[[], Sequence[ProxySite]],
 ) -> Gauges:
     recorder = telemetry.recorder
     gauges = Gauges(
         recorder=recorder,
-        collector=collector,
+        collector=layers.collector,
+        layers=layers,
         upstream_state=lambda: upstream.health.state,
         connections=lambda: sum(len(site.channels) for site in sites()),
         open_requests=lambda: sum(len(site.requests) for site in sites()),

@@ -1,8 +1,16 @@
--- The load test for wrk: two short texts in each request.
+-- The load test for wrk: two short texts in each request, and other ones in the
+-- next, as what is in flight twice would be computed once.
+
+local number = 0
 
 wrk.method = "POST"
-wrk.body = '{"inputs":["What is Vector Search?","Hello, world!"]}'
 wrk.headers["Content-Type"] = "application/json"
+
+function request()
+   number = number + 1
+   return wrk.format(nil, nil, nil, string.format(
+      '{"inputs":["What is Vector Search? %d","Hello, world! %d"]}', number, number))
+end
 
 function done(summary, latency)
    local errors = summary.errors

@@ -16,7 +16,10 @@ from itertools import cycle
 from time import perf_counter
 from urllib.parse import urlsplit
 
-BODY = b'{"inputs":["What is Vector Search?","Hello, world!"]}'
+BODY = b'{"inputs":["What is Vector Search? %d","Hello, world! %d"]}'
+
+DIFFERENT_CALLS = 4096
+"""So many calls take turns: what is in flight twice would be computed once."""
 
 
 @dataclass
@@ -33,15 +36,17 @@ class Tally:
         return ordered[min(last, int(len(ordered) * percent / 100))] * 1000
 
 
-def request_for(url: str) -> bytes:
-    """Write the one request that is sent all the time."""
+def requests_for(url: str) -> list[bytes]:
+    """Write the requests that are sent in turn."""
     parts = urlsplit(url)
-    return (
+    bodies = [BODY % (number, number) for number in range(DIFFERENT_CALLS)]
+    head = (
         f"POST {parts.path or '/'} HTTP/1.1\r\n"
         f"Host: {parts.netloc}\r\n"
         "Content-Type: application/json\r\n"
-        f"Content-Length: {len(BODY)}\r\n\r\n"
-    ).encode() + BODY
+        "Content-Length: "
+    )
+    return [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bool, bytes]:
@@ -97,10 +102,10 @@ async def run(
     """
     Let all clients loose; how long it took is told with what they saw.
 
-    They send *requests* in turn, or else always the same one.
+    They send *requests* in turn, or else short ones for /embed.
     """
     tally = Tally()
-    turn = cycle(requests or [request_for(url)])
+    turn = cycle(requests or requests_for(url))
     began_at = perf_counter()
     ends_at = began_at + seconds
     await asyncio.gather(*(client(url, turn, ends_at, tally) for _ in range(clients)))

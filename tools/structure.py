@@ -44,6 +44,7 @@ ORDER: Sequence[frozenset[str]] = (
     frozenset({"settings"}),
     frozenset({"service"}),
     frozenset({"web"}),
+    frozenset({"reuse"}),
     frozenset({"batching"}),
     frozenset({"dialects"}),
     frozenset({"events"}),

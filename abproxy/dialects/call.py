@@ -152,6 +152,19 @@ class Dialect(ABC):
     def write(self, parts: Sequence[Rows], *, is_list: bool) -> bytes:
         """Write the answer of a call from the rows of its parts, in order."""
 
+    def pack_frame(self, frame: Any) -> bytes:  # noqa: ARG002
+        """Write the frame of a part's rows so that it can be kept."""
+        return b""
+
+    def unpack_frame(self, packed: bytes) -> Any:  # noqa: ARG002
+        """
+        Return the frame that `pack_frame` wrote.
+
+        Raises:
+            ValueError: it is no such frame.
+        """
+        return None
+
     @abstractmethod
     def error_body(self, error: ProxyError) -> bytes:
         """Write an error of ours as this route's clients expect it."""
@@ -252,6 +265,12 @@ class Call(Struct, frozen=True, kw_only=True, eq=False):
 
     sender: Hashable = None
     """Who sends calls like it: a key with its address, or a connection."""
+
+    may_be_known: bool = True
+    """Whether rows that were computed for others, or before, will do."""
+
+    may_be_kept: bool = True
+    """Whether its rows may be remembered."""
 
     trace: Any = None
     """The span of this call, if it is traced."""

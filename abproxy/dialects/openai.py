@@ -9,6 +9,7 @@ usage of its own; all other members stay as they are.
 import re
 from collections.abc import Sequence
 from enum import IntEnum, auto
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -76,6 +77,18 @@ class _Frame(msgspec.Struct, frozen=True):
     indexes: Indexes
 
 
+_pack = msgspec.msgpack.encode
+_unpack_frame = msgspec.msgpack.Decoder(tuple[bytes, bytes, bytes, int]).decode
+_read_template = msgspec.msgpack.Decoder(
+    tuple[tuple[bytes, ...], tuple[str, ...]]
+).decode
+
+
+@lru_cache(64)
+def _unpack_template(packed: bytes) -> Template:
+    return Template(*_read_template(packed))
+
+
 class OpenAIRoute(JSONRoute):
     """The dialect of /v1/embeddings."""
 
@@ -106,6 +119,27 @@ class OpenAIRoute(JSONRoute):
             frame = next(frame for frame in frames if frame.usage)
         raw = encode_usage(usage) if usage else frame.raw_usage
         return frame.template.fill({"data": b"[%b]" % data, "usage": raw})
+
+    def pack_frame(self, frame: _Frame) -> bytes:
+        """Write the frame of a part's rows so that it can be kept."""
+        template = _pack((frame.template.pieces, frame.template.holes))
+        usage = encode_usage(frame.usage)
+        return _pack((template, usage, frame.raw_usage, int(frame.indexes)))
+
+    def unpack_frame(self, packed: bytes) -> _Frame:
+        """
+        Return the frame that `pack_frame` wrote.
+
+        Raises:
+            ValueError: it is no such frame.
+        """
+        template, usage, raw_usage, indexes = _unpack_frame(packed)
+        return _Frame(
+            _unpack_template(template),
+            decode_usage(usage),
+            raw_usage,
+            Indexes(indexes),
+        )
 
     def error_body(self, error: ProxyError) -> bytes:
         """Write `{"message","code","type"}`."""

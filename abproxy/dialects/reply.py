@@ -16,6 +16,7 @@ from abproxy.errors import ProxyError, Unauthorized
 from abproxy.http.messages import HeaderList, Response
 
 __all__ = [
+    "CHARACTERS",
     "characters_of",
     "counts_characters",
     "error_reply",

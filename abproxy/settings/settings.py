@@ -21,6 +21,7 @@ from abproxy.settings.batching import Batching
 from abproxy.settings.key_files import KEY_FILES
 from abproxy.settings.limits import Limits
 from abproxy.settings.listening import FAST_PATHS, Listening
+from abproxy.settings.reuse import Reuse
 from abproxy.settings.sources import Sources, variable
 from abproxy.settings.telemetry import Telemetry
 from abproxy.settings.typos import find_typos
@@ -48,7 +49,7 @@ _log = Logger()
 
 
 @frozen(kw_only=True, slots=False)
-class Settings(Telemetry, Limits, Access, Batching, Upstream, Listening):
+class Settings(Telemetry, Limits, Access, Reuse, Batching, Upstream, Listening):
     """
     All settings, with units in their names.
 

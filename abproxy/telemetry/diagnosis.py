@@ -40,6 +40,9 @@ MOSTLY = 0.5
 TELLING = 10
 """How often a name has to be counted to be named."""
 
+ENOUGH_SAMPLES = 50
+"""With fewer inputs that were looked at, nothing is said about a cache."""
+
 REFUSED = 0.01
 """The share of refused calls from which on the server is too slow."""
 
@@ -57,6 +60,9 @@ class LimitsInForce:
 
     batch_bytes: int
     """Bytes of JSON that make a batch full."""
+
+    cache_bytes: int = 0
+    """Memory for rows that were computed before."""
 
     upstream_max_items: int | None = None
     """Inputs that the upstream accepts in one request, if that is known."""
@@ -357,6 +363,16 @@ def _different_keys(lately: Totals, _limits: LimitsInForce) -> Recommendation | 
     )
 
 
+def _cache(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
+    share = lately.repeated / max(1, lately.sampled)
+    if limits.cache_bytes or lately.sampled < ENOUGH_SAMPLES or share < OFTEN:
+        return None
+    why = f"{share:.0%} of the inputs were asked for before"
+    return Recommendation(
+        "CACHE_BYTES", f"{why}; remembered rows need no server, and are the same"
+    )
+
+
 _Larger = Callable[[str, LimitsInForce], Recommendation]
 _Rule = Callable[[Totals, LimitsInForce], Recommendation | None]
 _URGENT: tuple[_Rule, ...] = (_server_down, _refused)
@@ -366,4 +382,5 @@ _RULES: tuple[_Rule, ...] = (
     _slots,
     _full,
     _different_keys,
+    _cache,
 )

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from abproxy import __version__
 from abproxy.batching.collector import BatchCollector
 from abproxy.events import BlockedBy, UpstreamState
+from abproxy.reuse.layers import Layers
 from abproxy.telemetry.lines import lost_lines
 from abproxy.telemetry.recorder import Recorder
 
@@ -25,6 +26,7 @@ class Gauges(Collector):
 
     recorder: Recorder
     collector: BatchCollector
+    layers: Layers
     upstream_state: Callable[[], UpstreamState] = field(repr=False)
     connections: Callable[[], int] = field(repr=False)
     """Return how many connections of clients are open."""
@@ -79,6 +81,10 @@ class Gauges(Collector):
         out = self.collector.isolation.lanes_out.lanes()
         refused = len({*self.collector.backoff.lanes(), *out})
         yield "lanes_refused", "Lanes of which the upstream takes no work", refused
+        memory = self.layers.memory
+        size, rows = (memory.store.size, len(memory.store)) if memory else (0, 0)
+        yield "cache_bytes", "Memory that remembered rows take", size
+        yield "cache_rows", "Rows that are remembered", rows
         yield "connections", "Open client connections", self.connections()
         yield "requests_open", "Requests not yet answered", self.open_requests()
         yield "upstream_up", "1 if the upstream answers", self.upstream_state().answers

@@ -72,6 +72,13 @@ class Totals:
     size: int = 0
     """Bytes of these items."""
 
+    reused: int = 0
+    """Items that were not computed again."""
+
+    sampled: int = 0
+    repeated: int = 0
+    """Of the items that were sampled those that were asked for before."""
+
     batches: int = 0
     full: int = 0
     """Batches that were full when they left."""

@@ -148,6 +148,7 @@ class Metrics:
     failures: Counter = field(init=False)
     batches: Counter = field(init=False)
     items: Counter = field(init=False)
+    reused: Counter = field(init=False)
     batch_calls: Buckets = field(init=False)
     batch_items: Buckets = field(init=False)
     batch_fill: Buckets = field(init=False)
@@ -209,6 +210,12 @@ class Metrics:
             "batches", "Batches that were sent, by the reason for it", "route", "reason"
         )
         self.items = self._counter("items", "Inputs that were sent in batches", "route")
+        self.reused = self._counter(
+            "reused_inputs",
+            "Inputs that were not computed again, by where their rows came from",
+            "source",
+        )
+        _start_at_0(self.reused, ("in_flight", "cache"))
         self.batch_calls = self._buckets(
             "batch_calls", "Calls that shared a batch", COUNTS
         )

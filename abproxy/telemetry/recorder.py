@@ -130,6 +130,16 @@ class Recorder(Observer):
         message = str(error) if is_about_us else ""
         self.recent.error(self.clock.seconds(), error.reason, message)
 
+    def reused(self, source: str, items: int) -> None:
+        """Count inputs that the server need not compute."""
+        self._totals.reused += items
+        self.metrics.reused.add((source,), items)
+
+    def sampled(self, *, is_repeated: bool) -> None:
+        """Count one input out of many, to tell whether a cache would help."""
+        self._totals.sampled += 1
+        self._totals.repeated += is_repeated
+
     def batch_sent(self, batch: BatchSent) -> None:
         """Count a batch that leaves."""
         now = self.clock.seconds()

@@ -48,6 +48,12 @@ class ServerInfo:
 
     version: str | None = None
 
+    sha: str | None = None
+    """Which version of the model it is."""
+
+    dtype: str | None = None
+    """In which numbers the model computes."""
+
     @property
     def is_tei(self) -> bool:
         """Return whether its `/info` is that of text-embeddings-inference."""
@@ -61,6 +67,8 @@ class _Info(msgspec.Struct):
     model_type: dict[str, object] | str | None = None
     model_id: str | None = None
     version: str | None = None
+    model_sha: str | None = None
+    model_dtype: str | None = None
 
 
 def _task(model_type: dict[str, object] | str | None) -> str | None:
@@ -88,6 +96,8 @@ def read_info(response: Response) -> ServerInfo | None:
         task=_task(info.model_type),
         model=info.model_id,
         version=info.version,
+        sha=info.model_sha,
+        dtype=info.model_dtype,
     )
 
 
@@ -137,6 +147,7 @@ class Discovery:
     _asking: Deferred[Any] | None = field(default=None, init=False, repr=False)
     _trouble: str = field(default="", init=False)
     _running: bool = field(default=False, init=False)
+    _in_doubt: bool = field(default=False, init=False)
     _log: ClassVar[Logger] = Logger()
 
     def start(self) -> None:
@@ -166,6 +177,11 @@ class Discovery:
             self._doubt()
         return failure
 
+    @property
+    def is_certain(self) -> bool:
+        """Return whether no connection broke since the server was asked last."""
+        return not self._in_doubt
+
     def is_alive(self) -> Deferred[bool | None]:
         """
         Ask whether the server answers; never fails.
@@ -179,6 +195,7 @@ class Discovery:
         return asked.addCallbacks(_tells_life, lambda _: False)
 
     def _doubt(self) -> None:
+        self._in_doubt = True
         if self._running and self._asking is None:
             self._ask_in(RETRY_S)
 
@@ -214,6 +231,7 @@ class Discovery:
 
     def _take(self, response: Response) -> None:
         info = read_info(response)
+        self._in_doubt = False
         if info is not None:
             self._trouble = ""
             self._believe(info)

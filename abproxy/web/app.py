@@ -29,6 +29,7 @@ from abproxy.errors import (
 )
 from abproxy.events import Observer, RequestInfo
 from abproxy.http.messages import Response
+from abproxy.reuse.rows import Submit
 from abproxy.web.auth import ApiKeys, Caller, Clients
 from abproxy.web.calls import CallHead, CallReader
 from abproxy.web.rate_limit import RateLimiter
@@ -84,12 +85,19 @@ class ProxyApp:
     rate_limiter: RateLimiter
     collector: BatchCollector
     relay: Relay
+    compute: Submit = field(repr=False)
+    """Computes a call, or knows its rows; in the end the collector does."""
+
     observer: Observer = field(factory=Observer, repr=False)
     _strangers: int = field(init=False, default=0)
     """Requests without a key that are upstream."""
 
     klein: ClassVar[Klein] = Klein()
     _log: ClassVar[Logger] = Logger()
+
+    @compute.default
+    def _compute_all(self) -> Submit:
+        return self.collector.submit
 
     @on_batched_routes(klein)
     def batched(self, request: ProxyRequest) -> Deferred[None]:
@@ -148,7 +156,7 @@ class ProxyApp:
         rate, inputs = self.policy.inputs_per_s, len(call.items.raw)
         if rate is not None:
             self.rate_limiter.check(caller.client, inputs, rate)
-        results = self.collector.submit(call)
+        results = self.compute(call)
         if rate is not None:
             self.rate_limiter.take(caller.client, inputs, rate)
         if caller.deadline_s is not None:

@@ -16,6 +16,7 @@ from abproxy.dialects.call import Call, Dialect, LaneKey, ParsedBody
 from abproxy.dialects.members import OF_TEI, MemberRules
 from abproxy.dialects.routes import dialect_of, may_be_batched
 from abproxy.events import Observer, RequestInfo
+from abproxy.http.caching import read_cache_control
 from abproxy.http.headers import Credentials, end_to_end
 from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.http.sharing import BUILT_IN, MEMBER, LineRules, SortedLines
@@ -55,6 +56,8 @@ class CallHead:
     members: MemberRules = field(repr=False)
     is_personal: bool
     is_bulk: bool
+    may_be_known: bool
+    may_be_kept: bool
     note: Callable[[LaneKey], None] = field(repr=False)
     """Called with each lane that is made for calls that share."""
 
@@ -88,6 +91,8 @@ class CallHead:
             ),
             client=caller.client,
             sender=caller.sender,
+            may_be_known=self.may_be_known,
+            may_be_kept=self.may_be_kept,
             trace=trace,
             request_id=request.request_id,
         )
@@ -140,6 +145,7 @@ class CallReader:
             return None
         received = end_to_end(request.headers.getAllRawHeaders())
         headers = self.credentials.on(received)
+        may_be_known, may_be_kept = read_cache_control(received)
         query = request.target.partition(b"?")[2]
         return CallHead(
             dialect=dialect,
@@ -150,6 +156,8 @@ class CallReader:
             members=self.members,
             is_personal=self._are_personal(headers),
             is_bulk=caller.is_bulk,
+            may_be_known=may_be_known,
+            may_be_kept=may_be_kept,
             note=self._note,
             note_alone=self.observer.went_alone,
         )

@@ -20,6 +20,7 @@ __all__ = ["share_of", "warn_of_too_little"]
 
 _DIVIDED = frozenset(
     {
+        "cache_bytes",
         "max_connections",
         "max_waiting_bytes",
         "max_waiting_inputs",

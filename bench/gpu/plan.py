@@ -17,7 +17,7 @@ __all__ = ["CELLS", "DRY", "SECONDS", "Cell", "cells_of", "described", "groups"]
 
 SECONDS, SECONDS_OF_MANY = 5, 20
 MANY = 1000
-DIFFERENT_CALLS = 256
+DIFFERENT_CALLS = 4096
 """So many calls take turns under load."""
 
 

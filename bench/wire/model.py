@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attrs import evolve
 
-from bench.load import request_for
+from bench.load import requests_for
 from bench.wire.bench import Bench, Found, say
 from bench.wire.contestants import ABPROXY, DIRECT
 from bench.wire.cores import Cores, usable
@@ -56,8 +56,8 @@ def _measured(bench: Bench, seconds: int) -> Found:
 
 
 def _seen(bench: Bench, server: Child, seconds: int) -> Found:
-    request = request_for(f"{server.url}/embed")
-    seen = bench.load(server.url, [request], CLIENTS, seconds)
+    requests = requests_for(f"{server.url}/embed")
+    seen = bench.load(server.url, requests, CLIENTS, seconds)
     if seen.errors:
         raise CannotMeasure(f"the model's answers had errors: {seen.errors}")
     rate = round(seen.calls_per_s, 1)

@@ -15,8 +15,8 @@ from bench.wire import rows
 
 __all__ = ["FULL", "QUICK", "Workload"]
 
-DIFFERENT_CALLS = 64
-"""So many calls take turns under load; a check draws on more."""
+DIFFERENT_CALLS = 4096
+"""So many calls take turns under load: never are two of them in flight twice."""
 
 
 @frozen(kw_only=True)

@@ -11,6 +11,7 @@ from twisted.web.resource import Resource
 
 from abproxy.batching.concurrency import AdaptiveLimit, FixedLimit
 from abproxy.configure import CHANGEABLE, Configuration, policy_for
+from abproxy.reuse.layers import Layers
 from abproxy.settings.settings import Settings, settings_from
 from abproxy.settings.sources import read_env_file
 from abproxy.upstream.discovery import ServerInfo
@@ -48,6 +49,12 @@ def _configuration(proxy: InMemoryProxy, file: Path) -> Configuration:
         read=read,
         app=proxy.app,
         collector=proxy.collector,
+        layers=Layers(
+            collector=proxy.collector,
+            in_flight=None,
+            memory=None,
+            submit=proxy.collector.submit,
+        ),
         info=lambda: INFO,
         make_limit=make_limit,
         use_credentials=proxy.inference_server.use,

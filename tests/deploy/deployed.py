@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from twisted.internet.task import Clock
 
 from abproxy.events import UpstreamState
+from abproxy.reuse.layers import Layers
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.metrics import Counter, Metrics
 from abproxy.telemetry.recorder import Recorder
@@ -106,11 +107,14 @@ def queries(panel: dict[str, Any]) -> list[str]:
 @cache
 def exposed() -> dict[str, Labels]:
     """Name everything at /metrics, with its labels."""
-    metrics, clock = Metrics(), Clock()
+    metrics, clock, collector = Metrics(), Clock(), harness().collector
     metrics.call_seconds.of("/embed")  # its label shows with the first route
     gauges = Gauges(
         recorder=Recorder(clock=clock, cpu_s=lambda: 0.0),
-        collector=harness().collector,
+        collector=collector,
+        layers=Layers(
+            collector=collector, in_flight=None, memory=None, submit=collector.submit
+        ),
         upstream_state=lambda: UpstreamState.UP,
         connections=lambda: 0,
         open_requests=lambda: 0,

@@ -396,6 +396,7 @@ def network(
     upstream.start()
     values = {
         "port": "0",
+        "dedupe": False,
         "upstream_url": upstream.url,
         "fast_paths": paths_of(client),
         **settings,

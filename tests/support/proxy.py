@@ -206,6 +206,9 @@ class InMemoryProxy:
         assert not self.clock.getDelayedCalls()
 
 
+APART: Mapping[str, Any] = {"dedupe": False}
+"""Equal texts are asked for each by itself: most tests send the same ones."""
+
 SMALL = {
     "budget": 512,
     "max_batch_calls": 32,
@@ -240,7 +243,9 @@ def in_memory_proxy(
         settings: what is to differ from SMALL.
     """
     fast_paths = without() if is_fast else without("server")
-    chosen = Settings(**{"port": "0", **SMALL, "fast_paths": fast_paths, **settings})
+    chosen = Settings(
+        **{"port": "0", **APART, **SMALL, "fast_paths": fast_paths, **settings}
+    )
     ports = filter(None, [chosen.port, chosen.operations_port])
     process = ProcessContext(listeners=[_Unopened() for _ in ports])
     proxy = _wire(chosen, resource, process)
@@ -271,7 +276,7 @@ def wired(
         process: what it has of its process.
         settings: what the operator chose.
     """
-    chosen = Settings(**{"port": "0", **settings})
+    chosen = Settings(**{"port": "0", **APART, **settings})
     proxy = _wire(chosen, elsewhere or OpenUpstream(), process)
     proxy.upstream = RecordingUpstream()
     proxy.inference_server.transport = proxy.upstream.send
@@ -427,7 +432,9 @@ async def in_front_of(
     upstream: Any, settings: Mapping[str, Any]
 ) -> AsyncIterator[StartedProxy]:
     """Start the proxy in front of an *upstream*, and stop both in the end."""
-    chosen = Settings(**{"port": "0", "upstream_url": upstream.url, **settings})
+    chosen = Settings(
+        **{"port": "0", **APART, "upstream_url": upstream.url, **settings}
+    )
     service: Any = wire(chosen, the_reactor())
     service.startService()
     proxy = StartedProxy(upstream=upstream, service=service)

@@ -41,6 +41,7 @@ def test_the_recorded_answer_is_understood() -> None:
         task="embedding",
         model="sentence-transformers/all-MiniLM-L6-v2",
         version="1.9.3",
+        dtype="float32",
     )
 
 

@@ -1,7 +1,6 @@
 """Which client a request counts for: in limits, in the access log, in isolation."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -231,9 +230,7 @@ def test_bad_calls_are_those_of_the_client_behind_the_proxy(*, is_fast: bool) ->
         seen.append(call.sender)
         return collector.submit(call)
 
-    proxy.app.collector = SimpleNamespace(
-        takes=collector.takes, submit=submit, clock=collector.clock
-    )
+    proxy.app.compute = submit
     client = proxy.connect(address=PROXY)
     for last in (7, 8, 7):
         client.embed(BODY, _told(f"192.0.2.{last}"))

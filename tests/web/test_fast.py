@@ -339,11 +339,9 @@ def test_a_bug_is_answered_and_logged(nothing_leaked: list[object]) -> None:
     """The connection goes on."""
     here = Pair()
     client = here.proxy.connect()
-    broken: Any = Broken()
-
-    here.proxy.app.collector = broken
+    submit, here.proxy.app.compute = here.proxy.app.compute, Broken().submit
     client.send(call("a"))
-    here.proxy.app.collector = here.proxy.collector
+    here.proxy.app.compute = submit
     client.send(call("b"))
     here.answer()
 

@@ -5,7 +5,7 @@ import { announce, element, facts, figures, lasting, meter, moment, number, perc
 
 export function show(status) {
   write("about", `${status.version}, up for ${lasting(status.now - status.started_at)}${working(status.workers)}`);
-  showVerdict(status.verdict);
+  showVerdict(status.verdict, status.lately);
   showNow(status, status.verdict.helps !== null);
   drawRates(past.rates);
   drawSizes(past.batches, status.flow.batch_max_items);
@@ -42,7 +42,7 @@ const LIMITS = {
   upstream: ["bad", "The server’s health", "It is unreachable or overloaded, and calls wait."],
 };
 
-function showVerdict(verdict) {
+function showVerdict(verdict, lately) {
   const isTelling = verdict.helps !== null;
   const [tone, helps] = HELPS.get(verdict.helps);
   answer("helps", tone, helps);
@@ -51,6 +51,8 @@ function showVerdict(verdict) {
     ["calls in a request", number(verdict.calls_per_request), "Calls, or parts of large ones, for each request to the inference server"],
     ["ms an input, together", number(verdict.shared_ms_per_item), "The server’s time for an input in a batch of several calls"],
     ["ms an input, alone", number(verdict.alone_ms_per_item), "The server’s time for an input in a batch of one call"],
+    ["of inputs known", percent(lately.reused / Math.max(1, lately.reused + lately.items)), "Inputs that were not computed, because an equal one was in flight or remembered"],
+    ["s of the server saved", number((lately.reused * (verdict.shared_ms_per_item ?? verdict.alone_ms_per_item ?? 0)) / 1000), "What these inputs would have taken the server"],
   ]);
   const [kind, limit, meaning] = isTelling ? LIMITS[verdict.limited_by] : ["plain", UNKNOWN, ""];
   answer("limited-by", kind, limit);

@@ -1,0 +1,316 @@
+"""
+Equal items that wait or are in flight are computed once.
+
+Calls share an item if it is equal byte for byte and they are in one lane, so that
+they would have been sent in the same request anyway.  The first one that asks for
+it computes it; who asks while that lasts follows, whatever else is in his call.  A
+caller that leaves takes nothing from the others; the last one cancels the work.
+
+A failure is not shared.  Who followed is sent as his client wrote it: first one that
+asked for exactly the same.  If it gets the same answer byte for byte, the answer is
+that of all who asked for the same; all others go on by themselves.
+"""
+
+from collections.abc import Sequence
+
+from attrs import define, field
+from msgspec.structs import replace
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredSemaphore,
+    maybeDeferred,
+    succeed,
+)
+from twisted.python.failure import Failure
+
+from abproxy.dialects.call import BadAnswer, Call, LaneKey, PartResult
+from abproxy.dialects.reply import lines_of_all
+from abproxy.events import Observer
+from abproxy.http.messages import Response
+from abproxy.reuse.repeats import NOT_SAMPLED, Repeats
+from abproxy.reuse.rows import Submit, has_rows, only, rows_of, span
+
+__all__ = ["InFlight"]
+
+Outcome = list[PartResult] | Failure
+
+AT_ONCE = 4
+"""So many of those whose shared work has failed are sent at the same time."""
+
+
+class _Work(Deferred[list[PartResult]]):
+    """
+    The outcome of one call, as its own caller gets it, and others who wait for it.
+
+    It is made for each call, so it is one object and not two.
+    """
+
+    call: Call
+    results: Deferred[list[PartResult]]
+    followers: "list[_Follower] | None" = None
+
+    def cancel(self) -> None:
+        """Cancel the work, as its own caller has left, unless others wait for it."""
+        if self.called or self.followers:
+            super().cancel()
+        else:
+            self.results.cancel()
+
+    def forget(self, follower: "_Follower") -> None:
+        """Cancel the work if *follower*, who has left, was the last."""
+        if self.followers and follower in self.followers:
+            self.followers.remove(follower)
+            if self.called and not self.followers:
+                self.results.cancel()
+
+
+@define(eq=False, slots=True)
+class _Follower:
+    """A call that waits for work of others, and perhaps for work of its own."""
+
+    call: Call
+    rows: dict[bytes, PartResult]
+    works: list[_Work]
+    """What it still waits for."""
+
+    waiter: Deferred[list[PartResult]] = field(init=False)
+    alone: Deferred[list[PartResult]] | None = None
+    """Its own results, once it goes on by itself."""
+
+    @waiter.default
+    def _make_waiter(self) -> Deferred[list[PartResult]]:
+        return Deferred(self._cancel)
+
+    def _cancel(self, _waiter: Deferred[list[PartResult]]) -> None:
+        self.abandon()
+        if self.alone is not None:
+            self.alone.cancel()
+
+    def abandon(self) -> None:
+        """Wait for no work any more."""
+        works, self.works = self.works, []
+        for work in works:
+            work.forget(self)
+
+    def take(self, work: _Work, rows: dict[bytes, PartResult]) -> None:
+        """Take *rows* of a *work* that is done, and answer if they were the last."""
+        if self.is_over:
+            return
+        self.works.remove(work)
+        for item in self.call.items.raw:
+            if item in rows and item not in self.rows:
+                self.rows[item] = rows[item]
+        if not self.works:
+            self.waiter.callback(span(self.call, self.rows))
+
+    def finish(self, outcome: Outcome) -> None:
+        """Answer with what the call got by itself, or what was found to be the same."""
+        if not self.waiter.called:
+            self.waiter.callback(outcome)
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether its caller has left, or is answered."""
+        return bool(self.waiter.called)
+
+
+@define(kw_only=True, eq=False)
+class InFlight:
+    """The items that wait or are in flight, by lane."""
+
+    compute: Submit = field(repr=False)
+    repeats: Repeats = field(factory=Repeats, repr=False)
+    observer: Observer = field(factory=Observer, repr=False)
+    _works: dict[tuple[LaneKey, bytes], _Work] = field(
+        init=False, factory=dict, repr=False
+    )
+
+    @property
+    def items(self) -> int:
+        """Return how many items are being computed that others may share."""
+        return len(self._works)
+
+    def submit(self, call: Call) -> Deferred[list[PartResult]]:
+        """
+        Compute what is not being computed of *call*; fires with its results.
+
+        Raises:
+            Overloaded: there is no room for it.
+        """
+        lane, items = call.lane_key, call.items.raw
+        if lane.serial or not call.may_be_known:
+            return self.compute(call)
+        if len(items) > 1:
+            return self._submit_several(call)
+        key = lane, items[0]
+        if not hash(key) & NOT_SAMPLED:
+            self._sample(hash(key))
+        work = self._works.get(key)
+        if work is not None:
+            return self._follow(call, {work}, ())
+        results = self.compute(call)
+        if results.called:
+            return results
+        self._works[key] = work = _Work()
+        work.call, work.results = call, results
+        results.addBoth(self._done, work)
+        return work
+
+    def _sample(self, item: int) -> None:
+        self.observer.sampled(is_repeated=self.repeats.note(item))
+
+    def _submit_several(self, call: Call) -> Deferred[list[PartResult]]:
+        lane, works = call.lane_key, self._works
+        places: dict[bytes, int] = {}
+        shared: set[_Work] = set()
+        for place, item in enumerate(call.items.raw):
+            key = lane, item
+            if not hash(key) & NOT_SAMPLED:
+                self._sample(hash(key))
+            work = works.get(key)
+            if work is not None:
+                shared.add(work)
+            else:
+                places.setdefault(item, place)
+        if len(places) < len(call.items.raw):
+            return self._follow(call, shared, tuple(places.values()))
+        results = self.compute(call)
+        return results if results.called else self._begin(call, results)
+
+    def _follow(
+        self, call: Call, shared: set[_Work], places: Sequence[int]
+    ) -> Deferred[list[PartResult]]:
+        """Compute what is at *places* of *call*; the rest comes from *shared* work."""
+        rest = only(call, places) if places else None
+        results = self.compute(rest) if rest else None  # may raise
+        follower = _Follower(call, {}, list(shared))
+        for work in shared:
+            work.followers = [*(work.followers or ()), follower]
+        self.observer.reused("in_flight", len(call.items.raw) - len(places))
+        if rest and results:
+            self._begin(rest, results, follower)
+        return follower.waiter
+
+    def _begin(
+        self,
+        call: Call,
+        results: Deferred[list[PartResult]],
+        follower: _Follower | None = None,
+    ) -> _Work:
+        """Let others follow *call*, which is computed; *follower* is the only one."""
+        work = _Work()
+        work.call = call
+        work.results = results
+        if follower is not None:
+            work.followers = [follower]
+            follower.works.append(work)
+            work.callback([])  # it is the call of no client
+        lane, works = call.lane_key, self._works
+        for item in call.items.raw:
+            works[lane, item] = work
+        results.addBoth(self._done, work)
+        return work
+
+    def _done(self, outcome: Outcome, work: _Work) -> None:
+        lane, works = work.call.lane_key, self._works
+        for item in work.call.items.raw:
+            del works[lane, item]
+        followers, work.followers = work.followers, None
+        if not work.called:
+            work.callback(outcome)
+        elif isinstance(outcome, Failure) and not followers:
+            outcome.trap(CancelledError)
+        if followers:
+            self._tell(followers, work, outcome)
+
+    def _tell(
+        self,
+        followers: list[_Follower],
+        work: _Work,
+        outcome: Outcome,
+    ) -> None:
+        try:
+            if not isinstance(outcome, Failure) and has_rows(outcome):
+                own = rows_of(work.call, outcome)
+                rows = dict(zip(work.call.items.raw, own, strict=True))
+                for follower in followers:
+                    follower.take(work, rows)
+                return
+        except BadAnswer:
+            pass  # as any other answer that is of no use for them
+        for follower in followers:
+            follower.works.remove(work)
+            follower.abandon()
+        _Undone(compute=self.compute).send(followers, work.call, outcome)
+
+
+@define(kw_only=True, eq=False)
+class _Undone:
+    """Those who followed work that has failed, until each has an outcome of its own."""
+
+    compute: Submit = field(repr=False)
+    _room: DeferredSemaphore = field(
+        init=False, factory=lambda: DeferredSemaphore(AT_ONCE), repr=False
+    )
+
+    def send(self, followers: list[_Follower], call: Call, outcome: Outcome) -> None:
+        """Send the *followers* by themselves, after the *outcome* of *call*."""
+        if isinstance(outcome, Failure):
+            # It says nothing about any item, so they may as well share a batch.
+            for follower in followers:
+                self._send(follower)
+            return
+        same = [each for each in followers if _asks_the_same(each.call, call)]
+        for follower in followers:
+            if follower not in same:
+                self._send_in_turn(follower)
+        if same:
+            self._probe(same, outcome[0].response)
+
+    def _probe(self, same: list[_Follower], answer: Response) -> None:
+        """Send the first of the *same*; all get what it gets if that is *answer*."""
+        probe, *others = same
+
+        def answered(results: list[PartResult] | None) -> None:
+            if results is None or not _is_answer(results, answer):
+                for each in others:
+                    self._send_in_turn(each)
+                return
+            response = results[0].response
+            for_all = replace(response, headers=lines_of_all(response))
+            for each in others:
+                each.finish([PartResult(response=for_all)])
+
+        self._send(probe).addCallback(answered)
+
+    def _send_in_turn(self, follower: _Follower) -> None:
+        self._room.run(self._send, follower)
+
+    def _send(self, follower: _Follower) -> Deferred[list[PartResult] | None]:
+        """Send one by itself; fires with its results, or None if there are none."""
+        if follower.is_over:
+            return succeed(None)
+
+        def ended(outcome: Outcome) -> list[PartResult] | None:
+            follower.finish(outcome)
+            return None if isinstance(outcome, Failure) else outcome
+
+        alone = follower.alone = maybeDeferred(self.compute, follower.call)
+        return alone.addBoth(ended)
+
+
+def _asks_the_same(one: Call, other: Call) -> bool:
+    """Return whether two calls of one lane are the same question."""
+    a, b = one.items, other.items
+    return a.raw == b.raw and a.is_list == b.is_list
+
+
+def _is_answer(results: Sequence[PartResult], answer: Response) -> bool:
+    """Return whether *results* are the refusal *answer*, byte for byte."""
+    found = results[0].response
+    return (
+        not has_rows(results)
+        and found.status == answer.status
+        and found.body == answer.body
+    )

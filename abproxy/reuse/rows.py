@@ -1,0 +1,106 @@
+"""
+The rows of single items: taken out of one answer, and put together for another call.
+
+A row is handed on as the upstream wrote it.  A call of which some rows are there
+already asks for the others only, in a request that names just these.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec.structs import replace
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+from twisted.web.http import OK
+
+from abproxy.dialects.call import BadAnswer, Call, Items, PartResult, Rows
+
+__all__ = ["Submit", "ask_for_rest", "has_rows", "only", "rows_of", "span"]
+
+Submit = Callable[[Call], Deferred[list[PartResult]]]
+"""Fire with the results of a call's parts, as `BatchCollector.submit` does."""
+
+Outcome = list[PartResult] | Deferred[list[PartResult]] | Failure
+
+
+def has_rows(results: Sequence[PartResult]) -> bool:
+    """Return whether *results* of a call hold a row for each of its items."""
+    return results[0].rows is not None or results[0].response.status == OK
+
+
+def rows_of(call: Call, results: Sequence[PartResult]) -> list[PartResult]:
+    """
+    Return a result for each item of *call*, of which the *results* are good.
+
+    What the upstream counted for several items is divided among them by length.
+
+    Raises:
+        BadAnswer: the rows cannot be told from each other.
+    """
+    first, items, dialect = results[0], call.items, call.lane_key.dialect
+    if len(items.raw) == 1 and first.rows is not None:
+        return [first]
+    if first.rows is not None:
+        body = dialect.write([_rows(each) for each in results], is_list=True)
+    elif items.is_list:
+        body = first.response.body
+    else:
+        bare = Rows(raw=(first.response.body,))
+        return [replace(first, rows=bare)]
+    rows = dialect.split(body, [[length] for length in items.lengths])
+    return [replace(first, rows=own) for own in rows]
+
+
+def _rows(result: PartResult) -> Rows:
+    if result.rows is None:
+        raise BadAnswer("a part of a large call has no rows")
+    return result.rows
+
+
+def only(call: Call, places: Sequence[int]) -> Call:
+    """Return a call for the items at *places* of *call*, in a request of our own."""
+    raw = [call.items.raw[place] for place in places]
+    lengths = [call.items.lengths[place] for place in places]
+    traces = () if call.trace is None else (call.trace,)
+    return replace(
+        call,
+        items=Items(raw=raw, lengths=lengths),
+        alone=call.lane_key.request(raw, traces),
+    )
+
+
+def span(call: Call, rows: Mapping[bytes, PartResult]) -> list[PartResult]:
+    """Return the results of *call*, each of whose items has one of *rows*."""
+    return [rows[item] for item in call.items.raw]
+
+
+def ask_for_rest(
+    call: Call,
+    known: dict[bytes, PartResult],
+    places: Sequence[int],
+    submit: Submit,
+) -> Deferred[list[PartResult]]:
+    """
+    Ask for the items of *call* at *places* only; *known* has the rows of all others.
+
+    If that fails, the whole call is submitted as its client sent it: what is said
+    of some of its items need not be what it would have heard by itself.
+
+    Raises:
+        Overloaded: there is no room for it.
+    """
+    rest = only(call, places)
+
+    def answered(results: list[PartResult]) -> Outcome:
+        if not has_rows(results):
+            return submit(call)
+        try:
+            rows = rows_of(rest, results)
+        except BadAnswer:
+            return submit(call)
+        found = known | dict(zip(rest.items.raw, rows, strict=True))
+        return span(call, found)
+
+    def failed(failure: Failure) -> Outcome:
+        return failure if failure.check(CancelledError) else submit(call)
+
+    return submit(rest).addCallbacks(answered, failed)

@@ -1,0 +1,242 @@
+"""Equal items that are asked for at the same time are computed once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError
+
+from abproxy.errors import CannotConnect, QueueFull
+from abproxy.events import Observer
+from abproxy.http.messages import Response
+from abproxy.reuse.inflight import AT_ONCE, InFlight
+from support.batching import Outcome, call_of
+from support.reuse import BAD, EVENTS, Computer, alone, play, texts_of
+
+
+class Reused(Observer):
+    """Counts what was not computed again."""
+
+    items = 0
+
+    def reused(self, source: str, items: int) -> None:
+        """Count."""
+        assert source == "in_flight"
+        self.items += items
+
+
+def submit(in_flight: InFlight, *texts: str, lane: str = "") -> Outcome:
+    """Submit one call, and follow it."""
+    call = call_of(*texts, lane=lane)
+    return Outcome(call, in_flight.submit(call))
+
+
+def shared(server: Computer, *calls: Sequence[str], **about: Any) -> list[Outcome]:
+    """Submit calls at the same time."""
+    in_flight = InFlight(compute=server.compute, **about)
+    return [submit(in_flight, *texts) for texts in calls]
+
+
+def test_equal_calls_are_computed_once() -> None:
+    """Forty callers who ask the same at once cost one computation."""
+    server, reused = Computer(), Reused()
+    calls = shared(server, *[["a"]] * 40, observer=reused)
+    assert server.batches == [["a"]]
+    server.answer()
+    assert all(call.is_right for call in calls)
+    assert reused.items == 39
+
+
+def test_a_lone_call_gets_its_answer_as_it_came() -> None:
+    """No other waits for it, so nothing is cut."""
+    server = Computer()
+    [call] = shared(server, ["a", "b"])
+    answer = Response(status=200, reason=b"Fine", headers=((b"A", b"b"),), body=b"[ ]")
+    server.answer_with(answer)
+    assert call.reply is answer
+
+
+def test_only_what_is_not_being_computed_is_asked_for() -> None:
+    """Items are shared across calls of different size."""
+    server = Computer()
+    calls = shared(server, ["a", "b"], ["b", "c", "a"], ["c"])
+    assert server.batches == [["a", "b"], ["c"]]
+    server.answer_all()
+    assert all(call.is_right for call in calls)
+
+
+def test_an_item_that_stands_twice_in_a_call_is_computed_once() -> None:
+    """And its row stands twice in the answer."""
+    server = Computer()
+    [call] = shared(server, ["a", "b", "a", "a"])
+    assert server.batches == [["a", "b"]]
+    server.answer()
+    assert call.is_right
+
+
+def test_lanes_share_nothing() -> None:
+    """Other credentials might get another answer."""
+    server = Computer()
+    in_flight = InFlight(compute=server.compute)
+    submit(in_flight, "a", lane="one")
+    submit(in_flight, "a", lane="two")
+    assert len(server.open) == 2
+
+
+def test_nothing_is_kept_once_it_is_answered() -> None:
+    """The next one who asks gets an answer of its own."""
+    server = Computer()
+    in_flight = InFlight(compute=server.compute)
+    submit(in_flight, "a")
+    server.answer()
+    assert not in_flight.items
+    submit(in_flight, "a")
+    assert len(server.asked) == 2
+
+
+def test_who_computes_may_leave() -> None:
+    """What others wait for goes on."""
+    server = Computer()
+    first, second = shared(server, ["a"], ["a"])
+    first.done.cancel()
+    assert isinstance(first.error, CancelledError)
+    server.answer()
+    assert second.is_right
+
+
+def test_who_follows_may_leave() -> None:
+    """It takes nothing from the one who computes."""
+    server = Computer()
+    first, second = shared(server, ["a"], ["b", "a"])
+    second.done.cancel()
+    assert isinstance(second.error, CancelledError)
+    assert [texts_of(call) for call, _ in server.open] == [["a"]]
+    server.answer()
+    assert first.is_right
+
+
+def test_the_last_who_leaves_cancels_the_work() -> None:
+    """There is no one for whom the server should do it."""
+    server = Computer()
+    for call in shared(server, ["a"], ["a"], ["a"]):
+        assert server.open
+        call.done.cancel()
+    assert not server.open
+
+
+@pytest.mark.parametrize("texts", [["a"], ["a", "b"], ["a", "a"]])
+def test_a_lone_caller_who_leaves_cancels_its_call(texts: list[str]) -> None:
+    """As it would without others."""
+    server = Computer()
+    [call] = shared(server, texts)
+    call.done.cancel()
+    assert isinstance(call.error, CancelledError)
+    assert not server.open
+
+
+def test_what_is_answered_at_once_is_handed_on() -> None:
+    """An answer may be there before its call is known to be computed."""
+    server = Computer(is_quick=True)
+    [call] = shared(server, ["a", "b", "a"])
+    assert call.is_right
+
+
+def test_a_full_queue_refuses_only_what_would_be_computed() -> None:
+    """Who follows needs no room."""
+    server = Computer()
+    in_flight = InFlight(compute=server.compute)
+    first = submit(in_flight, "a")
+    server.is_full = True
+    second = submit(in_flight, "a")
+    server.answer()
+    assert first.is_right
+    assert second.is_right
+    assert not in_flight.items
+
+
+def test_a_call_that_is_refused_follows_nothing() -> None:
+    """It is over, so what it would have followed may be cancelled."""
+    server = Computer()
+    in_flight = InFlight(compute=server.compute)
+    first = submit(in_flight, "a")
+    server.is_full = True
+    with pytest.raises(QueueFull):
+        submit(in_flight, "a", "b")
+    first.done.cancel()
+    assert not server.open
+
+
+def test_callers_of_one_bad_item_cost_two_requests() -> None:
+    """The answer of two probes is that of all who asked for the same."""
+    server = Computer()
+    calls = shared(server, *[[BAD]] * 40)
+    server.answer_all()
+    assert server.batches == [[BAD]] * 2
+    assert {call.reply.status for call in calls} == {422}
+    assert len({call.reply.body for call in calls}) == 1
+
+
+def test_an_answer_that_differs_is_that_of_its_caller_only() -> None:
+    """Then all are sent by themselves, four at a time."""
+    server = Computer()
+    calls = shared(server, *[[BAD]] * 40)
+    most = 0
+    for number in range(len(calls)):
+        most = max(most, len(server.open))
+        body = b'{"error":"id %d"}' % number
+        server.answer_with(Response(status=500, reason=b"", headers=(), body=body))
+    assert not server.open
+    assert most == AT_ONCE
+    assert len({call.reply.body for call in calls}) == len(calls)
+
+
+def test_a_failure_reaches_no_other_item() -> None:
+    """Who followed a bad call for one good item of it gets that."""
+    server = Computer()
+    bad, good = shared(server, ["a", BAD], ["a"])
+    server.answer_all()
+    assert bad.reply.body == alone(["a", BAD]).body
+    assert good.is_right
+
+
+def test_a_failure_of_ours_is_no_outcome_for_followers() -> None:
+    """They were not sent yet."""
+    server = Computer()
+    first, second, third = shared(server, ["a"], ["a"], ["a"])
+    server.fail()
+    assert isinstance(first.error, CannotConnect)
+    server.answer_all()
+    assert second.is_right
+    assert third.is_right
+
+
+def test_an_answer_that_cannot_be_cut_is_for_its_own_caller() -> None:
+    """Followers are sent by themselves."""
+    server = Computer()
+    first, second = shared(server, ["a", "b"], ["b"])
+    odd = Response(status=200, reason=b"", headers=(), body=b"[[1]]")
+    server.answer_with(odd)
+    server.answer_all()
+    assert first.reply is odd
+    assert second.is_right
+
+
+@given(st.lists(EVENTS, max_size=60))
+def test_each_caller_gets_what_it_would_get_alone(
+    events: list[tuple[str, Any]],
+) -> None:
+    """Whatever is submitted, answered, cancelled and fails, in any order."""
+    server = Computer()
+    in_flight = InFlight(compute=server.compute)
+    calls, failures = play(events, server, lambda texts: submit(in_flight, *texts))
+    assert not in_flight.items
+    errors = 0
+    for call in calls:
+        [result] = call.results
+        if isinstance(result, Response):
+            assert result.body == alone(texts_of(call.call)).body
+        elif not isinstance(call.error, CancelledError):
+            errors += 1
+    assert errors <= failures

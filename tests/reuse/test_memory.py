@@ -1,0 +1,334 @@
+"""Rows that were computed before are not computed again."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
+
+from abproxy.dialects.call import Call, LaneKey, PartResult, Rows
+from abproxy.dialects.openai import OPENAI
+from abproxy.dialects.tei import PREDICT
+from abproxy.http.messages import HeaderList, Response, UpstreamRequest
+from abproxy.reuse.inflight import InFlight
+from abproxy.reuse.keys import Keys
+from abproxy.reuse.memory import MemoryCache
+from abproxy.reuse.store import Store
+from support.batching import Outcome, call_of
+from support.reuse import BAD, EVENTS, Computer, alone, play, texts_of
+
+
+def keys(model: str = "m", **about: Any) -> Keys:
+    """Return the keys of a model."""
+    settings = {"by_client": False, "are_ours": False, **about}
+    return Keys(epoch=[model], **settings)
+
+
+def cache(server: Computer, **about: Any) -> MemoryCache:
+    """Return a cache in front of a server."""
+    settings: dict[str, Any] = {
+        "clock": Clock(),
+        "store": Store(max_size=1 << 20),
+        "keys": keys(),
+        "ttl_s": 60.0,
+        **about,
+    }
+    return MemoryCache(compute=server.compute, **settings)
+
+
+def submit(cached: MemoryCache, *texts: str, lane: str = "", **about: Any) -> Outcome:
+    """Submit one call, and follow it."""
+    call = replace(call_of(*texts, lane=lane), **about)
+    return Outcome(call, cached.submit(call))
+
+
+def known(server: Computer, *texts: str, **about: Any) -> MemoryCache:
+    """Return a cache that knows the rows of *texts*."""
+    cached = cache(server, **about)
+    submit(cached, *texts)
+    server.answer()
+    return cached
+
+
+def line(outcome: Outcome) -> list[bytes]:
+    """Return the values of X-Cache in an answer."""
+    return [value for name, value in outcome.reply.headers if name == b"X-Cache"]
+
+
+def test_a_row_that_is_known_is_not_asked_for() -> None:
+    """It is answered at once."""
+    server = Computer()
+    cached = known(server, "a", "b")
+    again = submit(cached, "b")
+    assert again.is_right
+    assert len(server.asked) == 1
+
+
+def test_only_the_rows_that_are_not_known_are_asked_for() -> None:
+    """A call of five with three hits asks for two."""
+    server = Computer()
+    cached = known(server, "a", "b", "c")
+    call = submit(cached, "x", "a", "c", "y", "b")
+    assert server.batches[1:] == [["x", "y"]]
+    server.answer()
+    assert call.is_right
+    assert submit(cached, "y", "x").is_right
+    assert len(server.asked) == 2
+
+
+def test_the_answer_says_where_it_comes_from() -> None:
+    """`X-Cache` is one of three words."""
+    server = Computer()
+    cached = cache(server)
+    first = submit(cached, "a")
+    server.answer()
+    partial = submit(cached, "b", "a")
+    server.answer()
+    assert line(first) == [b"miss"]
+    assert line(partial) == [b"partial"]
+    assert line(submit(cached, "a")) == [b"hit"]
+
+
+def test_the_answer_does_not_say_it_where_others_filled_the_cache() -> None:
+    """A client could learn what others have asked for."""
+    server = Computer()
+    cached = known(server, "a", shows=False)
+    assert line(submit(cached, "a")) == []
+
+
+def test_a_failure_is_not_kept() -> None:
+    """The next one may succeed."""
+    server = Computer()
+    cached = cache(server)
+    assert submit(cached, BAD).is_open
+    server.answer()
+    submit(cached, BAD)
+    assert len(server.open) == 1
+
+
+def test_a_failure_of_the_rest_is_that_of_the_whole_call() -> None:
+    """The caller hears what it would have heard by itself."""
+    server = Computer()
+    cached = known(server, "a")
+    call = submit(cached, "a", BAD)
+    server.answer_all()
+    assert server.batches == [["a"], [BAD], ["a", BAD]]
+    assert call.reply.body == alone(["a", BAD]).body
+
+
+def test_a_row_expires() -> None:
+    """After so many seconds it is asked for again."""
+    server, clock = Computer(), Clock()
+    cached = known(server, "a", clock=clock, ttl_s=10)
+    clock.advance(9)
+    assert submit(cached, "a").is_right
+    clock.advance(1)
+    assert submit(cached, "a").is_open
+
+
+def test_another_model_has_other_rows() -> None:
+    """What was kept of the old one is forgotten."""
+    server = Computer()
+    cached = known(server, "a")
+    cached.forget(keys("other"))
+    assert submit(cached, "a").is_open
+    assert len(cached.store) == 0
+
+
+def test_a_row_of_the_old_model_is_not_one_of_the_new() -> None:
+    """Though it comes after the change was seen."""
+    server = Computer()
+    cached = cache(server)
+    submit(cached, "a")
+    cached.forget(keys("other"))
+    server.answer()
+    assert submit(cached, "a").is_open
+
+
+def test_nothing_is_taken_while_the_model_is_not_certain() -> None:
+    """A server that comes back may have another model."""
+    server = Computer()
+    cached = known(server, "a")
+    cached.is_certain = lambda: False
+    assert submit(cached, "a").is_open
+
+
+@pytest.mark.parametrize(
+    ("about", "is_answered", "is_kept"),
+    [
+        ({"may_be_known": False}, False, True),
+        ({"may_be_known": False, "may_be_kept": False}, False, False),
+    ],
+)
+def test_the_caller_decides(
+    about: dict[str, bool],
+    is_answered: bool,  # noqa: FBT001
+    is_kept: bool,  # noqa: FBT001
+) -> None:
+    """`no-cache` wants a new row, and `no-store` is not remembered either."""
+    server = Computer()
+    cached = known(server, "a")
+    assert submit(cached, "a", **about).is_open is not is_answered
+    submit(cached, "new", **about)
+    server.answer_all()
+    assert submit(cached, "new").is_open is not is_kept
+
+
+def test_lanes_share_nothing() -> None:
+    """Other credentials of clients might get another answer."""
+    server = Computer()
+    cached = known(server, "a")
+    assert submit(cached, "a", lane="other").is_open
+
+
+def test_our_own_credentials_do_not_matter() -> None:
+    """A new key for the same server is no other server."""
+    server = Computer()
+    cached = cache(server, keys=keys(are_ours=True))
+    submit(cached, "a", lane="old key")
+    server.answer()
+    assert submit(cached, "a", lane="new key").is_right
+
+
+def test_clients_may_be_kept_apart() -> None:
+    """Then nobody can tell by the time what others have asked for."""
+    server = Computer()
+    cached = cache(server, keys=keys(by_client=True))
+    submit(cached, "a", client=b"one")
+    server.answer()
+    assert submit(cached, "a", client=b"one").is_right
+    assert submit(cached, "a", client=b"two").is_open
+
+
+def test_what_travels_alone_is_neither_kept_nor_looked_up() -> None:
+    """Its answer may depend on more than its items."""
+    server = Computer()
+    cached = known(server, "a")
+    lane = replace(call_of("a").lane_key, serial=1)
+    assert submit(cached, "a", lane_key=lane).is_open
+
+
+def openai(texts: list[str], encoding: str = "float") -> Call:
+    """Return a call for /v1/embeddings."""
+    body = msgspec.json.encode(
+        {"input": texts, "model": "m", "encoding_format": encoding}
+    )
+    parsed = OPENAI.read(body)
+    assert parsed is not None
+    lane = LaneKey(dialect=OPENAI, path=OPENAI.path, headers=(), options=parsed.options)
+    alone = UpstreamRequest(path=OPENAI.path, headers=(), body=body)
+    return Call(lane_key=lane, items=parsed.items, alone=alone)
+
+
+def openai_answer(rows: list[str], tokens: int, headers: HeaderList = ()) -> Response:
+    """Return an answer as OpenAI writes it."""
+    data = [
+        {"object": "embedding", "embedding": row, "index": at}
+        for at, row in enumerate(rows)
+    ]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    about = {"object": "list", "data": data, "model": "m", "usage": usage}
+    body = msgspec.json.encode(about)
+    return Response(status=200, reason=b"OK", headers=headers, body=body)
+
+
+def test_an_answer_of_openai_is_the_same_again() -> None:
+    """With its indexes, its usage, and what else stands in it."""
+    server = Computer()
+    cached = cache(server)
+    first = Outcome(openai(["aa", "bb"]), cached.submit(openai(["aa", "bb"])))
+    server.answer_with(openai_answer(["AA", "BB"], 8))
+    again = Outcome(openai(["aa", "bb"]), cached.submit(openai(["aa", "bb"])))
+    assert again.reply.body == first.reply.body
+    swapped = Outcome(openai(["bb"]), cached.submit(openai(["bb"])))
+    assert swapped.reply.body == openai_answer(["BB"], 4).body
+
+
+def test_rows_of_both_encodings_are_kept_apart() -> None:
+    """A client gets what it asked for."""
+    server = Computer()
+    cached = cache(server)
+    cached.submit(openai(["a"]))
+    server.answer_with(openai_answer(["A"], 1))
+    cached.submit(openai(["a"], "base64"))
+    assert len(server.open) == 1
+
+
+def test_lines_of_one_answer_are_not_those_of_a_later_one() -> None:
+    """Dates, times, limits and ids are not kept."""
+    lasting = ((b"Content-Type", b"application/json"), (b"X-Compute-Type", b"cpu"))
+    passing = (
+        (b"Date", b"then"),
+        (b"X-Compute-Time", b"3"),
+        (b"X-Request-Id", b"7"),
+        (b"openai-processing-ms", b"9"),
+        (b"x-ratelimit-remaining-tokens", b"5"),
+        (b"Set-Cookie", b"a=b"),
+    )
+    server = Computer()
+    cached = cache(server)
+    cached.submit(openai(["a"]))
+    server.answer_with(openai_answer(["A"], 1, (*lasting, *passing)))
+    again = Outcome(openai(["a"]), cached.submit(openai(["a"])))
+    names = {name for name, _ in again.reply.headers}
+    assert set(lasting) <= set(again.reply.headers)
+    assert not names & {name for name, _ in passing}
+
+
+def test_one_bare_row_is_the_same_again() -> None:
+    """`/predict` answers one input without a list around it."""
+    body = b'{"inputs":"a"}'
+    parsed = PREDICT.read(body)
+    assert parsed is not None
+    lane = LaneKey(dialect=PREDICT, path=b"/predict", headers=(), options=b"")
+    alone = UpstreamRequest(path=b"/predict", headers=(), body=body)
+    call = Call(lane_key=lane, items=parsed.items, alone=alone)
+    server = Computer()
+    cached = cache(server)
+    first = Outcome(call, cached.submit(call))
+    answer = Response(status=200, reason=b"", headers=(), body=b'[{"score":1}]')
+    server.answer_with(answer)
+    again = Outcome(call, cached.submit(call))
+    assert again.reply.body == first.reply.body == answer.body
+
+
+def test_a_part_of_a_large_call_is_kept_by_item() -> None:
+    """The rows of a batch may stand in one piece."""
+    server = Computer()
+    cached = cache(server)
+    call = call_of("a", "b")
+    cached.submit(call)
+    response = alone(["a", "b"])
+    rows = Rows(raw=(response.body[1:-1],))
+    server.open[0][1].callback([PartResult(response=response, rows=rows, calls=2)])
+    assert submit(cached, "b").is_right
+
+
+@given(st.lists(EVENTS, max_size=60), st.integers(1, 12))
+def test_each_caller_gets_what_it_would_get_alone(
+    events: list[tuple[str, Any]], room: int
+) -> None:
+    """Whatever hits, expires, is dropped, cancelled and fails, in any order."""
+    server, clock = Computer(), Clock()
+    in_flight = InFlight(compute=server.compute)
+    cached = cache(server, clock=clock, ttl_s=5, store=Store(max_size=room * 5000))
+    cached.compute = in_flight.submit
+
+    def ask(texts: list[str]) -> Outcome:
+        clock.advance(1)
+        return submit(cached, *texts)
+
+    calls, failures = play(events, server, ask)
+    assert not in_flight.items
+    errors = 0
+    for call in calls:
+        [result] = call.results
+        if isinstance(result, Response):
+            assert result.body == alone(texts_of(call.call)).body
+        elif not isinstance(call.error, CancelledError):
+            errors += 1
+    assert errors <= failures
