@@ -1,14 +1,17 @@
-"""What `docs/reliability.md` promises is tested, by the tests that it names."""
+"""What the pages promise is tested, by the tests that they name."""
 
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_each_test_that_the_page_names_exists() -> None:
+@pytest.mark.parametrize("name", ["docs/reliability.md", "SECURITY.md"])
+def test_each_test_that_the_page_names_exists(name: str) -> None:
     """A promise whose test is gone is none."""
-    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    page = (ROOT / name).read_text(encoding="utf-8")
     files = (ROOT / "tests").rglob("test_*.py")
     here = "".join(each.read_text(encoding="utf-8") for each in files)
 
