@@ -104,6 +104,14 @@ def queries(panel: dict[str, Any]) -> list[str]:
     ]
 
 
+OF_SUPERVISOR = (
+    "abproxy_workers",
+    "abproxy_workers_answering",
+    "abproxy_worker_restarts_total",
+)
+"""What only a supervisor of workers writes."""
+
+
 @cache
 def exposed() -> dict[str, Labels]:
     """Name everything at /metrics, with its labels."""
@@ -121,7 +129,8 @@ def exposed() -> dict[str, Labels]:
         is_draining=lambda: False,
     )
     metrics.registry.register(gauges)
-    return {
+    of_supervisor: dict[str, Labels] = {name: {} for name in OF_SUPERVISOR}
+    return of_supervisor | {
         name: labels
         for collector in metrics.registry._collector_to_names
         for name, labels in _figures_of(collector)

@@ -67,7 +67,8 @@ def test_each_alert_says_what_to_do(alert: str) -> None:
 
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     assert set(told) == {"summary", "description", "action", "runbook"}
-    assert told["runbook"] == f"docs/operating.md#{alert.lower()}"
+    base = "{{ with $externalLabels.abproxy_docs }}{{ . }}/{{ end }}"
+    assert told["runbook"] == f"{base}operating.md#{alert.lower()}"
     assert re.search(r"\{\{|\d| minutes? ", told["description"] + told["summary"])
 
 
