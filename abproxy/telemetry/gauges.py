@@ -64,6 +64,8 @@ class Gauges(Collector):
         yield "slots", "Batches in flight that may not be full", budget.slots.count
         yield "slots_taken", "Batches in flight that were not full", budget.slots_taken
         yield "batch_max_items", "Inputs that make a batch full", caps.items
+        waiting = sum(lane.calls for lane in self.collector.queue.lanes)
+        yield "waiting_calls", "Calls, or parts of large ones, that wait", waiting
         yield "waiting_items", "Inputs in the queue", admission.items
         yield (
             "waiting_rest_items",

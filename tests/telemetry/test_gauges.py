@@ -21,6 +21,7 @@ def test_an_idle_proxy_has_nothing_but_limits(here: InMemoryProxy) -> None:
     """Those that the operator and the upstream have set."""
     assert here.figure("batches_in_flight") == 0
     assert here.figure("items_in_flight") == 0
+    assert here.figure("waiting_calls") == 0
     assert here.figure("waiting_items") == 0
     assert here.figure("waiting_bytes") == 0
     assert here.figure("lanes") == 0
@@ -57,6 +58,7 @@ def test_what_waits_is_seen(here: InMemoryProxy) -> None:
     here.call("a", "b")
     here.call("c", truncate=True)
 
+    assert here.figure("waiting_calls") == 2
     assert here.figure("waiting_items") == 3
     assert here.figure("waiting_bytes") == 3 * len(b'"a",')
     assert here.figure("lanes") == 2
