@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from operator import attrgetter, itemgetter
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from abproxy.events import BlockedBy
 from abproxy.telemetry.history import Totals
@@ -42,6 +42,12 @@ TELLING = 10
 
 ENOUGH_SAMPLES = 50
 """With fewer inputs that were looked at, nothing is said about a cache."""
+
+TIMES_AS_MANY, HARDLY_MORE = 3.0, 1.5
+"""
+A server would take more at once if this many times the inputs take it less than
+this many times as long, as a GPU that is not busy with them.
+"""
 
 REFUSED = 0.01
 """The share of refused calls from which on the server is too slow."""
@@ -318,7 +324,21 @@ def _full(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
     if share < MOSTLY or are_alone:
         return None
     rule = max(_larger(lately, limits), key=itemgetter(0))[1]
-    return rule(f"{share:.0%} of the batches are full", limits)
+    found = rule(f"{share:.0%} of the batches are full", limits)
+    return (
+        evolve(found, why=found.why + _room(lately)) if rule is _more_items else found
+    )
+
+
+def _room(lately: Totals) -> str:
+    """Return that the time of a request hardly grows with its inputs, if that is so."""
+    if lately.few is None or lately.many is None:
+        return ""
+    (few, few_ms), (many, many_ms) = lately.few, lately.many
+    if many < TIMES_AS_MANY * few or many_ms > HARDLY_MORE * few_ms:
+        return ""
+    times = f"{many:.0f} inputs take {_ms(many_ms)}, {few:.0f} take {_ms(few_ms)}"
+    return f"; the server would take more at once: {times}"
 
 
 def _larger(lately: Totals, limits: LimitsInForce) -> Iterator[tuple[float, "_Larger"]]:

@@ -103,6 +103,16 @@ class Totals:
     shared_s: float = 0.0
     """The same for batches of several parts."""
 
+    few_batches: int = 0
+    few_items: int = 0
+    few_s: float = 0.0
+    """The same for batches that were nearly empty."""
+
+    many_batches: int = 0
+    many_items: int = 0
+    many_s: float = 0.0
+    """The same for batches that were nearly full."""
+
     kept_by_slot_s: float = 0.0
     """For how long a batch was ready, and no slot free."""
 
@@ -139,6 +149,16 @@ class Totals:
             return None
         return 1000 * self.shared_s / self.shared_items
 
+    @property
+    def few(self) -> tuple[float, float] | None:
+        """The inputs of a request that was nearly empty, and its time in ms."""
+        return _mean(self.few_batches, self.few_items, self.few_s)
+
+    @property
+    def many(self) -> tuple[float, float] | None:
+        """The same for one that was nearly full."""
+        return _mean(self.many_batches, self.many_items, self.many_s)
+
     def share_of_time(self, seconds: float) -> float:
         """Return which share of the whole time *seconds* are."""
         return seconds / self.at if self.at > 0 else 0.0
@@ -148,6 +168,12 @@ class Totals:
         names = [each.name for each in attrs.fields(Totals)]
         since = {name: getattr(self, name) - getattr(earlier, name) for name in names}
         return Totals(**since)
+
+
+def _mean(batches: int, items: int, seconds: float) -> tuple[float, float] | None:
+    if batches < ENOUGH_BATCHES:
+        return None
+    return items / batches, 1000 * seconds / batches
 
 
 @define(kw_only=True, eq=False)

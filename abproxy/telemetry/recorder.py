@@ -28,6 +28,9 @@ CLIENT_LEFT = "499"
 
 BAD_REQUEST, SERVER_ERROR = 400, 500
 
+NEARLY_EMPTY, NEARLY_FULL = 0.25, 0.75
+"""How full batches are whose times are compared."""
+
 _PLAIN_PATH = re.compile(rb"[/a-zA-Z0-9_.:-]{1,60}")
 """A path that may be shown."""
 
@@ -183,6 +186,14 @@ class Recorder(Observer):
             totals.shared_batches += 1
             totals.shared_items += batch.items
             totals.shared_s += share_s
+        if batch.fill >= NEARLY_FULL:
+            totals.many_batches += 1
+            totals.many_items += batch.items
+            totals.many_s += share_s
+        elif batch.fill <= NEARLY_EMPTY:
+            totals.few_batches += 1
+            totals.few_items += batch.items
+            totals.few_s += share_s
 
     def batch_split(self) -> None:
         """Count a batch that is sent again as halves."""

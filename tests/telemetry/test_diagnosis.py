@@ -48,6 +48,43 @@ def judged_alone(**figures: Any) -> Diagnosis:
     return judged(**{"batches": 1000, "requests": 1000, **figures})
 
 
+FEW = {"few_batches": 20, "few_items": 80, "few_s": 0.1}
+MANY = {"many_batches": 90, "many_items": 2880, "many_s": 0.54}
+"""Requests with 4 inputs take 5 ms, and those with 32 take 6 ms."""
+
+
+def full_at_the_servers_cap(**figures: Any) -> str:
+    """Judge an hour of full batches, and return why more would help."""
+    limits = evolve(BY_DEFAULT, upstream_max_items=32)
+    usual = {"full": 90, "items": 3000}
+    found = advise(hour(**{**usual, **FEW, **MANY, **figures}), limits)
+    assert found is not None
+    assert found.setting.endswith("(--max-client-batch-size)")
+    return found.why
+
+
+def test_a_server_whose_time_hardly_grows_with_inputs_would_take_more() -> None:
+    """As a GPU does, which is not busy with them."""
+    assert full_at_the_servers_cap() == (
+        "90% of the batches are full at 32 inputs, which is all that it accepts; "
+        "the server would take more at once: 32 inputs take 6 ms, 4 take 5 ms"
+    )
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"many_s": 90 * 0.0076},
+        {"few_batches": 19},
+        {"many_batches": 19},
+        {"few_items": 20 * 11},
+    ],
+)
+def test_of_any_other_server_that_is_not_said(figures: dict[str, Any]) -> None:
+    """Its time grows, or too little is known of it."""
+    assert "would take more" not in full_at_the_servers_cap(**figures)
+
+
 def test_without_calls_there_is_nothing_to_judge() -> None:
     """It is not said that nothing helps."""
     found = diagnose(Totals(at=HOUR), BY_DEFAULT)

@@ -237,6 +237,28 @@ def test_the_servers_time_is_charged_to_a_call_alone(here: InMemoryProxy) -> Non
     assert totals.shared_batches == 0
 
 
+@pytest.mark.parametrize(
+    ("inputs", "few", "many"),
+    [
+        (2, (1, 2, 0.5), (0, 0, 0)),
+        (5, (0, 0, 0), (0, 0, 0)),
+        (6, (0, 0, 0), (1, 6, 0.5)),
+    ],
+)
+def test_the_servers_time_is_kept_for_batches_with_few_and_with_many_inputs(
+    inputs: int, few: tuple[int, int, float], many: tuple[int, int, float]
+) -> None:
+    """To see whether it grows with them."""
+    with wired(max_batch_inputs=8) as here:
+        here.call(*"abcdefgh"[:inputs])
+        here.clock.advance(0.5)
+        here.answer_all()
+
+        totals = here.recorder.totals()
+        assert (totals.few_batches, totals.few_items, totals.few_s) == few
+        assert (totals.many_batches, totals.many_items, totals.many_s) == many
+
+
 def test_the_servers_time_is_charged_to_calls_that_share_a_batch() -> None:
     """So much for each input in a request of several calls."""
     with wired(max_batch_calls=2, max_wait_ms=1000.0) as here:
