@@ -30,6 +30,7 @@ __all__ = [
     "Proxy",
     "ask",
     "balanced",
+    "free_port",
     "proxies",
     "restart_each",
     "until",
@@ -161,9 +162,9 @@ def balanced(
 
 
 @contextmanager
-def upstream(folder: Path, *options: str) -> Iterator[str]:
+def upstream(folder: Path, *options: str, port: int | None = None) -> Iterator[str]:
     """Run an inference server that breaks on command, and give its URL."""
-    port = free_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "bench.breakable", f"--port={port}", *options]
     url = f"http://127.0.0.1:{port}"
     path = {"PYTHONPATH": str(ROOT)}
