@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ITCPTransport
+from twisted.logger import Logger, LogPublisher
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -55,6 +56,10 @@ class ProxyChannel(HTTPChannel):
     """The ProxySite that accepted it."""
 
     requests: list[ProxyRequest]
+
+    # Twisted writes a line for each connection that it closes for being idle or slow:
+    # anyone could fill the log by connecting.
+    _log = Logger(observer=LogPublisher())
 
     totalHeadersSize = MAX_LENGTH = MAX_HEAD_BYTES  # noqa: N815
     maxHeaders = MAX_LINES  # noqa: N815

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs
 from twisted.web.http_headers import _nameEncoder
 from zope.interface import directlyProvides
 
@@ -175,3 +176,20 @@ def test_a_request_has_so_many_lines_at_most(lines: int, status: int) -> None:
     client.send(b"GET /-/nothing HTTP/1.1\r\n" + b"X: y\r\n" * lines + b"\r\n")
 
     assert client.answers("GET")[0].status == status
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /embed HTTP/1.1\r\n", CALL])
+def test_a_connection_that_is_closed_writes_no_line(sent: bytes) -> None:
+    """Anyone could fill the log by connecting and doing nothing."""
+    proxy = in_memory_proxy(Saying(b"[[1]]"))
+    client = proxy.connect()
+    client.send(sent)
+    proxy.flush()
+
+    with capturedLogs() as events:
+        for _ in range(30):
+            proxy.clock.advance(10)
+        proxy.site.abort()
+
+    assert not client.transport.connected
+    assert events == []
