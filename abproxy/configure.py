@@ -82,6 +82,7 @@ CHANGEABLE = frozenset(
         "max_body_bytes",
         "max_call_inputs",
         "max_connections",
+        "max_memory_bytes",
         "max_wait_ms",
         "max_waiting_bytes",
         "max_waiting_inputs",
@@ -107,6 +108,7 @@ OF_SITES = (
     "client_keep_alive_s",
     "max_body_bytes",
     "max_connections",
+    "max_memory_bytes",
     "request_timeout_s",
 )
 """Those of them that are limits of the HTTP server."""
@@ -196,6 +198,7 @@ def server_limits(settings: Settings, app: ProxyApp) -> ServerLimits:
         is_batched=may_be_batched,
         judge=app.judge,
         max_body_bytes=settings.max_body_bytes,
+        max_memory_bytes=settings.max_memory_bytes,
         max_connections=raise_connection_limit(settings.max_connections),
         request_timeout_s=settings.request_timeout_s,
         keep_alive_s=settings.client_keep_alive_s,

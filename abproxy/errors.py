@@ -21,6 +21,7 @@ __all__ = [
     "HandshakeFailed",
     "HeadersTooLarge",
     "InternalError",
+    "MemoryFull",
     "MethodNotAllowed",
     "Overloaded",
     "ProxyError",
@@ -173,6 +174,12 @@ class RateExceeded(Overloaded):
     """A client sends more inputs per second than it may."""
 
     reason = "rate"
+
+
+class MemoryFull(Overloaded):
+    """Clients hold as much memory as they may."""
+
+    reason = "memory"
 
 
 class TooManyConnections(Overloaded):

@@ -199,6 +199,9 @@ class Observer:
     def answered_with(self, error: ProxyError) -> None:
         """Note that a client gets an error of ours, and not an upstream's answer."""
 
+    def connection_cut(self, reason: str) -> None:
+        """Note that a connection was cut for *reason*: a `slow_reader`."""
+
     def batch_sent(self, batch: BatchSent) -> None:
         """Note that a batch was sent."""
 

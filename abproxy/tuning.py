@@ -24,9 +24,11 @@ else:
 
 __all__ = [
     "Write",
+    "cut_off",
     "has_unsent",
     "skip_log_context",
     "tune_process",
+    "unsent_bytes",
     "use_monotonic_clock",
     "wall_clock",
     "write_later",
@@ -107,6 +109,33 @@ def has_unsent(transport: Any) -> bool:
     return isinstance(transport, _PLAIN) and bool(
         transport.dataBuffer or transport._tempDataBuffer  # noqa: SLF001
     )
+
+
+def unsent_bytes(transport: Any) -> tuple[int, int]:
+    """
+    Return how many bytes *transport* holds, and how many of them are not sent.
+
+    What was sent of a buffer is held until nearly all of it was.  Under TLS it is
+    the buffer below that fills.
+    """
+    below = getattr(transport, "transport", None) or transport
+    later = sum(map(len, getattr(transport, "_appSendBuffer", ())))
+    held = len(getattr(below, "dataBuffer", b"")) + later
+    held += getattr(below, "_tempDataLen", 0)
+    return held, held - getattr(below, "offset", 0)
+
+
+def cut_off(transport: Any) -> None:
+    """
+    Close *transport* at once, and forget what was not sent.
+
+    A closed connection may stay until the garbage collector finds it.
+    """
+    transport.abortConnection()
+    below = getattr(transport, "transport", None) or transport
+    if isinstance(below, _PLAIN):
+        below.dataBuffer, below.offset = b"", 0
+        below._tempDataBuffer, below._tempDataLen = [], 0  # noqa: SLF001
 
 
 def skip_log_context(reactor: Any) -> None:

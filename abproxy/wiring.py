@@ -66,6 +66,7 @@ from abproxy.web.app import ProxyApp
 from abproxy.web.fast.connection import FastSite
 from abproxy.web.fast.request import FastPath
 from abproxy.web.listen import Listener, make_listener
+from abproxy.web.memory import Memory
 from abproxy.web.proxy_header import with_header
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
@@ -147,6 +148,11 @@ def _build(
     collector = _batching(settings, reactor, upstream, telemetry)
     layers = _layers(settings, reactor, upstream, collector, telemetry)
     app = _app(settings, reactor, upstream, layers, telemetry)
+    memory = Memory(
+        clock=reactor,
+        max_bytes=settings.max_memory_bytes,
+        observer=telemetry.observer,
+    )
     configuration = Configuration(
         settings=settings,
         read=read,
@@ -163,7 +169,7 @@ def _build(
     status = Status(
         recorder=telemetry.recorder,
         collector=collector,
-        gauges=_gauges(telemetry, upstream, layers, sites),
+        gauges=_gauges(telemetry, upstream, layers, sites, memory),
         upstream=upstream.describe,
         settings=lambda: list_settings(configuration.settings),
         limits=lambda: limits_in_force(
@@ -192,7 +198,9 @@ def _build(
     ports = [
         Listening(
             listener=listener,
-            site=_site(settings, reactor, app, Operations(pages=pages), observer),
+            site=_site(
+                settings, reactor, app, Operations(pages=pages), observer, memory
+            ),
         )
         for listener, (pages, observer) in zip(listeners, shown, strict=False)
     ]
@@ -374,12 +382,13 @@ def _app(
     )
 
 
-def _site(
+def _site(  # noqa: PLR0913, PLR0917
     settings: Settings,
     reactor: Any,
     app: ProxyApp,
     operations: Operations,
     observer: Observer,
+    memory: Memory,
 ) -> ProxySite:
     resource = app.klein.resource()
     prefix = (settings.path_prefix or "").encode()
@@ -390,6 +399,7 @@ def _site(
         "reactor": reactor,
         "clients": lambda: app.policy.clients,
         "prefix": prefix,
+        "memory": memory,
     }
     if "server" in settings.fast_paths:
         fast_path = FastPath(app=app, write=_write(settings), prefix=prefix)
@@ -402,6 +412,7 @@ def _gauges(
     upstream: Upstream,
     layers: Layers,
     sites: Callable[[], Sequence[ProxySite]],
+    memory: Memory,
 ) -> Gauges:
     recorder = telemetry.recorder
     gauges = Gauges(
@@ -412,6 +423,7 @@ def _gauges(
         connections=lambda: sum(len(site.channels) for site in sites()),
         open_requests=lambda: sum(len(site.requests) for site in sites()),
         is_draining=lambda: sites()[0].is_draining,
+        memory=lambda: (memory.arriving, memory.unread, memory.max_bytes),
     )
     recorder.metrics.registry.register(gauges)
     return gauges

@@ -76,6 +76,15 @@ class Limits:
         "bytes",
         "largest request body; a larger one is refused with 413",
     )
+    max_memory_bytes: int = setting(
+        "max-memory-bytes",
+        parsers.at_least(1),
+        256 << 20,
+        "bytes",
+        "how much may be held of requests that arrive and answers that wait to be "
+        "read; above it larger requests are refused with 429, and the slowest clients "
+        "are cut",
+    )
     max_answer_bytes: int = setting(
         "max-answer-bytes",
         parsers.at_least(1),

@@ -36,6 +36,9 @@ class Gauges(Collector):
 
     is_draining: Callable[[], bool] = field(repr=False)
 
+    memory: Callable[[], tuple[int, int, int]] = field(repr=False)
+    """Return bytes of requests, of answers, and how many there may be."""
+
     def collect(self) -> Iterator[Metric]:
         """Yield everything."""
         for name, about, value in self.readings():
@@ -89,6 +92,10 @@ class Gauges(Collector):
         yield "cache_rows", "Rows that are remembered", rows
         yield "connections", "Open client connections", self.connections()
         yield "requests_open", "Requests not yet answered", self.open_requests()
+        arriving, unread, most = self.memory()
+        yield "arriving_bytes", "Bytes of requests that arrive", arriving
+        yield "unread_bytes", "Bytes of answers that wait to be read", unread
+        yield "memory_max_bytes", "Bytes that both may have together", most
         yield "upstream_up", "1 if the upstream answers", self.upstream_state().answers
         yield "draining", "1 after SIGTERM", self.is_draining()
         cpu_s = self.recorder.cpu_s_per_call()

@@ -159,6 +159,7 @@ class Metrics:
     resends: Counter = field(init=False)
     extra_requests: Counter = field(init=False)
     put_backs: Counter = field(init=False)
+    cut: Counter = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         # Else a line for each figure says when it was first counted, for no use.
@@ -256,6 +257,12 @@ class Metrics:
             "reason",
         )
         _start_at_0(self.extra_requests, ("probe", "piece", "resend"))
+        self.cut = self._counter(
+            "connections_cut",
+            "Connections of clients that were cut, by reason",
+            "reason",
+        )
+        _start_at_0(self.cut, ("slow_reader",))
         for counter in (self.isolations, self.resends):
             counter.add((), 0)
         _start_at_0(self.put_backs, ("full", "unreachable"))

@@ -143,6 +143,10 @@ class Recorder(Observer):
         self._totals.sampled += 1
         self._totals.repeated += is_repeated
 
+    def connection_cut(self, reason: str) -> None:
+        """Count a connection that was cut."""
+        self.metrics.cut.add((reason,))
+
     def batch_sent(self, batch: BatchSent) -> None:
         """Count a batch that leaves."""
         now = self.clock.seconds()

@@ -200,7 +200,7 @@ class ProxyApp:
         head = self.policy.reader.open(info, caller)
         if head is None:
             return None
-        body = request.content.read()
+        body = request.content.getvalue()  # which makes no copy
         parsed = self.read(head, body)
         if parsed is None:
             return None

@@ -17,6 +17,7 @@ from twisted.web.http import HTTPChannel
 from abproxy.errors import HeadersTooLarge, ProxyError, RequestTimeout
 from abproxy.http.forwarded import plain_address
 from abproxy.http.headers import new_request_id, read_request_id
+from abproxy.tuning import cut_off
 from abproxy.web.replies import encode_last, error_response
 from abproxy.web.request import ProxyRequest
 
@@ -73,6 +74,12 @@ class ProxyChannel(HTTPChannel):
     is_surplus = False
     """Whether it is one connection too many."""
 
+    body_bytes = 0
+    """How many bytes are held of the body of a request."""
+
+    _held = 0
+    """How many bytes are counted as held."""
+
     _discards = False
     _peer_host: str | None = None
 
@@ -122,6 +129,7 @@ class ProxyChannel(HTTPChannel):
     def connectionLost(self, reason: Failure = GONE) -> None:
         """Remove the connection from the site's."""
         super().connectionLost(reason)
+        self.site.memory.forget(self)
         self.site.channel_lost(self)
 
     def headerReceived(self, line: bytes) -> bool:
@@ -192,7 +200,9 @@ class ProxyChannel(HTTPChannel):
         """
         if self._discards:
             return
-        self._discards, self._buffer = True, b""
+        self._discards, self._buffer, self.body_bytes = True, b"", 0
+        self._dataBuffer.clear()
+        self.hold(0)
         if self.requests and self.requests[0].startedWriting:
             self.forceAbortClient()  # nothing can be added to an answer
             return
@@ -229,6 +239,50 @@ class ProxyChannel(HTTPChannel):
         if not self.requests:
             self.note_arriving()
         super().dataReceived(data)
+        if self._held or self.body_bytes or self.has_more:
+            self.count_held()
+
+    def count_held(self) -> None:
+        """Count how much of what the client has sent is held."""
+        waits = len(self._buffer) + sum(map(len, self._dataBuffer))
+        self.hold(self.body_bytes + self._receivedHeaderSize + waits)
+
+    def hold(self, size: int) -> None:
+        """Hold *size* bytes of requests from now on."""
+        self._held = size
+        self.site.memory.receive(self, size)
+
+    @property
+    def may_be_refused(self) -> bool:
+        """Return whether a request is arriving, of which nothing was done yet."""
+        return self.arriving_since is not None and not self._discards
+
+    def refuse_arriving(self, error: ProxyError) -> None:
+        """Refuse the request that is arriving."""
+        self.refuse(error)
+
+    def pause_reading(self) -> None:
+        """Read no more of the request that is arriving."""
+        self._networkProducer.pauseProducing()
+
+    def resume_reading(self) -> None:
+        """Read on, unless the client has to read first."""
+        if not self._waitingForTransport and not self._handlingRequest:
+            self._networkProducer.resumeProducing()
+
+    def cut(self) -> None:
+        """Close the connection at once, whatever is unsent."""
+        cut_off(self.transport)
+
+    def pauseProducing(self) -> None:
+        """Wait: more was written than the client has read."""
+        super().pauseProducing()
+        self.site.memory.send(self)
+
+    def resumeProducing(self) -> None:
+        """Go on: the client has read what was written."""
+        self.site.memory.sent(self)
+        super().resumeProducing()
 
     def requestDone(self, request: ProxyRequest) -> None:  # noqa: N802
         """Go on with the next request, part of which may be here already."""
@@ -236,7 +290,10 @@ class ProxyChannel(HTTPChannel):
             self.note_arriving()
         else:
             self.idle_since = self.site.checked_at
+        self.body_bytes = 0
         super().requestDone(request)
+        if self._held:
+            self.count_held()
 
     @property
     def has_more(self) -> bool:

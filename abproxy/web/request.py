@@ -19,9 +19,13 @@ from twisted.web.server import Request
 from abproxy.errors import BodyTooLarge, ProxyError, TooManyConnections
 from abproxy.events import RequestInfo
 from abproxy.web.auth import Caller
+from abproxy.web.memory import memory_full
 from abproxy.web.streaming import BodyStream
 
 __all__ = ["ProxyRequest", "unless_gone", "without_origin", "without_prefix"]
+
+SMALL = 64 << 10
+"""So large a body is read in any case: the reactor reads as much in one go."""
 
 _ORIGIN = re.compile(rb"\Ahttps?://[^/?#]*", re.IGNORECASE)
 
@@ -105,7 +109,12 @@ class ProxyRequest(Request):
                 limits.judge(self._describe_head())
             except ProxyError as error:
                 return error
-        return self._too_large() if is_too_large else None
+        if is_too_large:
+            return self._too_large()
+        is_small = length is not None and length <= SMALL
+        if channel.site.memory.is_full and not is_small:
+            return memory_full()
+        return None
 
     def _set_deadline(self) -> None:
         site = self.channel.site
@@ -136,11 +145,20 @@ class ProxyRequest(Request):
         self._received += len(data)
         if self._received <= self.channel.site.limits.max_body_bytes:
             self.content.write(data)
+            self.channel.body_bytes = self._held()
         elif self._streams:
             # Part of it is upstream already, and an answer may be under way.
             self.channel.forceAbortClient()
         else:
             self._refuse(self._too_large())
+
+    def _held(self) -> int:
+        """Return how many bytes are held of the body."""
+        if not self._streams:
+            return self._received
+        if self.channel.site.memory.is_full:
+            self.content.forget()
+        return int(self.content.held)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Process the request, or note that its body is complete."""

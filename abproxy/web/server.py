@@ -4,6 +4,7 @@ All connections of clients, their requests, and how they end together.
 This is Twisted's Site, with a limit of connections and an orderly end.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from abproxy.events import Observer, RequestInfo
 from abproxy.web.admin import Operations
 from abproxy.web.auth import ApiKeys, Clients
 from abproxy.web.channel import IDLE_S, LINGER_S, ProxyChannel
+from abproxy.web.memory import Memory
 from abproxy.web.request import ProxyRequest, without_origin, without_prefix
 
 __all__ = [
@@ -47,6 +49,9 @@ class ServerLimits:
     max_body_bytes: int
     """The largest body of a request."""
 
+    max_memory_bytes: int = sys.maxsize
+    """How much may be held of requests that arrive and answers that wait."""
+
     max_connections: int = 10_000
     """Connections that are served; a surplus one is told so and closed."""
 
@@ -69,6 +74,7 @@ class ProxySite(Site):
         operations: our own pages.
         clients: returns what tells clients apart at the moment.
         prefix: what paths may begin with, if a load balancer leaves that in place.
+        memory: what the connections hold, perhaps together with those of others.
     """
 
     noisy = False
@@ -84,6 +90,7 @@ class ProxySite(Site):
         operations: Operations | None = None,
         clients: Callable[[], Clients] = lambda: _BY_PEER,
         prefix: bytes = b"",
+        memory: Memory | None = None,
     ) -> None:
         super().__init__(
             resource,
@@ -97,6 +104,8 @@ class ProxySite(Site):
         self.operations = operations or Operations(pages={})
         self.clients = clients
         self.prefix = prefix
+        most = limits.max_memory_bytes
+        self.memory = memory or Memory(clock=reactor, max_bytes=most)
         self.channels: set[ProxyChannel] = set()
         self.requests: set[RequestInfo] = set()
         """Those whose answers are owed."""
@@ -116,6 +125,7 @@ class ProxySite(Site):
     def set_limits(self, limits: ServerLimits) -> None:
         """Change the limits, from the next request or connection on."""
         self.limits = limits
+        self.memory.max_bytes = limits.max_memory_bytes
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
         """Accept a connection, if only to answer that there are too many."""
@@ -217,6 +227,7 @@ class ProxySite(Site):
         now = self.checked_at = self.reactor.seconds()
         for channel in list(self.channels):
             channel.refuse_if_slow(now)
+        self.memory.look()
 
     def _note_if_drained(self) -> None:
         if self._drained is not None and not self.channels:

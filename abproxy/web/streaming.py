@@ -62,6 +62,11 @@ class BodyStream:
         """The announced length, as the agent expects it."""
         return UNKNOWN_LENGTH if self._announced is None else self._announced
 
+    @property
+    def held(self) -> int:
+        """Return how many bytes are kept."""
+        return self._waiting_bytes + (self._kept_bytes if self._kept else 0)
+
     def write(self, data: bytes) -> None:
         """Receive bytes from the client."""
         self._keep(data)
@@ -118,7 +123,7 @@ class BodyStream:
         if self._is_closed:
             return fail(CancelledError())
         self.resumeProducing()
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         self._consumer = consumer
         for data in waiting:
             consumer.write(data)

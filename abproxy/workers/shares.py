@@ -22,6 +22,7 @@ _DIVIDED = frozenset(
     {
         "cache_bytes",
         "max_connections",
+        "max_memory_bytes",
         "max_waiting_bytes",
         "max_waiting_inputs",
         "max_waiting_inputs_of_one",

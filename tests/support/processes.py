@@ -48,6 +48,13 @@ class Running:
 
     _process: "subprocess.Popen[bytes]" = field(repr=False)
 
+    @property
+    def peak_bytes(self) -> int:
+        """How much memory it had at most."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        [peak] = re.findall(r"VmHWM:\s+(\d+) kB", status)
+        return int(peak) << 10
+
     @contextmanager
     def held_still(self) -> Iterator[None]:
         """Let it do nothing for a while; what is sent to it waits in the kernel."""

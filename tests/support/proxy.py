@@ -392,6 +392,7 @@ class StartedProxy:
             or collector.admission.of_clients
             or collector.queue.lanes
             or site.requests
+            or site.memory.held
             or self.upstream.work.inputs
         )
 

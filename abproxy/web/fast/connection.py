@@ -33,6 +33,7 @@ from typing import Any
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
+from abproxy.errors import ProxyError
 from abproxy.web.auth import Caller
 from abproxy.web.channel import GONE, ProxyChannel
 from abproxy.web.fast.request import FastPath, FastRequest, Found, KnownHead
@@ -121,10 +122,13 @@ class FastChannel(ProxyChannel):
             self._start(data)
             if self._waiting:
                 self._go_on()
+                self.count_held()
         else:
             self._waiting += data
             self._hold_back()
             self._go_on()
+            if self._waiting or self._held:
+                self.count_held()
 
     def resumeProducing(self) -> None:
         """Go on: the client has read its answers."""
@@ -143,6 +147,19 @@ class FastChannel(ProxyChannel):
         if self._state is RECEIVING and self.is_slow(now):
             self._leave_to_twisted(bytes(self._waiting))
         super().refuse_if_slow(now)
+
+    def count_held(self) -> None:
+        """Count also what waits to be read as a plain call."""
+        if self._state is TWISTED:
+            super().count_held()
+        else:
+            self.hold(len(self._waiting))
+
+    def refuse_arriving(self, error: ProxyError) -> None:
+        """Refuse the request that is arriving, in the words of its route."""
+        if self._state is RECEIVING:
+            self._leave_to_twisted(bytes(self._waiting))
+        super().refuse_arriving(error)
 
     def _go_on(self) -> None:
         """Begin with whatever is whole, one after the other."""
