@@ -148,11 +148,7 @@ def _build(
     collector = _batching(settings, reactor, upstream, telemetry)
     layers = _layers(settings, reactor, upstream, collector, telemetry)
     app = _app(settings, reactor, upstream, layers, telemetry)
-    memory = Memory(
-        clock=reactor,
-        max_bytes=settings.max_memory_bytes,
-        observer=telemetry.observer,
-    )
+    memory = Memory(clock=reactor, observer=telemetry.observer)
     configuration = Configuration(
         settings=settings,
         read=read,
@@ -169,7 +165,7 @@ def _build(
     status = Status(
         recorder=telemetry.recorder,
         collector=collector,
-        gauges=_gauges(telemetry, upstream, layers, sites, memory),
+        gauges=_gauges(telemetry, upstream, layers, sites),
         upstream=upstream.describe,
         settings=lambda: list_settings(configuration.settings),
         limits=lambda: limits_in_force(
@@ -412,7 +408,6 @@ def _gauges(
     upstream: Upstream,
     layers: Layers,
     sites: Callable[[], Sequence[ProxySite]],
-    memory: Memory,
 ) -> Gauges:
     recorder = telemetry.recorder
     gauges = Gauges(
@@ -423,7 +418,7 @@ def _gauges(
         connections=lambda: sum(len(site.channels) for site in sites()),
         open_requests=lambda: sum(len(site.requests) for site in sites()),
         is_draining=lambda: sites()[0].is_draining,
-        memory=lambda: (memory.arriving, memory.unread, memory.max_bytes),
+        memory=lambda: sites()[0].memory.figures,
     )
     recorder.metrics.registry.register(gauges)
     return gauges

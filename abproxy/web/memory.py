@@ -8,6 +8,7 @@ room: first those that do not read their answers, then those whose requests make
 least progress.  What is left of the others is not read for a moment.
 """
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -76,7 +77,7 @@ class Memory:
     """What all connections hold."""
 
     clock: IReactorTime = field(repr=False)
-    max_bytes: int
+    max_bytes: int = sys.maxsize
     observer: Observer = field(factory=Observer, repr=False)
 
     arriving: int = field(init=False, default=0)
@@ -93,6 +94,11 @@ class Memory:
     def held(self) -> int:
         """Return how many bytes are held."""
         return self.arriving + self.unread
+
+    @property
+    def figures(self) -> tuple[int, int, int]:
+        """Return bytes of requests and of answers, and what both may have together."""
+        return self.arriving, self.unread, self.max_bytes
 
     @property
     def is_full(self) -> bool:

@@ -104,8 +104,8 @@ class ProxySite(Site):
         self.operations = operations or Operations(pages={})
         self.clients = clients
         self.prefix = prefix
-        most = limits.max_memory_bytes
-        self.memory = memory or Memory(clock=reactor, max_bytes=most)
+        self.memory = memory or Memory(clock=reactor)
+        self.memory.max_bytes = limits.max_memory_bytes
         self.channels: set[ProxyChannel] = set()
         self.requests: set[RequestInfo] = set()
         """Those whose answers are owed."""
