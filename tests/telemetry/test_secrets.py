@@ -151,9 +151,10 @@ def test_no_key_is_in_anything_that_a_proxy_emits(
     named: Any = {name: str(tmp_path / name) for name in FILES}
     values: Any = {each.of: each.read(named[each.name]) for each in KEY_FILES}
     exporter = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracing = Tracing(tracer=provider.get_tracer("t"), shut_down=provider.shutdown)
+    tracing = Tracing(
+        provider=TracerProvider(shutdown_on_exit=False),
+        processor=SimpleSpanProcessor(exporter),
+    )
     with (
         _noted() as events,
         wired(
@@ -180,7 +181,7 @@ def test_no_key_is_in_anything_that_a_proxy_emits(
         told = b"".join(client.transport.value() for client in here.clients).decode()
         settings = repr(here.service.reload.__self__.settings)  # type: ignore[attr-defined]
 
-    provider.shutdown()
+    tracing.shut_down()
     spans = [span.to_json() for span in exporter.get_finished_spans()]
     logged = [f"{json_line(event)}{eventAsText(event)}" for event in events]
     written = (tmp_path / "access.log").read_text()
