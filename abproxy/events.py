@@ -250,14 +250,28 @@ class Observers(Observer):
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
+        noting_nothing = Observer.request_ended
+        self._at_end = [
+            each.request_ended
+            for each in observers
+            if type(each).request_ended is not noting_nothing
+        ]
         for name, noting_nothing in _EVENTS.items():
             listening = [
                 getattr(each, name)
                 for each in observers
                 if getattr(type(each), name) is not noting_nothing
             ]
-            if listening:
+            if listening and name != "request_ended":
                 setattr(self, name, _tell_each(listening))
+
+    def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
+        """Tell all of them; this is done for each call, and so is written out."""
+        for note in self._at_end:
+            try:
+                note(request, gone=gone)
+            except Exception:  # noqa: BLE001  it must not affect a call
+                _log.failure("An observer failed")
 
 
 def _tell_each(listening: Sequence[Callable[..., None]]) -> Callable[..., None]:

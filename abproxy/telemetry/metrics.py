@@ -62,17 +62,24 @@ class Counter(Collector):
     name: str
     about: str
     labels: Sequence[str] = ()
-    _counts: dict[tuple[str, ...], int] = field(init=False, factory=dict)
+    _cells: dict[tuple[str, ...], list[int]] = field(init=False, factory=dict)
 
     def add(self, values: tuple[str, ...] = (), number: int = 1) -> None:
         """Add a *number* to the count for these *values* of the labels."""
-        self._counts[values] = self._counts.get(values, 0) + number
+        self.cell(values)[0] += number
+
+    def cell(self, values: tuple[str, ...]) -> list[int]:
+        """Return the only number of a list, to be added to, for these *values*."""
+        cell = self._cells.get(values)
+        if cell is None:
+            cell = self._cells[values] = [0]
+        return cell
 
     def collect(self) -> Iterator[Metric]:
         """Return all for a scrape."""
         family = CounterMetricFamily(self.name, self.about, labels=self.labels)
-        for values, count in self._counts.items():
-            family.add_metric(values, count)
+        for values, cell in self._cells.items():
+            family.add_metric(values, cell[0])
         yield family
 
 
@@ -97,8 +104,13 @@ class Buckets:
     def observe_all(self, values: Sequence[float]) -> None:
         """Count all *values*."""
         bounds, counts = self.bounds, self._counts
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
+        least = bisect_left(bounds, min(values, default=0.0))
+        # Those of one batch nearly always fall into one bucket.
+        if least == bisect_left(bounds, max(values, default=0.0)):
+            counts[least] += len(values)
+        else:
+            for value in values:
+                counts[bisect_left(bounds, value)] += 1
         self.sum += sum(values)
 
     def cumulated(self) -> list[tuple[str, float]]:

@@ -18,7 +18,7 @@ from abproxy.events import (
 )
 from abproxy.http.messages import Response
 from abproxy.telemetry.history import BlockedTime, RecentLog, Totals, Window
-from abproxy.telemetry.metrics import Metrics
+from abproxy.telemetry.metrics import Buckets, Metrics
 from abproxy.telemetry.sharing import OTHERS, RecentCounts, Sharing
 
 __all__ = ["Recorder"]
@@ -51,6 +51,11 @@ class Recorder(Observer):
     blocked_time: BlockedTime = field(init=False)
     window: Window = field(init=False)
     _totals: Totals = field(init=False, factory=Totals)
+    _answered: dict[tuple[str, int], tuple[list[int], Buckets]] = field(
+        init=False, factory=dict
+    )
+    """Where calls are counted that were answered, by route and status."""
+
     _apart: RecentCounts = field(init=False)
     _alone: RecentCounts = field(init=False)
     _relayed_to: RecentCounts = field(init=False)
@@ -65,9 +70,16 @@ class Recorder(Observer):
     def totals(self) -> Totals:
         """Return what has happened since the start."""
         kept = self.blocked_time.seconds
+        metrics, answered = self.metrics, self._answered
+        errors = (n[0] for (_, code), (n, _) in answered.items() if code >= BAD_REQUEST)
         return evolve(
             self._totals,
             at=self.clock.seconds(),
+            calls=self._totals.cancelled + sum(n[0] for n, _ in answered.values()),
+            errors=sum(errors),
+            parts=int(metrics.batch_calls.sum),
+            items=int(metrics.batch_items.sum),
+            wait_s=metrics.wait_seconds.sum,
             cpu_s=self.cpu_s(),
             kept_by_slot_s=kept(BlockedBy.SLOT),
             kept_by_budget_s=kept(BlockedBy.BUDGET),
@@ -95,7 +107,12 @@ class Recorder(Observer):
         elif gone:
             self._left(route)
         else:
-            self._answered(route, request.status, now - request.began_at)
+            code = request.status
+            answered = self._answered.get((route, code))
+            if answered is None:
+                answered = self._first_answered(route, code)
+            answered[0][0] += 1
+            answered[1].observe(now - request.began_at)
 
     def _relayed(self, request: RequestInfo, status: str) -> None:
         self._totals.relayed += 1
@@ -106,18 +123,15 @@ class Recorder(Observer):
             self._relayed_to.add(request.path.decode() if plain else OTHERS)
 
     def _left(self, route: str) -> None:
-        self._totals.calls += 1
         self._totals.cancelled += 1
         self.metrics.calls.add((route, CLIENT_LEFT))
         self.metrics.cancellations.add((route,))
 
-    def _answered(self, route: str, code: int, took_s: float) -> None:
-        totals, metrics = self._totals, self.metrics
-        totals.calls += 1
-        if code >= BAD_REQUEST:
-            totals.errors += 1
-        metrics.calls.add((route, str(code)))
-        metrics.call_seconds.of(route).observe(took_s)
+    def _first_answered(self, route: str, code: int) -> tuple[list[int], Buckets]:
+        """Return where calls of a route with this status are counted."""
+        cell = self.metrics.calls.cell((route, str(code)))
+        found = self._answered[route, code] = cell, self.metrics.call_seconds.of(route)
+        return found
 
     def answered_with(self, error: ProxyError) -> None:
         """Count an answer of our own, and keep it among the last errors."""
@@ -166,10 +180,7 @@ class Recorder(Observer):
         is_full = batch.reason is FlushReason.FULL
         totals.batches += 1
         totals.full += is_full
-        totals.parts += batch.parts
-        totals.items += batch.items
         totals.size += batch.size
-        totals.wait_s += sum(batch.waits_s)
         if batch.parts == 1 and batch.lanes_left and not is_full:
             totals.crowded_out += 1
             totals.crowded_out_by_key += batch.is_personal

@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 import msgspec
 import pytest
+from attrs import evolve
 
 from abproxy import __version__
 from abproxy.errors import CannotConnect, UpstreamTimeout
@@ -192,10 +193,10 @@ def test_of_a_secret_only_its_presence_is_told() -> None:
 
 def _an_hour(here: InMemoryProxy, **figures: Any) -> None:
     here.clock.advance(3600)
-    totals = here.recorder._totals
     usual = {"calls": 1000, "parts": 1000, "requests": 1000, "batches": 1000}
-    for name, value in {**usual, **figures}.items():
-        setattr(totals, name, value)
+    changed: Any = {**usual, **figures}
+    recorder = here.recorder
+    recorder.window.now = lambda: evolve(recorder.totals(), **changed)
 
 
 def test_the_diagnosis_of_the_last_hour_is_a_line_for_the_log(
