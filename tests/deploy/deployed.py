@@ -127,6 +127,7 @@ def exposed() -> dict[str, Labels]:
         connections=lambda: 0,
         open_requests=lambda: 0,
         is_draining=lambda: False,
+        memory=lambda: (0, 0, 1),
     )
     metrics.registry.register(gauges)
     of_supervisor: dict[str, Labels] = {name: {} for name in OF_SUPERVISOR}
