@@ -17,7 +17,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from bench.breakable import Traits
-from support.client import LOCALHOST, connect, together, until
+from support.client import LOCALHOST, Caller, connect, together, until
 from support.processes import daemon
 from support.upstream import breakable
 
@@ -71,7 +71,8 @@ async def test_calls_and_their_request_arrive_at_the_collector(tmp_path: Path) -
         otlp = f"--otel-exporter-otlp-endpoint={url}"
         async with daemon(tmp_path, upstream, otlp, *options) as proxy:
             callers = await together(connect(proxy.port) for _ in range(3))
-            await together(caller.embed("a") for caller in callers)
+            # Equal texts would be computed once.
+            await together(map(Caller.embed, callers, "abc"))
             proxy.process.send_signal(signal.SIGTERM)
             exit_code = await deferToThread(proxy.process.wait, 20)
             await until(lambda: not any(caller.is_open for caller in callers))
