@@ -140,7 +140,7 @@ class Backoff:
     """Lanes that were refused since the last answer."""
 
     _turns: dict[int, int] = field(init=False, factory=dict, repr=False)
-    """Which lanes were tried in a stop for all, by the hash of their keys."""
+    """Which lanes were tried since the last answer, by the hash of their keys."""
 
     _serial: "count[int]" = field(init=False, factory=lambda: count(1), repr=False)
 
@@ -162,13 +162,12 @@ class Backoff:
         return pauses is not None and pauses.are_on
 
     def turn_of(self, key: LaneKey) -> int:
-        """Return when a lane was tried in this stop for all; 0 if it was not."""
+        """Return when a lane was tried since the last answer; 0 if it was not."""
         return self._turns.get(hash(key), 0)
 
     def note_sent(self, key: LaneKey) -> None:
         """Note that a batch has left: of a lane in trouble nothing follows it."""
-        if self.of_all is not None:
-            self._note_turn(key)
+        self._note_turn(key)
         pauses = self._of_lanes.get(key)
         if pauses is not None:
             self.queue.hold(key, HeldBy.BACKOFF, inf)
@@ -205,6 +204,7 @@ class Backoff:
             pauses.is_own = True
             pauses.is_survived = pauses.is_survived or sent_at <= pauses.refused_at
         self._lately.clear()
+        self._turns.clear()
         self._end_stop()
         if key in self._of_lanes:
             self._forget(key)
@@ -330,7 +330,6 @@ class Backoff:
         if self.of_all is not None:
             self.of_all.stop()
             self.of_all = None
-            self._turns.clear()
             self.is_any = bool(self._of_lanes)
 
     def _began_at(self, key: LaneKey) -> float:
