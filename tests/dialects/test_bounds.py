@@ -5,7 +5,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from abproxy.dialects import bounds, tei
@@ -204,6 +204,7 @@ values = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(
     dialect=st.sampled_from([EMBED, PREDICT, TOKENIZE, DECODE, OPENAI]),
     value=values,

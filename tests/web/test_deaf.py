@@ -64,7 +64,7 @@ def statuses(sent: bytes) -> list[bytes]:
     return re.findall(rb"HTTP/1\.1 (\d+) ", sent)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     before=st.lists(good, max_size=2),
     refused=bad,
