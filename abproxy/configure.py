@@ -15,9 +15,10 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from abproxy.batching.collector import BatchCollector
-from abproxy.batching.concurrency import LEAST_SLOTS, Limit, Slots, make_slots
+from abproxy.batching.concurrency import Limit
 from abproxy.batching.part import Caps
 from abproxy.batching.refusal import RetryTimeouts
+from abproxy.batching.slots import Slots, make_slots
 from abproxy.dialects.members import MemberRules
 from abproxy.dialects.routes import may_be_batched
 from abproxy.errors import SettingsError
@@ -212,7 +213,7 @@ def drain_times(settings: Settings) -> DrainTimes:
 
 def slots_for(settings: Settings) -> Slots:
     """Return what limits the batches in flight that are not full."""
-    return make_slots(settings.slots, part_of(LEAST_SLOTS, settings.workers))
+    return make_slots(settings.slots)
 
 
 @frozen(kw_only=True)

@@ -62,6 +62,9 @@ class BlockedBy(StrEnum):
     SLOT = "slot"
     """As many batches that are not full are in flight as are allowed."""
 
+    CALLERS = "callers"
+    """Callers who were just answered are about to call again, and to share it."""
+
     BUDGET = "budget"
     """As many items are in flight as are allowed."""
 

@@ -30,8 +30,13 @@ HOME = Path(abproxy.__file__).parent
 MADE = "<attrs generated methods "
 """How the name of the file begins in which the code of attrs would be."""
 
-WARM_UP = 50
-"""Calls before the one that is followed."""
+WARM_UP = 2005
+"""
+Calls before the one that is followed.
+
+So many that the trials of the beginning are over, and in the middle of a look: each
+sixteenth call or so ends one, and enters some functions more.
+"""
 
 ANSWERING_S = 0.001
 TURN_S = 0.05

@@ -61,6 +61,9 @@ class Admission(Waiting):
     kept: int = field(default=0, init=False)
     """Places whose next owner is the rest of the same call."""
 
+    queued: int = field(default=0, init=False)
+    """How many parts are in lanes: calls, or the next parts of large ones."""
+
     _leaving: Rate = field(init=False, repr=False)
     """How many bytes leave."""
 

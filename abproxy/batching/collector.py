@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from attrs import define, evolve, field
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from abproxy.batching.admission import Admission
 from abproxy.batching.backoff import Backoff
 from abproxy.batching.batch import Batch, Count
-from abproxy.batching.concurrency import Budget, Load
+from abproxy.batching.concurrency import Budget
 from abproxy.batching.isolation import Isolation
 from abproxy.batching.lane import Lane
 from abproxy.batching.lanes_out import LanesOut
@@ -26,6 +26,8 @@ from abproxy.batching.learned import LearnedCaps, Offenders
 from abproxy.batching.part import Caps, Part, size_of, split_part, whole_part
 from abproxy.batching.queue import Queue
 from abproxy.batching.refusal import RetryTimeouts
+from abproxy.batching.slots import Load
+from abproxy.batching.timer import Timer
 from abproxy.dialects.call import Call, LaneKey, PartResult
 from abproxy.errors import CannotConnect, QueueTimeout
 from abproxy.events import BatchSent, BlockedBy, FlushReason, Observer
@@ -81,8 +83,9 @@ class BatchCollector:
     backoff: Backoff = field(init=False, repr=False)
     isolation: Isolation = field(init=False, repr=False)
 
-    _turn_end: IDelayedCall | None = field(init=False, default=None, repr=False)
-    _next_expiry: IDelayedCall | None = field(init=False, default=None, repr=False)
+    _turn_end: Timer = field(init=False, repr=False)
+    _hold_end: Timer = field(init=False, repr=False)
+    _next_expiry: Timer = field(init=False, repr=False)
     """When calls are looked for that have waited too long, if any wait."""
 
     _flushes: bool = field(init=False, default=False)
@@ -96,6 +99,9 @@ class BatchCollector:
     """What kept batches from leaving when last looked at."""
 
     def __attrs_post_init__(self) -> None:
+        self._turn_end = Timer(self.clock, self.dispatch)
+        self._hold_end = Timer(self.clock, self.dispatch)
+        self._next_expiry = Timer(self.clock, self._expire)
         self.learned = LearnedCaps(
             self.clock, self._apply_limits, self._apply_limits_of
         )
@@ -153,16 +159,18 @@ class BatchCollector:
         if self.learned.is_any or call.lane_key.one_by_one:
             self.learned.refresh(caps)
             caps = self.learned.apply(call.lane_key, caps)
-        size = size_of(call.items.raw)
-        if self._leaves_at_once(call, size, caps):
-            part = whole_part(call, size, self.clock.seconds())
+        size, now = size_of(call.items.raw), self.clock.seconds()
+        here = self.admission.queued + self.budget.calls_in_flight + 1
+        others_come = self.budget.slots.arrived(now, here, call.lane_key)
+        if not others_come and self._leaves_at_once(call, size, caps):
+            part = whole_part(call, size, now)
             self._send([part], FlushReason.FREE)
             return part.waiter
         results, is_full = self.queue.submit(call, size, caps)
         if is_full or not self.budget.batches_in_flight:
             self.dispatch()
-        elif self._turn_end is None:
-            self._turn_end = self.clock.callLater(0, self._end_turn)
+        else:
+            self._turn_end.set(0)
         return results
 
     def takes(self, items: Sequence[bytes]) -> bool:
@@ -194,10 +202,8 @@ class BatchCollector:
     def stop(self) -> None:
         """Leave no timer behind."""
         self.backoff.stop()
-        self._stop_expiring()
-        if self._turn_end is not None:
-            self._turn_end.cancel()
-            self._turn_end = None
+        for timer in (self._turn_end, self._hold_end, self._next_expiry):
+            timer.cancel()
 
     # When a batch leaves
 
@@ -218,7 +224,8 @@ class BatchCollector:
             or (self.queue.held and call.lane_key in self.queue.held)
             or call.lane_key.is_bulk
             or caps.are_reached(1, len(call.items.raw), size)
-            or len(call.items.raw) > self.budget.most_items
+            # There is always room for one.
+            or (1 < len(call.items.raw) > self.budget.most_items)
         )
 
     def dispatch(self) -> None:
@@ -231,31 +238,35 @@ class BatchCollector:
         if self._dispatching:
             return
         self._dispatching = True
+        blocked_by = None
         try:
-            while (blocked_by := self._dispatch_one()) is None:
-                pass
+            while blocked_by is None:
+                waits = self.admission.items
+                blocked_by = self._dispatch_one() if waits else BlockedBy.NOTHING
         finally:
             self._dispatching = False
+        if self._hold_end.pending and blocked_by is not BlockedBy.CALLERS:
+            self._hold_end.cancel()
         if blocked_by is not self._blocked_by:
             self._blocked_by = blocked_by
             self.observer.blocked(blocked_by)
-        if self.admission.items or self._next_expiry is not None:
-            self._expire_while_calls_wait()
+        # One timer for all that wait, and none for what leaves at once.
+        if self.admission.items:
+            self._next_expiry.set(EXPIRE_EVERY_S)
+        elif self._next_expiry.pending:
+            self._next_expiry.cancel()
 
     def _dispatch_one(self) -> BlockedBy | None:
         """Send the batch that is next, or return what keeps it from leaving."""
-        if not self.admission.items:
-            return BlockedBy.NOTHING
         if not self._may_send():
             return BlockedBy.UPSTREAM
         if self._quarantine_is_next:
             self._sends_quarantined = True
             self.is_alive().addCallback(self._send_quarantined)
             return None
-        slot_free = self.budget.slot_free
-        lane = self.queue.next_lane(also_not_full=slot_free)
-        if lane is None:
-            return self._why_no_lane(slot_free=slot_free)
+        lane = self._next_lane()
+        if isinstance(lane, BlockedBy):
+            return lane
         if self.backoff.of_all is not None:
             lane = self.queue.next_lane_by(self.backoff.turn_of) or lane
         if not self.budget.admits(lane.next_items):
@@ -263,8 +274,28 @@ class BatchCollector:
         self._send_from(lane)
         return None
 
+    def _next_lane(self) -> Lane | BlockedBy:
+        """Return the lane whose batch leaves next, or what all of them wait for."""
+        slot_free = self.budget.slot_free
+        lane = self.queue.next_lane(also_not_full=slot_free)
+        if lane is None:
+            return self._why_no_lane(slot_free=slot_free)
+        if lane.is_full or not self._is_held(lane):
+            return lane
+        return self.queue.next_lane(also_not_full=False) or BlockedBy.CALLERS
+
+    def _is_held(self, lane: Lane) -> bool:
+        """Return whether the batch of *lane* waits for callers about to return."""
+        now = self.clock.seconds()
+        until = self.budget.slots.held_until(now, lane.key)
+        if until is None or self._flushes:
+            return False
+        self._hold_end.set(until - now)
+        return True
+
     def _why_no_lane(self, *, slot_free: bool) -> BlockedBy:
         if not slot_free and self.queue.has_due:
+            self.budget.slots.ran_out()
             return BlockedBy.SLOT
         # A lane that is refused while others are answered keeps nothing else.
         is_held = self.queue.has_held_back or self.queue.has_quarantined
@@ -284,10 +315,6 @@ class BatchCollector:
         if not self.queue.has_quarantined:
             return False
         return not self.backoff.pauses(self.queue.first_quarantined.call.lane_key)
-
-    def _end_turn(self) -> None:
-        self._turn_end = None
-        self.dispatch()
 
     @property
     def _wait_s(self) -> float:
@@ -310,6 +337,9 @@ class BatchCollector:
         if self.isolation.lanes_out.is_any:
             self.isolation.lanes_out.note_sent(lane.key)
         self._send(parts, reason, sorts=alike)
+        # The next parts of large calls have queued up.
+        here = self.admission.queued + self.budget.calls_in_flight
+        self.budget.slots.note(self.clock.seconds(), here)
 
     def _caps_now(self, lane: Lane) -> Caps:
         """Return what fits into a batch, if the upstream has less room than that."""
@@ -349,6 +379,9 @@ class BatchCollector:
         load = Load(
             items=sum([len(part.items) for part in parts]),
             slot=reason is not FlushReason.FULL,
+            lane=parts[0].call.lane_key,
+            calls=len(parts),
+            callers=sum([len(p.items) == len(p.call.items.raw) for p in parts]),
         )
         self.budget.take(load)
         batch = Batch(
@@ -368,8 +401,7 @@ class BatchCollector:
     def _record(
         self, parts: Sequence[Part], reason: FlushReason, load: Load
     ) -> BatchSent:
-        now = self.clock.seconds()
-        key = parts[0].call.lane_key
+        now, key = self.clock.seconds(), parts[0].call.lane_key
         size = sum([part.size for part in parts])
         return BatchSent(
             route=key.dialect.path.decode(),
@@ -390,39 +422,29 @@ class BatchCollector:
         self.budget.give_back(load)
         if not self.budget.items_in_flight:
             self._sends_quarantined = False
-        took_s = batch.answered_after_s
         try:
-            self.observer.batch_done(sent, took_s)
-            if took_s is not None:
-                full_wait = bool(self.admission.items) and self.queue.has_full
-                self.budget.answered(load, took_s, full_wait=full_wait)
+            self.observer.batch_done(sent, batch.answered_after_s)
+            self._learn(load, batch.answered_after_s)
         finally:
             # A bug in what is learnt must not keep those that wait.
             self.dispatch()
 
-    # Calls that have waited too long
-
-    def _expire_while_calls_wait(self) -> None:
-        """Keep one timer for all that wait, and none for what leaves at once."""
-        if not self.admission.items:
-            self._stop_expiring()
-        elif self._next_expiry is None:
-            self._next_expiry = self.clock.callLater(EXPIRE_EVERY_S, self._expire)
-
-    def _stop_expiring(self) -> None:
-        if self._next_expiry is not None:
-            self._next_expiry.cancel()
-            self._next_expiry = None
+    def _learn(self, load: Load, took_s: float | None) -> None:
+        """Learn from a batch that is over, if it was answered."""
+        now, budget = self.clock.seconds(), self.budget
+        here = self.admission.queued + budget.calls_in_flight
+        if took_s is None:
+            budget.slots.note(now, here)
+            return
+        budget.slots.answered(now, here, load, took_s)
+        full_wait = bool(self.admission.items) and self.queue.has_full
+        budget.answered(load, took_s, full_wait=full_wait)
 
     def _expire(self) -> None:
-        self._next_expiry = None
-        error = QueueTimeout(
-            f"the call was not sent within {self.call_timeout_s:g} seconds"
-        )
+        within = f"within {self.call_timeout_s:g} seconds"
         late_since = self.clock.seconds() - self.call_timeout_s
-
-        def is_expired(part: Part) -> bool:
-            return part.arrived_at < late_since
-
-        self.queue.expire(is_expired, error)
+        self.queue.expire(
+            lambda part: part.arrived_at < late_since,
+            QueueTimeout(f"the call was not sent {within}"),
+        )
         self.dispatch()

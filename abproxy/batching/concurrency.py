@@ -9,23 +9,18 @@ How large the budget is, and how many slots there are, the operator says, or
 the upstream's answers teach.
 """
 
-from attrs import define, field, frozen
-from msgspec import Struct
+from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
+from abproxy.batching.slots import Load, Slots
+
 __all__ = [
-    "LEAST_SLOTS",
     "AdaptiveLimit",
-    "AdaptiveSlots",
     "Budget",
     "DeadlineLimit",
     "FixedLimit",
-    "FixedSlots",
     "Limit",
-    "Load",
     "Rate",
-    "Slots",
-    "make_slots",
 ]
 
 PERIOD_S = 0.5
@@ -66,21 +61,6 @@ class Rate:
             self.per_second = self._counted / passed
             self._since += passed
             self._counted = 0
-
-
-class Load(Struct, kw_only=True, eq=False):
-    """The share of the budget that one batch takes."""
-
-    items: int
-
-    slot: bool
-    """Whether it was not full when it left."""
-
-    in_flight: int = 1
-    """How many batches were in flight when it had left, itself among them."""
-
-    items_in_flight: int = 0
-    """How many items were, its own among them."""
 
 
 # Items in flight
@@ -216,101 +196,6 @@ Limit = FixedLimit | AdaptiveLimit
 """How many items may be in flight."""
 
 
-# Batches in flight that were not full
-#
-# An upstream that has enough to do makes every batch wait for all those before
-# it: with twice as many in flight an answer takes twice as long.  If it takes
-# clearly less, the upstream works on several at a time, and one more may be in
-# flight; if not, small batches only stand in each other's way, and there are
-# fewer.  A few tell nothing, as one may be computed while the others are sent, so
-# one more is tried once in a while.
-#
-# Beside many full batches one more that is not full hardly stands in the way,
-# and a call that is left over would wait for a whole round: so these make room
-# for it.
-
-LEAST_SLOTS, MOST_SLOTS = 2, 512
-
-FULL_FOR_ONE = 4
-"""Full batches in flight that make room for one more that is not full."""
-
-PARALLEL, SERIAL = 0.75, 0.8
-"""Times the share with half as many in flight: below the first, above the second."""
-
-TELLING = 4
-"""Fewer in flight tell nothing: one may be computed while the others are sent."""
-
-CURIOSITY, LEAST_CURIOSITY = 1 / 8, 1 / 128
-"""How much of a slot an answer adds that tells nothing, and after bad experience."""
-
-MEMORY = 8
-"""Over how many answers a figure is made."""
-
-
-@frozen
-class FixedSlots:
-    """As many as the operator said."""
-
-    count: int
-
-    def beside(self, full: int) -> int:  # noqa: ARG002
-        """Return how many there are, whatever else is in flight."""
-        return self.count
-
-    def answered(self, in_flight: int, took_s: float) -> None:
-        """Learn nothing."""
-
-
-@define(eq=False)
-class AdaptiveSlots:
-    """What the answers to batches that were not full teach."""
-
-    least: int = LEAST_SLOTS
-    _now: float = field(init=False)
-    _shares_s: dict[int, float] = field(factory=dict, init=False)
-    """The time of an answer over the batches in flight, by the size of their number."""
-
-    _curiosity: float = field(default=CURIOSITY, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._now = self.least
-
-    @property
-    def count(self) -> int:
-        """Return how many slots there are now."""
-        return int(self._now)
-
-    def beside(self, full: int) -> int:
-        """Return how many there are while so many *full* batches are in flight."""
-        return int(self._now) + full // FULL_FOR_ONE
-
-    def answered(self, in_flight: int, took_s: float) -> None:
-        """Learn from a batch that left as the last of so many *in_flight*."""
-        # Two sizes down, a number is about half as large.
-        size = (in_flight * in_flight).bit_length()
-        share_s = took_s / in_flight
-        known_s = self._shares_s.get(size, share_s)
-        self._shares_s[size] = share_s = known_s + (share_s - known_s) / MEMORY
-        half_s = self._shares_s.get(size - 2)
-        if in_flight < TELLING or half_s is None:
-            self._now = max(self._now, min(self._now + self._curiosity, in_flight + 1))
-        elif share_s < PARALLEL * half_s:
-            self._now = min(self._now + 1, MOST_SLOTS)
-            self._curiosity = CURIOSITY
-        elif share_s > SERIAL * half_s:
-            self._now = max(self._now - 2, self.least)
-            self._curiosity = max(self._curiosity / 2, LEAST_CURIOSITY)
-
-
-Slots = FixedSlots | AdaptiveSlots
-"""How many batches may be in flight that were not full when they left."""
-
-
-def make_slots(count: int | None, least: int = LEAST_SLOTS) -> Slots:
-    """Make so many slots, or as many as the upstream can use, but some at *least*."""
-    return AdaptiveSlots(least) if count is None else FixedSlots(count)
-
-
 # Items that are answered in time
 #
 # A request that runs into a deadline was computed for nothing.  So after one,
@@ -348,6 +233,7 @@ class Budget:
 
     batches_in_flight: int = field(default=0, init=False)
     items_in_flight: int = field(default=0, init=False)
+    calls_in_flight: int = field(default=0, init=False)
     slots_taken: int = field(default=0, init=False)
 
     @property
@@ -387,6 +273,7 @@ class Budget:
         """Account for a batch that leaves."""
         self.items_in_flight += load.items
         self.batches_in_flight += 1
+        self.calls_in_flight += load.calls
         load.in_flight = self.batches_in_flight
         load.items_in_flight = self.items_in_flight
         self.slots_taken += load.slot
@@ -395,6 +282,7 @@ class Budget:
         """Account for a batch that is over."""
         self.items_in_flight -= load.items
         self.batches_in_flight -= 1
+        self.calls_in_flight -= load.calls
         self.slots_taken -= load.slot
 
     def answered(self, load: Load, took_s: float, *, full_wait: bool) -> None:
@@ -402,5 +290,3 @@ class Budget:
         self.limit.answered(load, took_s, full_wait=full_wait)
         if self.in_time.items != NO_LIMIT:
             self.met_deadline(load.items_in_flight, took_s)
-        if load.slot:
-            self.slots.answered(load.in_flight, took_s)

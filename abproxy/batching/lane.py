@@ -84,6 +84,7 @@ class Lane:
         self.items += len(part.items)
         self.size += part.size
         self.calls += 1
+        self.admission.queued += 1
         if self.calls == 1:
             self._set_timer()
         gets_full = not self.is_full and self._reaches_a_cap()
@@ -190,6 +191,7 @@ class Lane:
             self.items += sign * len(part.items)
             self.size += sign * part.size
         self.calls += sign * len(parts)
+        self.admission.queued += sign * len(parts)
         self.is_full = self._reaches_a_cap()
 
     def _reaches_a_cap(self) -> bool:

@@ -22,7 +22,7 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 
 from abproxy.errors import ConnectionBroken, ProxyError
-from abproxy.events import Observer
+from abproxy.events import Observer, UpstreamState
 from abproxy.http.failures import as_proxy_failure, timed_out
 from abproxy.http.headers import LOCATIONS, Credentials, lead_back
 from abproxy.http.messages import Response, UpstreamRequest
@@ -31,6 +31,8 @@ from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.health import Health
 
 __all__ = ["Trace", "Transport", "Upstream"]
+
+OK = 200
 
 Transport = Callable[[UpstreamRequest], Deferred[Response]]
 """
@@ -132,9 +134,7 @@ class Upstream:
         sent = self.transport(request)
         sent.addErrback(self._to_proxy_error)
         sent.addTimeout(self.timeout_s, self.clock, timed_out)
-        sent.addCallbacks(self.health.answered, self.health.failed)
-        if learns:
-            sent.addCallbacks(self.discovery.answered, self.discovery.failed)
+        sent.addCallbacks(self._answered, self._failed, (learns,), {}, (learns,), {})
         if is_batch:
             sent.addBoth(self._measured, began_at)
         if end_span is not None:
@@ -168,6 +168,19 @@ class Upstream:
         """Close the connections without a request; fires when they are closed."""
         of_agent = maybeDeferred(self.agent_pool.closeCachedConnections)
         return gatherResults([of_agent, self.pool.close()])
+
+    def _answered(self, response: Response, learns: bool) -> Response:  # noqa: FBT001
+        """Let a response change what is known; as most are good, most do not."""
+        is_good = response.status == OK
+        if not is_good or self.health.state is not UpstreamState.UP:
+            self.health.answered(response)
+        if learns and not is_good:
+            self.discovery.answered(response)
+        return response
+
+    def _failed(self, failure: Failure, learns: bool) -> Failure:  # noqa: FBT001
+        self.health.failed(failure)
+        return self.discovery.failed(failure) if learns else failure
 
     def _to_proxy_error(self, failure: Failure) -> Failure:
         told = as_proxy_failure(failure)

@@ -48,7 +48,7 @@ MERGING = Kind(
     name="merging",
     about="all that waits at once, 4 ms + 0.02 ms an item (TEI on a GPU)",
     make=lambda clock: Merging(clock=clock, fixed_s=0.004, item_s=0.00002),
-    warm_s=1.2,
+    warm_s=4.8,
     measured_s=0.6,
 )
 _SEVERAL = [
@@ -58,7 +58,7 @@ _SEVERAL = [
         about="one request at a time, 20 ms + 2 ms an item",
         make=lambda clock: Workers(clock=clock, at_once=1, fixed_s=0.020, item_s=0.002),
         permits=None,
-        warm_s=30,
+        warm_s=60,
         measured_s=60,
     ),
     Kind(
@@ -66,14 +66,14 @@ _SEVERAL = [
         about="sixteen requests at a time, 1 s each",
         make=lambda clock: Workers(clock=clock, at_once=16, fixed_s=1, item_s=0),
         permits=None,
-        warm_s=60,
+        warm_s=240,
         measured_s=90,
     ),
     Kind(
         name="groups",
         about="groups of 4, 6.6 ms an item, padded to the longest (TEI on a CPU)",
         make=lambda clock: Groups(clock=clock, group=4, item_s=0.0066),
-        warm_s=40,
+        warm_s=80,
         measured_s=120,
     ),
     Kind(
@@ -83,7 +83,7 @@ _SEVERAL = [
             models=[Groups(clock=clock, group=4, item_s=0.0066) for _ in range(16)],
             clock=clock,
         ),
-        warm_s=40,
+        warm_s=80,
         measured_s=120,
     ),
     evolve(

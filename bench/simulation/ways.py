@@ -21,9 +21,9 @@ from abproxy.batching.concurrency import (
     Budget,
     FixedLimit,
     Limit,
-    make_slots,
 )
 from abproxy.batching.part import Caps
+from abproxy.batching.slots import make_slots
 from abproxy.dialects.call import Call, Dialect, Items, LaneKey, PartResult, Rows
 from abproxy.dialects.split import distribute
 from abproxy.http.messages import Response, UpstreamRequest

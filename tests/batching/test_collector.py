@@ -3,7 +3,7 @@
 import attrs
 import pytest
 
-from abproxy.batching.concurrency import AdaptiveSlots
+from abproxy.batching.slots import LearnedSlots
 from abproxy.errors import Overloaded, UpstreamTimeout
 from support.batching import call_of, harness, texts
 
@@ -550,16 +550,16 @@ def test_stopping_in_mid_turn_leaves_no_timer() -> None:
 
 
 def test_what_is_left_over_leaves_beside_many_full_batches() -> None:
-    """Though both slots are taken, no call waits for a whole round."""
+    """Though all slots are taken, no call waits for a whole round."""
     proxy = harness(items=2)
-    proxy.collector.budget.slots = AdaptiveSlots()
+    proxy.collector.budget.slots = LearnedSlots()
     for number in range(10):
         proxy.submit("two", "more", lane=f"full {number}")
 
-    for number in range(5):
+    for number in range(12):
         proxy.submit("one", lane=f"left over {number}")
 
-    assert proxy.upstream.batches[10:] == [["one"]] * 4
+    assert proxy.upstream.batches[10:] == [["one"]] * (8 + 10 // 4)
 
 
 def test_without_splitting_a_call_has_to_fit_in_inputs_and_bytes() -> None:

@@ -1,6 +1,5 @@
 """How much may be in flight, as the operator or the upstream's answers say."""
 
-from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given
@@ -8,18 +7,13 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from abproxy.batching.concurrency import (
-    LEAST_SLOTS,
-    MOST_SLOTS,
     PERIOD_S,
     REMEMBERED_S,
     AdaptiveLimit,
-    AdaptiveSlots,
     FixedLimit,
-    Load,
     Rate,
-    Slots,
-    make_slots,
 )
+from abproxy.batching.slots import Load
 
 BATCH = 32
 FULL = Load(items=BATCH, slot=False)
@@ -301,102 +295,6 @@ def test_a_fixed_limit_always_leaves_one_item() -> None:
         limit.answered(NOT_FULL, 1.0, full_wait=False)
 
     assert [least, limit.items] == [1, 8]
-
-
-# Slots
-
-
-def answer_not_full(slots: Slots, times: int, in_flight: int, took_s: float) -> None:
-    """Let batches be answered that were not full."""
-    for _ in range(times):
-        slots.answered(in_flight, took_s)
-
-
-def test_there_are_two_slots_at_first() -> None:
-    """One is computed while the next is sent."""
-    assert AdaptiveSlots().count == LEAST_SLOTS == 2
-
-
-def test_a_third_slot_is_tried_once_in_a_while() -> None:
-    """Two in flight do not tell whether the upstream works on several."""
-    slots = AdaptiveSlots()
-
-    answer_not_full(slots, 7, in_flight=2, took_s=0.02)
-    before = slots.count
-    answer_not_full(slots, 1, in_flight=2, took_s=0.02)
-
-    assert before == 2
-    assert slots.count == 3
-
-
-def test_a_lone_call_asks_for_no_third_slot() -> None:
-    """Where never more than one is in flight, two are enough."""
-    slots = AdaptiveSlots()
-
-    answer_not_full(slots, 500, in_flight=1, took_s=0.02)
-
-    assert slots.count == 2
-
-
-def serve(slots: AdaptiveSlots, answers: int, took_s: Callable[[int], float]) -> None:
-    """Let an upstream answer while every slot is taken."""
-    for _ in range(answers):
-        slots.answered(slots.count, took_s(slots.count))
-
-
-def test_one_request_at_a_time_keeps_few_slots() -> None:
-    """Twice as many in flight wait twice as long: nothing is gained."""
-    slots = AdaptiveSlots()
-
-    serve(slots, 500, lambda in_flight: 0.01 * in_flight)
-
-    assert slots.count <= 4
-
-
-def test_an_upstream_that_merges_gets_more_and_more() -> None:
-    """Twice as many in flight wait as long as half of them."""
-    slots = AdaptiveSlots()
-
-    serve(slots, 1000, lambda _in_flight: 0.01)
-
-    assert slots.count == MOST_SLOTS
-
-
-def test_an_upstream_that_works_on_sixteen_gets_about_as_many_slots() -> None:
-    """More than it works on would only stand in its queue."""
-    slots = AdaptiveSlots()
-
-    serve(slots, 1000, lambda in_flight: max(1.0, in_flight / 16))
-
-    assert 14 <= slots.count <= 40
-
-
-def test_an_upstream_that_becomes_slower_gets_fewer() -> None:
-    """What was learnt once is not believed for ever."""
-    slots = AdaptiveSlots()
-    serve(slots, 200, lambda _in_flight: 0.01)
-    before = slots.count
-
-    serve(slots, 2000, lambda in_flight: 0.01 * in_flight)
-
-    assert before > 50
-    assert slots.count <= 4
-
-
-def test_many_full_batches_make_room_for_those_that_are_left_over() -> None:
-    """One request more in five costs little; waiting for a whole round costs more."""
-    slots = AdaptiveSlots()
-
-    assert [slots.beside(full) for full in (0, 3, 4, 8, 16)] == [2, 2, 3, 4, 6]
-
-
-def test_a_fixed_number_of_slots_stays() -> None:
-    """The operator's word counts."""
-    slots = make_slots(5)
-
-    answer_not_full(slots, 100, in_flight=5, took_s=0.01)
-
-    assert slots.count == slots.beside(16) == 5
 
 
 # Rates

@@ -7,7 +7,8 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 
-from abproxy.batching.concurrency import AdaptiveLimit, Load
+from abproxy.batching.concurrency import AdaptiveLimit
+from abproxy.batching.slots import Load
 from bench.breakable import Traits
 from support.batching import Harness, harness, texts
 from support.client import Answer, Caller, sleep, together, until

@@ -12,8 +12,9 @@ from twisted.python.failure import Failure
 from abproxy.batching.admission import Admission
 from abproxy.batching.batch import Count
 from abproxy.batching.collector import BatchCollector
-from abproxy.batching.concurrency import Budget, FixedLimit, make_slots
+from abproxy.batching.concurrency import Budget, FixedLimit
 from abproxy.batching.part import Caps
+from abproxy.batching.slots import make_slots
 from abproxy.dialects.call import Call, LaneKey
 from abproxy.dialects.reply import write_answer
 from abproxy.dialects.tei import EMBED
