@@ -436,7 +436,7 @@ class BatchCollector:
         if took_s is None:
             budget.slots.note(now, here)
             return
-        budget.slots.answered(now, here, load, took_s)
+        budget.slots.answered(now, here, budget.calls_in_flight, load, took_s)
         full_wait = bool(self.admission.items) and self.queue.has_full
         budget.answered(load, took_s, full_wait=full_wait)
 

@@ -37,6 +37,7 @@ class Rate:
     """
 
     _clock: IReactorTime
+    period_s: float = PERIOD_S
     _since: float = field(init=False)
     _counted: int = field(init=False)
     per_second: float = field(init=False)
@@ -57,7 +58,7 @@ class Rate:
             return
         self._counted += number
         passed = self._clock.seconds() - self._since
-        if passed >= PERIOD_S:
+        if passed >= self.period_s:
             self.per_second = self._counted / passed
             self._since += passed
             self._counted = 0
@@ -147,7 +148,7 @@ class AdaptiveLimit:
 
     def __attrs_post_init__(self) -> None:
         self._grown = 2 * self.batch
-        self._rate = Rate(self.clock)
+        self._rate = Rate(self.clock, HORIZON_S)
 
     @property
     def items(self) -> int:
@@ -189,7 +190,7 @@ class AdaptiveLimit:
         self._left = refused / 2
         self._grown = max(self._left, 2 * self.batch)
         self._best_s = float("inf")
-        self._rate = Rate(self.clock)
+        self._rate = Rate(self.clock, HORIZON_S)
 
 
 Limit = FixedLimit | AdaptiveLimit

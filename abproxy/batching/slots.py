@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from msgspec import Struct
 
 from abproxy.batching.hold import Hold
-from abproxy.batching.ladder import LEAST_CALLS, RUNGS, Ladder, Rung
+from abproxy.batching.ladder import LEAST_CALLS, MOST_CALLS, RUNGS, Ladder, Rung
 
 __all__ = ["FixedSlots", "LearnedSlots", "Load", "Slots", "make_slots"]
 
@@ -24,7 +24,7 @@ LOOK_BATCHES = 8
 """Answers in a look at least."""
 
 LOOK_TURNS = 2
-"""How often in a look all who are here have been answered, at least."""
+"""How often in a look all who are here have been answered, unless they are many."""
 
 
 class Load(Struct, kw_only=True, eq=False):
@@ -73,7 +73,9 @@ class FixedSlots:
     def note(self, now: float, here: int) -> None:
         """Learn nothing."""
 
-    def answered(self, now: float, here: int, load: Load, took_s: float) -> None:
+    def answered(
+        self, now: float, here: int, in_flight: int, load: Load, took_s: float
+    ) -> None:
         """Learn nothing."""
 
 
@@ -95,8 +97,12 @@ class LearnedSlots:
     _usually: float = field(default=0.0, init=False)
     """How many calls were here, on average of the last look."""
 
-    _settles: bool = field(default=False, init=False)
-    """Whether the rung is new: the calls of before are left out of the look."""
+    _left_out: int = field(default=0, init=False)
+    """
+    Calls that are answered before the look begins.
+
+    They were in flight when the rung changed, and tell of the one before.
+    """
 
     _lost_s: float = field(default=inf, init=False)
     """The mean stay at which a trial is broken off."""
@@ -157,13 +163,16 @@ class LearnedSlots:
         self._stays_s += self._here * (now - self._noted_at)
         self._noted_at, self._here = now, here
 
-    def answered(self, now: float, here: int, load: Load, took_s: float) -> None:
+    def answered(
+        self, now: float, here: int, in_flight: int, load: Load, took_s: float
+    ) -> None:
         """
         Learn from a batch that was answered.
 
         Args:
             now: what time it is.
             here: how many calls, or parts of large ones, are still here.
+            in_flight: how many of them are in flight.
             load: the batch.
             took_s: how long the server took.
         """
@@ -175,27 +184,28 @@ class LearnedSlots:
         # Calls stay too long, even if those of a whole turn were answered now.
         turn = max(self._usually, LEAST_CALLS)
         if self._stays_s > self._lost_s * (self._answers + turn):
-            self._look(now)
-        elif self._settles:
-            if self._answers >= self._usually:
-                self._begin(now, settles=False)
+            self._look(now, in_flight)
+        elif self._left_out:
+            if self._answers >= self._left_out:
+                self._begin(now, 0)
         elif self._batches >= LOOK_BATCHES and self._answers >= self._enough:
-            self._look(now)
+            self._look(now, in_flight)
 
     @property
     def _enough(self) -> float:
-        return max(self.ladder.calls, LOOK_TURNS * max(self._usually, self._here))
+        turns = LOOK_TURNS * max(self._usually, self._here)
+        return max(self.ladder.calls, min(turns, MOST_CALLS))
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: float, in_flight: int) -> None:
         stays_s, passed_s = max(self._stays_s, 1e-9), now - self._began_at
         self._usually = stays_s / passed_s if passed_s > 0 else 0.0
         before, stay = self.rung, log(stays_s / self._answers)
         self.ladder.look(stay, binds=self._ran_out, may_leap=self.hold.is_trusted)
         self.rung, self._lost_s = RUNGS[self.ladder.on], self.ladder.lost_s
-        self._begin(now, settles=self.rung is not before)
+        self._begin(now, 0 if self.rung is before else in_flight)
 
-    def _begin(self, now: float, *, settles: bool) -> None:
-        self._settles, self._began_at = settles, now
+    def _begin(self, now: float, left_out: int) -> None:
+        self._left_out, self._began_at = left_out, now
         self._usually = max(self._usually, self._here)
         self._stays_s, self._answers, self._batches = 0.0, 0, 0
         self._ran_out = False

@@ -45,8 +45,8 @@ class Batching:
         parsers.at_least(1),
         None,
         "batches",
-        "most batches in flight that were not full when sent; by default 2, and more "
-        "if the inference server works on several at a time",
+        "most batches in flight that were not full when sent; by default as many as "
+        "trials show to be best, from 1 to 512",
     )
     budget: int | None = setting(
         "budget",

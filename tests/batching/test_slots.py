@@ -40,7 +40,7 @@ def one_by_one(
         if comes:
             slots.arrived(now, here, "lane")
         else:
-            slots.answered(now, here, ONE, took_s)
+            slots.answered(now, here, here, ONE, took_s)
 
 
 def test_the_mean_stay_of_calls_is_measured() -> None:
@@ -71,7 +71,7 @@ def test_a_look_takes_all_who_are_here_twice() -> None:
 
     while not ladder.stays:
         answers += 1
-        slots.answered(0.1 * answers, 100, ONE, 1.0)
+        slots.answered(0.1 * answers, 100, 8, ONE, 1.0)
 
     assert answers == 200
 
@@ -128,7 +128,7 @@ def served(slots: LearnedSlots, answers: int, *, at_once: int, clients: int) -> 
     for _ in range(answers):
         now, _, load = heappop(flying)
         here = waiting + sum(other.calls for _, _, other in flying)
-        slots.answered(now, here, load, 1.0)
+        slots.answered(now, here, here - waiting, load, 1.0)
         leave()
         come(load.calls)
 
@@ -158,7 +158,7 @@ def test_a_trial_is_broken_off_while_calls_pile_up() -> None:
     tried, was_tried = slots.ladder.on, slots.ladder.is_trying
     slots.note(20.0, 1000)
 
-    slots.answered(21.0, 1000, ONE, 1.0)
+    slots.answered(21.0, 1000, 8, ONE, 1.0)
 
     assert was_tried
     assert not slots.ladder.is_trying
@@ -178,7 +178,7 @@ def test_a_fixed_number_of_slots_stays() -> None:
 
     for second in range(100):
         slots.arrived(second, 9, "lane")
-        slots.answered(second, 8, Load(items=1, slot=True), 0.01)
+        slots.answered(second, 8, 8, Load(items=1, slot=True), 0.01)
 
     assert slots.count == slots.beside(16) == 5
 
