@@ -167,6 +167,9 @@ class RequestInfo(Struct, kw_only=True, eq=False):
     size: int = 0
     """Bytes of the answer's body that were sent."""
 
+    elsewhere_s: float = 0.0
+    """How long its call waited and the upstream took; 0 if that is not known."""
+
     trace: Any = None
     """The span of the request, if it is traced."""
 

@@ -220,7 +220,12 @@ class Batch:
     async def _deliver(self, response: Response) -> None:
         first = self.parts[0]
         if len(self.parts) == 1 and first.is_whole_call:
-            first.fire([PartResult(response=response)])
+            result = PartResult(
+                response=response,
+                queue_s=self.sent_at - first.arrived_at,
+                upstream_s=self.answered_after_s or 0.0,
+            )
+            first.fire([result])
             return
         lengths = await self._lengths()
         dialect = first.call.lane_key.dialect

@@ -42,6 +42,11 @@ SECONDS = (
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
 )
 
+SHORT_SECONDS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
+    *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
+)
+
 SERVER_ERROR = 500
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -66,7 +71,10 @@ class Counter(Collector):
 
     def add(self, values: tuple[str, ...] = (), number: int = 1) -> None:
         """Add a *number* to the count for these *values* of the labels."""
-        self.cell(values)[0] += number
+        try:
+            self._cells[values][0] += number
+        except KeyError:
+            self.cell(values)[0] += number
 
     def cell(self, values: tuple[str, ...]) -> list[int]:
         """Return the only number of a list, to be added to, for these *values*."""
@@ -154,6 +162,7 @@ class Metrics:
 
     calls: Counter = field(init=False)
     call_seconds: Histogram = field(init=False)
+    overhead_seconds: Buckets = field(init=False)
     cancellations: Counter = field(init=False)
     relayed: Counter = field(init=False)
     refusals: Counter = field(init=False)
@@ -197,6 +206,11 @@ class Metrics:
             "From the last byte of a call to the end of its answer",
             SECONDS,
             by_route=True,
+        )
+        self.overhead_seconds = self._buckets(
+            "overhead_seconds",
+            "Of a call, what was neither its wait to be sent nor the upstream's time",
+            SHORT_SECONDS,
         )
         self.cancellations = self._counter(
             "cancellations",

@@ -112,7 +112,10 @@ class Recorder(Observer):
             if answered is None:
                 answered = self._first_answered(route, code)
             answered[0][0] += 1
-            answered[1].observe(now - request.began_at)
+            took_s = now - request.began_at
+            answered[1].observe(took_s)
+            if request.elsewhere_s:
+                self.metrics.overhead_seconds.observe(took_s - request.elsewhere_s)
 
     def _relayed(self, request: RequestInfo, status: str) -> None:
         self._totals.relayed += 1

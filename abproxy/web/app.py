@@ -6,7 +6,7 @@ batch.  Everything else, and whatever a batched route does not understand, is
 relayed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
@@ -111,7 +111,7 @@ class ProxyApp:
         # No coroutine: the traceback of a failure would hold its frame, and so the
         # call with its body, until the garbage collector comes.
         return self.submit(call, caller, request.head_at).addCallbacks(
-            lambda results: write_reply(request, write_answer(call, results)),
+            lambda results: _answer(request, call, results),
             lambda failure: _unless_gone(failure, request),
         )
 
@@ -250,6 +250,13 @@ class ProxyApp:
             request.channel.forceAbortClient()
         else:
             write_reply(request, reply)
+
+
+def _answer(request: ProxyRequest, call: Call, results: Sequence[PartResult]) -> None:
+    first = results[0]
+    if first.upstream_s and len(results) == 1:
+        request.info.elsewhere_s = first.queue_s + first.upstream_s
+    write_reply(request, write_answer(call, results))
 
 
 def _unless_gone(failure: Failure, request: ProxyRequest) -> Failure:

@@ -7,7 +7,7 @@ import pytest
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
 from abproxy.events import BlockedBy
 from abproxy.telemetry.history import RecentBatch, RecentError
-from support.proxy import START, InMemoryProxy, wired
+from support.proxy import START, InMemoryProxy, wired, without
 
 
 @pytest.fixture
@@ -447,3 +447,32 @@ def test_whatever_is_noted_an_error_stays_with_the_recorder(
     assert getattr(here.telemetry.observer, what)(*arguments) is None
 
     nothing_leaked.clear()
+
+
+@pytest.mark.parametrize("fast_paths", [without(), without("server")])
+def test_what_is_neither_wait_nor_the_servers_time_is_our_own(
+    fast_paths: frozenset[str],
+) -> None:
+    """On either path: of a call that waited, and of one that shared a batch."""
+    with wired(slots=1, fast_paths=fast_paths) as here:
+        here.call("a")
+        for text in ("b", "c"):
+            here.call(text)
+        here.clock.advance(0.5)
+        here.upstream.open[0].answer()
+        here.clock.advance(0.25)
+        here.answer_all()
+
+        assert here.figure("call_duration_seconds_sum", route="/embed") == 2.0
+        assert here.figure("overhead_seconds_count") == 3
+        assert here.figure("overhead_seconds_sum") == 0
+
+
+def test_a_call_that_was_split_has_no_time_of_our_own() -> None:
+    """Its parts wait and are computed at the same time."""
+    with wired(max_batch_inputs=2) as here:
+        here.call("a", "b", "c")
+        here.clock.advance(0.5)
+        here.answer_all()
+
+        assert here.figure("overhead_seconds_count") == 0

@@ -186,7 +186,10 @@ class FastRequest(RequestInfo, kw_only=True, eq=False):
             written, self.size = self._error(outcome, closes=closes)
         else:
             try:
-                self.status = outcome[0].response.status
+                first = outcome[0]
+                self.status = first.response.status
+                if first.upstream_s and len(outcome) == 1:
+                    self.elsewhere_s = first.queue_s + first.upstream_s
                 encoder = self.fast_path.encoder
                 written, self.size = encoder.answer(call, outcome, closes=closes)
             except Exception:  # noqa: BLE001  whatever it is, the client hears of it
