@@ -35,7 +35,7 @@ RUN python3 -m venv --without-pip /opt/abproxy \
 COPY setup.py pyproject.toml ./
 # hadolint ignore=DL3013
 RUN mkdir -p twisted/plugins && touch README.md \
-    && pip install '.[tracing]' \
+    && pip install '.[redis,tracing]' \
     && pip uninstall --yes abproxy \
     && echo /opt/abproxy/app > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/app.pth" \
     && python -P -c "from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))"

@@ -25,8 +25,8 @@ ANY_MACHINE := --only-binary :all: --platform manylinux2014_x86_64 --python-vers
 AXE := axe-playwright-python==0.1.8
 
 # What some tests start, as Debian packages and as programs.
-TOOLS := chromium chromium-driver haproxy nginx prometheus wrk
-PROGRAMS := chromium chromedriver haproxy nginx prometheus promtool wrk
+TOOLS := chromium chromium-driver haproxy nginx prometheus redis-server wrk
+PROGRAMS := chromium chromedriver haproxy nginx prometheus promtool redis-server wrk
 for := the tests
 
 # The servers that are run for real, each in an environment of its own: they do

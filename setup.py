@@ -25,6 +25,7 @@ TRACING = [
     "opentelemetry-exporter-otlp-proto-http>=1.30",
     "opentelemetry-sdk>=1.30",
 ]
+REDIS = ["txredisapi>=1.6"]
 BENCH = [
     "aiohttp>=3.11",
     "orjson>=3.10",
@@ -93,7 +94,8 @@ setup(
         "model": MODEL,
         "clients": CLIENTS,
         "clients-heavy": [*CLIENTS, *HEAVY_CLIENTS],
-        "test": [*MODEL, *TRACING, *TESTS, *BENCH, *SERVER, *CLIENTS],
+        "test": [*MODEL, *REDIS, *TRACING, *TESTS, *BENCH, *SERVER, *CLIENTS],
+        "redis": REDIS,
         "tracing": TRACING,
     },
     zip_safe=False,

@@ -27,7 +27,7 @@ from abproxy.http.forwarded import TrustedProxies
 from abproxy.http.headers import Credentials
 from abproxy.http.sharing import LineRules
 from abproxy.reuse.keys import Keys
-from abproxy.reuse.layers import Layers
+from abproxy.reuse.layers import Layers, Reuse
 from abproxy.service import DrainTimes
 from abproxy.settings.settings import Settings
 from abproxy.settings.sources import variable
@@ -52,6 +52,7 @@ __all__ = [
     "policy_for",
     "read_again",
     "retry_timeouts_for",
+    "reuse_for",
     "server_limits",
     "slots_for",
     "variables",
@@ -165,8 +166,9 @@ def credentials_for(settings: Settings) -> Credentials:
 
 def keys_of_rows(settings: Settings, info: ServerInfo) -> Keys:
     """Return under which keys the rows of this model are remembered."""
-    model = info.model, info.sha, info.dtype, info.version
-    epoch = settings.upstream_url, settings.cache_epoch, *model
+    # Proxies that share rows may know one server by several addresses.
+    place = None if info.sha else settings.upstream_url
+    epoch = place, settings.cache_epoch, info.model, info.sha, info.dtype, info.version
     return Keys(
         epoch=[word or "" for word in epoch],
         by_client=_is_by_client(settings),
@@ -174,9 +176,19 @@ def keys_of_rows(settings: Settings, info: ServerInfo) -> Keys:
     )
 
 
-def shows_cache(settings: Settings) -> bool:
-    """Return whether answers say where their rows come from, but for other clients."""
-    return _is_by_client(settings) or len(keys_for(settings).accepted) <= 1
+def reuse_for(settings: Settings) -> Reuse:
+    """Return what is not to be computed twice."""
+    by_client = _is_by_client(settings)
+    return Reuse(
+        dedupe=settings.dedupe,
+        cache_bytes=settings.cache_bytes,
+        cache_url=settings.cache_url,
+        cache_ttl_s=settings.cache_ttl_s,
+        keys=keys_of_rows(settings, ServerInfo()),
+        # Not what other clients have asked for.
+        shows=by_client or len(keys_for(settings).accepted) <= 1,
+        shares_rates=settings.rate_limit_shared,
+    )
 
 
 def _is_by_client(settings: Settings) -> bool:

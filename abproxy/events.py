@@ -236,7 +236,7 @@ class Observer:
         """Note the line or member for which a call is neither shared nor split."""
 
     def reused(self, source: str, items: int) -> None:
-        """Note *items* not computed again; their *source*: `in_flight`, or `cache`."""
+        """Note *items* that are not computed again, and the *source* of their rows."""
 
     def sampled(self, *, is_repeated: bool) -> None:
         """Note one item out of many, and whether it was asked for before."""

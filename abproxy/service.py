@@ -296,6 +296,7 @@ class ProxyService(Lifetime):
     """Begins to ask the upstream for its limits."""
 
     stop_upstream: Callable[[], Deferred[Any]]
+    stop_cache: Callable[[], Deferred[Any]]
     """Ends that; fires when the connections to the upstream are closed."""
 
     reload: Callable[[], None]
@@ -318,10 +319,8 @@ class ProxyService(Lifetime):
     _private_port: IListeningPort | None = field(init=False, default=None)
     _reporting: LoopingCall = field(init=False)
     _signalled_at: float | None = field(init=False, default=None)
-    """When the first signal to stop came."""
-
     _stays_open: bool = field(init=False, default=False)
-    """Whether that was SIGTERM."""
+    """When the first signal to stop came, and whether it was SIGTERM."""
 
     _delay: Deferred[None] | None = field(init=False, default=None)
     """Fires when the port is to be closed."""
@@ -404,6 +403,7 @@ class ProxyService(Lifetime):
         await self._drain(ends_at)
         self.collector.stop()
         await self.stop_upstream()
+        await self.stop_cache()
         if self.model is not None:
             await self.model.stop()
         await self.stop_telemetry()

@@ -22,22 +22,18 @@ from abproxy.configure import (
     Configuration,
     credentials_for,
     drain_times,
-    keys_of_rows,
     limits_for,
     limits_in_force,
     policy_for,
     retry_timeouts_for,
+    reuse_for,
     server_limits,
-    shows_cache,
     slots_for,
 )
 from abproxy.events import Observer
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.process import ChildProcess
-from abproxy.reuse.inflight import InFlight
-from abproxy.reuse.layers import Layers
-from abproxy.reuse.memory import MemoryCache
-from abproxy.reuse.store import Store
+from abproxy.reuse.layers import Layers, make_layers
 from abproxy.service import (
     DEFAULT_PROCESS,
     Listening,
@@ -146,7 +142,13 @@ def _build(
 
     upstream, model = _upstream(settings, reactor, telemetry, learn)
     collector = _batching(settings, reactor, upstream, telemetry)
-    layers = _layers(settings, reactor, upstream, collector, telemetry)
+    layers = make_layers(
+        reuse_for(settings),
+        collector,
+        reactor,
+        is_certain=lambda: upstream.discovery.is_certain,
+        observer=telemetry.observer,
+    )
     app = _app(settings, reactor, upstream, layers, telemetry)
     memory = Memory(clock=reactor, observer=telemetry.observer)
     configuration = Configuration(
@@ -217,6 +219,7 @@ def _build(
         collector=collector,
         start_upstream=upstream.start,
         stop_upstream=upstream.stop,
+        stop_cache=layers.stop,
         model=model,
         upstream_url=upstream.base_url,
         drain_times=lambda: drain_times(configuration.settings),
@@ -323,35 +326,6 @@ def _limit(settings: Settings, reactor: Any, info: ServerInfo) -> Limit:
     return AdaptiveLimit(clock=reactor, ceiling=limits.budget, batch=batch)
 
 
-def _layers(
-    settings: Settings,
-    reactor: Any,
-    upstream: Upstream,
-    collector: BatchCollector,
-    telemetry: Telemetry,
-) -> Layers:
-    """Return what is asked before the collector."""
-    in_flight, memory, submit = None, None, collector.submit
-    if settings.dedupe:
-        in_flight = InFlight(compute=submit, observer=telemetry.observer)
-        submit = in_flight.submit
-    if settings.cache_bytes:
-        memory = MemoryCache(
-            compute=submit,
-            clock=reactor,
-            store=Store(max_size=settings.cache_bytes),
-            keys=keys_of_rows(settings, ServerInfo()),
-            ttl_s=settings.cache_ttl_s,
-            shows=shows_cache(settings),
-            is_certain=lambda: upstream.discovery.is_certain,
-            observer=telemetry.observer,
-        )
-        submit = memory.submit
-    return Layers(
-        collector=collector, in_flight=in_flight, memory=memory, submit=submit
-    )
-
-
 def _app(
     settings: Settings,
     reactor: Any,
@@ -373,6 +347,7 @@ def _app(
         rate_limiter=RateLimiter(clock=reactor),
         collector=layers.collector,
         compute=layers.submit,
+        shared_rate=layers.shared_rate,
         relay=relay,
         observer=telemetry.observer,
     )

@@ -1,32 +1,125 @@
 """
-What stands between a call and its batch: memory, and equal work in flight.
+What stands between a call and its batch, as far as the settings ask for it.
 
-Each layer submits what it does not know to the next one, and the last one is the
-collector of batches.
+Memory first, then equal work in flight, then the rows of other proxies.  Each layer
+submits what it does not know to the next one, and the last is the collector.
 """
 
-from attrs import field, frozen
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, succeed
 
 from abproxy.batching.collector import BatchCollector
+from abproxy.errors import SettingsError
+from abproxy.events import Observer
 from abproxy.reuse.inflight import InFlight
 from abproxy.reuse.keys import Keys
 from abproxy.reuse.memory import MemoryCache
+from abproxy.reuse.redis import RedisStore, connect, read_address
 from abproxy.reuse.rows import Submit
+from abproxy.reuse.shared import SharedCache
+from abproxy.reuse.store import Store
 
-__all__ = ["Layers"]
+__all__ = ["Layers", "Reuse", "make_layers"]
 
 
 @frozen(kw_only=True)
+class Reuse:
+    """What is not to be computed twice."""
+
+    dedupe: bool
+    cache_bytes: int
+    cache_url: str | None = field(repr=False)
+    cache_ttl_s: float
+    keys: Keys
+    shows: bool
+    """Whether answers say where their rows come from."""
+
+    shares_rates: bool
+    """Whether the rate of a client counts in all proxies together."""
+
+
+@define(kw_only=True, eq=False)
 class Layers:
-    """The layers that the settings ask for, and the collector below them."""
+    """The layers there are, and the collector below them."""
 
     collector: BatchCollector
-    in_flight: InFlight | None
-    memory: MemoryCache | None
     submit: Submit = field(repr=False)
     """Of the first layer."""
+
+    in_flight: InFlight | None = None
+    memory: MemoryCache | None = None
+    shared: SharedCache | None = None
+    shared_rate: Callable[[bytes, int, float], Deferred[float]] | None = field(
+        default=None, repr=False
+    )
 
     def learn(self, keys: Keys) -> None:
         """Keep rows under *keys* from now on, and forget others: the model is new."""
         if self.memory is not None and not self.memory.keys.are(keys):
             self.memory.forget(keys)
+        if self.shared is not None:
+            self.shared.keys = keys
+
+    def stop(self) -> Deferred[Any]:
+        """Close what is open."""
+        return self.shared.store.stop() if self.shared is not None else succeed(None)
+
+
+def make_layers(
+    reuse: Reuse,
+    collector: BatchCollector,
+    reactor: Any,
+    *,
+    is_certain: Callable[[], bool],
+    observer: Observer,
+) -> Layers:
+    """
+    Return the layers above the *collector*.
+
+    Args:
+        reuse: which ones.
+        collector: computes what none of them knows.
+        reactor: clock and network.
+        is_certain: whether the upstream is known to have the model whose rows are kept.
+        observer: hears what was not computed.
+
+    Raises:
+        SettingsError: a library is missing.
+    """
+    layers = Layers(collector=collector, submit=collector.submit)
+    rows: dict[str, Any] = {
+        "keys": reuse.keys,
+        "ttl_s": reuse.cache_ttl_s,
+        "is_certain": is_certain,
+        "observer": observer,
+    }
+    if reuse.cache_url:
+        store = _shared_store(reactor, reuse.cache_url)
+        layers.shared = SharedCache(compute=layers.submit, store=store, **rows)
+        layers.submit = layers.shared.submit
+        layers.shared_rate = store.take if reuse.shares_rates else None
+    if reuse.dedupe:
+        layers.in_flight = InFlight(compute=layers.submit, observer=observer)
+        layers.submit = layers.in_flight.submit
+    if reuse.cache_bytes:
+        layers.memory = MemoryCache(
+            compute=layers.submit,
+            clock=reactor,
+            store=Store(max_size=reuse.cache_bytes),
+            shows=reuse.shows,
+            **rows,
+        )
+        layers.submit = layers.memory.submit
+    return layers
+
+
+def _shared_store(reactor: Any, url: str) -> RedisStore:
+    try:
+        client = connect(reactor, read_address(url))
+    except ImportError as error:
+        message = "CACHE_URL needs txredisapi: pip install 'abproxy[redis]'"
+        raise SettingsError(message) from error
+    return RedisStore(client=client, clock=reactor)

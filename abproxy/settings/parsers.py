@@ -18,9 +18,11 @@ from abproxy.dialects.routes import MEMBERS_THAT_COUNT
 from abproxy.http.forwarded import UNIX, plain_address
 from abproxy.http.headers import OF_ONE_HOP
 from abproxy.http.sharing import MEMBER, may_be_ignored
+from abproxy.reuse.redis import read_address
 
 __all__ = [
     "at_least",
+    "cache_url",
     "file",
     "header_lines",
     "ignored_names",
@@ -179,6 +181,12 @@ def _could_be_found(host: str) -> bool:
     whole = host.removesuffix(".")
     labels = whole.split(".")
     return len(whole) <= LONGEST_HOST and all(map(_LABEL.fullmatch, labels))
+
+
+def cache_url(text: str) -> str:
+    """Parse the URL of a shared cache; the error message does not repeat it."""
+    read_address(text)
+    return text
 
 
 def key(text: str) -> str:

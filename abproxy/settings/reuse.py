@@ -3,7 +3,7 @@
 from attrs import frozen
 
 from abproxy.settings import parsers
-from abproxy.settings.field import setting
+from abproxy.settings.field import secret, setting
 
 
 @frozen(kw_only=True, slots=False)
@@ -47,4 +47,19 @@ class Reuse:
         "word",
         "a word to change whenever the model changes, for inference servers that do "
         "not say which model they have",
+    )
+    cache_url: str | None = secret(
+        "cache-url",
+        parsers.cache_url,
+        None,
+        "Redis or Valkey in which several proxies remember rows together: "
+        "redis://user:password@host:6379/0, rediss://… or unix:///path",
+    )
+    rate_limit_shared: bool = setting(
+        "rate-limit-shared",
+        parsers.yes_or_no,
+        False,
+        "true or false",
+        "whether RATE_LIMIT counts what a client sends to all proxies with the same "
+        "CACHE_URL; while that is away each counts by itself",
     )

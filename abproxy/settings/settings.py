@@ -145,6 +145,8 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"TLS_{has} is set, but TLS_{lacks} is not")
     if settings.tls_cert and settings.port.startswith("ssl:"):
         raise SettingsError("TLS_CERT is for a PORT without ssl:, which has its own")
+    if settings.rate_limit_shared and settings.cache_url is None:
+        raise SettingsError("RATE_LIMIT_SHARED is set, but CACHE_URL is not")
 
 
 def _warn_of_typos(env_file: Mapping[str, str]) -> None:

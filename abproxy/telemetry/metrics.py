@@ -242,7 +242,7 @@ class Metrics:
             "Inputs that were not computed again, by where their rows came from",
             "source",
         )
-        _start_at_0(self.reused, ("in_flight", "cache"))
+        _start_at_0(self.reused, ("in_flight", "cache", "shared_cache"))
         self.batch_calls = self._buckets(
             "batch_calls", "Calls that shared a batch", COUNTS
         )

@@ -32,7 +32,7 @@ from abproxy.http.messages import Response
 from abproxy.reuse.rows import Submit
 from abproxy.web.auth import ApiKeys, Caller, Clients
 from abproxy.web.calls import CallHead, CallReader
-from abproxy.web.rate_limit import RateLimiter
+from abproxy.web.rate_limit import RateLimiter, SharedRate, rate_exceeded
 from abproxy.web.relay import Relay
 from abproxy.web.replies import error_response, write_reply
 from abproxy.web.request import ProxyRequest, unless_gone
@@ -87,6 +87,9 @@ class ProxyApp:
     relay: Relay
     compute: Submit = field(repr=False)
     """Computes a call, or knows its rows; in the end the collector does."""
+
+    shared_rate: SharedRate | None = field(default=None, repr=False)
+    """Counts what clients send to this proxy and to others."""
 
     observer: Observer = field(factory=Observer, repr=False)
     _strangers: int = field(init=False, default=0)
@@ -156,12 +159,27 @@ class ProxyApp:
         rate, inputs = self.policy.inputs_per_s, len(call.items.raw)
         if rate is not None:
             self.rate_limiter.check(caller.client, inputs, rate)
-        results = self.compute(call)
-        if rate is not None:
+        if rate is None:
+            results = self.compute(call)
+        else:
+            results = self._compute_limited(call, rate)
             self.rate_limiter.take(caller.client, inputs, rate)
         if caller.deadline_s is not None:
             self._bound(results, caller, head_at)
         return results
+
+    def _compute_limited(self, call: Call, rate: float) -> Deferred[list[PartResult]]:
+        """Compute *call* once all proxies that count together have room for it."""
+        if self.shared_rate is None:
+            return self.compute(call)
+
+        def compute(wait_s: float) -> Deferred[list[PartResult]]:
+            if wait_s:
+                raise rate_exceeded(rate, wait_s)
+            return self.compute(call)
+
+        taken = self.shared_rate(call.client, len(call.items.raw), rate)
+        return taken.addCallback(compute)
 
     def _check_deadline(self, caller: Caller, head_at: float) -> None:
         taken_s = self.collector.clock.seconds() - head_at

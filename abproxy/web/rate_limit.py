@@ -7,14 +7,16 @@ debt takes longer than a minute, so a call that would is refused for good.  A bu
 that is full again is forgotten.
 """
 
+from collections.abc import Callable
 from math import ceil
 
 from attrs import define, field
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from abproxy.errors import CallTooLarge, RateExceeded
 
-__all__ = ["RateLimiter"]
+__all__ = ["RateLimiter", "SharedRate", "rate_exceeded"]
 
 LONGEST_DEBT_S = 60
 """How long a client may have to wait for its next call, in seconds."""
@@ -24,6 +26,23 @@ MOMENT_S = 1e-6
 
 SWEEP_S = 10.0
 """How often full buckets are looked for, in seconds."""
+
+
+SharedRate = Callable[[bytes, int, float], Deferred[float]]
+"""
+Take inputs from the bucket of a client that several proxies share.
+
+Given the client, how many, and the rate; fires with the seconds that it has to
+wait, 0 if there is room.
+"""
+
+
+def rate_exceeded(inputs_per_s: float, wait_s: float) -> RateExceeded:
+    """Return the error for a client that has to wait for so long."""
+    return RateExceeded(
+        f"more than {inputs_per_s:g} inputs in a second: slow down",
+        ceil(wait_s - MOMENT_S),
+    )
 
 
 @define(kw_only=True, eq=False)
@@ -58,10 +77,7 @@ class RateLimiter:
         full_in_s = self._full_at.get(hash(client), 0.0) - self.clock.seconds()
         wait_s = full_in_s - max(1.0 - inputs / inputs_per_s, 0.0)
         if wait_s > MOMENT_S:
-            raise RateExceeded(
-                f"more than {inputs_per_s:g} inputs in a second: slow down",
-                ceil(wait_s - MOMENT_S),
-            )
+            raise rate_exceeded(inputs_per_s, wait_s)
 
     def take(self, client: bytes, inputs: int, inputs_per_s: float) -> None:
         """Remove the accepted *inputs* from the bucket of *client*."""

@@ -49,7 +49,9 @@ def share_of(settings: Settings, upstream_url: str) -> Settings:
     return attrs.evolve(
         settings,
         **parts,
-        rate_limit=None if rate is None else rate / workers,
+        rate_limit=rate
+        if rate is None or settings.rate_limit_shared
+        else rate / workers,
         embedded=False,
         upstream_url=upstream_url,
     )

@@ -51,8 +51,6 @@ def _configuration(proxy: InMemoryProxy, file: Path) -> Configuration:
         collector=proxy.collector,
         layers=Layers(
             collector=proxy.collector,
-            in_flight=None,
-            memory=None,
             submit=proxy.collector.submit,
         ),
         info=lambda: INFO,

@@ -121,7 +121,8 @@ def exposed() -> dict[str, Labels]:
         recorder=Recorder(clock=clock, cpu_s=lambda: 0.0),
         collector=collector,
         layers=Layers(
-            collector=collector, in_flight=None, memory=None, submit=collector.submit
+            collector=collector,
+            submit=collector.submit,
         ),
         upstream_state=lambda: UpstreamState.UP,
         connections=lambda: 0,

@@ -67,7 +67,7 @@ def test_the_images_can_send_traces() -> None:
     """What that needs is installed in them."""
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
-    assert "pip install '.[tracing]'" in dockerfile
+    assert "pip install '.[redis,tracing]'" in dockerfile
 
 
 @pytest.mark.parametrize("name", WATCHERS)

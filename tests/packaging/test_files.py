@@ -103,7 +103,7 @@ def test_the_plugins_are_listed_after_each_installation() -> None:
         line
         for line in _steps("RUN")
         if re.search(
-            r"pip install( --no-deps --target \S+)? ('\.\[tracing\]'|\.) ", line
+            r"pip install( --no-deps --target \S+)? ('\.\[redis,tracing\]'|\.) ", line
         )
     ]
 
@@ -116,7 +116,7 @@ def test_what_abproxy_needs_is_installed_before_its_source_is_there() -> None:
     text = DOCKERFILE.read_text(encoding="utf-8")
     source = text.index("\nCOPY . .\n")
 
-    assert text.index("pip install '.[tracing]'") < source
+    assert text.index("pip install '.[redis,tracing]'") < source
     assert text.index("pip install '.[model]'") < source
     assert text.rindex("pip install ") > source
     assert "--no-deps" in text[text.rindex("pip install ") :]

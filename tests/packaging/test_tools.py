@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent.parent
 MAKE = shutil.which("make")
 PROGRAMS = (
     *("chromium", "chromedriver", "haproxy", "nginx", "prometheus", "promtool"),
+    "redis-server",
     "wrk",
 )
 
@@ -49,7 +50,7 @@ def test_what_is_missing_is_installed(tmp_path: Path, missing: str) -> None:
 
     said = _make(tmp_path)
 
-    packages = "chromium chromium-driver haproxy nginx prometheus wrk"
+    packages = "chromium chromium-driver haproxy nginx prometheus redis-server wrk"
     assert said == f"Installing {packages} for the tests, once ...\n"
     assert f"install --no-install-recommends {packages}\n" in _calls(tmp_path)
 

@@ -1,0 +1,98 @@
+"""The rows that were computed before by any of several proxies."""
+
+from collections.abc import Callable
+
+from attrs import define, field
+from msgspec import DecodeError
+from twisted.internet.defer import Deferred
+
+from abproxy.dialects.call import BadAnswer, Call, PartResult
+from abproxy.events import Observer
+from abproxy.reuse.entry import pack, unpack
+from abproxy.reuse.keys import Keys, key_of
+from abproxy.reuse.redis import RedisStore
+from abproxy.reuse.rows import Submit, ask_for_rest, has_rows, rows_of, span
+
+__all__ = ["SharedCache"]
+
+MOST_ITEMS = 1000
+"""A call of more is not looked up: it would hold up all others on the connection."""
+
+
+@define(kw_only=True, eq=False)
+class SharedCache:
+    """Answers from a store that several proxies share, and computes the rest."""
+
+    compute: Submit = field(repr=False)
+    store: RedisStore
+    keys: Keys
+    ttl_s: float
+    is_certain: Callable[[], bool] = field(repr=False)
+    """Whether the upstream is known to have the model whose rows are kept."""
+
+    observer: Observer = field(factory=Observer, repr=False)
+
+    def submit(self, call: Call) -> Deferred[list[PartResult]]:
+        """
+        Compute what is not known of *call*; fires with its results.
+
+        Raises:
+            Overloaded: there is no room for what is to be computed.
+        """
+        is_plain = call.may_be_kept and not call.lane_key.serial
+        if not is_plain or self.store.is_away or len(call.items.raw) > MOST_ITEMS:
+            return self.compute(call)
+        prefix = self.keys.prefix(call)
+        if not call.may_be_known or not self.is_certain():
+            return self._compute(call, prefix)
+        return Deferred.fromCoroutine(self._look_up(call, prefix))
+
+    async def _look_up(self, call: Call, prefix: bytes) -> list[PartResult]:
+        items = list(dict.fromkeys(call.items.raw))
+        found = await self.store.get([key_of(prefix, item) for item in items])
+        known: dict[bytes, PartResult] = {}
+        for item, packed in zip(items, found, strict=True):
+            result = _read(call, packed)
+            if result is not None:
+                known[item] = result
+        if not known:
+            return await self._compute(call, prefix)
+        places = [at for at, item in enumerate(call.items.raw) if item not in known]
+        self.observer.reused("shared_cache", len(call.items.raw) - len(places))
+        if not places:
+            return span(call, known)
+        return await ask_for_rest(
+            call, known, places, lambda rest: self._compute(rest, prefix)
+        )
+
+    def _compute(self, call: Call, prefix: bytes) -> Deferred[list[PartResult]]:
+        return self.compute(call).addCallback(self._keep, call, prefix)
+
+    def _keep(
+        self, results: list[PartResult], call: Call, prefix: bytes
+    ) -> list[PartResult]:
+        """Keep the rows of good *results*, and hand them on."""
+        if not has_rows(results) or self.store.is_away:
+            return results
+        try:
+            rows = rows_of(call, results)
+        except BadAnswer:
+            return results
+        dialect = call.lane_key.dialect
+        packed = {
+            key_of(prefix, item): entry
+            for item, row in zip(call.items.raw, rows, strict=True)
+            if (entry := pack(dialect, row)) is not None
+        }
+        self.store.put(packed, self.ttl_s)
+        return results
+
+
+def _read(call: Call, packed: bytes | None) -> PartResult | None:
+    """Return the result in an entry; None if it cannot be read."""
+    if packed is None:
+        return None
+    try:
+        return unpack(call.lane_key.dialect, packed)
+    except (DecodeError, ValueError, UnicodeDecodeError):
+        return None
