@@ -29,7 +29,6 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver, Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
@@ -37,7 +36,7 @@ from abproxy import __version__
 from abproxy.batching.collector import BatchCollector
 from abproxy.notify import READY, STOPPING, reloading
 from abproxy.process import ChildProcess
-from abproxy.web.listen import Listener, close_port
+from abproxy.web.listen import Listener, close_port, where
 from abproxy.web.server import ProxySite
 from abproxy.web.tls import Certificate
 
@@ -49,8 +48,6 @@ __all__ = [
     "ProcessContext",
     "ProxyService",
     "Signals",
-    "shown",
-    "where",
 ]
 
 STDIN = 0
@@ -78,24 +75,6 @@ How long idle connections of clients stay open after SIGTERM, in seconds.
 A client that has read its last answer without `Connection: close` may be
 writing the next call, which would be lost: no client repeats a POST by itself.
 """
-
-
-def where(port: Any) -> str:
-    """Return the URL of a listening *port*, or the path of its socket."""
-    factory: Any = getattr(port, "factory", None)
-    while hasattr(factory, "serving"):
-        factory = factory.serving
-    is_tls = isinstance(factory, TLSMemoryBIOFactory)
-    return shown(port.getHost(), "https" if is_tls else "http")
-
-
-def shown(address: Any, scheme: str = "http") -> str:
-    """Return the URL of an *address*, or the path of a Unix socket."""
-    host = getattr(address, "host", None)
-    if host is None:
-        return os.fsdecode(getattr(address, "name", None) or str(address))
-    host = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{host}:{address.port}"
 
 
 @define(eq=False)
@@ -159,6 +138,9 @@ class ProcessContext:
 
     log_observer: ILogObserver | None = None
     """The log observer to use instead of twistd's own."""
+
+    owner: tuple[int, int] = (-1, -1)
+    """User and group that it changes to; -1 for none."""
 
     set_log_level: Callable[[str], None] = lambda _level: None
     """Changes the least important level that it writes."""

@@ -138,6 +138,12 @@ def read_settings(options: Options, environ: Mapping[str, str]) -> Settings:
     return settings_from(options, environ, env_file)
 
 
+def _owner(twistd: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the user and group that `twistd` changes to; -1 for none."""
+    uid, gid = twistd.get("uid"), twistd.get("gid")
+    return -1 if uid is None else uid, -1 if gid is None else gid
+
+
 def _variables() -> frozenset[str]:
     """Return the names of all settings in the environment."""
     options = (each.metadata["option"] for each in attrs.fields(Settings))
@@ -204,6 +210,7 @@ def makeService(options: Options) -> IService:
                 enough=enough,
                 when_running=reactor.callWhenRunning,
             ),
+            owner=_owner(getattr(options, "parent", None) or {}),
             set_log_level=partial(set_threshold, enough),
         )
         service: IService = _wiring(settings)(settings, reactor, read, process)

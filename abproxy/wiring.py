@@ -4,7 +4,6 @@ Create the proxy from its settings.
 Each object gets the objects that it uses as arguments of its constructor.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -127,8 +126,9 @@ def _build(
         reactor,
         access_log=settings.access_log,
         as_json=settings.log_format == "json",
+        owner=process.owner,
         traces_endpoint=traces_endpoint(
-            settings.otlp_endpoint, settings.otlp_traces_endpoint, os.environ
+            settings.otlp_endpoint, settings.otlp_traces_endpoint
         ),
         scheme="https" if settings.has_tls else "http",
     )

@@ -1,5 +1,6 @@
 """All observers of a proxy: which there are, as the operator wants them."""
 
+import os
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -78,11 +79,12 @@ def _fire_once(waiting: Deferred[None]) -> None:
         waiting.callback(None)
 
 
-def make_telemetry(
+def make_telemetry(  # noqa: PLR0913  each is one wish of the operator
     reactor: Any,
     *,
     access_log: str | None = None,
     as_json: bool = False,
+    owner: tuple[int, int] = (-1, -1),
     traces_endpoint: str | None = None,
     scheme: str = "http",
 ) -> Telemetry:
@@ -93,6 +95,8 @@ def make_telemetry(
         reactor: clock and threads.
         access_log: the file of the access log, "-" for standard output, or none.
         as_json: whether its lines are JSON objects.
+        owner: the user and group of the file, which are to open it again; -1 for
+            those that this process has.
         traces_endpoint: where traces are sent, if they are.
         scheme: how clients reach the proxy.
 
@@ -103,7 +107,7 @@ def make_telemetry(
         reactor=reactor,
         recorder=Recorder(clock=reactor, cpu_s=time.process_time),
         access_log=(
-            _open_access_log(access_log, reactor, as_json=as_json)
+            _open_access_log(access_log, reactor, owner, as_json=as_json)
             if access_log
             else None
         ),
@@ -111,7 +115,9 @@ def make_telemetry(
     )
 
 
-def _open_access_log(name: str, reactor: Any, *, as_json: bool) -> AccessLog:
+def _open_access_log(
+    name: str, reactor: Any, owner: tuple[int, int], *, as_json: bool
+) -> AccessLog:
     stdout = open_stdout("access", is_strict=True) if name == "-" else None
 
     def open_file() -> Any:
@@ -123,14 +129,18 @@ def _open_access_log(name: str, reactor: Any, *, as_json: bool) -> AccessLog:
         return file
 
     try:
-        return AccessLog(open_file=open_file, as_json=as_json, clock=reactor)
+        log = AccessLog(open_file=open_file, as_json=as_json, clock=reactor)
+        # Not a device, such as /dev/null, and not a pipe of another program.
+        if owner != (-1, -1) and Path(name).is_file():
+            os.chown(name, *owner)
     except OSError as error:
         reason = error.strerror or error
         raise SettingsError(f"cannot write to {name}: {reason}") from error
+    return log
 
 
 def traces_endpoint(
-    endpoint: str | None, own: str | None, environ: Mapping[str, str]
+    endpoint: str | None, own: str | None, environ: Mapping[str, str] = os.environ
 ) -> str | None:
     """
     Return where traces are sent, or None if none are wanted.

@@ -7,6 +7,7 @@ Calls that arrive before the proxy is ready wait in the kernel's queue.  How man
 connections may be open is limited by the files that the system allows.
 """
 
+import os
 import resource as process
 import socket
 from contextlib import suppress
@@ -28,6 +29,7 @@ from twisted.internet.protocol import Protocol as ConnectionProtocol
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -41,6 +43,8 @@ __all__ = [
     "close_port",
     "make_listener",
     "raise_connection_limit",
+    "shown",
+    "where",
 ]
 
 BACKLOG = 1024
@@ -217,6 +221,24 @@ def _mistake(endpoint: str, error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"cannot read {error.filename}: {error.strerror}"
     return f"not an endpoint: {error}"
+
+
+def where(port: Any) -> str:
+    """Return the URL of a listening *port*, or the path of its socket."""
+    factory: Any = getattr(port, "factory", None)
+    while hasattr(factory, "serving"):
+        factory = factory.serving
+    is_tls = isinstance(factory, TLSMemoryBIOFactory)
+    return shown(port.getHost(), "https" if is_tls else "http")
+
+
+def shown(address: Any, scheme: str = "http") -> str:
+    """Return the URL of an *address*, or the path of a Unix socket."""
+    host = getattr(address, "host", None)
+    if host is None:
+        return os.fsdecode(getattr(address, "name", None) or str(address))
+    host = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{host}:{address.port}"
 
 
 def close_port(reactor: Any, port: Any) -> Deferred[None]:

@@ -30,8 +30,7 @@ from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
 from twisted.internet.tcp import Port
 
 from abproxy.errors import SettingsError
-from abproxy.service import shown
-from abproxy.web.listen import PROXY_HEADER, BoundSocket, make_listener
+from abproxy.web.listen import PROXY_HEADER, BoundSocket, make_listener, shown
 from abproxy.web.proxy_header import SpeakingForItself
 from abproxy.web.tls import Unverified
 

@@ -19,10 +19,10 @@ from abproxy.configure import (
     variables,
 )
 from abproxy.errors import SettingsError
-from abproxy.service import LAST_S, Lifetime, where
+from abproxy.service import LAST_S, Lifetime
 from abproxy.settings.settings import Settings
 from abproxy.settings.watching import KeyWatch
-from abproxy.web.listen import Listener, close_port
+from abproxy.web.listen import Listener, close_port, where
 from abproxy.web.server import ProxySite, ServerLimits
 from abproxy.workers.admin import SupervisorApp
 from abproxy.workers.aggregate import Aggregator

@@ -256,3 +256,30 @@ def test_a_collector_that_is_away_does_not_keep_the_proxy() -> None:
     assert early == []
     assert stopped == [None]
     assert [formatEvent(event) for event in events] == ["The last spans were not sent"]
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "given"),
+    [
+        ("access.log", (65534, -1), [65534, -1]),
+        ("access.log", (-1, -1), []),
+        ("/dev/null", (65534, 65534), []),
+    ],
+)
+def test_the_access_log_belongs_to_the_user_that_opens_it_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    owner: tuple[int, int],
+    given: list[int],
+) -> None:
+    """With `twistd --uid` it is made as root; devices are left as they are."""
+    changed: list[Any] = []
+    monkeypatch.setattr("os.chown", lambda *change: changed.extend(change))
+    file = str(tmp_path / name)
+
+    telemetry = make_telemetry(Reactor(), access_log=file, owner=owner)
+    log: Any = telemetry.access_log
+    log._file.close()
+
+    assert changed == ([file, *given] if given else [])
