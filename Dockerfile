@@ -67,12 +67,10 @@ RUN pip install --no-deps --target /opt/abproxy/app . \
 FROM ${BASE} AS base
 
 ARG VERSION=26.11.0
-ARG REVISION
 LABEL org.opencontainers.image.title=abproxy \
     org.opencontainers.image.description="Auto-batching proxy for embedding servers" \
     org.opencontainers.image.licenses=MIT \
-    org.opencontainers.image.version=$VERSION \
-    org.opencontainers.image.revision=$REVISION
+    org.opencontainers.image.version=$VERSION
 # Workers have their sockets in a temporary folder, and this one can be written even if
 # the rest of the container cannot.
 ENV PATH=/opt/abproxy/app/bin:/opt/abproxy/bin:$PATH \

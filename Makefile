@@ -175,7 +175,8 @@ endif
 image: ## build the image of the proxy, or with target=model the one with a model inside
 	$(ENGINE) build --target $(target) --tag $(IMAGE) $(BASE:%=--build-arg BASE=%) \
 		$(foreach name,PIP_INDEX_URL CA,$(if $(value $(name)),--build-arg $(name))) \
-		--build-arg VERSION=$(version) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) $(args) .
+		--build-arg VERSION=$(version) \
+		--label org.opencontainers.image.revision=$(shell git rev-parse HEAD 2>/dev/null) $(args) .
 
 sbom: $(VENV)/sbom.stamp ## list what the image of the proxy is made of, in CycloneDX's format: build/abproxy.cdx.json
 	@mkdir -p build

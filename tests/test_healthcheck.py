@@ -187,6 +187,18 @@ async def test_a_proxy_that_answers_is_healthy(
     assert code == 0
 
 
+@ensureDeferred
+async def test_it_need_not_be_trusted(capsys: pytest.CaptureFixture[str]) -> None:
+    """It asks for no client, as a health check of a balancer does."""
+    port = "haproxy:tcp:0:interface=127.0.0.1"
+    async with started_proxy(port=port, trusted_proxies=("10.0.0.1",)) as here:
+        asked = port.replace("0:", f"{here.port}:", 1)
+        code = await deferToThread(main, ["--port", asked])
+
+    assert capsys.readouterr().out.endswith("/-/healthy: 200\n")
+    assert code == 0
+
+
 def test_a_proxy_that_is_not_there_is_not_healthy(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -127,7 +127,9 @@ def test_the_image_has_the_version_of_the_package() -> None:
     [version] = re.findall(r'version="(.*)"', (ROOT / "setup.py").read_text())
 
     assert f"ARG VERSION={version}" in _steps("ARG")
-    assert f"VERSION={version} " in _run("make", "-n", "image").stdout
+    planned = _run("make", "-n", "image").stdout
+    assert f"VERSION={version} " in planned
+    assert "--label org.opencontainers.image.revision=" in planned
 
 
 def test_no_setting_is_in_the_environment_of_the_image() -> None:

@@ -98,15 +98,23 @@ def _with(options: Sequence[str]) -> list[str]:
 
 
 def _in_podman(folder: Path) -> Iterator[Found]:
-    """Stop a container that cannot write anywhere, while clients call it."""
+    """
+    Stop a container that cannot write anywhere, while clients call it.
+
+    Its settings are in a file, and its own health check reads them, too.
+    """
     engine = _engine(folder)
     for options in ((), ("--workers=2",)):
         port = free_port()
         confined = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=ALL")
         health = ("--health-cmd=abproxy-health", "--health-interval=disable")
         with upstream(folder / f"upstream{len(options)}") as url:
-            settings = (f"--port={port}", f"--inference-service-url={url}", *options)
-            with engine.running(IMAGE, [*confined, *health], *settings) as name:
+            mounted = folder / f"etc{len(options)}"
+            mounted.mkdir()
+            settings = f"PORT={port}\nINFERENCE_SERVICE_URL={url}\n"
+            (mounted / ".env").write_text(settings)
+            own = f"--volume={mounted}:/etc/abproxy:ro"
+            with engine.running(IMAGE, [*confined, *health, own], *options) as name:
                 until(lambda port=port: _answers(port))
                 engine("healthcheck", "run", name)
                 load = Load(port)
