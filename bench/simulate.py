@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 
 from bench.simulation.clients import MIXED, Crowd
+from bench.simulation.matrix import CELLS, judge, table
 from bench.simulation.plots import Plot, curves_of
 from bench.simulation.runs import KINDS, Figures, Run, play
 from bench.simulation.scenarios import SCENARIOS, WAYS, Scenario
@@ -31,6 +32,9 @@ PLOTTED_FIGURES: dict[str, tuple[str, Callable[[Figures], float]]] = {
     "p99": ("p99, ms", lambda figures: figures.p99_ms),
 }
 
+MATRIX_BEGINS, MATRIX_ENDS = "<!-- matrix -->\n", "<!-- end of the matrix -->"
+"""What stands before and after the matrix in a page."""
+
 EXAMPLES = """
 examples:
   python -m bench.simulate --only merging --only serial
@@ -38,6 +42,7 @@ examples:
   python -m bench.simulate --server groups --clients 64,200 --mixed
   python -m bench.simulate --server serial --rate 20,40 --way "timer 5/32"
   python -m bench.simulate --plot docs/images
+  python -m bench.simulate --matrix --write docs/flow.md
 
 ways:
   direct            no proxy
@@ -66,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=1, help="another play of chance (default: 1)")
     add("--scale", type=float, default=1.0, help="times the usual duration")
     add("--markdown", action="store_true", help="write tables in Markdown")
+    add("--matrix", action="store_true", help="play all cells of the matrix")
+    add("--write", type=Path, metavar="PAGE", help="put the matrix into this page")
     add("--plot", type=Path, metavar="DIR", help="write plots into DIR, no tables")
     own = parser.add_argument_group("a scenario of your own")
     own.add_argument("--server", choices=KINDS, help="in front of this server")
@@ -155,11 +162,33 @@ def _over_clients(
     ]
 
 
+def _matrix(options: argparse.Namespace) -> None:
+    """Play the matrix, and print its table or write it into a page."""
+    cells = list(CELLS.values())
+    found = []
+    for cell in cells:
+        found.append(verdict := judge(cell, scale=options.scale))
+        _note(
+            f"{cell.kind} {cell.load}: {verdict.throughput:.2f} of {verdict.best}, "
+            f"p99 {verdict.p99:.2f}, {verdict.ours.items_per_s:,.0f} items/s"
+        )
+    if options.write is None:
+        sys.stdout.write(table(found) + "\n")
+        return
+    page = options.write.read_text(encoding="utf-8")
+    before, _, rest = page.partition(MATRIX_BEGINS)
+    _, _, after = rest.partition(MATRIX_ENDS)
+    parts = (before, MATRIX_BEGINS, "\n", table(found), "\n", MATRIX_ENDS, after)
+    options.write.write_text("".join(parts), encoding="utf-8")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
     options = _parser().parse_args(arguments)
     if options.plot:
         _plot(options)
+    elif options.matrix:
+        _matrix(options)
     elif options.server:
         _print_tables([_own(options)], options)
     else:

@@ -44,6 +44,12 @@ class Crowd:
     items: int = 1
     """Items in a call."""
 
+    think_s: float = 0.0
+    """From an answer to the client's next call, on average; at once if 0."""
+
+    beat_s: float = 0.0
+    """All clients call together, so often; whenever they like if 0."""
+
     lengths: tuple[int, ...] = SHORT
     is_bulk: bool = False
     begins_s: float = 0.0
@@ -90,6 +96,14 @@ class _Loose:
     def _pause(self, mean_s: float) -> float:
         return mean_s * self.pauses.uniform(0.5, 1.5)
 
+    def _think(self) -> float:
+        pause_s = self._pause(TURNAROUND_S)
+        if self.crowd.think_s:
+            pause_s = self.pauses.expovariate(1 / self.crowd.think_s)
+        if beat_s := self.crowd.beat_s:
+            pause_s += beat_s - (self.clock.seconds() + pause_s) % beat_s
+        return pause_s
+
     def _arrive(self) -> None:
         assert self.crowd.rate is not None  # noqa: S101
         self.clock.callLater(self.calls.expovariate(self.crowd.rate), self._arrive)
@@ -129,7 +143,7 @@ class _Loose:
         if self.clock.seconds() >= self.warm_s:
             self.seen.latencies_s.append(self.clock.seconds() - began_at)
             self.seen.items += len(call.items.raw)
-        return self._pause(TURNAROUND_S)
+        return self._think()
 
     def _turned_away(self, *, is_refusal: bool) -> float:
         if self.clock.seconds() >= self.warm_s:

@@ -11,6 +11,7 @@ from attrs import evolve, frozen
 
 from bench.simulation.clients import Crowd, Seen, let_loose
 from bench.simulation.clock import VirtualClock
+from bench.simulation.devices import GPU, LARGE, Hosted
 from bench.simulation.servers import Fleet, Groups, Merging, Model, Server, Workers
 from bench.simulation.ways import make_way
 
@@ -44,10 +45,28 @@ class Kind:
         )
 
 
+def _groups(clock: VirtualClock) -> Model:
+    return Groups(clock=clock, group=4, item_s=0.0066)
+
+
+def _serial(clock: VirtualClock) -> Model:
+    return Workers(clock=clock, at_once=1, fixed_s=0.020, item_s=0.002)
+
+
+def _merging(clock: VirtualClock) -> Model:
+    return Merging(clock=clock, fixed_s=0.004, item_s=0.00002)
+
+
+def _several(
+    count: int, make: Callable[[VirtualClock], Model], clock: VirtualClock
+) -> list[Model]:
+    return [make(clock) for _ in range(count)]
+
+
 MERGING = Kind(
     name="merging",
     about="all that waits at once, 4 ms + 0.02 ms an item (TEI on a GPU)",
-    make=lambda clock: Merging(clock=clock, fixed_s=0.004, item_s=0.00002),
+    make=_merging,
     warm_s=4.8,
     measured_s=0.6,
 )
@@ -56,7 +75,7 @@ _SEVERAL = [
     Kind(
         name="serial",
         about="one request at a time, 20 ms + 2 ms an item",
-        make=lambda clock: Workers(clock=clock, at_once=1, fixed_s=0.020, item_s=0.002),
+        make=_serial,
         permits=None,
         warm_s=60,
         measured_s=60,
@@ -72,17 +91,14 @@ _SEVERAL = [
     Kind(
         name="groups",
         about="groups of 4, 6.6 ms an item, padded to the longest (TEI on a CPU)",
-        make=lambda clock: Groups(clock=clock, group=4, item_s=0.0066),
+        make=_groups,
         warm_s=80,
         measured_s=120,
     ),
     Kind(
         name="fleet",
         about="sixteen servers as in groups, behind one address",
-        make=lambda clock: Fleet(
-            models=[Groups(clock=clock, group=4, item_s=0.0066) for _ in range(16)],
-            clock=clock,
-        ),
+        make=lambda clock: Fleet(models=_several(16, _groups, clock), clock=clock),
         warm_s=80,
         measured_s=120,
     ),
@@ -99,6 +115,50 @@ _SEVERAL = [
         restart_s=2,
         warm_s=2,
         measured_s=16,
+    ),
+    Kind(
+        name="gpu",
+        about="all that waits in a step of 5 ms, read by an event loop (MiniLM)",
+        make=lambda clock: GPU(clock=clock),
+        warm_s=4,
+        measured_s=1,
+    ),
+    Kind(
+        name="gpu-large",
+        about="the same in steps of 10 to 23 ms (a large model)",
+        make=lambda clock: GPU(clock=clock, steps=LARGE),
+        warm_s=8,
+        measured_s=4,
+    ),
+    Kind(
+        name="fleet4",
+        about="four servers as in groups, behind one address",
+        make=lambda clock: Fleet(models=_several(4, _groups, clock), clock=clock),
+        warm_s=40,
+        measured_s=40,
+    ),
+    Kind(
+        name="fleet4-serial",
+        about="four servers as in serial, behind one address",
+        make=lambda clock: Fleet(models=_several(4, _serial, clock), clock=clock),
+        permits=None,
+        warm_s=40,
+        measured_s=30,
+    ),
+    Kind(
+        name="fleet4-merging",
+        about="four servers as in merging, behind one address",
+        make=lambda clock: Fleet(models=_several(4, _merging, clock), clock=clock),
+        warm_s=4,
+        measured_s=1,
+    ),
+    Kind(
+        name="hosted",
+        about="200 to 400 ms for any request, any number at once (a hosted API)",
+        make=lambda clock: Hosted(clock=clock),
+        permits=None,
+        warm_s=60,
+        measured_s=60,
     ),
 ]
 KINDS = {kind.name: kind for kind in _SEVERAL}
