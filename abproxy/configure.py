@@ -16,9 +16,10 @@ from twisted.logger import Logger
 
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.concurrency import Limit
+from abproxy.batching.ladder import Turn
 from abproxy.batching.part import Caps
 from abproxy.batching.refusal import RetryTimeouts
-from abproxy.batching.slots import Slots, make_slots
+from abproxy.batching.slots import make_slots
 from abproxy.dialects.members import MemberRules
 from abproxy.dialects.routes import may_be_batched
 from abproxy.errors import SettingsError
@@ -54,7 +55,6 @@ __all__ = [
     "retry_timeouts_for",
     "reuse_for",
     "server_limits",
-    "slots_for",
     "variables",
 ]
 
@@ -223,11 +223,6 @@ def drain_times(settings: Settings) -> DrainTimes:
     return DrainTimes(delay_s=settings.drain_delay_s, whole_s=settings.drain_timeout_s)
 
 
-def slots_for(settings: Settings) -> Slots:
-    """Return what limits the batches in flight that are not full."""
-    return make_slots(settings.slots)
-
-
 @frozen(kw_only=True)
 class Limits:
     """What one batch may hold, and all batches in flight together."""
@@ -320,6 +315,9 @@ class Configuration:
 
     app: ProxyApp
     collector: BatchCollector
+    turn: Turn = field(factory=Turn, repr=False)
+    """Says when other numbers of slots may be tried."""
+
     layers: Layers
     info: Callable[[], ServerInfo] = field(repr=False)
     make_limit: Callable[[Settings], Limit] = field(repr=False)
@@ -364,7 +362,7 @@ class Configuration:
         if (former.budget is None) != (settings.budget is None):
             budget.limit = self.make_limit(settings)
         if former.slots != settings.slots:
-            budget.slots = slots_for(settings)
+            budget.slots = make_slots(settings.slots, self.turn)
         if former.log_level != settings.log_level:
             self.set_log_level(settings.log_level)
         self._apply_to_collector(settings)

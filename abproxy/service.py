@@ -34,6 +34,7 @@ from twisted.python.failure import Failure
 
 from abproxy import __version__
 from abproxy.batching.collector import BatchCollector
+from abproxy.batching.ladder import Turn
 from abproxy.notify import READY, STOPPING, reloading
 from abproxy.process import ChildProcess
 from abproxy.web.listen import Listener, close_port, where
@@ -144,6 +145,9 @@ class ProcessContext:
 
     set_log_level: Callable[[str], None] = lambda _level: None
     """Changes the least important level that it writes."""
+
+    turn: Turn = field(factory=Turn)
+    """Says when other numbers of slots may be tried."""
 
     signals: Any = None
     """Has the methods of Signals, if the process has no signals of its own."""

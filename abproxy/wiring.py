@@ -17,6 +17,8 @@ from twisted.internet.defer import Deferred
 from abproxy.batching.admission import Admission
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.concurrency import AdaptiveLimit, Budget, FixedLimit, Limit
+from abproxy.batching.ladder import Turn
+from abproxy.batching.slots import make_slots
 from abproxy.configure import (
     Configuration,
     credentials_for,
@@ -27,7 +29,6 @@ from abproxy.configure import (
     retry_timeouts_for,
     reuse_for,
     server_limits,
-    slots_for,
 )
 from abproxy.events import Observer
 from abproxy.http.messages import Response, UpstreamRequest
@@ -141,7 +142,7 @@ def _build(
         return [port.site for port in ports]
 
     upstream, model = _upstream(settings, reactor, telemetry, learn)
-    collector = _batching(settings, reactor, upstream, telemetry)
+    collector = _batching(settings, reactor, upstream, telemetry, process.turn)
     layers = make_layers(
         reuse_for(settings),
         collector,
@@ -156,6 +157,7 @@ def _build(
         read=read,
         app=app,
         collector=collector,
+        turn=process.turn,
         layers=layers,
         info=lambda: upstream.discovery.info,
         make_limit=lambda chosen: _limit(chosen, reactor, upstream.discovery.info),
@@ -285,7 +287,11 @@ def _write(settings: Settings) -> Write:
 
 
 def _batching(
-    settings: Settings, reactor: Any, upstream: Upstream, telemetry: Telemetry
+    settings: Settings,
+    reactor: Any,
+    upstream: Upstream,
+    telemetry: Telemetry,
+    turn: Turn,
 ) -> BatchCollector:
     limits = limits_for(settings, ServerInfo())
     # A request to /tokenize is not a request for a batch, nor counted as one.
@@ -299,7 +305,7 @@ def _batching(
         caps=limits.caps,
         budget=Budget(
             limit=_limit(settings, reactor, ServerInfo()),
-            slots=slots_for(settings),
+            slots=make_slots(settings.slots, turn),
         ),
         admission=Admission(
             clock=reactor,

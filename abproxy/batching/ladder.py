@@ -20,7 +20,7 @@ from math import exp, inf, log, sqrt
 
 from attrs import define, field, frozen
 
-__all__ = ["FIRST", "RUNGS", "Ladder", "Rung"]
+__all__ = ["FIRST", "RUNGS", "Ladder", "Rung", "Turn"]
 
 
 @frozen
@@ -126,11 +126,25 @@ class Departure:
 
 
 @define(eq=False)
+class Turn:
+    """Whether this ladder may try another rung now: the only one always may."""
+
+    def take(self) -> bool:
+        """Take the turn, and return whether it could be had."""
+        return True
+
+    def give_back(self) -> None:
+        """Let another ladder have it: the trial is over."""
+
+
+@define(eq=False)
 class Ladder:
     """Which rung is the present one, and which is tried."""
 
     rung: int = FIRST
     """The present one, apart from a trial."""
+
+    turn: Turn = field(factory=Turn)
 
     calls: int = LEAST_CALLS
     """How many calls a look takes: more where looks differ."""
@@ -186,7 +200,7 @@ class Ladder:
             self._end_look_at_trial(trial, stay)
             return
         else:
-            self.trial = None
+            self._end_trial()
             gain = (trial.before + stay) / 2 - trial.stay
             if gain > -CLEAR:
                 self._compare(trial.before, stay)
@@ -205,8 +219,12 @@ class Ladder:
         gain = trial.before - stay
         is_first = not self.known[trial.rung].trials
         if is_first and gain >= max(CLEAR, 2 * self._noise):
-            self.trial = None
+            self._end_trial()
             self._judge(trial, gain)
+
+    def _end_trial(self) -> None:
+        self.trial = None
+        self.turn.give_back()
 
     def _judge(self, trial: Trial, new_gain: float) -> bool:
         """Return whether the rung that was tried is the present one now."""
@@ -316,7 +334,7 @@ class Ladder:
             if rung != self.rung and self.known[rung].due <= self.looks
         ]
         is_usual = self._usual is not None and stay < self._usual + TROUBLED
-        if due and (is_usual or self._calm > CALM):
+        if due and (is_usual or self._calm > CALM) and self.turn.take():
             self._calm = 0
             self.trial = Trial(max(due, key=self._promise), stay)
 

@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from msgspec import Struct
 
 from abproxy.batching.hold import Hold
-from abproxy.batching.ladder import LEAST_CALLS, MOST_CALLS, RUNGS, Ladder, Rung
+from abproxy.batching.ladder import LEAST_CALLS, MOST_CALLS, RUNGS, Ladder, Rung, Turn
 
 __all__ = ["FixedSlots", "LearnedSlots", "Load", "Slots", "make_slots"]
 
@@ -214,6 +214,8 @@ class LearnedSlots:
 Slots = FixedSlots | LearnedSlots
 
 
-def make_slots(count: int | None) -> Slots:
-    """Make so many slots, or as many as trials show to be best."""
-    return LearnedSlots() if count is None else FixedSlots(count)
+def make_slots(count: int | None, turn: Turn | None = None) -> Slots:
+    """Make so many slots, or as many as trials, each in its *turn*, show to be best."""
+    if count is not None:
+        return FixedSlots(count)
+    return LearnedSlots(ladder=Ladder(turn=turn or Turn()))

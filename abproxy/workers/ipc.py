@@ -30,6 +30,7 @@ from abproxy.web.listen import Listener, make_listener
 __all__ = [
     "COUNTS",
     "SUPERVISOR",
+    "TURN",
     "agent_by_name",
     "agent_in_folder",
     "explain_folder_errors",
@@ -40,7 +41,7 @@ __all__ = [
     "remove_folder",
 ]
 
-SUPERVISOR, COUNTS = "supervisor", "connections"
+SUPERVISOR, COUNTS, TURN = "supervisor", "connections", "turn"
 """Files in the folder, besides a socket for each worker, which has its name."""
 
 MOST_BYTES = 64 << 20
@@ -79,7 +80,7 @@ def explain_folder_errors() -> Iterator[None]:
 
 def remove_folder(folder: Path) -> None:
     """Leave a *folder* whose supervisor has died; the last worker removes it."""
-    for name in (SUPERVISOR, COUNTS):
+    for name in (SUPERVISOR, COUNTS, TURN):
         (folder / name).unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()

@@ -42,12 +42,14 @@ from abproxy.workers.control import (
 from abproxy.workers.ipc import (
     COUNTS,
     SUPERVISOR,
+    TURN,
     agent_in_folder,
     listen_in_folder,
     make_send,
     remove_folder,
 )
 from abproxy.workers.sockets import ConnectionCounts, WorkerSocket
+from abproxy.workers.turn import SharedTurn
 
 __all__ = ["make_worker", "run"]
 
@@ -121,7 +123,12 @@ def make_worker(
         settings,
         reactor,
         lambda: control.settings,
-        evolve(process, listeners=listeners, signals=control),
+        evolve(
+            process,
+            listeners=listeners,
+            signals=control,
+            turn=SharedTurn.at(folder / TURN, int(name), reactor),
+        ),
         lambda pages: ask_supervisor(pages, ask),
     )
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import capturedLogs
 
-from abproxy.configure import limits_for, part_of, slots_for
+from abproxy.configure import limits_for, part_of
 from abproxy.settings.settings import Settings
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.workers.shares import share_of, warn_of_too_little
@@ -104,14 +104,6 @@ def test_a_chosen_budget_is_compared_as_a_whole() -> None:
         )
 
     assert [event["chosen"] for event in events] == [600]
-
-
-@pytest.mark.parametrize(("workers", "least"), [(1, 2), (2, 1), (3, 1)])
-def test_slots_that_follow_begin_with_a_part_of_the_least(
-    workers: int, least: int
-) -> None:
-    """Two for one process, and one for each of several."""
-    assert slots_for(Settings(workers=workers)).count == least
 
 
 def test_too_little_for_all_is_warned_of() -> None:
