@@ -67,7 +67,7 @@ seconds := 15
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run watch run/model run/proxy test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write .bench/tools screenshots test/clients .test/clients test/clients/node test/real .real/tools check fmt embed load load/noproxy \
+.PHONY: help run watch run/model run/proxy test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write bench/reuse .bench/tools screenshots test/clients .test/clients test/clients/node test/real .real/tools check fmt embed load load/noproxy \
 	compose/up compose/watch image sbom dotenv settings public openapi structure clean
 
 help: ## list all targets
@@ -159,6 +159,9 @@ bench/quick: $(VENV)/bench.stamp .bench/tools ## the same in one minute, only th
 
 bench/write: $(VENV)/bench.stamp .bench/tools ## the same as bench, and write the figures into README.md and docs/benchmarks.md
 	$(BIN)/python -m bench.wire --write $(args)
+
+bench/reuse: $(VENV)/bench.stamp .bench/tools ## measure what it brings that nothing is computed twice, and write it into docs/caching.md
+	$(BIN)/python -m bench.reuse --write $(args)
 
 bench/gpu: $(VENV)/gpu.stamp .bench/tools ## measure in front of models on a CUDA GPU: 6 minutes
 	$(BIN)/python -m bench.gpu $(args)

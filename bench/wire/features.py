@@ -78,6 +78,11 @@ FEATURES: Sequence[Feature] = (
         having=Side(settings={"USAGE": "exact"}, workload=OPENAI),
         lacking=Side(workload=OPENAI),
     ),
+    _setting("DEDUPE", "true", "false"),
+    Feature(
+        name="rows that are remembered (`CACHE_BYTES`)",
+        having=Side(settings={"CACHE_BYTES": "268435456"}),
+    ),
     _alone("MAX_BATCH_SIZE", "1"),
     _alone("ACCESS_LOG", "/dev/null"),
     Feature(
