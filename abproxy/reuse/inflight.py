@@ -74,6 +74,12 @@ class _Follower:
     works: list[_Work]
     """What it still waits for."""
 
+    version: int
+    """Of the model, when the call came."""
+
+    pieces: int = 0
+    """From how many works it has rows."""
+
     waiter: Deferred[list[PartResult]] = field(init=False)
     alone: Deferred[list[PartResult]] | None = None
     """Its own results, once it goes on by itself."""
@@ -94,15 +100,12 @@ class _Follower:
             work.forget(self)
 
     def take(self, work: _Work, rows: dict[bytes, PartResult]) -> None:
-        """Take *rows* of a *work* that is done, and answer if they were the last."""
-        if self.is_over:
-            return
+        """Take *rows* of a *work* that is done."""
         self.works.remove(work)
+        self.pieces += 1
         for item in self.call.items.raw:
             if item in rows and item not in self.rows:
                 self.rows[item] = rows[item]
-        if not self.works:
-            self.waiter.callback(span(self.call, self.rows))
 
     def finish(self, outcome: Outcome) -> None:
         """Answer with what the call got by itself, or what was found to be the same."""
@@ -122,6 +125,9 @@ class InFlight:
     compute: Submit = field(repr=False)
     repeats: Repeats = field(factory=Repeats, repr=False)
     observer: Observer = field(factory=Observer, repr=False)
+    version: int = 0
+    """Of the model: rows of several versions are never in one answer."""
+
     _works: dict[tuple[LaneKey, bytes], _Work] = field(
         init=False, factory=dict, repr=False
     )
@@ -184,7 +190,7 @@ class InFlight:
         """Compute what is at *places* of *call*; the rest comes from *shared* work."""
         rest = only(call, places) if places else None
         results = self.compute(rest) if rest else None  # may raise
-        follower = _Follower(call, {}, list(shared))
+        follower = _Follower(call, {}, list(shared), self.version)
         for work in shared:
             work.followers = [*(work.followers or ()), follower]
         self.observer.reused("in_flight", len(call.items.raw) - len(places))
@@ -234,15 +240,29 @@ class InFlight:
             if not isinstance(outcome, Failure) and has_rows(outcome):
                 own = rows_of(work.call, outcome)
                 rows = dict(zip(work.call.items.raw, own, strict=True))
-                for follower in followers:
-                    follower.take(work, rows)
+                self._hand_out(followers, work, rows)
                 return
         except BadAnswer:
             pass  # as any other answer that is of no use for them
-        for follower in followers:
+        waiting = [each for each in followers if not each.is_over]
+        for follower in waiting:
             follower.works.remove(work)
             follower.abandon()
-        _Undone(compute=self.compute).send(followers, work.call, outcome)
+        _Undone(compute=self.compute).send(waiting, work.call, outcome)
+
+    def _hand_out(
+        self, followers: list[_Follower], work: _Work, rows: dict[bytes, PartResult]
+    ) -> None:
+        for follower in followers:
+            if follower.is_over:
+                continue
+            follower.take(work, rows)
+            if follower.works:
+                continue
+            if follower.pieces == 1 or follower.version == self.version:
+                follower.finish(span(follower.call, follower.rows))
+            else:
+                _Undone(compute=self.compute).begin(follower)
 
 
 @define(kw_only=True, eq=False)
@@ -286,6 +306,10 @@ class _Undone:
 
     def _send_in_turn(self, follower: _Follower) -> None:
         self._room.run(self._send, follower)
+
+    def begin(self, follower: _Follower) -> None:
+        """Send one by itself."""
+        self._send(follower)
 
     def _send(self, follower: _Follower) -> Deferred[list[PartResult] | None]:
         """Send one by itself; fires with its results, or None if there are none."""

@@ -73,7 +73,10 @@ class MemoryCache:
         self.observer.reused("cache", found)
         if not places:
             return succeed(span(call, known))
-        rest = ask_for_rest(call, known, places, self._keep_computed)
+        keys = self.keys
+        rest = ask_for_rest(
+            call, known, places, self._keep_computed, lambda: self.keys is keys
+        )
         return rest.addCallback(self._mark, PARTIAL)
 
     def forget(self, keys: Keys) -> None:

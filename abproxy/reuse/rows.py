@@ -78,12 +78,14 @@ def ask_for_rest(
     known: dict[bytes, PartResult],
     places: Sequence[int],
     submit: Submit,
+    is_current: Callable[[], bool],
 ) -> Deferred[list[PartResult]]:
     """
     Ask for the items of *call* at *places* only; *known* has the rows of all others.
 
     If that fails, the whole call is submitted as its client sent it: what is said
-    of some of its items need not be what it would have heard by itself.
+    of some of its items need not be what it would have heard by itself.  The same if
+    what was known is not *is_current* any more, as the model has changed meanwhile.
 
     Raises:
         Overloaded: there is no room for it.
@@ -91,7 +93,7 @@ def ask_for_rest(
     rest = only(call, places)
 
     def answered(results: list[PartResult]) -> Outcome:
-        if not has_rows(results):
+        if not has_rows(results) or not is_current():
             return submit(call)
         try:
             rows = rows_of(rest, results)

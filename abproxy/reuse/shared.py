@@ -61,8 +61,13 @@ class SharedCache:
         self.observer.reused("shared_cache", len(call.items.raw) - len(places))
         if not places:
             return span(call, known)
+        keys = self.keys
+
+        def compute(rest: Call) -> Deferred[list[PartResult]]:
+            return self._compute(rest, self.keys.prefix(rest))
+
         return await ask_for_rest(
-            call, known, places, lambda rest: self._compute(rest, prefix)
+            call, known, places, compute, lambda: self.keys is keys
         )
 
     def _compute(self, call: Call, prefix: bytes) -> Deferred[list[PartResult]]:

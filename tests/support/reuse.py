@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from attrs import define, field
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from abproxy.dialects.call import Call, PartResult
 from abproxy.errors import CannotConnect, QueueFull
@@ -25,6 +25,7 @@ TEXTS = st.lists(
 EVENTS = st.one_of(
     st.tuples(st.just("submit"), TEXTS),
     st.tuples(st.sampled_from(["answer", "leave", "fail"]), st.integers(0, 50)),
+    st.tuples(st.just("swap"), st.none()),
 )
 
 
@@ -36,6 +37,9 @@ class Computer:
     is_full: bool = False
     is_quick: bool = False
     """Whether it answers before it has returned."""
+
+    model: int = 0
+    """Which model it has: each has rows of its own."""
 
     def compute(self, call: Call) -> Deferred[list[PartResult]]:
         """Accept one call."""
@@ -63,7 +67,7 @@ class Computer:
 
     def answer(self, at: int = 0) -> None:
         """Answer an open call as the server always does."""
-        self.answer_with(alone(texts_of(self.open[at][0])), at)
+        self.answer_with(alone(texts_of(self.open[at][0]), self.model), at)
 
     def fail(self, at: int = 0) -> None:
         """Let an open call fail for a reason that has nothing to do with it."""
@@ -80,13 +84,15 @@ def texts_of(call: Call) -> list[str]:
     return list(msgspec.json.decode(call.alone.body)["inputs"])
 
 
-def alone(texts: Sequence[str]) -> Response:
-    """Return what a call with *texts* gets by itself."""
+def alone(texts: Sequence[str], model: int = 0) -> Response:
+    """Return what a call with *texts* gets by itself of a *model*."""
     bad = [text for text in texts if text.startswith(BAD)]
     if bad:
         body = msgspec.json.encode({"error": f"{bad} of {len(texts)}"})
         return Response(status=422, reason=b"", headers=(), body=body)
-    body = msgspec.json.encode([row_of(text) for text in texts])
+    body = msgspec.json.encode(
+        [[*row_of(text), *[model] * (model > 0)] for text in texts]
+    )
     return Response(status=200, reason=b"OK", headers=(), body=body)
 
 
@@ -94,6 +100,7 @@ def play(
     events: Sequence[tuple[str, Any]],
     server: Computer,
     submit: Callable[[list[str]], Outcome],
+    learn: Callable[[int], None],
 ) -> tuple[list[Outcome], int]:
     """Let *events* happen, and then all be answered; return calls and failures."""
     calls: list[Outcome] = []
@@ -102,6 +109,9 @@ def play(
         waiting = [call for call in calls if call.is_open]
         if event == "submit":
             calls.append(submit(value))
+        elif event == "swap":
+            server.model += 1
+            learn(server.model)
         elif event == "leave":
             if waiting:
                 waiting[value % len(waiting)].done.cancel()
@@ -110,3 +120,17 @@ def play(
             getattr(server, event)(value % len(server.open))
     server.answer_all()
     return calls, failures
+
+
+def check(calls: Sequence[Outcome], failures: int, models: int) -> None:
+    """Check that each call got what it gets alone of one of so many models."""
+    errors = 0
+    for call in calls:
+        [result] = call.results
+        if isinstance(result, Response):
+            texts = texts_of(call.call)
+            right = [alone(texts, model).body for model in range(models + 1)]
+            assert result.body in right
+        elif not isinstance(call.error, CancelledError):
+            errors += 1
+    assert errors <= failures
