@@ -5,6 +5,7 @@ No other module depends on the internals of Twisted's connections and epoll
 reactor for this.  If they differ from what is known, all is done as usual.
 """
 
+import ctypes
 import gc
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ else:
 __all__ = [
     "Write",
     "cut_off",
+    "give_memory_back",
     "has_unsent",
     "skip_log_context",
     "tune_process",
@@ -58,6 +60,11 @@ New objects after which Python looks for garbage among them; its default is 700.
 
 A batch in flight is a few hundred: they are freed before the search.
 """
+
+LARGE_BLOCK = 1 << 20
+"""From so many bytes on a piece of memory is the system's again once it is free."""
+
+_M_MMAP_THRESHOLD = -3
 
 
 def _connections_look_as_known() -> bool:
@@ -183,6 +190,20 @@ def wall_clock(clock: IReactorTime) -> Callable[[], float]:
     return time.time if seconds is time.monotonic else seconds
 
 
+def give_memory_back() -> None:
+    """
+    Let the system have large pieces of memory as soon as they are free.
+
+    The C library does so at first, but keeps pieces as large as the largest that was
+    ever freed: a few bodies of some megabytes, and it holds what all of them took at
+    their peak, with holes between them.  Other C libraries than glibc have no such
+    setting, and need none.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_M_MMAP_THRESHOLD, LARGE_BLOCK)
+
+
 def tune_process(reactor: Any, *, skips_log_context: bool) -> None:
     """
     Prepare this process for serving, once everything is imported.
@@ -193,6 +214,7 @@ def tune_process(reactor: Any, *, skips_log_context: bool) -> None:
     """
     if skips_log_context:
         skip_log_context(reactor)
+    give_memory_back()
     gc.collect()
     gc.freeze()
     gc.set_threshold(NEW_OBJECTS)

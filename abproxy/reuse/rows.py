@@ -39,15 +39,16 @@ def rows_of(call: Call, results: Sequence[PartResult]) -> list[PartResult]:
     first, items, dialect = results[0], call.items, call.lane_key.dialect
     if len(items.raw) == 1 and first.rows is not None:
         return [first]
+    head = replace(first.response, body=b"")
     if first.rows is not None:
         body = dialect.write([_rows(each) for each in results], is_list=True)
     elif items.is_list:
         body = first.response.body
     else:
         bare = Rows(raw=(first.response.body,))
-        return [replace(first, rows=bare)]
+        return [replace(first, response=head, rows=bare)]
     rows = dialect.split(body, [[length] for length in items.lengths])
-    return [replace(first, rows=own) for own in rows]
+    return [replace(first, response=head, rows=own) for own in rows]
 
 
 def _rows(result: PartResult) -> Rows:

@@ -11,6 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from abproxy.batching.part import Part
+from abproxy.dialects.call import PartResult
 from abproxy.errors import ConnectionBroken, ProxyError, UpstreamTimeout
 from support.batching import Harness, call_of, harness, texts
 
@@ -129,3 +130,17 @@ def test_parts_are_made_as_they_are_sent() -> None:
     assert len([part for part in parts if part.call is call.call]) <= 4
     call.done.cancel()
     assert proxy.is_at_rest
+
+
+def test_an_answer_is_not_kept_with_the_rows_that_were_found_in_it() -> None:
+    """The parts of a large call wait for each other: that would be twice as much."""
+    proxy = harness(items=2)
+    done = proxy.collector.submit(call_of("a", "b", "c", "d"))
+    results: list[PartResult] = []
+    done.addCallback(results.extend)
+
+    answer(proxy, done)
+
+    assert len(results) == 2
+    assert all(each.rows is not None for each in results)
+    assert all(each.response.body == b"" for each in results)

@@ -34,6 +34,31 @@ tune_process(reactor, skips_log_context={chosen})
 assert ("doIteration" in vars(reactor)) is {chosen}
 """
 
+FREEING = """
+from pathlib import Path
+from twisted.internet import reactor
+from abproxy.tuning import tune_process
+
+MEGABYTE = 1 << 20
+
+def resident():
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines()
+              if line.startswith("VmRSS:")]
+    return int(line.split()[1]) << 10
+
+tune_process(reactor, skips_log_context=False)
+bytes(30 * MEGABYTE)
+before = resident()
+bodies = []
+between = []
+for _ in range(40):
+    bodies.append(b"x" * 2 * MEGABYTE)
+    between.append([b"y" * 1000 for _ in range(50)])
+assert resident() > before + 70 * MEGABYTE
+bodies.clear()
+assert resident() < before + 10 * MEGABYTE
+"""
+
 
 def _done_in_a_process_of_its_own(script: str) -> None:
     # There is no way back from it.
@@ -53,3 +78,9 @@ def test_only_what_is_new_is_looked_through() -> None:
 def test_events_are_polled_for_as_the_operator_wants(chosen: bool) -> None:  # noqa: FBT001
     """Directly, or as Twisted does."""
     _done_in_a_process_of_its_own(POLLING.format(chosen=chosen))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it so")
+def test_the_memory_of_large_bodies_is_given_back() -> None:
+    """Though others were freed before, and what is needed lies between them."""
+    _done_in_a_process_of_its_own(FREEING)
