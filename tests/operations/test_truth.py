@@ -98,6 +98,7 @@ async def test_a_known_day_gives_exactly_the_expected_figures() -> None:
             ("calls_total", "/embed", "502"): 1,
             ("calls_total", "/embed", "499"): 4,
             ("call_duration_seconds_count", "/embed"): 21,
+            ("overhead_seconds_count",): 19,
             ("cancellations_total", "/embed"): 4,
             ("relayed_requests_total", "/embed", "200"): 1,
             ("relayed_requests_total", "other", "404"): 1,
