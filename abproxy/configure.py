@@ -21,7 +21,6 @@ from abproxy.batching.part import Caps
 from abproxy.batching.refusal import RetryTimeouts
 from abproxy.batching.slots import make_slots
 from abproxy.dialects.members import MemberRules
-from abproxy.dialects.routes import may_be_batched
 from abproxy.errors import SettingsError
 from abproxy.events import Observer
 from abproxy.http.forwarded import TrustedProxies
@@ -208,7 +207,7 @@ def retry_timeouts_for(settings: Settings) -> RetryTimeouts:
 def server_limits(settings: Settings, app: ProxyApp) -> ServerLimits:
     """Return what clients may send, and how many may be connected."""
     return ServerLimits(
-        is_batched=may_be_batched,
+        is_batched=app.may_be_batched,
         judge=app.judge,
         max_body_bytes=settings.max_body_bytes,
         max_memory_bytes=settings.max_memory_bytes,

@@ -66,6 +66,9 @@ class Items(Struct, frozen=True, kw_only=True):
     is_list: bool = True
     """Whether the answer is a list of rows, or the one row by itself."""
 
+    has_texts: bool = False
+    """Whether the answer repeats the text of each row, as that of /rerank may."""
+
 
 class ParsedBody(Struct, frozen=True, kw_only=True):
     """The body of a call, parsed by its dialect."""
@@ -112,13 +115,21 @@ class Dialect(ABC):
     """The language of one route, between bytes and calls."""
 
     path: bytes
-    """The route on which batches of this dialect are sent."""
+    """The route of its calls."""
+
+    of_task: str | None = None
+    """The one task of models for which it is batched; None if it is for any."""
 
     body: type[Struct]
     """The type of the bodies that are parsed."""
 
     has_usage: bool = False
     """Whether an answer says how many tokens it cost."""
+
+    @property
+    def batch_path(self) -> bytes:
+        """The route on which batches of this dialect are sent."""
+        return self.path
 
     @abstractmethod
     def read(self, body: bytes, rules: MemberRules = OF_TEI) -> ParsedBody | None:
@@ -149,8 +160,8 @@ class Dialect(ABC):
         """
 
     @abstractmethod
-    def write(self, parts: Sequence[Rows], *, is_list: bool) -> bytes:
-        """Write the answer of a call from the rows of its parts, in order."""
+    def write(self, parts: Sequence[Rows], items: Items) -> bytes:
+        """Write the answer of a call for *items* from the rows of its parts."""
 
     def pack_frame(self, frame: Any) -> bytes:  # noqa: ARG002
         """Write the frame of a part's rows so that it can be kept."""

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 from attrs import evolve
 
-from abproxy.dialects.call import BadAnswer, Rows, UnsplittableAnswer
+from abproxy.dialects.call import BadAnswer, Items, Rows, UnsplittableAnswer
 from abproxy.dialects.parse import NOT_JSON, Inputs, Size
 from abproxy.dialects.split import (
     Lengths,
@@ -107,7 +107,7 @@ class OpenAIRoute(JSONRoute):
             for part, own in zip(parts, usages, strict=True)
         ]
 
-    def write(self, parts: Sequence[Rows], *, is_list: bool) -> bytes:  # noqa: ARG002
+    def write(self, parts: Sequence[Rows], items: Items) -> bytes:  # noqa: ARG002
         """Write all rows, and around them what stood around the first part's."""
         frames: list[_Frame] = [part.frame for part in parts]
         rows = [row for part in parts for row in part.raw]

@@ -69,7 +69,7 @@ def write_answer(call: Call, results: Sequence[PartResult]) -> Response:
 def write_body(call: Call, results: Sequence[PartResult]) -> bytes:
     """Join the rows of *call*, as the upstream would have written them."""
     parts: list[Any] = [result.rows for result in results]
-    return call.lane_key.dialect.write(parts, is_list=call.items.is_list)
+    return call.lane_key.dialect.write(parts, call.items)
 
 
 def lines_of_all(response: Response) -> HeaderList:

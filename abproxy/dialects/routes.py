@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from abproxy.dialects.call import Dialect
 from abproxy.dialects.openai import OPENAI, OPENAI_BARE
+from abproxy.dialects.rerank import RERANK
 from abproxy.dialects.tei import (
     DECODE,
     EMBED,
@@ -27,7 +28,7 @@ __all__ = [
     "may_be_batched",
 ]
 
-_TEI = (EMBED, EMBED_ALL, EMBED_SPARSE, PREDICT, TOKENIZE, DECODE)
+_TEI = (EMBED, EMBED_ALL, EMBED_SPARSE, PREDICT, TOKENIZE, DECODE, RERANK)
 
 ROUTES: Mapping[bytes, Dialect] = {
     **{dialect.path: dialect for dialect in _TEI},
@@ -48,18 +49,26 @@ TASKS: Mapping[str, Dialect] = {
     "embedding": EMBED,
     "classifier": PREDICT,
     "splade": EMBED_SPARSE,
+    "reranker": RERANK,
 }
-"""The route of a model's task; a reranker's cannot be batched."""
+"""The route of a model's task."""
 
 
 def _path(target: bytes) -> bytes:
     return target.partition(b"?")[0]
 
 
-def may_be_batched(method: bytes, target: bytes) -> bool:
-    """Return whether a request must be read whole because it may share a batch."""
-    path = _path(target)
-    return method == b"POST" and (path in ROUTES or path in ALIASES)
+def may_be_batched(method: bytes, target: bytes, task: str | None) -> bool:
+    """
+    Return whether a request must be read whole because it may share a batch.
+
+    Args:
+        method: of the request.
+        target: its path and query.
+        task: the model's, if it is known.
+    """
+    is_known = _path(target) in ALIASES or dialect_of(target, task) is not None
+    return method == b"POST" and is_known
 
 
 def dialect_of(target: bytes, task: str | None) -> Dialect | None:
@@ -67,4 +76,7 @@ def dialect_of(target: bytes, task: str | None) -> Dialect | None:
     path = _path(target)
     if path in ALIASES:
         return TASKS.get(task or "")
-    return ROUTES.get(path)
+    dialect = ROUTES.get(path)
+    if dialect is None or dialect.of_task not in {None, task}:
+        return None
+    return dialect

@@ -46,6 +46,7 @@ __all__ = [
     "PREDICT",
     "TOKENIZE",
     "JSONRoute",
+    "TruncatingBody",
 ]
 
 
@@ -156,16 +157,18 @@ class JSONRoute(Dialect):
         """Split the rows of *body* among the parts."""
         return self.split_rows(body, lengths, order)
 
-    def write(self, parts: Sequence[Rows], *, is_list: bool) -> bytes:
+    def write(self, parts: Sequence[Rows], items: Items) -> bytes:
         """Write all rows as a list, or the only row by itself."""
-        return join(parts) if is_list else parts[0].raw[0]
+        return join(parts) if items.is_list else parts[0].raw[0]
 
     def error_body(self, error: ProxyError) -> bytes:
         """Write `{"error","error_type"}`."""
         return tei_error_body(error)
 
 
-class _Truncating(msgspec.Struct, kw_only=True):
+class TruncatingBody(msgspec.Struct, kw_only=True):
+    """A body that may say whether, and where, a text is cut that is too long."""
+
     truncate: bool | None = None
     truncation_direction: Direction = "Right"
 
@@ -173,7 +176,7 @@ class _Truncating(msgspec.Struct, kw_only=True):
         self.truncation_direction = canonical(self.truncation_direction)
 
 
-class PromptedBody(_Truncating, kw_only=True):
+class PromptedBody(TruncatingBody, kw_only=True):
     inputs: Inputs
     prompt_name: str | None = None
 
@@ -183,7 +186,7 @@ class EmbedBody(PromptedBody, kw_only=True):
     dimensions: Size | None = None
 
 
-class PredictBody(_Truncating, kw_only=True):
+class PredictBody(TruncatingBody, kw_only=True):
     inputs: Text | list[Text | list[Text]]
     raw_scores: bool = False
 

@@ -182,36 +182,43 @@ class InFlight:
         if len(places) < len(call.items.raw):
             return self._follow(call, shared, tuple(places.values()))
         results = self.compute(call)
-        return results if results.called else self._begin(call, results)
+        return results if results.called else self._begin(call, results, _Work())
 
     def _follow(
         self, call: Call, shared: set[_Work], places: Sequence[int]
     ) -> Deferred[list[PartResult]]:
         """Compute what is at *places* of *call*; the rest comes from *shared* work."""
-        rest = only(call, places) if places else None
-        results = self.compute(rest) if rest else None  # may raise
-        follower = _Follower(call, {}, list(shared), self.version)
+        own = [_Work()] if places else []
+        follower = _Follower(call, {}, [*shared, *own], self.version)
         for work in shared:
             work.followers = [*(work.followers or ()), follower]
+        if places:
+            self._compute_rest(only(call, places), follower, own[0])
         self.observer.reused("in_flight", len(call.items.raw) - len(places))
-        if rest and results:
-            self._begin(rest, results, follower)
         return follower.waiter
 
+    def _compute_rest(self, rest: Call, follower: _Follower, work: _Work) -> None:
+        """Compute what no other work has of the call of *follower*, as *work*."""
+        # It may fill a batch, and so end the work of others before it returns.
+        try:
+            results = self.compute(rest)
+        except Exception:
+            follower.abandon()
+            raise
+        if work not in follower.works:
+            results.addErrback(lambda failure: failure.trap(CancelledError))
+            results.cancel()
+            return
+        work.followers = [follower]
+        work.callback([])  # it is the call of no client
+        self._begin(rest, results, work)
+
     def _begin(
-        self,
-        call: Call,
-        results: Deferred[list[PartResult]],
-        follower: _Follower | None = None,
+        self, call: Call, results: Deferred[list[PartResult]], work: _Work
     ) -> _Work:
-        """Let others follow *call*, which is computed; *follower* is the only one."""
-        work = _Work()
+        """Let others follow *call*, which is computed, as *work*."""
         work.call = call
         work.results = results
-        if follower is not None:
-            work.followers = [follower]
-            follower.works.append(work)
-            work.callback([])  # it is the call of no client
         lane, works = call.lane_key, self._works
         for item in call.items.raw:
             works[lane, item] = work

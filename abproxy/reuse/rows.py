@@ -41,7 +41,7 @@ def rows_of(call: Call, results: Sequence[PartResult]) -> list[PartResult]:
         return [first]
     head = replace(first.response, body=b"")
     if first.rows is not None:
-        body = dialect.write([_rows(each) for each in results], is_list=True)
+        body = dialect.write([_rows(each) for each in results], items)
     elif items.is_list:
         body = first.response.body
     else:

@@ -132,6 +132,10 @@ class ProxyApp:
         if request.method.upper() == b"TRACE":
             raise MethodNotAllowed("TRACE is not passed on")
 
+    def may_be_batched(self, method: bytes, target: bytes) -> bool:
+        """Return whether a request must be read whole to know what it is."""
+        return self.policy.reader.may_be_batched(method, target)
+
     def read(self, head: CallHead, body: bytes) -> ParsedBody | None:
         """Parse the *body* of a call; None if the request is to be relayed."""
         parsed = head.dialect.read(body, head.members)

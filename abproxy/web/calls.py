@@ -131,11 +131,15 @@ class CallReader:
     _last: dict[bytes, LaneKey] = field(init=False, factory=dict, repr=False)
     """The lane that was made last for each route."""
 
+    def may_be_batched(self, method: bytes, target: bytes) -> bool:
+        """Return whether a request must be read whole to know what it is."""
+        return may_be_batched(method, target, self.task)
+
     def open(self, request: RequestInfo, caller: Caller) -> CallHead | None:
         """Read the head of *request* of *caller*; None if it is to be relayed."""
         # Klein takes `//embed` for `/embed` and `post` for `POST`, so what the
         # request itself says counts.
-        if not may_be_batched(request.method, request.target):
+        if not self.may_be_batched(request.method, request.target):
             return None
         dialect = dialect_of(request.target, self.task)
         if dialect is None or not _PLAIN_TARGET.fullmatch(request.target):
@@ -150,7 +154,7 @@ class CallReader:
         return CallHead(
             dialect=dialect,
             target=request.target,
-            path=dialect.path + (b"?" + query if query else b""),
+            path=dialect.batch_path + (b"?" + query if query else b""),
             headers=headers,
             lines=self._sort(_without_own_origin(request, headers)),
             members=self.members,

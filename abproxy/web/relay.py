@@ -55,7 +55,7 @@ def is_pure(method: bytes, target: bytes) -> bool:
     path = target.partition(b"?")[0]
     path = path.rstrip(b"/") or path
     return method in SAFE or (
-        method == b"POST" and (path in PURE or may_be_batched(method, path))
+        method == b"POST" and (path in PURE or may_be_batched(method, path, None))
     )
 
 

@@ -59,7 +59,7 @@ class Commas(Dialect):
         """Split the rows as those of any other language."""
         return distribute(body.split(b","), lengths, order)
 
-    def write(self, parts: Sequence[Rows], *, is_list: bool) -> bytes:  # noqa: ARG002
+    def write(self, parts: Sequence[Rows], items: Items) -> bytes:  # noqa: ARG002
         """Join the rows."""
         return b",".join(row for part in parts for row in part.raw)
 
@@ -69,6 +69,7 @@ class Commas(Dialect):
 
 
 COMMAS = Commas()
+NONE = Items(raw=(), lengths=())
 
 
 def _lane(*, is_bulk: bool) -> LaneKey:
@@ -98,7 +99,7 @@ def rows_of(results: Sequence[PartResult]) -> bytes | None:
     if results[0].response.status != 200:  # noqa: PLR2004
         return None
     parts = [result.rows for result in results if result.rows is not None]
-    return COMMAS.write(parts, is_list=True) if parts else results[0].response.body
+    return COMMAS.write(parts, NONE) if parts else results[0].response.body
 
 
 class Way(Protocol):

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from abproxy.dialects.call import BadAnswer, Rows, UnsplittableAnswer
+from abproxy.dialects.call import BadAnswer, Items, Rows, UnsplittableAnswer
 from abproxy.dialects.openai import OPENAI
 from abproxy.errors import Overloaded
+
+LIST = Items(raw=(), lengths=())
 
 
 def answer(*rows: str, usage: str | None = None, more: str = "") -> bytes:
@@ -26,7 +28,7 @@ def row(embedding: str, index: int) -> str:
 
 def written(part: Rows, *more: Rows) -> Any:
     """Write one caller's answer and read it."""
-    return json.loads(OPENAI.write([part, *more], is_list=True))
+    return json.loads(OPENAI.write([part, *more], LIST))
 
 
 def test_indexes_count_from_0_for_each_caller() -> None:
@@ -35,10 +37,8 @@ def test_indexes_count_from_0_for_each_caller() -> None:
 
     one, two = OPENAI.split(body, [[1], [1, 1]])
 
-    assert OPENAI.write([one], is_list=True) == answer(row("[0.10]", 0))
-    assert OPENAI.write([two], is_list=True) == answer(
-        row("[2e-7]", 0), row('"AACAPw=="', 1)
-    )
+    assert OPENAI.write([one], LIST) == answer(row("[0.10]", 0))
+    assert OPENAI.write([two], LIST) == answer(row("[2e-7]", 0), row('"AACAPw=="', 1))
 
 
 def test_indexes_of_two_digits_are_counted_again() -> None:
@@ -141,8 +141,8 @@ def test_rows_without_indexes_are_in_order(rows: list[str]) -> None:
     """Each caller gets them as it would alone: without, or with null."""
     one, two = OPENAI.split(answer(*rows), [[1], [1, 1]])
 
-    assert OPENAI.write([one], is_list=True) == answer(rows[0])
-    assert OPENAI.write([two], is_list=True) == answer(*rows[1:])
+    assert OPENAI.write([one], LIST) == answer(rows[0])
+    assert OPENAI.write([two], LIST) == answer(*rows[1:])
 
 
 def test_where_zeros_are_left_out_a_row_without_index_is_the_first() -> None:
@@ -191,7 +191,7 @@ def test_a_row_of_no_numbers_is_the_fault_of_no_other(
 
     assert written(one)["data"] == [{**json.loads(row("[0]", 0)), "index": 0}]
     assert written(three)["data"] == [{**json.loads(row("[2]", 2)), "index": 0}]
-    got = OPENAI.write([two], is_list=True).decode()
+    got = OPENAI.write([two], LIST).decode()
     assert f'"embedding":{values}' in got
     assert '"note":"NaN \\" Infinity"' in got
     assert '"usage":{"cost":NaN,"n":1}' in got
@@ -248,7 +248,7 @@ def test_unknown_members_stay() -> None:
 
     one, _ = OPENAI.split(body, [[1], [1]])
 
-    assert b'"id":"x","cost":[1.50]' in OPENAI.write([one], is_list=True)
+    assert b'"id":"x","cost":[1.50]' in OPENAI.write([one], LIST)
 
 
 @pytest.mark.parametrize("usage", [None, "null", "{}"])
@@ -258,7 +258,7 @@ def test_a_missing_usage_stays_missing(usage: str | None) -> None:
 
     one, _ = OPENAI.split(body, [[1], [1]])
 
-    assert OPENAI.write([one], is_list=True) == answer(row("[0]", 0), usage=usage)
+    assert OPENAI.write([one], LIST) == answer(row("[0]", 0), usage=usage)
 
 
 def test_usage_is_shared_out_by_length() -> None:
@@ -281,7 +281,7 @@ USAGE = (
 
 def usage_of(part: Rows, *more: Rows) -> Any:
     """Read one caller's usage with its decimals."""
-    body = OPENAI.write([part, *more], is_list=True)
+    body = OPENAI.write([part, *more], LIST)
     return json.loads(body, parse_float=Decimal)["usage"]
 
 
@@ -321,7 +321,7 @@ def test_a_fraction_that_divides_has_no_more_digits_than_it_needs() -> None:
 
     one, _ = OPENAI.split(body, [[1], [1]])
 
-    assert b'"usage":{"cost":0.75,"n":2.0}' in OPENAI.write([one], is_list=True)
+    assert b'"usage":{"cost":0.75,"n":2.0}' in OPENAI.write([one], LIST)
 
 
 def test_a_call_that_was_cut_pays_the_fractions_of_all_its_parts() -> None:

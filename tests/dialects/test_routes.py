@@ -4,6 +4,7 @@ import pytest
 
 from abproxy.dialects.call import Dialect
 from abproxy.dialects.openai import OpenAIRoute
+from abproxy.dialects.rerank import RERANK
 from abproxy.dialects.routes import dialect_of, may_be_batched
 from abproxy.dialects.tei import EMBED, EMBED_SPARSE, PREDICT
 
@@ -15,7 +16,7 @@ from abproxy.dialects.tei import EMBED, EMBED_SPARSE, PREDICT
         ("embedding", EMBED),
         ("classifier", PREDICT),
         ("splade", EMBED_SPARSE),
-        ("reranker", None),
+        ("reranker", RERANK),
         ("new", None),
         (None, None),
     ],
@@ -42,10 +43,18 @@ def test_each_openai_path_is_a_route_of_its_own(path: bytes) -> None:
 def test_any_other_path_is_no_batched_route(target: bytes) -> None:
     """It is relayed."""
     assert dialect_of(target, "embedding") is None
-    assert not may_be_batched(b"POST", target)
+    assert not may_be_batched(b"POST", target, "embedding")
 
 
 @pytest.mark.parametrize("method", [b"GET", b"post", b"PUT", b"OPTIONS"])
 def test_only_a_post_can_be_batched(method: bytes) -> None:
     """As TEI has it."""
-    assert not may_be_batched(method, b"/embed")
+    assert not may_be_batched(method, b"/embed", "embedding")
+
+
+@pytest.mark.parametrize("task", ["embedding", "classifier", "splade", None])
+def test_rerank_is_batched_for_re_rankers_only(task: str | None) -> None:
+    """Elsewhere nothing is known of it, so it is passed on while it arrives."""
+    assert may_be_batched(b"POST", b"/rerank", "reranker")
+    assert not may_be_batched(b"POST", b"/rerank", task)
+    assert dialect_of(b"/rerank", task) is None

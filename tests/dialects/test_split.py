@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abproxy.dialects.call import BadAnswer, Dialect, UnsplittableAnswer
+from abproxy.dialects.call import BadAnswer, Dialect, Items, UnsplittableAnswer
 from abproxy.dialects.openai import OPENAI
 from abproxy.dialects.split import (
     find_arrays,
@@ -20,6 +20,8 @@ from abproxy.dialects.split import (
 from abproxy.dialects.tei import DECODE, EMBED, EMBED_ALL, PREDICT, TOKENIZE
 from abproxy.dialects.usage import share_out
 
+LIST = Items(raw=(), lengths=())
+BARE = Items(raw=(), lengths=(), is_list=False)
 NUMBERS = ["0", "-0.0", "1e-7", "0.10000000149011612", "3", "-1.5E+3"]
 number = st.sampled_from(NUMBERS)
 flat_row = st.lists(number, max_size=4).map(lambda row: f"[{','.join(row)}]")
@@ -39,9 +41,9 @@ def check_rows(dialect: Dialect, rows: list[str], sizes: list[int]) -> None:
     slices = dialect.split(body, [[1] * size for size in sizes])
     ends = accumulate(sizes, initial=0)
     alone = [f"[{','.join(rows[start:end])}]" for start, end in pairwise(ends)]
-    written = [dialect.write([part], is_list=True).decode() for part in slices]
+    written = [dialect.write([part], LIST).decode() for part in slices]
     assert written == alone
-    assert dialect.write(slices, is_list=True) == body
+    assert dialect.write(slices, LIST) == body
 
 
 @given(calls=st.lists(st.lists(flat_row, min_size=1, max_size=3), min_size=1))
@@ -72,7 +74,7 @@ def test_one_bare_row_is_written_by_itself() -> None:
     """As /predict answers a single sequence."""
     [part] = PREDICT.split(b'[[{"score":1.0,"label":"a"}]]', [[1]])
 
-    assert PREDICT.write([part], is_list=False) == b'[{"score":1.0,"label":"a"}]'
+    assert PREDICT.write([part], BARE) == b'[{"score":1.0,"label":"a"}]'
 
 
 @pytest.mark.parametrize(
@@ -229,7 +231,7 @@ def parsed(body: bytes) -> tuple[list[object], dict[str, object]]:
 def split_and_write(body: bytes, count: int) -> tuple[list[object], dict[str, object]]:
     """What each of *count* callers gets of *body*, put together."""
     slices = OPENAI.split(body, [[1]] * count)
-    return parsed(OPENAI.write(slices, is_list=True))
+    return parsed(OPENAI.write(slices, LIST))
 
 
 def test_what_tei_writes_is_found_by_the_quick_scan() -> None:

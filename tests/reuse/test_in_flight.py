@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
+from abproxy.dialects.call import Call, PartResult
 from abproxy.errors import CannotConnect, QueueFull
 from abproxy.events import Observer
 from abproxy.http.messages import Response
@@ -152,6 +153,41 @@ def test_a_full_queue_refuses_only_what_would_be_computed() -> None:
     second = submit(in_flight, "a")
     server.answer()
     assert first.is_right
+    assert second.is_right
+    assert not in_flight.items
+
+
+class Filling(Computer):
+    """Ends all that is open before it has accepted one more, as a full batch may."""
+
+    ends = "answer"
+
+    def compute(self, call: Call) -> Deferred[list[PartResult]]:
+        """Accept one call, which fills the batch."""
+        for _ in self.open:
+            getattr(self, self.ends)()
+        return super().compute(call)
+
+
+def test_work_that_ends_while_the_rest_is_accepted_is_not_missed() -> None:
+    """Its rows are for those who have just begun to follow it, too."""
+    first, second = shared(server := Filling(), ["a", "b"], ["b", "c", "a"])
+    assert first.is_right
+    server.answer()
+    assert server.batches == [["a", "b"], ["c"]]
+    assert second.is_right
+
+
+def test_work_that_fails_while_the_rest_is_accepted_leaves_its_follower_alone() -> None:
+    """Who followed is sent as his client wrote it, and nothing else for him."""
+    server = Filling()
+    in_flight = InFlight(compute=server.compute)
+    first = submit(in_flight, "a", "b")
+    server.ends = "fail"
+    second = submit(in_flight, "b", "c", "a")
+    assert isinstance(first.error, CannotConnect)
+    assert [texts_of(call) for call, _ in server.open] == [["b", "c", "a"]]
+    server.answer()
     assert second.is_right
     assert not in_flight.items
 

@@ -105,7 +105,7 @@ class BatchingTEI(ReplayingUpstream):
             self.bad.update(items.raw)
         elif items.is_list:
             [part] = dialect.split(exchange.reply_body, [items.lengths])
-            rows = _rows_in(dialect.write([part], is_list=True))
+            rows = _rows_in(dialect.write([part], items))
             self.rows.update(zip(items.raw, rows, strict=True))
             self.frame = part.frame
         else:

@@ -14,6 +14,7 @@ import msgspec
 from abproxy import __version__
 from abproxy.dialects.call import Dialect
 from abproxy.dialects.openai import OPENAI, OPENAI_BARE
+from abproxy.dialects.rerank import RERANK
 from abproxy.dialects.routes import ROUTES
 from abproxy.dialects.tei import (
     DECODE,
@@ -28,6 +29,7 @@ from tools.openapi.schemas import (
     NUMBER,
     NUMBERS,
     OPENAI_ERROR,
+    RANK,
     READINESS,
     SCORES,
     STATUS,
@@ -96,6 +98,11 @@ ABOUT: Mapping[Dialect, tuple[str, Schema, Any]] = {
     ),
     TOKENIZE: ("Tokens, one list for each text", list_of(TOKENS), _ONE_TEXT),
     DECODE: ("Texts of token ids", list_of(TEXT), {"ids": [[101, 7592, 102]]}),
+    RERANK: (
+        "Texts by how well they answer a query, the best first; for re-rankers",
+        list_of(RANK),
+        {"query": "What is Vector Search?", "texts": ["An index", "Hello, world!"]},
+    ),
     OPENAI: ("Embeddings in the format of the OpenAI API", EMBEDDINGS, _OPENAI_BODY),
     OPENAI_BARE: (
         "The same without a version in the path",

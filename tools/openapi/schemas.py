@@ -7,6 +7,7 @@ __all__ = [
     "NUMBER",
     "NUMBERS",
     "OPENAI_ERROR",
+    "RANK",
     "READINESS",
     "SCORES",
     "STATUS",
@@ -56,6 +57,11 @@ NUMBER: Schema = {"type": "number"}
 
 NUMBERS = list_of(NUMBER)
 SCORES = list_of(object_of(score=NUMBER, label=TEXT))
+RANK: Schema = {
+    "type": "object",
+    "properties": {"index": WHOLE, "text": TEXT, "score": NUMBER},
+    "required": ["index", "score"],
+}
 TOKENS = list_of(
     object_of(id=WHOLE, text=TEXT, special=TRUTH) | {"additionalProperties": True}
 )
