@@ -47,9 +47,16 @@ _TAKEN = _LEGACY | {"level", "logger", "traceback"}
 """Names that a line has already, so that no other member gets them."""
 
 
+QUIET = ("twisted.application._client_service",)
+"""Of these only warnings are logged: each attempt to connect again is none."""
+
+
 def threshold(level: str) -> LogLevelFilterPredicate:
     """Return a filter for events from *level* on, which may change later."""
-    return LogLevelFilterPredicate(LogLevel.lookupByName(level))
+    enough = LogLevelFilterPredicate(LogLevel.lookupByName(level))
+    for namespace in QUIET:
+        enough.setLogLevelForNamespace(namespace, LogLevel.warn)
+    return enough
 
 
 def set_threshold(enough: LogLevelFilterPredicate, level: str) -> None:

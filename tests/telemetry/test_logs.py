@@ -15,6 +15,7 @@ from twisted.logger import (
     FileLogObserver,
     LogEvent,
     Logger,
+    LogLevel,
     globalLogPublisher,
 )
 from twisted.python import log as legacy
@@ -165,6 +166,17 @@ def test_what_is_not_important_enough_is_no_line(
     assert len(lines) == 2
     assert "enough" in lines[0]
     assert "more" in lines[1]
+
+
+def test_attempts_to_connect_again_are_no_lines() -> None:
+    """A server that is away would fill the log; that it is away is said once."""
+    chats = "twisted.application._client_service"
+    events = [
+        {"log_level": LogLevel.info, "log_namespace": chats},
+        {"log_level": LogLevel.info, "log_namespace": "abproxy"},
+    ]
+    enough = threshold("info")
+    assert [enough(event).name for event in events] == ["no", "maybe"]
 
 
 @pytest.mark.parametrize(
