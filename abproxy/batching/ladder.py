@@ -175,6 +175,12 @@ class Ladder:
         return self.trial.rung if self.trial and self.is_trying else self.rung
 
     @property
+    def looks_to_trial(self) -> int:
+        """Return after how many looks a rung is tried, if all stays as it is."""
+        due = (k.due for rung, k in enumerate(self.known) if rung != self.rung)
+        return max(min(due) - self.looks, 0)
+
+    @property
     def lost_s(self) -> float:
         """Return the mean stay at which a trial goes so badly that it is broken off."""
         if self.trial is None or self.trial.stay is not None:

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from abproxy import __version__
 from abproxy.batching.collector import BatchCollector
+from abproxy.batching.slots import LearnedSlots
 from abproxy.events import BlockedBy, UpstreamState
 from abproxy.reuse.layers import Layers
 from abproxy.telemetry.lines import lost_lines
@@ -66,8 +67,9 @@ class Gauges(Collector):
         )
         yield "slots", "Batches in flight that may not be full", budget.slots.count
         yield "slots_taken", "Batches in flight that were not full", budget.slots_taken
+        yield from self._ladder()
         yield "batch_max_items", "Inputs that make a batch full", caps.items
-        waiting = sum(lane.calls for lane in self.collector.queue.lanes)
+        waiting = admission.queued
         yield "waiting_calls", "Calls, or parts of large ones, that wait", waiting
         yield "waiting_items", "Inputs in the queue", admission.items
         yield (
@@ -105,6 +107,21 @@ class Gauges(Collector):
         oldest = self.collector.queue.oldest_arrived_at
         return 0.0 if oldest is None else self.collector.clock.seconds() - oldest
 
+    def _ladder(self) -> Iterator[tuple[str, str, float]]:
+        slots = self.collector.budget.slots
+        ladder = slots.ladder if isinstance(slots, LearnedSlots) else None
+        yield (
+            "ladder_rung",
+            "How freely batches leave, from 1 (held for callers) to 6; 0 with SLOTS",
+            ladder.on + 1 if ladder else 0,
+        )
+        trying = ladder is not None and ladder.is_trying
+        yield "ladder_trying", "1 while that is a trial", trying
+        trials = ladder.trials if ladder else 0
+        yield "ladder_trials", "Trials so far", trials
+        left = ladder.looks_to_trial if ladder else 0
+        yield "ladder_looks_to_trial", "Looks at the stay of calls until a trial", left
+
     def _states(self) -> Metric:
         states = GaugeMetricFamily(
             "abproxy_upstream_state",
@@ -123,7 +140,7 @@ class Gauges(Collector):
             labels=["by"],
         )
         seconds = self.recorder.blocked_time.seconds
-        for cause in (BlockedBy.SLOT, BlockedBy.BUDGET, BlockedBy.UPSTREAM):
+        for cause in (c for c in BlockedBy if c is not BlockedBy.NOTHING):
             kept.add_metric([cause.value], seconds(cause))
         return kept
 

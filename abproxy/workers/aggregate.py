@@ -285,13 +285,21 @@ _LARGEST = frozenset(
         "abproxy_batch_max_items",
         "abproxy_build_info",
         "abproxy_draining",
+        "abproxy_ladder_rung",
+        "abproxy_ladder_trying",
         "abproxy_oldest_wait_seconds",
         "abproxy_upstream_state",
     }
 )
 """What is the same for all, or matters where it is largest."""
 
-_SMALLEST = frozenset({"abproxy_upstream_up", "process_start_time_seconds"})
+_SMALLEST = frozenset(
+    {
+        "abproxy_ladder_looks_to_trial",
+        "abproxy_upstream_up",
+        "process_start_time_seconds",
+    }
+)
 
 _CUMULATIVE = frozenset({"counter", "histogram"})
 
@@ -375,6 +383,7 @@ _MOST_SERIOUS_FIRST = (
     BlockedBy.UPSTREAM,
     BlockedBy.BUDGET,
     BlockedBy.SLOT,
+    BlockedBy.CALLERS,
     BlockedBy.NOTHING,
 )
 

@@ -5,8 +5,12 @@ from collections.abc import Iterator
 import pytest
 
 from abproxy import __version__
+from abproxy.batching.ladder import FIRST, TOP
 from abproxy.errors import CannotConnect, ConnectionBroken
+from abproxy.events import BlockedBy
 from support.proxy import InMemoryProxy, wired
+
+LADDER = ("rung", "trying", "trials", "looks_to_trial")
 
 
 @pytest.fixture
@@ -40,6 +44,36 @@ def test_what_is_in_flight_is_seen(here: InMemoryProxy) -> None:
     assert here.figure("batches_in_flight") == 1
     assert here.figure("items_in_flight") == 3
     assert here.figure("slots_taken") == 1
+
+
+def test_without_slots_the_rung_in_force_is_seen() -> None:
+    """And whether it is on trial."""
+    with wired() as proxy:
+        ladder = proxy.service.collector.budget.slots.ladder
+        before = [proxy.figure(f"ladder_{name}") for name in LADDER]
+        ladder.look(0.0, binds=True, may_leap=True)
+        trying = [proxy.figure(f"ladder_{name}") for name in LADDER]
+        for _ in range(3):
+            ladder.look(1.0, binds=True, may_leap=True)
+        after = proxy.figure("ladder_trials"), proxy.figure("ladder_looks_to_trial")
+
+    assert before == [FIRST + 1, 0, 0, 0]
+    assert trying == [TOP + 1, 1, 0, 0]
+    assert after[0] == 1
+
+
+def test_with_slots_there_is_no_ladder(here: InMemoryProxy) -> None:
+    """Their number is fixed."""
+    assert [here.figure(f"ladder_{name}") for name in LADDER] == [0, 0, 0, 0]
+
+
+def test_what_waits_for_callers_is_told_apart(here: InMemoryProxy) -> None:
+    """From what waits for a slot."""
+    here.recorder.blocked(BlockedBy.CALLERS)
+    here.clock.advance(2)
+
+    assert here.figure("kept_seconds_total", by="callers") == 2
+    assert here.figure("kept_seconds_total", by="slot") == 0
 
 
 def test_the_budget_is_what_it_is_now(here: InMemoryProxy) -> None:

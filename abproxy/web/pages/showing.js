@@ -88,6 +88,7 @@ const share = (id, part) => meter(id, part, 1, percent(part));
 const KEPT = {
   nothing: "No batch is delayed.",
   slot: "Calls wait until a slot is free.",
+  callers: "Calls wait a moment for callers who were just answered and are about to call again.",
   budget: "Full batches wait for room in the budget.",
   upstream: "The inference server is unreachable or overloaded: calls wait.",
 };
@@ -109,6 +110,15 @@ function showNow({ flow, kept_by, cpu_us_per_call }, isTelling) {
   meter("slots", flow.slots_taken, flow.slots, `${number(flow.slots_taken)} of ${number(flow.slots)}`);
   meter("waiting", flow.waiting_items, flow.waiting_max_items, `${number(flow.waiting_items)} of ${number(flow.waiting_max_items)}`);
   write("kept", KEPT[kept_by]);
+  write("ladder", aboutLadder(flow));
+}
+
+function aboutLadder({ ladder_rung: rung, ladder_trying, ladder_trials, ladder_looks_to_trial: left, slots }) {
+  if (!rung) return "The number of slots is fixed by SLOTS.";
+  const slotsAre = `${number(slots)} ${slots === 1 ? "slot" : "slots"} (rung ${rung} of 6)`;
+  if (ladder_trying) return `Trying ${slotsAre}: kept if calls stay for less time.`;
+  const next = left ? `the next in ${number(left)} looks` : "the next when more would show something, and calls stay as long as usual";
+  return `${slotsAre}, found by ${number(ladder_trials)} trials; ${next}.`;
 }
 
 function showTimes(batches) {
