@@ -286,7 +286,6 @@ _LARGEST = frozenset(
         "abproxy_build_info",
         "abproxy_draining",
         "abproxy_ladder_rung",
-        "abproxy_ladder_trying",
         "abproxy_oldest_wait_seconds",
         "abproxy_upstream_state",
     }
@@ -379,13 +378,7 @@ def _keep_the_worst(states: Metric) -> None:
 
 # Status: the shape is the same, whether there are workers or not
 
-_MOST_SERIOUS_FIRST = (
-    BlockedBy.UPSTREAM,
-    BlockedBy.BUDGET,
-    BlockedBy.SLOT,
-    BlockedBy.CALLERS,
-    BlockedBy.NOTHING,
-)
+_MOST_SERIOUS_FIRST = tuple(reversed(BlockedBy))
 
 
 def add_totals(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:

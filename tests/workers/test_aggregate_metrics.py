@@ -101,7 +101,7 @@ def test_nothing_is_lost_or_counted_twice(statuses: list[list[str]]) -> None:
         ("abproxy_draining", 5),
         ("abproxy_ladder_trials", 8),
         ("abproxy_ladder_rung", 5),
-        ("abproxy_ladder_trying", 5),
+        ("abproxy_ladder_trying", 8),
         ("abproxy_ladder_looks_to_trial", 3),
         ("abproxy_upstream_up", 3),
         ("process_start_time_seconds", 3),
