@@ -292,13 +292,8 @@ _LARGEST = frozenset(
 )
 """What is the same for all, or matters where it is largest."""
 
-_SMALLEST = frozenset(
-    {
-        "abproxy_ladder_looks_to_trial",
-        "abproxy_upstream_up",
-        "process_start_time_seconds",
-    }
-)
+_FIRST = ("abproxy_ladder_looks_to_trial", "process_start_time_seconds")
+_SMALLEST = frozenset({"abproxy_upstream_up", *_FIRST})
 
 _CUMULATIVE = frozenset({"counter", "histogram"})
 
