@@ -43,6 +43,9 @@ class Waiting:
     rest_size: int = 0
     """What has not queued up yet of large calls."""
 
+    next_turns: list[float] = field(factory=lambda: [0.0, 0.0], init=False)
+    """Where the next part of one client is queued up, and the next bulk one."""
+
 
 @define(kw_only=True, eq=False)
 class Admission(Waiting):

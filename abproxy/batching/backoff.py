@@ -24,7 +24,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from abproxy.batching.batch import Failed, log_failed, refused_together
 from abproxy.batching.concurrency import Budget
 from abproxy.batching.part import Part, reject
-from abproxy.batching.queue import QUARANTINE_AFTER, HeldBy, Queue
+from abproxy.batching.quarantine import QUARANTINE_AFTER
+from abproxy.batching.queue import HeldBy, Queue
 from abproxy.batching.refusal import (
     RetryTimeouts,
     in_our_words,
@@ -237,17 +238,17 @@ class Backoff:
             return
         self.observer.batch_requeued(cause)
         self._refused(key, cause, asked_s)
-        if not shared and is_size_possible(cause):
-            # It may be about this call only, so those that wait are next.
-            came_at, serial = parts[0].priority
-            parts[0].priority = (max(came_at, self.clock.seconds()), serial)
         late_since = self.clock.seconds() - timeout_s
 
         def is_expired(part: Part) -> bool:
             key = part.call.lane_key
             return max(part.arrived_at, self._began_at(key)) <= late_since
 
-        self.queue.requeue([part for part in parts if not is_expired(part)])
+        # It may be about one call only: then those that wait are next.
+        self.queue.requeue(
+            [part for part in parts if not is_expired(part)],
+            last=not shared and is_size_possible(cause),
+        )
         reject([part for part in parts if is_expired(part)], theirs)
         self.queue.expire(is_expired, in_our_words(cause), None if self.of_all else key)
 

@@ -298,7 +298,7 @@ class BatchCollector:
             self.budget.slots.ran_out()
             return BlockedBy.SLOT
         # A lane that is refused while others are answered keeps nothing else.
-        is_held = self.queue.has_held_back or self.queue.has_quarantined
+        is_held = self.queue.has_held_back or self.queue.quarantine.first
         if is_held and self.backoff.is_unanswered:
             return BlockedBy.UPSTREAM
         return BlockedBy.NOTHING
@@ -312,9 +312,8 @@ class BatchCollector:
 
     @property
     def _quarantine_is_next(self) -> bool:
-        if not self.queue.has_quarantined:
-            return False
-        return not self.backoff.pauses(self.queue.first_quarantined.call.lane_key)
+        part = self.queue.quarantine.first
+        return part is not None and not self.backoff.pauses(part.call.lane_key)
 
     @property
     def _wait_s(self) -> float:
@@ -361,16 +360,17 @@ class BatchCollector:
         break as well, and no call is to blame.  A server that certainly lives is no
         longer in trouble: what fails now is due to the part that is sent.
         """
-        if is_alive and self.queue.has_quarantined:
-            key = self.queue.first_quarantined.call.lane_key
+        quarantine = self.queue.quarantine
+        if is_alive and quarantine.first is not None:
+            key = quarantine.first.call.lane_key
             self.backoff.answered(key, self.clock.seconds())
-        may_send = is_alive is not False
-        self._sends_quarantined = may_send and self.queue.has_quarantined
+        waits = quarantine.first is not None
+        self._sends_quarantined = waits and is_alive is not False
         if self._sends_quarantined:
-            self._send([self.queue.take_quarantined()], FlushReason.SUSPECT)
-        elif self.queue.has_quarantined:
+            self._send([quarantine.take()], FlushReason.SUSPECT)
+        elif waits:
             away = CannotConnect("the inference server does not answer")
-            self.backoff.requeue([self.queue.take_quarantined()], away, shared=False)
+            self.backoff.requeue([quarantine.take()], away, shared=False)
         self.dispatch()
 
     def _send(

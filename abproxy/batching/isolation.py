@@ -45,7 +45,8 @@ from abproxy.batching.part import (
     reject,
     split_part,
 )
-from abproxy.batching.queue import QUARANTINE_AFTER, Queue
+from abproxy.batching.quarantine import QUARANTINE_AFTER
+from abproxy.batching.queue import Queue
 from abproxy.batching.refusal import is_no_answer, is_size_possible
 from abproxy.batching.search import Search
 from abproxy.errors import (
@@ -230,7 +231,7 @@ class Isolation:
         if at_fault:
             log_failed(at_fault, error)
             reject(at_fault, error)
-        self.queue.quarantine(
+        self.queue.quarantine.add(
             [p for p in parts if p.connection_failures == QUARANTINE_AFTER]
         )
         others = [p for p in parts if p.connection_failures < QUARANTINE_AFTER]

@@ -1,14 +1,16 @@
 """
 One lane: the parts that may share a batch, while they wait for it.
 
-The first part starts the timer and later ones never extend it; a full batch
-does not wait for it.  With a wait of 0 there is no timer at all.  Which lane
+The part that came first starts the timer and later ones never extend it; a full
+batch does not wait for it.  With a wait of 0 there is no timer at all.  Which lane
 sends the next batch is for the collector to say; a lane knows whether its own
 is full or due, and which of its parts go together.
 """
 
+from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from math import inf
 from operator import attrgetter
 
@@ -30,7 +32,7 @@ WINDOW_BATCHES = 8
 
 @define(kw_only=True, eq=False)
 class Lane:
-    """The parts of one lane that wait, oldest first."""
+    """The parts of one lane that wait, in the order of their places."""
 
     key: LaneKey = field(repr=False)
     caps: Caps
@@ -63,14 +65,25 @@ class Lane:
     _timer: IDelayedCall | None = field(init=False, default=None, repr=False)
 
     @property
+    def first(self) -> Part:
+        """Return the part that is next, of a lane in which one waits."""
+        return self._parts[0]
+
+    @property
     def oldest_arrived_at(self) -> float | None:
-        """Return when the part arrived that is next."""
-        return self._parts[0].arrived_at if self._parts else None
+        """Return when the part arrived that has waited longest."""
+        arrivals = (part.arrived_at for part in self._parts if not part.cancelled)
+        return min(arrivals, default=None)
 
     @property
     def priority(self) -> Priority | None:
-        """Return the place of the oldest part in the queue over all lanes."""
+        """Return the place of the first part in the queue over all lanes."""
         return self._parts[0].priority if self._parts else None
+
+    @property
+    def last_priority(self) -> Priority | None:
+        """Return the place of the last part in the queue over all lanes."""
+        return self._parts[-1].priority if self._parts else None
 
     @property
     def next_items(self) -> int:
@@ -78,14 +91,20 @@ class Lane:
         return min(self.items, self.caps.items)
 
     def add(self, part: Part) -> bool:
-        """Add *part* at the end, and return whether it makes a batch full."""
+        """Add *part* where its place is, and return whether it makes a batch full."""
         part.on_cancel = self._drop
-        self._parts.append(part)
+        waiting = self._parts
+        if waiting and part.priority < waiting[-1].priority:
+            # Mostly near the start: there is the turn of those with one call.
+            at = bisect(waiting, part.priority, key=attrgetter("priority"))
+            waiting.insert(at, part)
+        else:
+            waiting.append(part)
         self.items += len(part.items)
         self.size += part.size
         self.calls += 1
         self.admission.queued += 1
-        if self.calls == 1:
+        if waiting[0] is part:
             self._set_timer()
         gets_full = not self.is_full and self._reaches_a_cap()
         self.is_full = self.is_full or gets_full
@@ -200,15 +219,14 @@ class Lane:
         return self.caps.are_reached(self.calls, self.items, self.size)
 
     def _set_timer(self) -> None:
-        """Start the wait of the part that is the oldest now."""
+        """Start the wait of the part that is to leave earliest."""
         self.is_due = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if not self._parts:
             return
-        oldest = self._parts[0]
-        due_at = oldest.arrived_at + self.max_wait_s * oldest.may_be_held
+        due_at = self._due_at()
         if self._held_until is not None:
             due_at = max(due_at, self._held_until)
             if due_at == inf:
@@ -217,6 +235,16 @@ class Lane:
         self.is_due = left_s <= 0
         if not self.is_due:
             self._timer = self.clock.callLater(left_s, self._becomes_due)
+
+    def _due_at(self) -> float:
+        """Return until when the first part waits, or one that came before it."""
+        first = self._parts[0]
+        if not (self.max_wait_s and first.may_be_held):
+            return first.arrived_at
+        # More parts than that are a full batch.
+        window = islice(self._parts, self.caps.items)
+        came_at = min([part.arrived_at for part in window if not part.cancelled])
+        return came_at + self.max_wait_s
 
     def _becomes_due(self) -> None:
         self._timer = None

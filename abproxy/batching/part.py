@@ -41,7 +41,7 @@ ANY_NUMBER = sys.maxsize
 """The cap of what is sent whole, as its answer cannot be split."""
 
 Priority = tuple[float, int]
-"""A place in the queue over all lanes: a lower one is older, or more urgent."""
+"""A place in the queue over all lanes, by turn and arrival: a lower one is first."""
 
 
 @frozen(kw_only=True)

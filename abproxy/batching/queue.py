@@ -1,23 +1,14 @@
 """
-The queue: all parts that wait for one upstream, oldest first.
+The queue: all parts that wait for one upstream.
 
-Each part has its place in one queue over all lanes, and keeps it when the
-upstream takes no work, unless that may be about this part only.  Of the lanes
-whose batch may leave, the one with the oldest part is next.
-
-A part that was in two requests whose connection broke may be what kills the
-upstream.  It waits in quarantine, apart from the lanes, until it can be sent
-alone, with nothing else in flight: then the next break is due to this part, and
-harms no other.
+Each part has its place in one queue over all lanes, in the order of arrival as
+far as its client has its turn, and keeps it when the upstream takes no work,
+unless that may be about this part only.  Of the lanes whose batch may leave, the
+one with the first part is next; bulk ones stand behind all others for a while.
 """
 
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from enum import Enum, auto
-from functools import partial
-from heapq import heapify, heappop, heappush
-from itertools import count
-from operator import attrgetter
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
@@ -36,21 +27,16 @@ from abproxy.batching.part import (
     size_of,
     whole_part,
 )
+from abproxy.batching.quarantine import QUARANTINE_AFTER, Quarantine
+from abproxy.batching.ready import ReadyLanes
+from abproxy.batching.turns import Turns
 from abproxy.dialects.call import Call, LaneKey, PartResult
 from abproxy.errors import ProxyError
 
-__all__ = ["QUARANTINE_AFTER", "HeldBy", "Queue"]
-
-QUARANTINE_AFTER = 2
-"""Broken connections after which a part is sent alone; after one more it fails."""
+__all__ = ["HeldBy", "Queue"]
 
 BULK_HANDICAP_S = 10.0
 """How much older another call counts than a bulk one that came with it."""
-
-TIDY_OVER = 100
-"""Entries of a heap that are not worth looking through."""
-
-_Entry = tuple[Priority, int, Lane]
 
 
 class HeldBy(Enum):
@@ -61,55 +47,6 @@ class HeldBy(Enum):
 
     OUT = auto()
     """All that it sent failed: one part leaves at a time."""
-
-
-@define(eq=False)
-class _OldestFirst:
-    """
-    The lanes that fulfil a condition, the one with the oldest part first.
-
-    It is a heap that tolerates change: an entry is left in it when its lane
-    changes, and thrown away when it comes up and is no longer true, or when
-    there are many of its kind.
-    """
-
-    _holds: Callable[[Lane], bool]
-    _heap: list[_Entry] = field(init=False, factory=list)
-    _listed: dict[Priority, Lane] = field(init=False, factory=dict)
-    _serial: "count[int]" = field(init=False, factory=count)
-    _tidy_over: int = field(init=False, default=TIDY_OVER)
-
-    def note(self, lane: Lane) -> None:
-        """Enter a *lane* that fulfils the condition, if it is not there already."""
-        priority = lane.priority
-        if priority is None or self._listed.get(priority) is lane:
-            return
-        self._listed[priority] = lane
-        heappush(self._heap, (priority, next(self._serial), lane))
-        if len(self._heap) > self._tidy_over:
-            self._tidy()
-
-    def first(self) -> Lane | None:
-        """Return the lane whose oldest part is the oldest."""
-        while self._heap:
-            priority, _, lane = entry = self._heap[0]
-            if self._is_true(entry):
-                return lane
-            heappop(self._heap)
-            if self._listed.get(priority) is lane:
-                del self._listed[priority]
-        return None
-
-    def _is_true(self, entry: _Entry) -> bool:
-        priority, _, lane = entry
-        return lane.priority == priority and self._holds(lane)
-
-    def _tidy(self) -> None:
-        """Throw away what is no longer true, before most of it is."""
-        self._heap = list(filter(self._is_true, self._heap))
-        heapify(self._heap)
-        self._listed = {priority: lane for priority, _, lane in self._heap}
-        self._tidy_over = max(TIDY_OVER, 2 * len(self._heap))
 
 
 @define(kw_only=True, eq=False)
@@ -149,39 +86,32 @@ class Queue:
 
     _lanes: dict[LaneKey, Lane] = field(init=False, factory=dict, repr=False)
     _emptied: Lane | None = field(init=False, default=None, repr=False)
-    _full: _OldestFirst = field(
-        init=False, factory=partial(_OldestFirst, attrgetter("is_full")), repr=False
-    )
-    _due: _OldestFirst = field(
-        init=False, factory=partial(_OldestFirst, attrgetter("is_due")), repr=False
-    )
-    _quarantined: deque[Part] = field(init=False, factory=deque, repr=False)
-    _serial: "count[int]" = field(init=False, factory=count, repr=False)
+    _ready: ReadyLanes = field(init=False, factory=ReadyLanes, repr=False)
+    _ready_bulk: ReadyLanes = field(init=False, factory=ReadyLanes, repr=False)
+    _turns: Turns = field(init=False, repr=False)
+    quarantine: Quarantine = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self.lanes = self._lanes.values()
+        self._turns = Turns(self.admission)
+        self.quarantine = Quarantine(admission=self.admission, on_change=self.on_change)
 
     @property
     def oldest_arrived_at(self) -> float | None:
         """Return when the part arrived that has waited longest."""
         arrivals = [lane.oldest_arrived_at for lane in self._lanes.values()]
-        arrivals += [part.arrived_at for part in self._quarantined]
+        arrivals.append(self.quarantine.oldest_arrived_at)
         return min((at for at in arrivals if at is not None), default=None)
 
     @property
     def has_full(self) -> bool:
         """Return whether a full batch waits."""
-        return self._full.first() is not None
+        return self._ready.has_full or self._ready_bulk.has_full
 
     @property
     def has_due(self) -> bool:
         """Return whether a batch waits that has waited long enough."""
-        return self._due.first() is not None
-
-    @property
-    def has_quarantined(self) -> bool:
-        """Return whether a part waits to be sent alone."""
-        return bool(self._quarantined)
+        return self._ready.has_due or self._ready_bulk.has_due
 
     @property
     def has_held_back(self) -> bool:
@@ -190,16 +120,18 @@ class Queue:
 
     def next_lane(self, *, also_not_full: bool) -> Lane | None:
         """Return the lane whose batch leaves next."""
-        ready = [self._full.first()]
-        if also_not_full:
-            ready.append(self._due.first())
-        return min(filter(None, ready), key=attrgetter("priority"), default=None)
+        lane = self._ready.first(also_not_full=also_not_full)
+        bulk = self._ready_bulk.first(also_not_full=also_not_full)
+        if lane is None or bulk is None:
+            return lane or bulk
+        is_bulk_next = bulk.first.arrived_at + BULK_HANDICAP_S < lane.first.arrived_at
+        return bulk if is_bulk_next else lane
 
     def next_lane_by(self, turn_of: Callable[[LaneKey], int]) -> Lane | None:
         """Return the lane that may send and has the lowest turn; it looks at all."""
 
-        def place(lane: Lane) -> tuple[int, Priority | None]:
-            return turn_of(lane.key), lane.priority
+        def place(lane: Lane) -> tuple[int, bool, Priority | None]:
+            return turn_of(lane.key), lane.key.is_bulk, lane.priority
 
         ready = (lane for lane in self.lanes if lane.is_full or lane.is_due)
         return min(ready, key=place, default=None)
@@ -243,13 +175,11 @@ class Queue:
         return large.done, self.add(large.next_part(caps, now))
 
     def add(self, part: Part) -> bool:
-        """Add *part* at the end, and return whether it makes a batch full."""
-        key = part.call.lane_key
-        handicap_s = BULK_HANDICAP_S if key.is_bulk else 0.0
-        part.priority = (self.clock.seconds() + handicap_s, next(self._serial))
-        lane = self._lane_of(key)
+        """Give *part* its place, and return whether it makes a batch full."""
+        lane = self._lane_of(part.call.lane_key)
+        part.priority = self._turns.place(part, lane.caps)
         gets_full = lane.add(part)
-        if gets_full or lane.calls == 1:
+        if gets_full or lane.first is part:
             self._note(lane)
         return gets_full
 
@@ -257,12 +187,14 @@ class Queue:
         """
         Remove and return the parts of the next batch of *lane*.
 
-        Only now the next parts of their calls queue up, at the end.
+        Only now the next parts of their calls queue up.
         """
+        clients = len(self.admission.of_clients)
         if self.held and HeldBy.OUT in self.held.get(lane.key, ()):
             parts = lane.take(evolve(caps, calls=1), alike=False)
         else:
             parts = lane.take(caps, alike=alike)
+        self._turns.note_left(parts, lane.caps, clients)
         self._note(lane)
         for part in parts:
             call, part.rest_of = part.rest_of, None
@@ -276,35 +208,23 @@ class Queue:
         self.admission.advance(part)
         self.add(part)
 
-    def requeue(self, parts: Sequence[Part]) -> None:
+    def requeue(self, parts: Sequence[Part], *, last: bool = False) -> None:
         """Give *parts* of one lane, which came back unsent, their places again."""
-        self.quarantine([p for p in parts if p.connection_failures >= QUARANTINE_AFTER])
+        self.quarantine.add(
+            [p for p in parts if p.connection_failures >= QUARANTINE_AFTER]
+        )
         others = [p for p in parts if p.connection_failures < QUARANTINE_AFTER]
         if not others:
             return
+        lane = self._lane_of(others[0].call.lane_key)
         for part in others:
             self.admission.enter(part)
-        lane = self._lane_of(others[0].call.lane_key)
+            if last:
+                part.priority = self._turns.place_behind(
+                    lane.last_priority, is_bulk=lane.key.is_bulk
+                )
         lane.requeue(others)
         self._lane_changed(lane)
-
-    def quarantine(self, parts: Sequence[Part]) -> None:
-        """Keep each of *parts* to be sent alone: it may be what breaks the upstream."""
-        for part in parts:
-            self.admission.enter(part)
-            part.on_cancel = self._drop_quarantined
-            self._quarantined.append(part)
-
-    @property
-    def first_quarantined(self) -> Part:
-        """Return the next part that is to be sent alone."""
-        return self._quarantined[0]
-
-    def take_quarantined(self) -> Part:
-        """Remove and return the next part that is to be sent alone."""
-        part = self._quarantined.popleft()
-        self.admission.leave((part,))
-        return part
 
     def hold(self, key: LaneKey, by: HeldBy, until: float) -> None:
         """Hold the lane with *key* until then, and longer if another reason does."""
@@ -357,12 +277,8 @@ class Queue:
         It is an error of ours, as no reply of the upstream can be an answer to
         parts that still wait.
         """
-        expired = [part for part in self._quarantined if is_expired(part)]
-        for part in expired:
-            self._quarantined.remove(part)
-        self.admission.leave(expired)
-        reject(expired, error)
-        expired = []
+        reject(self.quarantine.take_if(is_expired), error)
+        expired: list[Part] = []
         lanes = list(self._lanes.values()) if only is None else self._lane_if_any(only)
         for lane in lanes:
             expired += lane.take_if(is_expired)
@@ -422,12 +338,4 @@ class Queue:
             self._held_back.discard(lane)
             self._emptied = lane
             return
-        if lane.is_full:
-            self._full.note(lane)
-        if lane.is_due:
-            self._due.note(lane)
-
-    def _drop_quarantined(self, part: Part) -> None:
-        self._quarantined.remove(part)
-        self.admission.leave((part,))
-        self.on_change()
+        (self._ready_bulk if lane.key.is_bulk else self._ready).note(lane)

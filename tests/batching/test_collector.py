@@ -196,7 +196,7 @@ def test_lanes_are_forgotten_when_empty() -> None:
     assert proxy.is_at_rest
     queue = proxy.collector.queue
     assert len(queue.lanes) == 0
-    assert len(queue._due._heap) + len(queue._full._heap) <= 1
+    assert len(queue._ready._due._heap) + len(queue._ready._full._heap) <= 1
 
 
 def test_a_lane_that_opens_again_goes_by_the_limits_of_today() -> None:
@@ -474,8 +474,8 @@ def test_lanes_that_come_and_go_leave_no_memory_behind() -> None:
     for number in range(1000):
         proxy.submit("a", lane=f"lane {number}").done.cancel()
 
-    assert len(proxy.collector.queue._due._heap) <= 100
-    assert len(proxy.collector.queue._due._listed) <= 100
+    assert len(proxy.collector.queue._ready._due._heap) <= 100
+    assert len(proxy.collector.queue._ready._due._listed) <= 100
 
 
 def test_a_flush_holds_though_settings_are_read_again() -> None:

@@ -87,7 +87,7 @@ class Harness:
             and not collector.admission.kept
             and not collector.admission.of_clients
             and not collector.queue.lanes
-            and not collector.queue.has_quarantined
+            and not collector.queue.quarantine.first
             and not self.clock.getDelayedCalls()
         )
 
