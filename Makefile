@@ -244,7 +244,7 @@ $(VENV)/gpu.stamp: $(VENV)/run.stamp
 $(VENV)/sbom.stamp: setup.py | $(VENV)/made.stamp
 	@$(BIN)/python -m venv --clear --without-pip $(VENV)/sbom/abproxy
 	@$(BIN)/python -m venv --clear --without-pip $(VENV)/sbom/cyclonedx
-	@$(BIN)/python -m pip --python $(VENV)/sbom/abproxy/bin/python $(INSTALL) '.[tracing]'
+	@$(BIN)/python -m pip --python $(VENV)/sbom/abproxy/bin/python $(INSTALL) '.[redis,tracing]'
 	@rm -rf build/lib build/bdist.*
 	@$(BIN)/python -m pip --python $(VENV)/sbom/cyclonedx/bin/python $(INSTALL) 'cyclonedx-bom>=7'
 	@touch $@

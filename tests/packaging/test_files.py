@@ -122,6 +122,15 @@ def test_what_abproxy_needs_is_installed_before_its_source_is_there() -> None:
     assert "--no-deps" in text[text.rindex("pip install ") :]
 
 
+def test_the_list_of_packages_is_of_what_the_image_has() -> None:
+    """`make sbom` installs with the same extras as the image of the proxy."""
+    [in_image, *_] = re.findall(r"pip install '(\.\[\S+\])'", " ".join(_steps("RUN")))
+    listed = _run("make", "-n", "-W", "setup.py", "sbom").stdout
+
+    assert "sbom/abproxy/bin/python install" in listed
+    assert f"'{in_image}'" in listed
+
+
 def test_the_image_has_the_version_of_the_package() -> None:
     """In its label; `make image` says it as well."""
     [version] = re.findall(r'version="(.*)"', (ROOT / "setup.py").read_text())
