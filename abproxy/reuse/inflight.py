@@ -11,7 +11,7 @@ asked for exactly the same.  If it gets the same answer byte for byte, the answe
 that of all who asked for the same; all others go on by themselves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import define, field
 from msgspec.structs import replace
@@ -34,6 +34,14 @@ from abproxy.reuse.rows import Submit, has_rows, only, rows_of, span
 __all__ = ["InFlight"]
 
 Outcome = list[PartResult] | Failure
+
+MAX_HELD_BYTES = 16 << 20
+"""
+The bodies of all calls that follow others, together.
+
+They wait without a place in the queue, so no other limit counts them; a call for
+which there is no room is computed as if nothing were in flight.
+"""
 
 AT_ONCE = 4
 """So many of those whose shared work has failed are sent at the same time."""
@@ -65,6 +73,10 @@ class _Work(Deferred[list[PartResult]]):
                 self.results.cancel()
 
 
+def _ignore(_size: int) -> None:
+    """Do nothing."""
+
+
 @define(eq=False, slots=True)
 class _Follower:
     """A call that waits for work of others, and perhaps for work of its own."""
@@ -81,12 +93,20 @@ class _Follower:
     """From how many works it has rows."""
 
     waiter: Deferred[list[PartResult]] = field(init=False)
+    on_end: Callable[[int], None] = _ignore
+    """Called with the size of its body when its caller has left, or is answered."""
+
     alone: Deferred[list[PartResult]] | None = None
     """Its own results, once it goes on by itself."""
 
     @waiter.default
     def _make_waiter(self) -> Deferred[list[PartResult]]:
-        return Deferred(self._cancel)
+        waiter: Deferred[list[PartResult]] = Deferred(self._cancel)
+        return waiter.addBoth(self._end)
+
+    def _end(self, outcome: Outcome) -> Outcome:
+        self.on_end(len(self.call.alone.body))
+        return outcome
 
     def _cancel(self, _waiter: Deferred[list[PartResult]]) -> None:
         self.abandon()
@@ -127,6 +147,9 @@ class InFlight:
     observer: Observer = field(factory=Observer, repr=False)
     version: int = 0
     """Of the model: rows of several versions are never in one answer."""
+
+    held_bytes: int = field(init=False, default=0)
+    """The bodies of the calls that follow others."""
 
     _works: dict[tuple[LaneKey, bytes], _Work] = field(
         init=False, factory=dict, repr=False
@@ -188,14 +211,23 @@ class InFlight:
         self, call: Call, shared: set[_Work], places: Sequence[int]
     ) -> Deferred[list[PartResult]]:
         """Compute what is at *places* of *call*; the rest comes from *shared* work."""
+        size = len(call.alone.body)
+        if self.held_bytes + size > MAX_HELD_BYTES:
+            return self.compute(call)
         own = [_Work()] if places else []
-        follower = _Follower(call, {}, [*shared, *own], self.version)
+        follower = _Follower(
+            call, {}, [*shared, *own], self.version, on_end=self._release
+        )
+        self.held_bytes += size
         for work in shared:
             work.followers = [*(work.followers or ()), follower]
         if places:
             self._compute_rest(only(call, places), follower, own[0])
         self.observer.reused("in_flight", len(call.items.raw) - len(places))
         return follower.waiter
+
+    def _release(self, size: int) -> None:
+        self.held_bytes -= size
 
     def _compute_rest(self, rest: Call, follower: _Follower, work: _Work) -> None:
         """Compute what no other work has of the call of *follower*, as *work*."""
@@ -204,6 +236,7 @@ class InFlight:
             results = self.compute(rest)
         except Exception:
             follower.abandon()
+            self._release(len(follower.call.alone.body))
             raise
         if work not in follower.works:
             results.addErrback(lambda failure: failure.trap(CancelledError))

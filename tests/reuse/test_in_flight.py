@@ -259,6 +259,24 @@ def test_an_answer_that_cannot_be_cut_is_for_its_own_caller() -> None:
     assert second.is_right
 
 
+def test_only_so_much_is_held_for_those_who_follow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is over that is computed by itself, and counts as other calls do."""
+    monkeypatch.setattr("abproxy.reuse.inflight.MAX_HELD_BYTES", 100)
+    server = Computer()
+    in_flight = InFlight(compute=server.compute)
+    text = "x" * 40
+    calls = [submit(in_flight, text) for _ in range(4)]
+    assert len(server.asked) == 3
+    calls[1].done.cancel()
+    calls.append(submit(in_flight, text))
+    assert len(server.asked) == 3
+    server.answer_all()
+    assert [call.is_right for call in calls if call is not calls[1]] == [True] * 4
+    assert not in_flight.held_bytes
+
+
 @given(st.lists(EVENTS, max_size=60))
 def test_each_caller_gets_what_it_would_get_alone(
     events: list[tuple[str, Any]],
@@ -275,4 +293,5 @@ def test_each_caller_gets_what_it_would_get_alone(
 
     calls, failures = play(events, server, ask, learn)
     assert not in_flight.items
+    assert not in_flight.held_bytes
     check(calls, failures, server.model)
