@@ -54,6 +54,8 @@ class Job:
         if not count or "" in self.inputs:
             told = "Input validation error: `inputs` cannot be empty"
             return self.error(400, told, "Empty")
+        if not all(isinstance(each, str | list) for each in self.inputs):
+            return self.error(422, "expected texts, or lists of ids", "Validation")
         if self.contexts is not None and len(self.contexts) != count:
             return self.error(422, "modality: one for each input", "Validation")
         if self.holds(traits.bad_text):
@@ -89,6 +91,8 @@ def read_job(request: Request) -> Job | Answer | None:
         return Answer(status=415)
     try:
         body = msgspec.json.decode(request.body, type=_Body)
+    except RecursionError:
+        return Answer(status=400, body=b"nested too deeply")
     except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
         status = 422 if isinstance(wrong, msgspec.ValidationError) else 400
         return Answer(status=status, body=str(wrong).encode())

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from support.attack import MEGABYTE, Attack, attacked, neighbour, prober
+from bench.attack.attackers import MEGABYTE, Attack, attacked, neighbour, prober
 from support.processes import breakable_process, running
 
 MAX_MEMORY = 64 * MEGABYTE

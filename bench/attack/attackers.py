@@ -6,6 +6,7 @@ All are plain sockets in threads, against any proxy that listens on this machine
 
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,8 @@ LOCALHOST = "127.0.0.1"
 MEGABYTE = 1 << 20
 JSON = b"Host: x\r\nContent-Type: application/json\r\n"
 PIECE = b"x" * 65536
+AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER: what is closed is reset."""
 
 
 @define(kw_only=True, eq=False)
@@ -33,7 +36,7 @@ class Attack:
     is_over: threading.Event = field(factory=threading.Event)
 
     def connect(self, receive_bytes: int = 0) -> socket.socket:
-        """Open a connection, perhaps with a small buffer to receive."""
+        """Open a connection, perhaps with a buffer of *receive_bytes* to receive."""
         ours = socket.socket()
         if receive_bytes:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
@@ -136,7 +139,62 @@ def long_names(attack: Attack) -> None:
             ours.recv(1)
 
 
-ALL: Sequence[Attacker] = (
+def slow_heads(attack: Attack) -> None:
+    """Send a line of a head now and then, on many connections, without a key."""
+    _feed(attack, 300, b"POST /embed HTTP/1.1\r\nHost: x\r\n", b"X: y\r\n", 0.2)
+
+
+def resets(attack: Attack) -> None:
+    """Ask, with the key, and reset the connection before the answer."""
+    body = b'{"inputs":["a"]}'
+    ask = attack.head(attack.shown, length=len(body)) + body
+    while not attack.is_over.wait(0.001):
+        with suppress(OSError), attack.connect() as ours:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            ours.sendall(ask)
+
+
+def idle(attack: Attack) -> None:
+    """Open a thousand connections, and send nothing."""
+    with ExitStack() as stack:
+        for _ in range(1000):
+            if attack.is_over.wait(0.001):
+                return
+            with suppress(OSError):
+                stack.enter_context(attack.connect())
+        attack.is_over.wait()
+
+
+def preflights(attack: Attack) -> None:
+    """Ask for preflights on all paths, and for pages, without a key."""
+    lines = b"Host: x\r\nOrigin: http://x\r\nAccess-Control-Request-Method: POST\r\n"
+    ask = b"OPTIONS /embed%d HTTP/1.1\r\n%b\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    at = 0
+    while not attack.is_over.wait(0.001):
+        at += 1
+        with suppress(OSError), attack.connect() as ours:
+            ours.sendall(ask % (at, lines))
+            ours.recv(4096)
+
+
+def half_closed(attack: Attack) -> None:
+    """Announce bodies, with and without the key, and close before they are whole."""
+    heads = (
+        attack.head(length=9),
+        attack.head(attack.shown, length=9),
+        attack.head(attack.shown, length=9, path=b"/rerank"),
+        attack.head(attack.shown, b"Expect: 100-continue", length=9),
+    )
+    at = 0
+    while not attack.is_over.wait(0.002):
+        at += 1
+        with suppress(OSError), attack.connect() as ours:
+            ours.sendall(heads[at % len(heads)] + b"1234")
+            ours.shutdown(socket.SHUT_WR)
+            ours.recv(4096)
+
+
+GREEDY: Sequence[Attacker] = (
     strangers,
     slow_bodies,
     unfinished_heads,
@@ -144,11 +202,21 @@ ALL: Sequence[Attacker] = (
     many_items,
     long_names,
 )
+"""Those that want memory."""
+
+ALL: Sequence[Attacker] = (
+    *GREEDY,
+    slow_heads,
+    resets,
+    idle,
+    preflights,
+    half_closed,
+)
 
 
 @contextmanager
-def attacked(attack: Attack, attackers: Sequence[Attacker] = ALL) -> Iterator[None]:
-    """Let all *attackers* do their work meanwhile."""
+def attacked(attack: Attack, attackers: Sequence[Attacker] = GREEDY) -> Iterator[None]:
+    """Let *attackers* do their work meanwhile."""
     threads = [threading.Thread(target=each, args=(attack,)) for each in attackers]
     for each in threads:
         each.start()
@@ -180,7 +248,8 @@ def _ask(attack: Attack, request: bytes, seconds: float) -> list[float]:
             began = time.monotonic()
             ours.sendall(request)
             answer = _read_answer(ours)
-            assert answer.startswith(b"HTTP/1.1 200 "), answer
+            if not answer.startswith(b"HTTP/1.1 200 "):
+                raise ValueError(answer)
             took_s.append(time.monotonic() - began)
             time.sleep(0.02)
     return took_s
@@ -194,5 +263,6 @@ def _read_answer(ours: socket.socket) -> bytes:
         if end and length is not None and len(body) >= int(length[1]):
             return answer
         piece = ours.recv(1 << 20)
-        assert piece, answer
+        if not piece:
+            raise EOFError(answer)
         answer += piece
