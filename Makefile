@@ -67,7 +67,7 @@ seconds := 15
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run watch run/model run/proxy test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write bench/reuse .bench/tools screenshots test/clients .test/clients test/clients/node test/real .real/tools check fmt embed load load/noproxy \
+.PHONY: help run watch run/model run/proxy attack test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write bench/reuse .bench/tools screenshots test/clients .test/clients test/clients/node test/real .real/tools check fmt embed load load/noproxy \
 	compose/up compose/watch image sbom dotenv settings public openapi structure clean
 
 help: ## list all targets
@@ -168,6 +168,9 @@ bench/gpu: $(VENV)/gpu.stamp .bench/tools ## measure in front of models on a CUD
 
 bench/gpu/write: $(VENV)/gpu.stamp .bench/tools ## the same, and write the figures into README.md and docs/benchmarks.md
 	$(BIN)/python -m bench.gpu --write $(args)
+
+attack: $(VENV)/bench.stamp ## attack the proxy on this machine in all known ways: 5 minutes
+	$(BIN)/python -m bench.attack $(args)
 
 ifneq ($(shell command -v wrk 2>/dev/null),)
 load = wrk --threads 1 --timeout 60s --connections $(clients) --duration $(seconds)s --script bench/load.lua $(1)/embed

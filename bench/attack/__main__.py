@@ -21,8 +21,8 @@ from random import Random
 from typing import Any
 
 from bench.attack import pages
-from bench.attack.found import Part, Plan, Row
 from bench.attack.floods import floods
+from bench.attack.found import Part, Plan, Row
 from bench.attack.framing import framing
 from bench.attack.hostile import hostile_json
 from bench.wire import machine

@@ -16,22 +16,70 @@ MEGABYTE = 1 << 20
 def _small() -> Iterator[tuple[str, bytes]]:
     values = (
         *(b"NaN", b"Infinity", b"-Infinity", b"nan", b"1e400", b"-1e400", b"1e-400"),
-        *(b"01", b"1.", b".1", b"+1", b"0x1", b"1_0", b"-0", b"9" * 400, b"true", b"null"),
-        *(b"undefined", b"'a'", b"a", b"[]", b"{}", b'["a"', b'["a",]', b'[,"a"]', b'""'),
+        *(
+            b"01",
+            b"1.",
+            b".1",
+            b"+1",
+            b"0x1",
+            b"1_0",
+            b"-0",
+            b"9" * 400,
+            b"true",
+            b"null",
+        ),
+        *(
+            b"undefined",
+            b"'a'",
+            b"a",
+            b"[]",
+            b"{}",
+            b'["a"',
+            b'["a",]',
+            b'[,"a"]',
+            b'""',
+        ),
         *(b'[["a"]]', b'["a",1]', b'[1,"a"]', b'["a",null]', b"[1,[2]]", b"[[1],2]"),
         *(b"[-1]", b"[1.5]", b"[4294967296]", b"[9007199254740993]", b"[[]]", b'[""]'),
-        *(b'"\\ud800"', b'"\\udc00\\ud800"', b'"\\ud83d\\ude00"', b'"\\u0000"', b'"\x00"'),
+        *(
+            b'"\\ud800"',
+            b'"\\udc00\\ud800"',
+            b'"\\ud83d\\ude00"',
+            b'"\\u0000"',
+            b'"\x00"',
+        ),
         *(b'"\n"', b'"\t"', b'"\\x41"', b'"\\u00g0"', b'"\\', b'"\xff"', b'"\xc0\x80"'),
-        *(b'"\xed\xa0\x80"', b'"\xf8\x88\x80\x80\x80"', b'"\xc3"', b'"\x7f"', b'"\xef\xbf\xbf"'),
+        *(
+            b'"\xed\xa0\x80"',
+            b'"\xf8\x88\x80\x80\x80"',
+            b'"\xc3"',
+            b'"\x7f"',
+            b'"\xef\xbf\xbf"',
+        ),
         *(b'"\\u0022],[\\u0022"', b'["a]","[b"]', b'["a\\"],[\\"b"]', b'["a"]//c'),
     )
     for value in values:
         yield f"inputs {value[:24]!r}", b'{"inputs":%b}' % value
     members = (
         *(b'"inputs":"b"', b'"input":"b"', b'"Inputs":"b"', b'"inputs\\u0000":"b"'),
-        *(b'"inp\\u0075ts":"b"', b'"":0', b'"a":1,"a":2', b'"truncate":1', b'"truncate":[]'),
-        *(b'"normalize":"yes"', b'"normalize":true,"normalize":false', b'"parameters":{}'),
-        *(b'"dimensions":-1', b'"dimensions":1e2', b'"a":{"a":{"a":{}}}', b'"__proto__":{}'),
+        *(
+            b'"inp\\u0075ts":"b"',
+            b'"":0',
+            b'"a":1,"a":2',
+            b'"truncate":1',
+            b'"truncate":[]',
+        ),
+        *(
+            b'"normalize":"yes"',
+            b'"normalize":true,"normalize":false',
+            b'"parameters":{}',
+        ),
+        *(
+            b'"dimensions":-1',
+            b'"dimensions":1e2',
+            b'"a":{"a":{"a":{}}}',
+            b'"__proto__":{}',
+        ),
         *(b'"truncate":nul', b'"a":NaN', b'"\xff":1', b'"a":"\xff"', b'"inputs":["c"]'),
     )
     for member in members:
@@ -68,7 +116,8 @@ def _large() -> Iterator[tuple[str, bytes]]:
         "a text of 4 MB": b'{"inputs":["%b"]}' % (b"a" * some),
         "a text of 700,000 escapes": b'{"inputs":["%b"]}' % (b"\\u0041" * 700_000),
         "a text of 2 million quotes": b'{"inputs":["%b"]}' % (b'\\"' * (some // 2)),
-        "a text of 700,000 lone surrogates": b'{"inputs":["%b"]}' % (b"\\ud800" * 700_000),
+        "a text of 700,000 lone surrogates": b'{"inputs":["%b"]}'
+        % (b"\\ud800" * 700_000),
         "a text without an end": b'{"inputs":["%b' % (b"a" * some),
         "a text of 4 MB with a bad last byte": b'{"inputs":["%b\xff"]}' % (b"a" * some),
         "4 MB of blanks": b'{"inputs":%b"a"}' % (b" " * some),

@@ -104,13 +104,13 @@ def _chunks() -> Iterator[tuple[str, bytes]]:
     good = {
         "chunks": CHUNKS,
         "a size with zeros": b"00015\r\n" + GOOD + b"\r\n00\r\n\r\n",
-        "a size in capitals": b"A\r\n%b\r\nB\r\n%b\r\n0\r\n\r\n" % (GOOD[:10], GOOD[10:]),
+        "a size in capitals": b"A\r\n%b\r\nB\r\n%b\r\n0\r\n\r\n"
+        % (GOOD[:10], GOOD[10:]),
         "an extension": b"15;a=b\r\n" + GOOD + b"\r\n0;c\r\n\r\n",
         "an extension in quotes": b'15;a="b;c"\r\n' + GOOD + b"\r\n0\r\n\r\n",
         "trailers": b"15\r\n" + GOOD + b"\r\n0\r\nX-Smuggled: 1\r\n\r\n",
         "a length in trailers": b"15\r\n%b\r\n0\r\nContent-Length: 3\r\n\r\n" % GOOD,
-        "single bytes": b"".join(b"1\r\n%c\r\n" % each for each in GOOD)
-        + b"0\r\n\r\n",
+        "single bytes": b"".join(b"1\r\n%c\r\n" % each for each in GOOD) + b"0\r\n\r\n",
     }
     for name, body in good.items():
         yield name, _request(CHUNKED, body=body)
@@ -142,15 +142,36 @@ def _lines() -> Iterator[tuple[str, bytes]]:
     """Header lines that are none, or two."""
     lines = (
         *(b"X: a\rX-Smuggled: 1", b"X: a\nX-Smuggled: 1", b"X: a\r\r\nX-Two: 1"),
-        *(b"X: a\x00b", b"X\x00: a", b" X: a", b"\tX: a", b"X: a\r\n b", b"X: a\r\n\tb"),
-        *(b"X : a", b"X\t: a", b": a", b"X", b"X Y: a", b"X:a", b"X:", b"X: ", b"X:\ta"),
+        *(
+            b"X: a\x00b",
+            b"X\x00: a",
+            b" X: a",
+            b"\tX: a",
+            b"X: a\r\n b",
+            b"X: a\r\n\tb",
+        ),
+        *(
+            b"X : a",
+            b"X\t: a",
+            b": a",
+            b"X",
+            b"X Y: a",
+            b"X:a",
+            b"X:",
+            b"X: ",
+            b"X:\ta",
+        ),
         *(b"X(: a", b"X\xe9: a", b"X: \xe9", b"X: \x7f", b"X: \x1b[0m", b'"X": a'),
         *(b"X: " + b"a" * 60_000, b"X" * 257 + b": a", b"X" * 256 + b": a"),
         *(b"X: " + b"a" * 70_000, b"Host: y", b"Host:", b"Host: x\r\nHost: y"),
         *(b"Host: a b", b"Connection: Content-Length", b"Connection: close"),
         *(b"Connection: Host, X", b"Connection: keep-alive, X-Y\r\nX-Y: 1"),
         *(b"Keep-Alive: timeout=1", b"Proxy-Connection: close", b"TE: trailers"),
-        *(b"Trailer: Content-Length", b"X-Forwarded-For: 1.2.3.4\x00", b"Content-Type: "),
+        *(
+            b"Trailer: Content-Length",
+            b"X-Forwarded-For: 1.2.3.4\x00",
+            b"Content-Type: ",
+        ),
         *(b"Content-Type: text/plain", b"Content-Encoding: gzip", b"Range: bytes=0-1"),
         *(b"X-HTTP-Method-Override: GET", b"Cookie: a=b\r\nCookie: c=d"),
         *(b"\r\nX-Y: 1", b"Expect: 100-continue", b"Expect: 200-ok", b"Expect: "),
@@ -171,17 +192,45 @@ def _first_lines() -> Iterator[tuple[str, bytes]]:
     firsts = (
         *(b"POST  %b HTTP/1.1", b"POST %b  HTTP/1.1", b"POST %b HTTP/1.1 ", b"POST %b"),
         *(b" POST %b HTTP/1.1", b"POST\t%b\tHTTP/1.1", b"post %b HTTP/1.1", b"P %b "),
-        *(b"POST %b HTTP/1.0", b"POST %b HTTP/0.9", b"POST %b HTTP/2", b"POST %b http/1.1"),
-        *(b"POST %b HTTP/1.2", b"POST %b HTTP/11", b"POST %b HTTP/1.1.", b"POST %b HTTP/ 1"),
-        *(b"POST http://x%b HTTP/1.1", b"POST http://y%b HTTP/1.1", b"POST //x%b HTTP/1.1"),
+        *(
+            b"POST %b HTTP/1.0",
+            b"POST %b HTTP/0.9",
+            b"POST %b HTTP/2",
+            b"POST %b http/1.1",
+        ),
+        *(
+            b"POST %b HTTP/1.2",
+            b"POST %b HTTP/11",
+            b"POST %b HTTP/1.1.",
+            b"POST %b HTTP/ 1",
+        ),
+        *(
+            b"POST http://x%b HTTP/1.1",
+            b"POST http://y%b HTTP/1.1",
+            b"POST //x%b HTTP/1.1",
+        ),
         *(b"POST http://x@y:1%b HTTP/1.1", b"POST x%b HTTP/1.1", b"POST *%b HTTP/1.1"),
         *(b"POST %b?a=b HTTP/1.1", b"POST %b?a b HTTP/1.1", b"POST %b#a HTTP/1.1"),
         *(b"POST %b\x00 HTTP/1.1", b"POST %b\xe9 HTTP/1.1", b"POST /%%2e%b HTTP/1.1"),
         *(b"POST %b/../x HTTP/1.1", b"POST %b\r HTTP/1.1", b"POST %b\n HTTP/1.1"),
-        *(b"PO ST %b HTTP/1.1", b"P\x00ST %b HTTP/1.1", b"POST(%b HTTP/1.1", b"%b HTTP/1.1"),
+        *(
+            b"PO ST %b HTTP/1.1",
+            b"P\x00ST %b HTTP/1.1",
+            b"POST(%b HTTP/1.1",
+            b"%b HTTP/1.1",
+        ),
         *(b"CONNECT x:1%b HTTP/1.1", b"TRACE %b HTTP/1.1", b"OPTIONS %b HTTP/1.1"),
-        *(b"GET %b HTTP/1.1", b"HEAD %b HTTP/1.1", b"PUT %b HTTP/1.1", b"BREW %b HTTP/1.1"),
-        *(b"\r\nPOST %b HTTP/1.1", b"\r\n\r\n\r\nPOST %b HTTP/1.1", b"\nPOST %b HTTP/1.1"),
+        *(
+            b"GET %b HTTP/1.1",
+            b"HEAD %b HTTP/1.1",
+            b"PUT %b HTTP/1.1",
+            b"BREW %b HTTP/1.1",
+        ),
+        *(
+            b"\r\nPOST %b HTTP/1.1",
+            b"\r\n\r\n\r\nPOST %b HTTP/1.1",
+            b"\nPOST %b HTTP/1.1",
+        ),
         *(b"\x00POST %b HTTP/1.1", b"\xef\xbb\xbfPOST %b HTTP/1.1"),
         b"POST %b" + b"x" * 70_000 + b" HTTP/1.1",
     )
@@ -209,12 +258,14 @@ def _pipelines() -> Iterator[tuple[str, bytes]]:
     yield "a body with GET", _request(LENGTH, first=b"GET %b HTTP/1.1") + good
     yield "a body too long", good + b"GET"
     yield "ten", good * 10
-    yield "a body that is a request", _request(
-        b"Content-Length: %d" % len(HIDDEN), body=HIDDEN
+    yield (
+        "a body that is a request",
+        _request(b"Content-Length: %d" % len(HIDDEN), body=HIDDEN),
     )
     yield "HTTP/1.0, then more", _request(LENGTH, first=b"POST %b HTTP/1.0") + HIDDEN
-    yield "HTTP/1.0 kept alive", (
-        _request(LENGTH, b"Connection: keep-alive", first=b"POST %b HTTP/1.0") + good
+    yield (
+        "HTTP/1.0 kept alive",
+        (_request(LENGTH, b"Connection: keep-alive", first=b"POST %b HTTP/1.0") + good),
     )
 
 

@@ -55,7 +55,10 @@ async def _all(each: Proxy, seconds: float) -> Row:
 
 
 async def _endure(
-    each: Proxy, attackers: list[Attacker] | tuple[Attacker, ...], seconds: float, row: Row
+    each: Proxy,
+    attackers: list[Attacker] | tuple[Attacker, ...],
+    seconds: float,
+    row: Row,
 ) -> None:
     attack = Attack(port=each.port, key=each.key, body_bytes=MAX_BODY)
 

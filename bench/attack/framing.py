@@ -23,6 +23,9 @@ QUIET_ROUNDS = 2
 SETTLE_S = 0.1
 MOST_LOOKS = 5
 MOST_ROUNDS = 60
+LONG = 9999
+"""A case of more bytes is not joined with others."""
+
 PIECES = (b"\r\n", b"\r", b"\n", b"\0", b" ", b"\t", b":", b",", b";", b"0", b"chunked")
 
 
@@ -154,7 +157,9 @@ def _possible(looks: Sequence[Sequence[Outcome]]) -> set[Outcome]:
 async def _outcomes(
     ways: Mapping[str, Way], pieces: Sequence[bytes], settle_s: float
 ) -> list[Outcome]:
-    return await asyncio.gather(*(each.send(pieces, settle_s) for each in ways.values()))
+    return await asyncio.gather(
+        *(each.send(pieces, settle_s) for each in ways.values())
+    )
 
 
 def _difference(one: Outcome, other: Outcome) -> str:
@@ -180,7 +185,7 @@ def _cut(data: bytes, random: Random) -> list[bytes]:
 def _mutated(random: Random) -> bytes:
     """Put one to three cases behind each other, and change some of their bytes."""
     chosen = random.choices(CASES, k=random.randint(1, 3))
-    data = bytearray(b"".join(case.data for case in chosen if len(case.data) < 9999))
+    data = bytearray(b"".join(case.data for case in chosen if len(case.data) < LONG))
     for _ in range(random.randint(0, 3)):
         at = random.randrange(len(data) + 1)
         length = random.choice((0, 0, 1, 2, 8))

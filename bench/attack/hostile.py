@@ -92,7 +92,9 @@ async def _endure(each: Proxy, direct: Asking, case: Case, row: Row) -> None:
     if answer[0] != TOO_LARGE:
         expected = await direct(case.data)
         same = answer == expected
-        row.hold(same, f"{case.name}: {answer[0]}, not {expected[0]}: {answer[1][:99]!r}")
+        row.hold(
+            same, f"{case.name}: {answer[0]}, not {expected[0]}: {answer[1][:99]!r}"
+        )
 
 
 @define

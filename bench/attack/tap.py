@@ -68,7 +68,9 @@ class Tap:
         with suppress(OSError, asyncio.IncompleteReadError):
             try:
                 while True:
-                    seen = await _read(reader, b"%b:%d" % (LOCALHOST.encode(), self.port))
+                    seen = await _read(
+                        reader, b"%b:%d" % (LOCALHOST.encode(), self.port)
+                    )
                     target = seen.first.split(b" ")[1]
                     if target not in _OWN:
                         self.seen.append(seen)
