@@ -11,10 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, ClassVar, TextIO
+from typing import ClassVar, TextIO
 
 import msgspec
 from attrs import define, field
+from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -88,21 +89,44 @@ class AccessLog(Observer):
             self._works = True
 
     def _object(self, request: RequestInfo, status: int, now: float) -> str:
-        took_s = self.clock.seconds() - request.began_at
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(now, UTC).isoformat(),
-            "logger": "access",
-            "client": request.client_host or "-",
-            "method": _safe(request.method),
-            "path": _safe(request.path),
-            "status": status,
-            "bytes": request.size,
-            "duration_ms": round(took_s * 1000, 3),
-            "route": request.route or ("relayed" if request.is_relayed else None),
-            "user_agent": _header(request, b"User-Agent"),
-            "request_id": request.request_id().decode(),
-        }
-        return msgspec.json.encode(line).decode()
+        seconds, micros = divmod(int(now * 1e6), 1_000_000)
+        line = _Line(
+            time=f"{_iso_second(seconds)}.{micros:06d}+00:00",
+            client=request.client_host or "-",
+            method=_safe(request.method),
+            path=_safe(request.path),
+            status=status,
+            bytes=request.size,
+            duration_ms=int((self.clock.seconds() - request.began_at) * 1e6) / 1000,
+            route=request.route or ("relayed" if request.is_relayed else None),
+            user_agent=_header(request, b"User-Agent"),
+            request_id=request.request_id().decode(),
+        )
+        return _encode(line).decode()
+
+
+class _Line(Struct, kw_only=True):
+    """A line as JSON; a struct is written in a fraction of the time of a dict."""
+
+    time: str
+    logger: str = "access"
+    client: str
+    method: str
+    path: str
+    status: int
+    bytes: int
+    duration_ms: float
+    route: str | None
+    user_agent: str
+    request_id: str
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+@lru_cache(1)
+def _iso_second(now: int) -> str:
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _combined(request: RequestInfo, status: int, now: float) -> str:
