@@ -241,23 +241,31 @@ class HealthPages:
         return json_reply(OK, {"healthy": True})
 
     async def _ready(self, _request: RequestInfo) -> Response:
-        reasons = self._reasons(await self.checks[b"/health"]())
+        reasons = self._own_reasons()
+        if not self.is_draining():
+            # A load balancer has to hear of the end before the port closes, and
+            # the inference server may not answer by then.
+            reasons += _reasons_of(await self.checks[b"/health"]())
         status = UNAVAILABLE if reasons else OK
         return json_reply(status, {"ready": not reasons, "reasons": reasons})
 
-    def _reasons(self, answer: Response | ProxyError) -> list[dict[str, str]]:
+    def _own_reasons(self) -> list[dict[str, str]]:
         reasons = []
         if self.is_draining():
             reasons.append(_reason("draining", "abproxy is going to stop"))
         if self.admission.is_full:
             waiting = self.admission.items
             reasons.append(_reason("full", f"{waiting} inputs are waiting"))
-        if not isinstance(answer, Response):
-            reasons.append(_reason("unreachable", str(answer)))
-        elif answer.status >= SERVER_ERROR:
-            said = answer.body[:LONGEST_REASON].decode(errors="replace")
-            reasons.append(_reason("unhealthy", f"the inference server says {said}"))
         return reasons
+
+
+def _reasons_of(answer: Response | ProxyError) -> list[dict[str, str]]:
+    if not isinstance(answer, Response):
+        return [_reason("unreachable", str(answer))]
+    if answer.status < SERVER_ERROR:
+        return []
+    said = answer.body[:LONGEST_REASON].decode(errors="replace")
+    return [_reason("unhealthy", f"the inference server says {said}")]
 
 
 def _reason(word: str, message: str) -> dict[str, str]:

@@ -432,6 +432,20 @@ def test_no_calls_should_come_while_there_is_no_room() -> None:
 
 def test_all_reasons_are_told_at_once(upstream: Saying) -> None:
     """An operator who repairs one thing need not ask again for the next."""
+    proxy = in_memory_proxy(upstream, max_waiting_inputs=1, max_wait_ms=60000)
+    busy = proxy.connect()
+    busy.embed(b'{"inputs":"a"}')
+    make_unreachable(proxy)
+
+    answer = proxy.ask("GET", "/-/ready")
+
+    assert reasons(answer) == ["full", "unreachable"]
+    busy.leave()
+    proxy.clock.advance(0)
+
+
+def test_a_proxy_that_drains_says_so_without_asking(upstream: Saying) -> None:
+    """A server that hangs does not keep load balancers from hearing of the end."""
     proxy = in_memory_proxy(
         upstream, operations_port="0", max_waiting_inputs=1, max_wait_ms=60000
     )
@@ -439,10 +453,10 @@ def test_all_reasons_are_told_at_once(upstream: Saying) -> None:
     busy = proxy.connect()
     busy.embed(b'{"inputs":"a"}')
     proxy.site.drain()
-    make_unreachable(proxy)
 
     answer = private.ask("GET", "/-/ready")
 
-    assert reasons(answer) == ["draining", "full", "unreachable"]
+    assert reasons(answer) == ["draining", "full"]
+    assert upstream.asked == []
     busy.leave()
     proxy.clock.advance(0)
