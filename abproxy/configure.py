@@ -28,7 +28,7 @@ from abproxy.http.headers import Credentials
 from abproxy.http.sharing import LineRules
 from abproxy.reuse.keys import Keys
 from abproxy.reuse.layers import Layers, Reuse
-from abproxy.service import DrainTimes
+from abproxy.service.proxy import DrainTimes
 from abproxy.settings.settings import Settings
 from abproxy.settings.sources import variable
 from abproxy.telemetry.diagnosis import LimitsInForce

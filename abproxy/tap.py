@@ -181,8 +181,8 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
-    from abproxy.notify import make_notify
-    from abproxy.service import ProcessContext
+    from abproxy.service.lifetime import ProcessContext
+    from abproxy.service.notify import make_notify
     from abproxy.telemetry.logs import observer, set_threshold, threshold
     from abproxy.tuning import tune_process, use_monotonic_clock
 

@@ -34,13 +34,9 @@ from abproxy.events import Observer
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.process import ChildProcess
 from abproxy.reuse.layers import Layers, make_layers
-from abproxy.service import (
-    DEFAULT_PROCESS,
-    Listening,
-    ProcessContext,
-    ProxyService,
-    Signals,
-)
+from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
+from abproxy.service.proxy import Listening, ProxyService
+from abproxy.service.signals import Signals
 from abproxy.settings.settings import Settings, list_settings
 from abproxy.settings.watching import KeyWatch
 from abproxy.telemetry.gauges import Gauges

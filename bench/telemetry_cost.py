@@ -31,7 +31,7 @@ def serve(way: str, upstream: str) -> None:
     from twisted.internet import reactor as installed  # noqa: PLC0415  not to import
 
     from abproxy.events import Observer  # noqa: PLC0415
-    from abproxy.service import ProcessContext  # noqa: PLC0415
+    from abproxy.service.lifetime import ProcessContext  # noqa: PLC0415
     from abproxy.settings.settings import Settings  # noqa: PLC0415
     from abproxy.tuning import tune_process  # noqa: PLC0415
     from abproxy.wiring import wire  # noqa: PLC0415

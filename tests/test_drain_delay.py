@@ -9,7 +9,7 @@ from typing import Any
 from attrs import define
 from twisted.logger import capturedLogs, formatEvent
 
-from abproxy.service import IDLE_STAY_S, SAME_SIGNAL_S
+from abproxy.service.proxy import IDLE_STAY_S, SAME_SIGNAL_S
 from abproxy.settings.settings import Settings
 from support.client import Client
 from support.proxy import InMemoryProxy, wired

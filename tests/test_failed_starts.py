@@ -9,7 +9,8 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
-from abproxy.service import Lifetime, Listening, ProcessContext
+from abproxy.service.lifetime import Lifetime, ProcessContext
+from abproxy.service.proxy import Listening
 from abproxy.settings.settings import Settings
 from abproxy.wiring import wire
 from abproxy.workers import supervisor

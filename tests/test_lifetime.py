@@ -12,7 +12,8 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import LogEvent, Logger, capturedLogs, formatEvent
 
 from abproxy import __version__
-from abproxy.service import Lifetime, ProcessContext, Signals
+from abproxy.service.lifetime import Lifetime, ProcessContext
+from abproxy.service.signals import Signals
 from support.processes import TWISTD, outcome
 
 

@@ -16,8 +16,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 
-from abproxy.notify import READY, STOPPING, make_notify, reloading
-from abproxy.service import Lifetime, ProcessContext, Signals
+from abproxy.service.lifetime import Lifetime, ProcessContext
+from abproxy.service.notify import READY, STOPPING, make_notify, reloading
+from abproxy.service.signals import Signals
 from support.processes import READY_S, STOPPED_S, TWISTD_COMMAND
 
 RELOADING = re.compile(r"RELOADING=1\nMONOTONIC_USEC=(\d+)")

@@ -4,7 +4,7 @@ import os
 import signal
 from threading import Thread
 
-from abproxy.service import Signals
+from abproxy.service.signals import Signals
 
 
 class Reactor:

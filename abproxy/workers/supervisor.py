@@ -19,7 +19,8 @@ from abproxy.configure import (
     variables,
 )
 from abproxy.errors import SettingsError
-from abproxy.service import LAST_S, Lifetime
+from abproxy.service.lifetime import Lifetime
+from abproxy.service.proxy import LAST_S
 from abproxy.settings.settings import Settings
 from abproxy.settings.watching import KeyWatch
 from abproxy.web.listen import Listener, close_port, where

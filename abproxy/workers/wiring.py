@@ -6,7 +6,8 @@ from typing import Any
 
 from abproxy.configure import keys_for
 from abproxy.http.forwarded import TrustedProxies
-from abproxy.service import DEFAULT_PROCESS, ProcessContext, Signals
+from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
+from abproxy.service.signals import Signals
 from abproxy.settings.settings import Settings
 from abproxy.upstream.agent import make_agent, make_treq
 from abproxy.upstream.connections import make_pool

@@ -25,7 +25,9 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from abproxy.errors import SettingsError
-from abproxy.service import ProcessContext, ProxyService, Signals
+from abproxy.service.lifetime import ProcessContext
+from abproxy.service.proxy import ProxyService
+from abproxy.service.signals import Signals
 from abproxy.settings.settings import Settings
 from abproxy.telemetry.logs import json_line, set_threshold, threshold
 from abproxy.tuning import tune_process, use_monotonic_clock

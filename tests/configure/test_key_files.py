@@ -11,7 +11,8 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from abproxy.errors import SettingsError
 from abproxy.http.messages import UpstreamRequest
-from abproxy.service import IDLE_STAY_S, LOOK_EVERY_S
+from abproxy.service.lifetime import LOOK_EVERY_S
+from abproxy.service.proxy import IDLE_STAY_S
 from abproxy.settings.key_files import KEY_FILES, KeyFile
 from abproxy.settings.settings import Settings, settings_from
 from abproxy.settings.sources import read_env_file

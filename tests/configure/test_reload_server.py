@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 import pytest
 
-from abproxy.service import ProcessContext
+from abproxy.service.lifetime import ProcessContext
 from support.client import Client
 from support.proxy import InMemoryProxy, wired
 

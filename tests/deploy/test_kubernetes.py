@@ -12,7 +12,7 @@ import attrs
 import pytest
 from ruamel.yaml import YAML
 
-from abproxy.service import LAST_S
+from abproxy.service.proxy import LAST_S
 from abproxy.settings.settings import Settings, settings_from
 from abproxy.settings.sources import variable
 from abproxy.telemetry.setup import LAST_SPANS_S

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from abproxy.process import KILL_S
-from abproxy.service import LAST_S
+from abproxy.service.proxy import LAST_S
 from abproxy.settings.settings import Settings
 from abproxy.settings.sources import read_env_file, variable
 from abproxy.telemetry.setup import LAST_SPANS_S

@@ -11,7 +11,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.error import ConnectError, ConnectionClosed
 
-from abproxy.service import SAME_SIGNAL_S
+from abproxy.service.proxy import SAME_SIGNAL_S
 from bench.breakable import Traits
 from support.client import Tally, connect, sleep, together, until
 from support.processes import Daemon, daemon

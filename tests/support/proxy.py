@@ -23,7 +23,8 @@ from twisted.web.resource import IResource
 
 from abproxy.batching.collector import BatchCollector
 from abproxy.configure import policy_for
-from abproxy.service import DEFAULT_PROCESS, ProcessContext, ProxyService
+from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
+from abproxy.service.proxy import ProxyService
 from abproxy.settings.settings import FAST_PATHS, Settings
 from abproxy.upstream.agent import TreqClient
 from abproxy.upstream.discovery import ServerInfo

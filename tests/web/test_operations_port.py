@@ -11,7 +11,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.logger import capturedLogs
 
-from abproxy.service import SAME_SIGNAL_S
+from abproxy.service.proxy import SAME_SIGNAL_S
 from bench.breakable import Traits
 from support.client import LOCALHOST, connect, sleep, until
 from support.processes import daemon, refusal

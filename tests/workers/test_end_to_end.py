@@ -15,7 +15,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.threads import deferToThread
 
-from abproxy.service import SAME_SIGNAL_S
+from abproxy.service.proxy import SAME_SIGNAL_S
 from abproxy.workers.ipc import COUNTS
 from abproxy.workers.sockets import ConnectionCounts
 from bench.breakable import Breakable, Traits

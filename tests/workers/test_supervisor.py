@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from abproxy.errors import SettingsError
 from abproxy.process import KILL_S
-from abproxy.service import ProcessContext
+from abproxy.service.lifetime import ProcessContext
 from abproxy.settings.settings import Settings
 from abproxy.workers.supervisor import Supervisor
 from abproxy.workers.wiring import wire_supervisor
