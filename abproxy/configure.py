@@ -33,6 +33,7 @@ from abproxy.settings.settings import Settings
 from abproxy.settings.sources import variable
 from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.tls import TlsFiles
 from abproxy.web.app import Policy, ProxyApp
 from abproxy.web.auth import ApiKeys, Clients
 from abproxy.web.calls import CallReader
@@ -54,6 +55,7 @@ __all__ = [
     "retry_timeouts_for",
     "reuse_for",
     "server_limits",
+    "tls_files_for",
     "variables",
 ]
 
@@ -194,6 +196,20 @@ def _is_by_client(settings: Settings) -> bool:
     if settings.cache_scope is None:
         return len(keys_for(settings).accepted) > 1
     return settings.cache_scope == "client"
+
+
+def tls_files_for(settings: Settings) -> TlsFiles:
+    """
+    Return the files for TLS towards the upstream.
+
+    Raises:
+        SettingsError: they cannot be used.
+    """
+    return TlsFiles(
+        cert=settings.upstream_tls_cert,
+        key=settings.upstream_tls_key,
+        authority=settings.upstream_tls_ca,
+    )
 
 
 def retry_timeouts_for(settings: Settings) -> RetryTimeouts:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorTime, ISSLTransport
 from twisted.internet.tcp import Client, Connection, Server
 
 try:
@@ -113,9 +113,9 @@ def write_now(transport: Any, data: bytes) -> None:
 
 def has_unsent(transport: Any) -> bool:
     """Return whether written data was not sent to the socket yet."""
-    return isinstance(transport, _PLAIN) and bool(
-        transport.dataBuffer or transport._tempDataBuffer  # noqa: SLF001
-    )
+    if isinstance(transport, _PLAIN):
+        return bool(transport.dataBuffer or transport._tempDataBuffer)  # noqa: SLF001
+    return ISSLTransport.providedBy(transport) and unsent_bytes(transport)[1] > 0
 
 
 def unsent_bytes(transport: Any) -> tuple[int, int]:

@@ -29,6 +29,7 @@ from abproxy.configure import (
     retry_timeouts_for,
     reuse_for,
     server_limits,
+    tls_files_for,
 )
 from abproxy.events import Observer
 from abproxy.http.messages import Response, UpstreamRequest
@@ -48,10 +49,11 @@ from abproxy.upstream.client import Transport, Upstream
 from abproxy.upstream.connections import make_pool
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.embedded import make_child
-from abproxy.upstream.endpoints import make_endpoint, uri_of
-from abproxy.upstream.fast.client import FastClient, is_plain
+from abproxy.upstream.endpoints import EndpointFactory, uri_of
+from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.health import HealthCheck
+from abproxy.upstream.tls import VerifyingPolicy
 from abproxy.upstream.tokens import TokenCounter
 from abproxy.web.admin import HealthPages, Operations, Pages, own_pages
 from abproxy.web.app import ProxyApp
@@ -234,7 +236,10 @@ def _upstream(
     budget = limits_for(settings, ServerInfo()).budget
     keep_s = settings.upstream_keep_alive_s
     agent_pool = make_pool(reactor, budget, keep_s)
-    agent = make_agent(reactor, agent_pool, settings.connect_timeout_s)
+    endpoints = EndpointFactory(
+        reactor, settings.connect_timeout_s, VerifyingPolicy(tls_files_for(settings))
+    )
+    agent = make_agent(agent_pool, endpoints)
     http = make_treq(agent)
     model = None
     if settings.embedded:
@@ -246,7 +251,7 @@ def _upstream(
         credentials=credentials_for(settings),
         clock=reactor,
         timeout_s=settings.upstream_timeout_s,
-        transport=_transport(settings, reactor, http, base_url, pool),
+        transport=_transport(settings, endpoints, http, base_url, pool),
         pool=pool,
         agent=agent,
         agent_pool=agent_pool,
@@ -259,19 +264,17 @@ def _upstream(
 
 def _transport(
     settings: Settings,
-    reactor: Any,
+    endpoints: EndpointFactory,
     http: HTTPClient,
     base_url: str,
     pool: ConnectionPool,
 ) -> Transport:
     size = settings.max_answer_bytes
-    if "client" not in settings.fast_paths or not is_plain(base_url):
+    if "client" not in settings.fast_paths:
         return TreqClient(http=http, base_url=base_url, max_answer_bytes=size).send
     return FastClient(
         base_url=base_url,
-        endpoint=make_endpoint(
-            reactor, uri_of(base_url.encode()), settings.connect_timeout_s
-        ),
+        endpoint=endpoints.endpointForURI(uri_of(base_url.encode())),
         pool=pool,
         max_answer_bytes=size,
         write=_write(settings),

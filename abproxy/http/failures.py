@@ -54,7 +54,7 @@ def to_proxy_error(error: Exception) -> Exception:
 
 _OTHER_NAME = (
     "the certificate of the inference server is not accepted: it is for another name "
-    "than the one in INFERENCE_SERVICE_URL; SSL_CERT_FILE does not help there"
+    "than the one in INFERENCE_SERVICE_URL; UPSTREAM_TLS_CA does not help there"
 )
 
 _NO_TLS = frozenset(
@@ -77,7 +77,10 @@ def _explain(error: SSLError) -> str:
         )
     why = ", ".join(said) or "it gives no reason"
     if any(each.endswith(_WANTS_CERTIFICATE) for each in said):
-        why += "; it seems to want a certificate of its client, and there is none"
+        why += (
+            "; it seems to want a certificate of its client: "
+            "UPSTREAM_TLS_CERT and UPSTREAM_TLS_KEY"
+        )
     return f"no TLS with the inference server: {why}"
 
 

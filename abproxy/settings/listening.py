@@ -86,5 +86,5 @@ class Listening:
         "optimizations that save CPU time and give the same bytes: server (plain calls "
         "bypass Klein), write (write to sockets in the same reactor turn), poll (no "
         "logging context around events), client (abproxy's own HTTP client for "
-        "batches; without it, and for https://, treq)",
+        "batches; without it treq)",
     )

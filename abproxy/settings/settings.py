@@ -140,13 +140,22 @@ def _check(settings: Settings) -> None:
     """Refuse settings that do not go together."""
     if settings.operations_port == settings.port != "0":
         raise SettingsError("OPERATIONS_PORT is the same as PORT; it may be empty")
-    if bool(settings.tls_cert) != bool(settings.tls_key):
-        has, lacks = ("CERT", "KEY") if settings.tls_cert else ("KEY", "CERT")
-        raise SettingsError(f"TLS_{has} is set, but TLS_{lacks} is not")
+    _check_tls("TLS", settings.tls_cert, settings.tls_key)
+    _check_tls("UPSTREAM_TLS", settings.upstream_tls_cert, settings.upstream_tls_key)
+    for_tls = settings.upstream_tls_cert or settings.upstream_tls_ca
+    if for_tls and not settings.upstream_url.startswith("https:"):
+        name = "UPSTREAM_TLS_CERT" if settings.upstream_tls_cert else "UPSTREAM_TLS_CA"
+        raise SettingsError(f"{name} is set, but INFERENCE_SERVICE_URL has no https://")
     if settings.tls_cert and settings.port.startswith("ssl:"):
         raise SettingsError("TLS_CERT is for a PORT without ssl:, which has its own")
     if settings.rate_limit_shared and settings.cache_url is None:
         raise SettingsError("RATE_LIMIT_SHARED is set, but CACHE_URL is not")
+
+
+def _check_tls(name: str, cert: str | None, key: str | None) -> None:
+    if bool(cert) != bool(key):
+        has, lacks = ("CERT", "KEY") if cert else ("KEY", "CERT")
+        raise SettingsError(f"{name}_{has} is set, but {name}_{lacks} is not")
 
 
 def _warn_of_typos(env_file: Mapping[str, str]) -> None:

@@ -38,6 +38,29 @@ class Upstream:
         "headers for every request to the inference server, which replace those of "
         "clients: `Name: value`, separated by vertical bars or newlines; may set Host",
     )
+    upstream_tls_cert: str | None = setting(
+        "upstream-tls-cert",
+        parsers.file,
+        None,
+        "file",
+        "certificate for an inference server with https:// that asks for one, in PEM, "
+        "followed by those that lead to one it knows; read again when it changes",
+    )
+    upstream_tls_key: str | None = setting(
+        "upstream-tls-key",
+        parsers.file,
+        None,
+        "file",
+        "the key of this certificate, in PEM, without a password",
+    )
+    upstream_tls_ca: str | None = setting(
+        "upstream-tls-ca",
+        parsers.file,
+        None,
+        "file",
+        "certificates of those who may issue the inference server's own, in PEM, in "
+        "the place of those that the system trusts; read again when it changes",
+    )
     upstream_timeout_s: float = setting(
         "upstream-timeout",
         parsers.seconds,

@@ -36,7 +36,6 @@ from abproxy.errors import UpstreamBroken
 from abproxy.http.headers import as_headers, end_to_end
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.endpoints import EndpointFactory, uri_of, without_zone
-from abproxy.upstream.tls import VerifyingPolicy
 
 __all__ = [
     "ExactPathAgent",
@@ -115,12 +114,11 @@ def target_of(uri: bytes) -> bytes:
     return b"/" + rest.partition(b"/")[2].partition(b"#")[0]
 
 
-def make_agent(
-    reactor: Any, pool: HTTPConnectionPool, connect_timeout_s: float
-) -> Agent:
+def make_agent(pool: HTTPConnectionPool, endpoints: EndpointFactory) -> Agent:
     """Make the agent that opens connections to the upstream."""
-    factory = EndpointFactory(reactor, connect_timeout_s, VerifyingPolicy())
-    agent: Agent = ExactPathAgent.usingEndpointFactory(reactor, factory, pool)
+    agent: Agent = ExactPathAgent.usingEndpointFactory(
+        endpoints.reactor, endpoints, pool
+    )
     return agent
 
 

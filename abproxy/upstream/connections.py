@@ -40,6 +40,7 @@ __all__ = [
     "ResponseParser",
     "is_alert",
     "make_pool",
+    "why_lost",
     "without_named",
 ]
 
@@ -221,10 +222,15 @@ class _Connection(HTTP11ClientProtocol):
         """Note that it is closed: by the upstream, if it was in the pool."""
         if self.idle_since is not None and self.limit is not None:
             self.limit.closed_after(self.limit.clock.seconds() - self.idle_since)
-        is_tls = ISSLTransport.providedBy(self.transport)
-        if is_tls and not self.has_agreed and reason.check(ConnectionClosed):
-            reason = Failure(CannotConnect(BROKEN_OFF))
-        super().connectionLost(reason)
+        super().connectionLost(why_lost(self, reason))
+
+
+def why_lost(connection: Any, reason: Failure) -> Failure:
+    """Return why *connection* is lost: one that TLS was not agreed on was none."""
+    is_tls = ISSLTransport.providedBy(connection.transport)
+    if is_tls and not connection.has_agreed and reason.check(ConnectionClosed):
+        return Failure(CannotConnect(BROKEN_OFF))
+    return reason
 
 
 def without_named(response: IResponse, parser: Any) -> IResponse:

@@ -8,7 +8,7 @@ need not be such: what the resolver of the system finds is a name.
 
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.endpoints import (
     HostnameEndpoint,
@@ -63,7 +63,7 @@ class EndpointFactory:
 
     reactor: Any
     connect_timeout_s: float
-    policy: VerifyingPolicy
+    policy: VerifyingPolicy = field(factory=VerifyingPolicy)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
         """Return what connects to the server of *uri*."""

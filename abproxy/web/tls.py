@@ -5,14 +5,10 @@ Only new connections use the new one.  A file that cannot be used changes nothin
 as when a certificate has been replaced and its key not yet.
 """
 
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field, frozen
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -28,6 +24,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from abproxy.errors import SettingsError
+from abproxy.http.certificates import check, parse_identity, read_file
 from abproxy.web.listen import Listener
 
 __all__ = [
@@ -40,6 +37,8 @@ __all__ = [
 
 LOOK_EVERY_S = 10.0
 """How often the files are looked at, in seconds."""
+
+NAMES = "TLS_CERT", "TLS_KEY"
 
 Files = tuple[bytes, bytes]
 """What is in the files of certificate and key."""
@@ -102,9 +101,8 @@ class Certificate:
 
     def _read(self) -> Files | str:
         try:
-            return _content("TLS_CERT", self.cert_file), _content(
-                "TLS_KEY", self.key_file
-            )
+            cert_file, key_file = self.cert_file, self.key_file
+            return read_file(NAMES[0], cert_file), read_file(NAMES[1], key_file)
         except SettingsError as error:
             return str(error)
 
@@ -123,54 +121,12 @@ def certificate_of(
     return Certificate(Path(cert_file), Path(key_file), clock)
 
 
-def _content(name: str, file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        reason = error.strerror or error
-        raise SettingsError(f"cannot read {name}, {file}: {reason}") from error
-
-
 def _options_of(found: Files | str) -> CertificateOptions:
     if isinstance(found, str):
         raise SettingsError(found)
-    certificates, key = found
-    own, *others = _parse("TLS_CERT", x509.load_pem_x509_certificates, certificates)
-    owner: Any = _parse("TLS_KEY", lambda pem: load_pem_private_key(pem, None), key)
-    if owner.public_key() != own.public_key():
-        raise SettingsError(
-            "TLS_KEY is not the key of the first certificate in TLS_CERT"
-        )
-    if own.not_valid_after_utc < datetime.now(UTC):
-        _log.warn(
-            "The certificate in TLS_CERT has expired, on {day}",
-            day=own.not_valid_after_utc.date(),
-        )
-    options = CertificateOptions(
-        privateKey=owner, certificate=own, extraCertChain=others
-    )
-    try:
-        # Else OpenSSL would look closer at them only when a client comes.
-        options.getContext()
-    except SSL.Error as error:
-        reasons = ", ".join(str(each[-1]) for each in error.args[0])
-        message = f"OpenSSL cannot use TLS_CERT and TLS_KEY: {reasons}"
-        raise SettingsError(message) from error
+    options = CertificateOptions(**parse_identity(NAMES, *found))
+    check(NAMES, options)
     return options
-
-
-def _parse(name: str, parse: Callable[[bytes], Any], pem: bytes) -> Any:
-    what = "certificate" if name == "TLS_CERT" else "key"
-    if b"-----BEGIN " not in pem:
-        raise SettingsError(f"{name} is no PEM file: no line in it begins a {what}")
-    try:
-        return parse(pem)
-    except TypeError as error:
-        message = f"{name} is encrypted; abproxy has no password for it"
-        raise SettingsError(message) from error
-    except Exception as error:
-        message = f"{name} has no {what} that can be used: {error}"
-        raise SettingsError(message) from error
 
 
 class _TlsFactory(TLSMemoryBIOFactory):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from abproxy.configure import keys_for
+from abproxy.configure import keys_for, tls_files_for
 from abproxy.http.forwarded import TrustedProxies
 from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
 from abproxy.service.signals import Signals
@@ -12,6 +12,7 @@ from abproxy.settings.settings import Settings
 from abproxy.upstream.agent import make_agent, make_treq
 from abproxy.upstream.connections import make_pool
 from abproxy.upstream.embedded import ModelChild, make_child
+from abproxy.upstream.endpoints import EndpointFactory
 from abproxy.web.admin import Operations, own_pages
 from abproxy.web.listen import make_listener
 from abproxy.web.proxy_header import with_header
@@ -57,6 +58,7 @@ def wire_supervisor(
     folder = new_folder_name()
     # Each worker reads it for itself; a mistake is to be seen at once.
     certificate = certificate_of(settings.tls_cert, settings.tls_key, reactor)
+    tls_files_for(settings)
     shared_port = open_shared_port(reactor, settings.ip, settings.port)
     shared_port.has_tls = certificate is not None
     operations = None
@@ -91,7 +93,7 @@ def wire_supervisor(
 
 
 def _model(settings: Settings, reactor: Any) -> ModelChild:
-    http = make_treq(make_agent(reactor, make_pool(reactor, 1), 1.0))
+    http = make_treq(make_agent(make_pool(reactor, 1), EndpointFactory(reactor, 1.0)))
     return make_child(reactor, http, settings.embedded_model)
 
 

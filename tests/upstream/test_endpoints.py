@@ -22,7 +22,7 @@ from zope.interface import implementer
 from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.agent import TreqClient, make_agent, make_treq
 from abproxy.upstream.connections import make_pool
-from abproxy.upstream.endpoints import make_endpoint, uri_of
+from abproxy.upstream.endpoints import EndpointFactory, make_endpoint, uri_of
 from bench.breakable import Traits
 from support.certificates import certificate
 from support.client import the_reactor, turn
@@ -103,7 +103,7 @@ async def test_under_tls_such_a_name_is_checked_as_any_other(
     """The certificate has to be for it."""
     request = UpstreamRequest(path=b"/embed", headers=(), body=b"{}")
     pool = make_pool(reactor, max_connections=1)
-    client = make_treq(make_agent(reactor, pool, 5))
+    client = make_treq(make_agent(pool, EndpointFactory(reactor, 5)))
     async with secured("a_b", monkeypatch, tmp_path) as port:
         url = f"https://{name}:{port}"
         sender = TreqClient(http=client, base_url=url, max_answer_bytes=1000)

@@ -17,7 +17,7 @@ from abproxy.errors import CannotConnect, ConnectionBroken
 from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.agent import TreqClient, make_agent, make_treq
 from abproxy.upstream.connections import make_pool
-from abproxy.upstream.endpoints import make_endpoint, uri_of
+from abproxy.upstream.endpoints import EndpointFactory, make_endpoint, uri_of
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
 from support.client import turn, until
@@ -42,7 +42,7 @@ class Way:
         about: dict[str, Any] = {"base_url": url, "max_answer_bytes": 1000}
         client: TreqClient | FastClient
         if self.client == "treq":
-            http = make_treq(make_agent(reactor, self.pool, 5))
+            http = make_treq(make_agent(self.pool, EndpointFactory(reactor, 5)))
             client = TreqClient(http=http, **about)
         else:
             endpoint = make_endpoint(reactor, uri_of(url.encode()), 5)

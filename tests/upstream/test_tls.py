@@ -16,15 +16,18 @@ from abproxy.errors import CannotConnect, ConnectionBroken, HandshakeFailed
 from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.agent import TreqClient, make_agent, make_treq
 from abproxy.upstream.connections import make_pool
-from abproxy.upstream.endpoints import make_endpoint, uri_of
+from abproxy.upstream.endpoints import EndpointFactory, uri_of
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
+from abproxy.upstream.tls import VerifyingPolicy
 from support.certificates import LOCAL, OTHER, certificate
 from support.client import turn
 from support.upstream import OpenUpstream, make_upstream
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL")
 """Twisted does so, for the server here."""
+
+CLIENTS = "fast", "treq"
 
 
 class Answering(Protocol):
@@ -43,15 +46,16 @@ def answering(data: bytes) -> Factory:
     return Factory.forProtocol(type("Made", (Answering,), {"answer": data}))
 
 
-async def ask(url: str, client: str) -> Any:
+async def ask(url: str, client: str, policy: VerifyingPolicy | None = None) -> Any:
     """Send one request to *url*; return the response, or the error."""
     pool, idle = make_pool(reactor, max_connections=1), ConnectionPool(reactor, 1)
     about: dict[str, Any] = {"base_url": url, "max_answer_bytes": 1000}
+    endpoints = EndpointFactory(reactor, 5, policy or VerifyingPolicy())
     sender: Any
     if client == "treq":
-        sender = TreqClient(http=make_treq(make_agent(reactor, pool, 5)), **about)
+        sender = TreqClient(http=make_treq(make_agent(pool, endpoints)), **about)
     else:
-        endpoint = make_endpoint(reactor, uri_of(url.encode()), 5)
+        endpoint = endpoints.endpointForURI(uri_of(url.encode()))
         sender = FastClient(endpoint=endpoint, pool=idle, **about)
     upstream = make_upstream(sender.send, reactor, pool=idle, agent_pool=pool)
     request = UpstreamRequest(path=b"/embed", headers=(), body=b"{}")
@@ -75,7 +79,9 @@ def listen_tls(pem: bytes) -> Any:
     """Listen with TLS."""
     options = PrivateCertificate.loadPEM(pem).options()
     listen: Any = reactor.listenSSL  # type: ignore[attr-defined]
-    return listen(0, Site(OpenUpstream()), options, interface="127.0.0.1")
+    site = Site(OpenUpstream())
+    site.timeOut = None
+    return listen(0, site, options, interface="127.0.0.1")
 
 
 def listen_plain(factory: Any) -> Any:
@@ -93,10 +99,12 @@ def listen_plain(factory: Any) -> Any:
         (OTHER, 9, True, "for another name"),
     ],
 )
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest_twisted.ensureDeferred
 async def test_a_certificate_that_is_not_accepted_is_said_with_the_reason(
     monkeypatch: Any,
     tmp_path: Any,
+    client: str,
     name: Any,
     days_left: int,
     *,
@@ -110,16 +118,17 @@ async def test_a_certificate_that_is_not_accepted_is_said_with_the_reason(
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
 
     async with listening(listen_tls(pem)) as port:
-        error = await ask(f"https://127.0.0.1:{port}", "treq")
+        error = await ask(f"https://127.0.0.1:{port}", client)
 
     assert isinstance(error, HandshakeFailed)
     assert (error.status, error.reason) == (502, CannotConnect.reason)
     assert said in str(error)
 
 
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest_twisted.ensureDeferred
 async def test_a_certificate_that_is_named_is_accepted(
-    monkeypatch: Any, tmp_path: Any
+    monkeypatch: Any, tmp_path: Any, client: str
 ) -> None:
     """With the right name, and as long as it is valid."""
     pem, known = certificate(LOCAL, 9)
@@ -128,24 +137,25 @@ async def test_a_certificate_that_is_named_is_accepted(
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
 
     async with listening(listen_tls(pem)) as port:
-        response = await ask(f"https://127.0.0.1:{port}", "treq")
+        response = await ask(f"https://127.0.0.1:{port}", client)
 
     assert response.status == 200
 
 
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest_twisted.ensureDeferred
-async def test_a_server_without_tls_is_told_from_one_that_is_away() -> None:
+async def test_a_server_without_tls_is_told_from_one_that_is_away(client: str) -> None:
     """The URL is wrong, and the message says how."""
     plain = answering(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
 
     async with listening(listen_plain(plain)) as port:
-        error = await ask(f"https://127.0.0.1:{port}", "treq")
+        error = await ask(f"https://127.0.0.1:{port}", client)
 
     assert isinstance(error, HandshakeFailed)
     assert "should begin with http://" in str(error)
 
 
-@pytest.mark.parametrize("client", ["fast", "treq"])
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest_twisted.ensureDeferred
 async def test_a_server_with_tls_is_told_from_one_that_is_broken(client: str) -> None:
     """Its alert is no HTTP."""
@@ -158,11 +168,12 @@ async def test_a_server_with_tls_is_told_from_one_that_is_broken(client: str) ->
     assert "should begin with https://" in str(error)
 
 
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest_twisted.ensureDeferred
-async def test_a_handshake_that_breaks_off_is_no_connection() -> None:
+async def test_a_handshake_that_breaks_off_is_no_connection(client: str) -> None:
     """Nothing was sent yet; the server may be about to restart."""
     async with listening(listen_plain(answering(b""))) as port:
-        error = await ask(f"https://127.0.0.1:{port}", "treq")
+        error = await ask(f"https://127.0.0.1:{port}", client)
 
     assert isinstance(error, CannotConnect)
     assert not isinstance(error, ConnectionBroken)

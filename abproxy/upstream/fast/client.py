@@ -2,7 +2,7 @@
 Requests on connections of our own: a second client beside treq.
 
 It sends the same bytes, returns the same responses and fails in the same words,
-in a fraction of the time.  Only for `http://`: it knows nothing of TLS.
+in a fraction of the time.
 """
 
 from typing import Any
@@ -21,12 +21,7 @@ from abproxy.upstream.fast.connection import (
     RequestWriter,
 )
 
-__all__ = ["FastClient", "is_plain"]
-
-
-def is_plain(base_url: str) -> bool:
-    """Return whether *base_url* leads to a server without TLS."""
-    return base_url.startswith("http:")
+__all__ = ["FastClient"]
 
 
 @define(kw_only=True, eq=False)

@@ -12,17 +12,24 @@ from attrs import define, field
 from msgspec import Struct
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHandshakeListener,
+    IReactorTime,
+    ISSLTransport,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web._newclient import Request
 from twisted.web.client import URI
+from zope.interface import implementer
 
 from abproxy.http.headers import as_headers, each_line, write_lines
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
 from abproxy.tuning import Write, has_unsent
 from abproxy.upstream.agent import target_of
-from abproxy.upstream.connections import IDLE_S, IdleLimit
+from abproxy.upstream.connections import IDLE_S, IdleLimit, why_lost
 from abproxy.upstream.endpoints import uri_of, without_zone
 from abproxy.upstream.fast.response import (
     PlainResponse,
@@ -50,7 +57,9 @@ its batch may have lines of its own.
 LONGEST_HEAD = 8 << 10
 """A longer head is not kept: clients decide how long theirs are."""
 
-HTTP_PORT = 80
+PORTS = {b"http": 80, b"https": 443}
+"""Of each scheme the one that is not named."""
+
 ANNOUNCING = frozenset({b"POST", b"PUT"})
 """Methods that say how long their body is even if there is none."""
 
@@ -59,7 +68,7 @@ def _host_line(uri: URI) -> bytes:
     host = without_zone(uri.host)
     if isIPv6Address(host.decode("ascii")):
         host = b"[%b]" % host
-    return host if uri.port == HTTP_PORT else b"%b:%d" % (host, uri.port)
+    return host if uri.port == PORTS[uri.scheme] else b"%b:%d" % (host, uri.port)
 
 
 @define(eq=False)
@@ -260,6 +269,7 @@ class ConnectionPool:
             self._close(connection)
 
 
+@implementer(IHandshakeListener)
 @define(eq=False)
 class Connection(Protocol):
     """One connection."""
@@ -269,6 +279,9 @@ class Connection(Protocol):
     max_bytes: int
 
     transport: Any = field(init=False, default=None)
+    has_agreed: bool = field(init=False, default=False)
+    """Whether the handshake is over, if there is TLS."""
+
     _exchange: Exchange | None = field(init=False, default=None)
     _response: PlainResponse | TwistedResponse | None = field(init=False, default=None)
     _closed: Deferred[None] = field(init=False, factory=Deferred, repr=False)
@@ -278,6 +291,10 @@ class Connection(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
 
+    def handshakeCompleted(self) -> None:  # noqa: N802
+        """Note that the handshake is over."""
+        self.has_agreed = True
+
     def send(self, exchange: Exchange) -> None:
         """Send the request of *exchange*, which gets the response."""
         self._exchange = exchange
@@ -286,7 +303,11 @@ class Connection(Protocol):
 
     def close(self) -> Deferred[None]:
         """Close the connection; fires when it is closed."""
+        is_tls = ISSLTransport.providedBy(self.transport)
         self.transport.loseConnection()
+        if is_tls:
+            # What ends TLS is written, and need not be answered.
+            self.transport.transport.loseConnection()
         return self._closed
 
     def dataReceived(self, data: bytes) -> None:
@@ -316,7 +337,7 @@ class Connection(Protocol):
         self._closed.callback(None)
         if exchange is None:
             return
-        error: Any = reason.value
+        error: Any = why_lost(self, reason).value
         if response is None:
             exchange.not_answered(error)
             return

@@ -16,6 +16,9 @@ BASES = [
     "http://upstream:8080",
     "http://127.0.0.1:8080/prefix",
     "http://upstream//a",
+    "https://upstream",
+    "https://upstream:443",
+    "https://upstream:80",
 ]
 
 # treq loses a question mark that nothing follows; ours keeps it.
