@@ -42,7 +42,7 @@ def serve(way: str, upstream: str) -> None:
     service: Any = wire(settings, reactor, process=ProcessContext(tune=tune))
     if way == "without":
         service.site.observer = Observer()
-        service.collector.observer = Observer()
+        service.collector.observer = service.collector.sender.observer = Observer()
         service.collector.backoff.observer = Observer()
         service.stop_upstream.__self__.observer = Observer()
     service.startService()

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from abproxy.batching.part import Part, reject
 from abproxy.dialects.call import BadAnswer, Items, PartResult, UnsplittableAnswer
@@ -127,12 +128,13 @@ class Batch:
     sorts: bool = False
     """Whether items are sent by length, for an upstream that pads."""
 
+    _pending: Deferred[Any] | None = field(init=False, default=None, repr=False)
+    sent_at: float = field(init=False, default=0.0)
+
     answered_after_s: float | None = field(init=False, default=None)
     """How long the upstream took for the whole batch; None if it failed."""
 
     _order: list[int] | None = field(init=False, default=None, repr=False)
-    _pending: Deferred[Any] | None = field(init=False, default=None, repr=False)
-    sent_at: float = field(init=False, default=0.0)
 
     @property
     def is_shared(self) -> bool:
@@ -160,15 +162,8 @@ class Batch:
 
         If it fails, no part is told yet.
         """
-        for part in self.parts:
-            part.on_cancel = self._drop
-            part.sends += 1
-        self.sent_at = self.clock.seconds()
         try:
-            request = self._request()
-            if request.traces:
-                request = self._with_resends(request)
-            self._pending = self.send(request)
+            self._pending = self._send()
             response = await self._pending
             self._pending = None
             if response.status != OK:
@@ -187,6 +182,28 @@ class Batch:
         except Exception:  # noqa: BLE001  callers must be answered
             fail_for_a_bug(self.parts)
         return None
+
+    async def look_at(self, outcome: Response | Failure) -> Failed | None:
+        """Do the same for a request that was sent already, with no good *outcome*."""
+        # Not raised again: its traceback would hold what it is about.
+        cause = outcome.value if isinstance(outcome, Failure) else outcome
+        if isinstance(cause, Response | ProxyError):
+            return self._failed(cause)
+        if isinstance(cause, CancelledError):
+            reject(self.parts, UpstreamBroken("the request was cancelled"))
+        elif isinstance(outcome, Failure):
+            fail_for_a_bug(self.parts, outcome)
+        return None
+
+    def _send(self) -> Deferred[Response]:
+        for part in self.parts:
+            part.on_cancel = self._drop
+            part.sends += 1
+        self.sent_at = self.clock.seconds()
+        request = self._request()
+        if request.traces:
+            request = self._with_resends(request)
+        return self.send(request)
 
     def _failed(self, cause: Cause) -> Failed:
         self._pending = None
@@ -251,9 +268,9 @@ class Batch:
         return list(await self._pending)
 
 
-def fail_for_a_bug(parts: Sequence[Part]) -> None:
+def fail_for_a_bug(parts: Sequence[Part], bug: Failure | None = None) -> None:
     """Answer *parts* after an exception that has no other reason, and log it."""
-    _log.failure("A batch failed: {request_ids}", request_ids=_ids(parts))
+    _log.failure("A batch failed: {request_ids}", bug, request_ids=_ids(parts))
     reject(parts, InternalError("a bug in abproxy; its log says more"))
 
 

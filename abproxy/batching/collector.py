@@ -17,20 +17,20 @@ from twisted.internet.interfaces import IReactorTime
 
 from abproxy.batching.admission import Admission
 from abproxy.batching.backoff import Backoff
-from abproxy.batching.batch import Batch, Count
+from abproxy.batching.batch import Count
 from abproxy.batching.concurrency import Budget
 from abproxy.batching.isolation import Isolation
 from abproxy.batching.lane import Lane
 from abproxy.batching.lanes_out import LanesOut
 from abproxy.batching.learned import LearnedCaps, Offenders
-from abproxy.batching.part import Caps, Part, size_of, split_part, whole_part
+from abproxy.batching.part import Caps, size_of, split_part, whole_part
 from abproxy.batching.queue import Queue
 from abproxy.batching.refusal import RetryTimeouts
-from abproxy.batching.slots import Load
+from abproxy.batching.sender import Sender
 from abproxy.batching.timer import Timer
 from abproxy.dialects.call import Call, LaneKey, PartResult
 from abproxy.errors import CannotConnect, QueueTimeout
-from abproxy.events import BatchSent, BlockedBy, FlushReason, Observer
+from abproxy.events import BlockedBy, FlushReason, Observer
 from abproxy.http.messages import Send
 
 __all__ = ["BatchCollector"]
@@ -82,6 +82,7 @@ class BatchCollector:
     queue: Queue = field(init=False, repr=False)
     backoff: Backoff = field(init=False, repr=False)
     isolation: Isolation = field(init=False, repr=False)
+    sender: Sender = field(init=False, repr=False)
 
     _turn_end: Timer = field(init=False, repr=False)
     _hold_end: Timer = field(init=False, repr=False)
@@ -134,6 +135,18 @@ class BatchCollector:
             splits=lambda: self.splits,
             call_timeout_s=lambda: self.call_timeout_s,
         )
+        self.sender = Sender(
+            clock=self.clock,
+            send_request=self.send,
+            count=self.count,
+            admission=self.admission,
+            queue=self.queue,
+            backoff=self.backoff,
+            isolation=self.isolation,
+            budget=self.budget,
+            observer=self.observer,
+            on_over=self._over,
+        )
 
     # What callers use
 
@@ -164,7 +177,7 @@ class BatchCollector:
         others_come = self.budget.slots.arrived(now, here, call.lane_key)
         if not others_come and self._leaves_at_once(call, size, caps):
             part = whole_part(call, size, now)
-            self._send([part], FlushReason.FREE)
+            self.sender.send_alone(part)
             return part.waiter
         results, is_full = self.queue.submit(call, size, caps)
         if is_full or not self.budget.batches_in_flight:
@@ -335,7 +348,7 @@ class BatchCollector:
             self.backoff.note_sent(lane.key)
         if self.isolation.lanes_out.is_any:
             self.isolation.lanes_out.note_sent(lane.key)
-        self._send(parts, reason, sorts=alike)
+        self.sender.send(parts, reason, sorts=alike)
         # The next parts of large calls have queued up.
         here = self.admission.queued + self.budget.calls_in_flight
         self.budget.slots.note(self.clock.seconds(), here)
@@ -367,78 +380,16 @@ class BatchCollector:
         waits = quarantine.first is not None
         self._sends_quarantined = waits and is_alive is not False
         if self._sends_quarantined:
-            self._send([quarantine.take()], FlushReason.SUSPECT)
+            self.sender.send([quarantine.take()], FlushReason.SUSPECT)
         elif waits:
             away = CannotConnect("the inference server does not answer")
             self.backoff.requeue([quarantine.take()], away, shared=False)
         self.dispatch()
 
-    def _send(
-        self, parts: list[Part], reason: FlushReason, *, sorts: bool = False
-    ) -> None:
-        load = Load(
-            items=sum([len(part.items) for part in parts]),
-            slot=reason is not FlushReason.FULL,
-            lane=parts[0].call.lane_key,
-            calls=len(parts),
-            callers=sum([len(p.items) == len(p.call.items.raw) for p in parts]),
-        )
-        self.budget.take(load)
-        batch = Batch(
-            parts=parts,
-            clock=self.clock,
-            send=self.send,
-            count=self.count,
-            sorts=sorts,
-        )
-        sent = self._record(parts, reason, load)
-        self.backoff.tried_at = self.clock.seconds()
-        sending = Deferred.fromCoroutine(self.isolation.send(batch))
-        # Counted while the upstream works already.
-        self.observer.batch_sent(sent)
-        sending.addBoth(self._done, batch, load, sent)
-
-    def _record(
-        self, parts: Sequence[Part], reason: FlushReason, load: Load
-    ) -> BatchSent:
-        now, key = self.clock.seconds(), parts[0].call.lane_key
-        size = sum([part.size for part in parts])
-        return BatchSent(
-            route=key.dialect.path.decode(),
-            reason=reason,
-            parts=len(parts),
-            items=load.items,
-            size=size,
-            fill=self.caps.fill(len(parts), load.items, size),
-            waits_s=[now - part.arrived_at for part in parts],
-            in_flight=load.in_flight,
-            lanes_left=len(self.queue.lanes),
-            is_personal=key.is_personal,
-        )
-
-    def _done(
-        self, _nothing: object, batch: Batch, load: Load, sent: BatchSent
-    ) -> None:
-        self.budget.give_back(load)
+    def _over(self) -> None:
         if not self.budget.items_in_flight:
             self._sends_quarantined = False
-        try:
-            self.observer.batch_done(sent, batch.answered_after_s)
-            self._learn(load, batch.answered_after_s)
-        finally:
-            # A bug in what is learnt must not keep those that wait.
-            self.dispatch()
-
-    def _learn(self, load: Load, took_s: float | None) -> None:
-        """Learn from a batch that is over, if it was answered."""
-        now, budget = self.clock.seconds(), self.budget
-        here = self.admission.queued + budget.calls_in_flight
-        if took_s is None:
-            budget.slots.note(now, here)
-            return
-        budget.slots.answered(now, here, budget.calls_in_flight, load, took_s)
-        full_wait = bool(self.admission.items) and self.queue.has_full
-        budget.answered(load, took_s, full_wait=full_wait)
+        self.dispatch()
 
     def _expire(self) -> None:
         within = f"within {self.call_timeout_s:g} seconds"

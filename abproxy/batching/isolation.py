@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from abproxy.batching.backoff import Backoff
 from abproxy.batching.batch import (
@@ -89,11 +90,20 @@ class Isolation:
             answered=self._note_success,
         )
 
-    async def send(self, batch: Batch) -> None:
-        """Send *batch*; returns when each part has its outcome, or waits again."""
+    async def send(
+        self, batch: Batch, outcome: Response | Failure | None = None
+    ) -> None:
+        """
+        Send *batch*; returns when each part has its outcome, or waits again.
+
+        Args:
+            batch: what is to be sent.
+            outcome: what its request got, if it was sent already, but a good answer.
+        """
         self.extra.requests += 1
         try:
-            failed = await batch.attempt()
+            attempt = batch.look_at(outcome) if outcome else batch.attempt()
+            failed = await attempt
             if failed is None:
                 self._note_success(batch)
             else:
@@ -107,16 +117,19 @@ class Isolation:
 
     def _note_success(self, batch: Batch) -> None:
         """Note that *batch* was answered, or that its callers have left."""
-        if batch.answered_after_s is None:
-            return
-        key = batch.parts[0].call.lane_key
+        if batch.answered_after_s is not None:
+            self.note_answer(batch.parts, batch.sent_at)
+
+    def note_answer(self, parts: Sequence[Part], sent_at: float) -> None:
+        """Note that *parts* of one request, sent at that time, have their rows."""
+        key = parts[0].call.lane_key
         if self.backoff.is_any:
-            self.backoff.answered(key, batch.sent_at)
+            self.backoff.answered(key, sent_at)
         self.lanes_out.note_success(key)
-        if len(batch.parts) > 1 or self.learned.is_any:
-            self.learned.passed(batch.parts, self.queue.caps)
+        if len(parts) > 1 or self.learned.is_any:
+            self.learned.passed(parts, self.queue.caps)
         if key.one_by_one:
-            self.offenders.note_good(batch.parts[0])
+            self.offenders.note_good(parts[0])
 
     async def settle(self, batch: Batch, failed: Failed) -> None:
         """Give each part of a *batch* that *failed* its outcome, or let it wait."""

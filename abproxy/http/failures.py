@@ -20,14 +20,19 @@ from abproxy.errors import (
     UpstreamTimeout,
 )
 
-__all__ = ["as_proxy_failure", "timed_out", "to_proxy_error"]
+__all__ = ["as_proxy_failure", "not_in_time", "timed_out", "to_proxy_error"]
+
+
+def not_in_time(timeout_s: float) -> UpstreamTimeout:
+    """Return the error of a deadline."""
+    return UpstreamTimeout(
+        f"the inference server did not answer within {timeout_s:g} seconds"
+    )
 
 
 def timed_out(_result: object, timeout_s: float) -> NoReturn:
     """Fail with the error of a deadline, for `Deferred.addTimeout`."""
-    raise UpstreamTimeout(
-        f"the inference server did not answer within {timeout_s:g} seconds"
-    )
+    raise not_in_time(timeout_s)
 
 
 def to_proxy_error(error: Exception) -> Exception:

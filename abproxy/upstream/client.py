@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import asdict, define, field
+from msgspec import Struct
 from msgspec.structs import replace
 from twisted.internet.defer import (
     CancelledError,
@@ -16,23 +17,22 @@ from twisted.internet.defer import (
     gatherResults,
     maybeDeferred,
 )
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool
+from twisted.web.http import OK
 from twisted.web.iweb import IAgent
 
 from abproxy.errors import ConnectionBroken, ProxyError
 from abproxy.events import Observer, UpstreamState
-from abproxy.http.failures import as_proxy_failure, timed_out
+from abproxy.http.failures import as_proxy_failure, not_in_time
 from abproxy.http.headers import LOCATIONS, Credentials, lead_back
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.discovery import Discovery, ServerInfo
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.health import Health
 
-__all__ = ["Trace", "Transport", "Upstream"]
-
-OK = 200
+__all__ = ["Deadlines", "Trace", "Transport", "Upstream"]
 
 Transport = Callable[[UpstreamRequest], Deferred[Response]]
 """
@@ -50,6 +50,73 @@ Begin a span of a request to a base URL and its model.
 
 Returns the request to send instead, and what ends the span.
 """
+
+
+class _Sending(Struct, eq=False):
+    """A request that was sent, and what has to be known when it is answered."""
+
+    answer: Deferred[Response]
+    began_at: float
+    timeout_s: float
+    learns: bool
+    is_batch: bool
+    end_span: Callable[[Any], Response | Failure] | None
+
+
+@define(eq=False)
+class Deadlines:
+    """
+    Cancels requests that have not ended in time, with one timer for all.
+
+    A timer for each would be one of the dearer things about it: made, put in its
+    place among the reactor's others and cancelled, for a time that hardly ever passes.
+    """
+
+    clock: IReactorTime = field(repr=False)
+
+    _due: dict[Deferred[Any], float] = field(init=False, factory=dict, repr=False)
+    """When each of those that are open is too late; the clock's seconds."""
+
+    _timer: IDelayedCall | None = field(init=False, default=None, repr=False)
+    _next_at: float = field(init=False, default=0.0)
+    """When the timer looks; what was the first may have ended since it was set."""
+
+    def add(self, waiter: Deferred[Any], due_at: float) -> None:
+        """Cancel *waiter* then, unless it is removed before."""
+        self._due[waiter] = due_at
+        if self._timer is None or due_at < self._next_at:
+            self._look_at(due_at)
+
+    def remove(self, waiter: Deferred[Any]) -> bool:
+        """Forget *waiter*, which has ended; return whether that was in time."""
+        return self._due.pop(waiter, None) is not None
+
+    def rest(self) -> None:
+        """
+        Leave no timer behind if nothing is open.
+
+        It is for when a waiter has its answer: nothing waits for this.
+        """
+        if self._timer is not None and not self._due:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look_at(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._next_at = at
+        self._timer = self.clock.callLater(at - self.clock.seconds(), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        # The time may be off by a rounding error.
+        now = max(self.clock.seconds(), self._next_at)
+        late = [waiter for waiter, due_at in self._due.items() if due_at <= now]
+        for waiter in late:
+            if self._due.pop(waiter, None) is not None:
+                waiter.cancel()
+        if self._due and self._timer is None:
+            self._look_at(min(self._due.values()))
 
 
 @define(kw_only=True, eq=False)
@@ -87,11 +154,13 @@ class Upstream:
     observer: Observer = field(factory=Observer, repr=False)
     trace: Trace | None = field(default=None, repr=False)
 
+    deadlines: Deadlines = field(init=False, repr=False)
     health: Health = field(init=False)
     discovery: Discovery = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Begin with nothing known."""
+        self.deadlines = Deadlines(self.clock)
         self.health = Health(clock=self.clock)
         self.discovery = Discovery(
             ask=self.ask,
@@ -130,16 +199,55 @@ class Upstream:
         if is_batch and self.trace is not None:
             model = self.discovery.info.model
             request, end_span = self.trace(request, self.base_url, model)
-        began_at = self.clock.seconds()
+        began_at, timeout_s = self.clock.seconds(), self.timeout_s
         sent = self.transport(request)
-        sent.addErrback(self._to_proxy_error)
-        sent.addTimeout(self.timeout_s, self.clock, timed_out)
-        sent.addCallbacks(self._answered, self._failed, (learns,), {}, (learns,), {})
-        if is_batch:
-            sent.addBoth(self._measured, began_at)
-        if end_span is not None:
-            sent.addBoth(end_span)
-        return sent
+        answer: Deferred[Response] = Deferred(lambda _answer: sent.cancel())
+        self.deadlines.add(answer, began_at + timeout_s)
+        sending = _Sending(answer, began_at, timeout_s, learns, is_batch, end_span)
+        sent.addBoth(self._ended, sending)
+        return answer
+
+    def _ended(self, outcome: Response | Failure, sending: "_Sending") -> None:
+        """Hand on the *outcome* of a request, and note how it went."""
+        is_late = not self.deadlines.remove(sending.answer)
+        answer = outcome if isinstance(outcome, Response) else None
+        is_good = answer is not None and answer.status == OK
+        try:
+            if not is_good:
+                # What follows from it has to be known when it is heard of.
+                outcome = self._learn_from(outcome, sending, is_late=is_late)
+            if sending.is_batch and answer is not None:
+                outcome = self._lead_back(answer)
+            name = _name_of(outcome)
+            if sending.end_span is not None:
+                outcome = sending.end_span(outcome)
+        except Exception:  # noqa: BLE001  it must be answered
+            outcome, name = Failure(), "bug"
+        took_s = self.clock.seconds() - sending.began_at
+        sending.answer.callback(outcome)
+        # Noted when the client has its answer already.
+        if is_good and answer and self.health.state is not UpstreamState.UP:
+            self.health.answered(answer)
+        if sending.is_batch:
+            self.observer.upstream_request_ended(name, took_s)
+        self.deadlines.rest()
+
+    def _learn_from(
+        self, outcome: Response | Failure, sending: "_Sending", *, is_late: bool
+    ) -> Response | Failure:
+        """Learn from an *outcome* that is no good answer; return it as it is told."""
+        if isinstance(outcome, Response):
+            self.health.answered(outcome)
+            if sending.learns:
+                self.discovery.answered(outcome)
+            return outcome
+        failure = self._to_proxy_error(outcome)
+        if is_late and failure.check(CancelledError):
+            failure = Failure(not_in_time(sending.timeout_s))
+        self.health.failed(failure)
+        if sending.learns:
+            self.discovery.failed(failure)
+        return failure
 
     def set_timeout(self, seconds: float) -> None:
         """Change how long a request may take, from the next one on."""
@@ -169,19 +277,6 @@ class Upstream:
         of_agent = maybeDeferred(self.agent_pool.closeCachedConnections)
         return gatherResults([of_agent, self.pool.close()])
 
-    def _answered(self, response: Response, learns: bool) -> Response:  # noqa: FBT001
-        """Let a response change what is known; as most are good, most do not."""
-        is_good = response.status == OK
-        if not is_good or self.health.state is not UpstreamState.UP:
-            self.health.answered(response)
-        if learns and not is_good:
-            self.discovery.answered(response)
-        return response
-
-    def _failed(self, failure: Failure, learns: bool) -> Failure:  # noqa: FBT001
-        self.health.failed(failure)
-        return self.discovery.failed(failure) if learns else failure
-
     def _to_proxy_error(self, failure: Failure) -> Failure:
         told = as_proxy_failure(failure)
         if told.check(ConnectionBroken):
@@ -190,21 +285,16 @@ class Upstream:
             self.close_idle()
         return told
 
-    def _measured(
-        self, result: Response | Failure, began_at: float
-    ) -> Response | Failure:
-        took_s = self.clock.seconds() - began_at
-        if isinstance(result, Response):
-            self.observer.upstream_request_ended(str(result.status), took_s)
-            if not LOCATIONS.isdisjoint(dict(result.headers)):
-                headers = lead_back(result.headers, self.base_url)
-                return replace(result, headers=headers)
-        else:
-            self.observer.upstream_request_ended(_reason_of(result), took_s)
-        return result
+    def _lead_back(self, response: Response) -> Response:
+        if LOCATIONS.isdisjoint(dict(response.headers)):
+            return response
+        headers = lead_back(response.headers, self.base_url)
+        return replace(response, headers=headers)
 
 
-def _reason_of(failure: Failure) -> str:
-    if isinstance(failure.value, ProxyError):
-        return failure.value.reason
-    return "cancelled" if failure.check(CancelledError) else "bug"
+def _name_of(outcome: Response | Failure) -> str:
+    if isinstance(outcome, Response):
+        return str(outcome.status)
+    if isinstance(outcome.value, ProxyError):
+        return outcome.value.reason
+    return "cancelled" if outcome.check(CancelledError) else "bug"

@@ -394,7 +394,7 @@ def test_an_answer_within_the_sending_is_no_trouble() -> None:
         proxy.upstream.sent[-1].answer()
         return done
 
-    proxy.collector.send = at_once
+    proxy.collector.sender.send_request = at_once
     call = proxy.submit(*texts(2000))
 
     assert call.is_right

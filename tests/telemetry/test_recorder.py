@@ -127,7 +127,9 @@ def test_a_failure_is_kept_with_what_it_said(here: InMemoryProxy) -> None:
 
 def test_a_bug_is_a_failure(here: InMemoryProxy, nothing_leaked: list[object]) -> None:
     """It is ours, and the message points to the log."""
-    here.service.collector.send = here.upstream.send  # all that fails there is ours
+    here.service.collector.sender.send_request = (
+        here.upstream.send
+    )  # all that fails there is ours
     here.call("a")
     here.upstream.open[0].fail(ZeroDivisionError("a bug"))
 

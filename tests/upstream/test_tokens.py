@@ -177,7 +177,7 @@ def test_callers_of_a_shared_batch_hear_their_own_counts() -> None:
     upstream = Counting()
     proxy = in_memory_proxy(upstream, max_batch_calls=2, max_wait_ms=1000)
     collector = proxy.collector
-    collector.count = TokenCounter(send=collector.send, info=ServerInfo).count
+    collector.sender.count = TokenCounter(send=collector.send, info=ServerInfo).count
     clients = [proxy.connect(), proxy.connect()]
 
     key = ("Authorization", "Bearer key")

@@ -23,7 +23,7 @@ ROWS = b"[[0.1],[0.2]]"
 def _answer(reply: Response, *, is_fast: bool, calls: int) -> bytes:
     """Return what the last of so many calls is sent that share a batch."""
     proxy = in_memory_proxy(Resource(), is_fast=is_fast, max_wait_ms=1000)
-    proxy.collector.send = lambda _: succeed(reply)
+    proxy.collector.sender.send_request = lambda _: succeed(reply)
     clients = [proxy.connect() for _ in range(calls)]
     for client in clients:
         client.embed(b'{"inputs":["a"]}')

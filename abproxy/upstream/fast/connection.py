@@ -325,9 +325,13 @@ class Connection(Protocol):
             self._abort()
             exchange.fail(error)
             return
-        if whole is not None:
-            self._free(response)
-            exchange.tell(whole)
+        if whole is None:
+            return
+        self._free(response)
+        # As `Exchange.tell`, with one function less on the way of each answer.
+        waiter, exchange.waiter = exchange.waiter, None
+        if waiter is not None:
+            waiter.callback(whole)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Note that the connection is closed, which may be a response's end."""

@@ -1,0 +1,153 @@
+"""
+A batch leaves, and is over: what is in flight, what is counted and what is learnt.
+
+A call that is alone has a way of its own, as short as it can be: its request is the
+client's own and its answer the upstream's own, so nothing is put together and taken
+apart.  After a pause each function and object on it is one that the CPU has to fetch
+from memory first; so what can be done later is done when the request has left, or
+when the client has its answer.
+"""
+
+from collections.abc import Callable, Sequence
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from abproxy.batching.admission import Admission
+from abproxy.batching.backoff import Backoff
+from abproxy.batching.batch import OK, Batch, Count
+from abproxy.batching.concurrency import Budget
+from abproxy.batching.isolation import Isolation
+from abproxy.batching.part import Part
+from abproxy.batching.queue import Queue
+from abproxy.batching.slots import Load
+from abproxy.dialects.call import PartResult
+from abproxy.events import BatchSent, FlushReason, Observer
+from abproxy.http.messages import Response, Send
+
+__all__ = ["Sender"]
+
+
+@define(kw_only=True, eq=False)
+class Sender:
+    """Sends batches, and keeps account of them."""
+
+    clock: IReactorTime = field(repr=False)
+    send_request: Send = field(repr=False)
+    count: Count | None = field(repr=False)
+    admission: Admission = field(repr=False)
+    queue: Queue = field(repr=False)
+    backoff: Backoff = field(repr=False)
+    isolation: Isolation = field(repr=False)
+    budget: Budget = field(repr=False)
+    observer: Observer = field(repr=False)
+
+    on_over: Callable[[], None] = field(repr=False)
+    """Called when a batch is over, and its room free again."""
+
+    def send(
+        self, parts: Sequence[Part], reason: FlushReason, *, sorts: bool = False
+    ) -> None:
+        """Send *parts* as one request."""
+        load = Load(
+            items=sum([len(part.items) for part in parts]),
+            slot=reason is not FlushReason.FULL,
+            lane=parts[0].call.lane_key,
+            calls=len(parts),
+            callers=sum([len(p.items) == len(p.call.items.raw) for p in parts]),
+        )
+        self.budget.take(load)
+        batch = self._batch(parts, sorts=sorts)
+        sent = self._record(parts, reason, load)
+        self.backoff.tried_at = self.clock.seconds()
+        sending = Deferred.fromCoroutine(self.isolation.send(batch))
+        # Counted while the upstream works already.
+        self.observer.batch_sent(sent)
+        sending.addBoth(self._over, batch, load, sent)
+
+    def send_alone(self, part: Part) -> None:
+        """Send *part*, which is a whole call that has just come."""
+        load = Load(
+            items=len(part.items), slot=True, lane=part.call.lane_key, callers=1
+        )
+        self.budget.take(load)
+        part.sends = 1
+        sending = self.send_request(part.call.alone)
+        part.on_cancel = lambda _part: sending.cancel()
+        self.backoff.tried_at = part.arrived_at
+        sent = self._record((part,), FlushReason.FREE, load)
+        self.observer.batch_sent(sent)
+        sending.addBoth(self._answered_alone, part, load, sent)
+
+    def _answered_alone(
+        self, outcome: Response | Failure, part: Part, load: Load, sent: BatchSent
+    ) -> None:
+        """Hand on a good answer; any other is for isolation to look into."""
+        if isinstance(outcome, Failure) or outcome.status != OK:
+            part.on_cancel = None  # it refers to what refers to the part
+            batch = self._batch((part,))
+            batch.sent_at = part.arrived_at
+            again = Deferred.fromCoroutine(self.isolation.send(batch, outcome))
+            again.addBoth(self._over, batch, load, sent)
+            return
+        self.isolation.extra.requests += 1
+        took_s = self.clock.seconds() - part.arrived_at
+        part.fire([PartResult(response=outcome, upstream_s=took_s)])
+        try:
+            self.isolation.note_answer((part,), part.arrived_at)
+        finally:
+            self._end(load, sent, took_s)
+
+    def _batch(self, parts: Sequence[Part], *, sorts: bool = False) -> Batch:
+        return Batch(
+            parts=list(parts),
+            clock=self.clock,
+            send=self.send_request,
+            count=self.count,
+            sorts=sorts,
+        )
+
+    def _record(
+        self, parts: Sequence[Part], reason: FlushReason, load: Load
+    ) -> BatchSent:
+        now, key = self.clock.seconds(), parts[0].call.lane_key
+        size = sum([part.size for part in parts])
+        return BatchSent(
+            route=key.dialect.path.decode(),
+            reason=reason,
+            parts=len(parts),
+            items=load.items,
+            size=size,
+            fill=self.queue.caps.fill(len(parts), load.items, size),
+            waits_s=[now - part.arrived_at for part in parts],
+            in_flight=load.in_flight,
+            lanes_left=len(self.queue.lanes),
+            is_personal=key.is_personal,
+        )
+
+    def _over(
+        self, _nothing: object, batch: Batch, load: Load, sent: BatchSent
+    ) -> None:
+        self._end(load, sent, batch.answered_after_s)
+
+    def _end(self, load: Load, sent: BatchSent, took_s: float | None) -> None:
+        """Give back the room of a batch that was answered after *took_s*, or not."""
+        self.budget.give_back(load)
+        try:
+            self.observer.batch_done(sent, took_s)
+            self._learn(load, took_s)
+        finally:
+            # A bug in what is learnt must not keep those that wait.
+            self.on_over()
+
+    def _learn(self, load: Load, took_s: float | None) -> None:
+        now, budget = self.clock.seconds(), self.budget
+        here = self.admission.queued + budget.calls_in_flight
+        if took_s is None:
+            budget.slots.note(now, here)
+            return
+        budget.slots.answered(now, here, budget.calls_in_flight, load, took_s)
+        full_wait = bool(self.admission.items) and self.queue.has_full
+        budget.answered(load, took_s, full_wait=full_wait)
