@@ -61,6 +61,9 @@ New objects after which Python looks for garbage among them; its default is 700.
 A batch in flight is a few hundred: they are freed before the search.
 """
 
+AT_ONCE = 1 << 20
+"""More is not sent in the same turn: the most of it would be left, and copied."""
+
 LARGE_BLOCK = 1 << 20
 """From so many bytes on a piece of memory is the system's again once it is free."""
 
@@ -94,6 +97,7 @@ def write_now(transport: Any, data: bytes) -> None:
     sent = 0
     if (
         isinstance(transport, _PLAIN)
+        and len(data) <= AT_ONCE
         and transport.connected
         and not transport.TLS
         and not transport.disconnecting

@@ -149,7 +149,13 @@ def _build(
         observer=telemetry.observer,
     )
     app = _app(settings, reactor, upstream, layers, telemetry)
-    memory = Memory(clock=reactor, observer=telemetry.observer)
+    collected = collector.admission.collected
+    memory = Memory(
+        clock=reactor,
+        observer=telemetry.observer,
+        coming=lambda: collected.size + upstream.pool.unfinished_bytes,
+    )
+    collected.make_room = memory.make_room
     configuration = Configuration(
         settings=settings,
         read=read,

@@ -15,7 +15,7 @@ from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 
 from abproxy.batching.concurrency import Rate
-from abproxy.batching.part import Caps, LargeCall, Part
+from abproxy.batching.part import Caps, Collected, LargeCall, Part
 from abproxy.errors import CallTooLarge, ClientQueueFull, QueueFull
 
 __all__ = ["Admission", "Waiting"]
@@ -66,6 +66,9 @@ class Admission(Waiting):
 
     queued: int = field(default=0, init=False)
     """How many parts are in lanes: calls, or the next parts of large ones."""
+
+    collected: Collected = field(factory=Collected, init=False, repr=False)
+    """The rows of large calls that have left in part."""
 
     _leaving: Rate = field(init=False, repr=False)
     """How many bytes leave."""

@@ -19,12 +19,14 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from abproxy.dialects.call import Call, PartResult
+from abproxy.errors import MemoryFull
 from abproxy.events import Cause
 from abproxy.http.messages import Response
 
 __all__ = [
     "ANY_NUMBER",
     "Caps",
+    "Collected",
     "LargeCall",
     "Part",
     "Priority",
@@ -224,7 +226,19 @@ class _Joined:
             return
         self._results[place] = outcome
         if not self._open and not self.left_items:
+            self._end()
             self.done.callback([each for one in self._results for each in one])
+        elif not self._may_keep(outcome):
+            self._stop()
+            most = "answers that are being collected take too much memory"
+            self.done.errback(MemoryFull(f"{most}: try again later"))
+
+    def _may_keep(self, results: list[PartResult]) -> bool:  # noqa: ARG002
+        """Return whether there is memory for *results* until the others come."""
+        return True
+
+    def _end(self) -> None:
+        """Note that nothing is kept any more."""
 
     @property
     def left_items(self) -> int:
@@ -236,11 +250,39 @@ class _Joined:
 
     def _stop(self) -> None:
         """Cancel all parts that have no result yet."""
+        self._end()
         left, self._open = self._open, {}
         # From the last to the first: room that one part gives back must not be
         # taken by a later one that is about to go.
         for part in reversed(left.values()):
             part.waiter.cancel()
+
+
+@define(eq=False)
+class Collected:
+    """The rows of large calls of which other parts are not answered yet."""
+
+    size: int = field(init=False, default=0)
+    """Their bytes."""
+
+    make_room: Callable[[], bool] = field(default=lambda: True, repr=False)
+    """Called for what is added; returns whether there is memory for it."""
+
+    _of_calls: "dict[LargeCall, int]" = field(init=False, factory=dict, repr=False)
+
+    def add(self, call: "LargeCall", size: int) -> bool:
+        """
+        Add rows of *call*; return whether it may go on.
+
+        The one that has most goes on in any case: room is no use to none.
+        """
+        own = self._of_calls[call] = self._of_calls.get(call, 0) + size
+        self.size += size
+        return self.make_room() or own >= max(self._of_calls.values())
+
+    def remove(self, call: "LargeCall") -> None:
+        """Remove the rows of *call*, which is answered or has failed."""
+        self.size -= self._of_calls.pop(call, 0)
 
 
 @define(eq=False)
@@ -253,6 +295,9 @@ class LargeCall(_Joined):
 
     left_size: int
     """Bytes of the items that are in no part yet."""
+
+    collected: Collected = field(factory=Collected, repr=False)
+    """Where its rows are counted until all are there."""
 
     _at: int = field(init=False, default=0)
     """The first item that is in no part yet."""
@@ -275,6 +320,13 @@ class LargeCall(_Joined):
             part.rest_of = self
         self.add(part)
         return part
+
+    def _may_keep(self, results: list[PartResult]) -> bool:
+        rows = [row for each in results if each.rows for row in each.rows.raw]
+        return self.collected.add(self, sum(map(len, rows)))
+
+    def _end(self) -> None:
+        self.collected.remove(self)
 
     def _stop(self) -> None:
         if self.left_items:

@@ -171,7 +171,12 @@ class Queue:
             rest_items=len(items) - len(first),
             rest_size=size - first_size,
         )
-        large = LargeCall(call=call, left_size=size, on_stop=self.admission.forget_rest)
+        large = LargeCall(
+            call=call,
+            left_size=size,
+            on_stop=self.admission.forget_rest,
+            collected=self.admission.collected,
+        )
         return large.done, self.add(large.next_part(caps, now))
 
     def add(self, part: Part) -> bool:

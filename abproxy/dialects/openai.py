@@ -24,6 +24,7 @@ from abproxy.dialects.split import (
     Template,
     distribute,
     find_embeddings,
+    join_rows,
     make_template,
     read_object,
     read_rows,
@@ -110,15 +111,15 @@ class OpenAIRoute(JSONRoute):
     def write(self, parts: Sequence[Rows], items: Items) -> bytes:  # noqa: ARG002
         """Write all rows, and around them what stood around the first part's."""
         frames: list[_Frame] = [part.frame for part in parts]
-        rows = [row for part in parts for row in part.raw]
+        rows = (row for part in parts for row in part.raw)
         indexes = min(frame.indexes for frame in frames)
-        data = b",".join([_numbered(row, at, indexes) for at, row in enumerate(rows)])
+        numbered = [_numbered(row, at, indexes) for at, row in enumerate(rows)]
         frame, usage = frames[0], add_up([frame.usage for frame in frames])
         if usage and not frame.usage:
             # The server began to count between two parts of one call.
             frame = next(frame for frame in frames if frame.usage)
         raw = encode_usage(usage) if usage else frame.raw_usage
-        return frame.template.fill({"data": b"[%b]" % data, "usage": raw})
+        return frame.template.fill({"data": join_rows(numbered), "usage": raw})
 
     def pack_frame(self, frame: _Frame) -> bytes:
         """Write the frame of a part's rows so that it can be kept."""

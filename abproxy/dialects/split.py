@@ -29,6 +29,7 @@ __all__ = [
     "find_embeddings",
     "find_values",
     "join",
+    "join_rows",
     "make_template",
     "quote_words",
     "read_object",
@@ -167,7 +168,16 @@ def distribute(
 
 def join(parts: Sequence[Rows]) -> bytes:
     """Join the rows of all *parts* as one JSON array."""
-    return b"[%b]" % b",".join([row for part in parts for row in part.raw])
+    return join_rows([row for part in parts for row in part.raw])
+
+
+def join_rows(rows: list[bytes]) -> bytes:
+    """Join *rows*, which are changed by it, as one JSON array, with one copy."""
+    if len(rows) < 2:  # noqa: PLR2004
+        return b"[%b]" % b"".join(rows)
+    rows[0] = b"[" + rows[0]
+    rows[-1] += b"]"
+    return b",".join(rows)
 
 
 # Words that are no JSON, but that many servers write for numbers which are none

@@ -81,7 +81,7 @@ class Limits:
         parsers.at_least(1),
         256 << 20,
         "bytes",
-        "how much may be held of requests that arrive and answers that wait to be "
+        "how much may be held of requests, and of answers that gather or wait to be "
         "read; above it larger requests are refused with 429, and the slowest clients "
         "are cut",
     )

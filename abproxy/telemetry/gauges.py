@@ -96,7 +96,7 @@ class Gauges(Collector):
         yield "requests_open", "Requests not yet answered", self.open_requests()
         arriving, unread, most = self.memory()
         yield "arriving_bytes", "Bytes of requests that arrive", arriving
-        yield "unread_bytes", "Bytes of answers that wait to be read", unread
+        yield "unread_bytes", "Bytes of answers that gather or wait to be read", unread
         yield "memory_max_bytes", "Bytes that both may have together", most
         yield "upstream_up", "1 if the upstream answers", self.upstream_state().answers
         yield "draining", "1 after SIGTERM", self.is_draining()

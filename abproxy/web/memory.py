@@ -1,15 +1,16 @@
 """
-The memory that is held for clients: requests that arrive, answers that they read.
+The memory that is held for clients: requests that arrive, answers for them.
 
 What is here counts, whatever a client has announced: to announce costs nothing.  A
 request that is here as a whole at once, and an answer that the kernel takes, are
 never counted.  Over the limit no larger body is begun, and the slowest clients make
 room: first those that do not read their answers, then those whose requests make the
-least progress.  What is left of the others is not read for a moment.
+least progress.  What is left of the others is not read for a moment.  Answers that
+are not whole yet count as well: they become calls' answers, or make room elsewhere.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import define, field
@@ -24,13 +25,24 @@ __all__ = ["Memory", "memory_full"]
 GRACE_S = 1.0
 """For how long a client is not judged: it may just have begun."""
 
+BEGUN_S = 0.1
+"""By then the system has taken what it keeps for a client, who has not read it yet."""
+
 SOON_S = 10.0
 """An answer that is read within so many seconds is not a slow reader's."""
 
 ENOUGH = 0.75
-"""How full the memory may be, once room was made."""
+"""
+How full the memory may be, once room was made.
 
-TWICE = 2
+Slow readers make room from here on: it takes a second to see that one is slow, and
+meanwhile more come.
+"""
+
+ENOUGH_UNREAD = 0.5
+"""How full it may be, once slow readers have made room."""
+
+FAR_OVER = 1.5
 """So far over the limit whole answers are cut, however fast they are read."""
 
 
@@ -62,6 +74,11 @@ class _Unread:
     left_s: float = 0.0
     """In how many seconds it is read, if its reader goes on as lately."""
 
+    @property
+    def is_read(self) -> bool:
+        """Return whether its reader was seen to go on."""
+        return 0 < self.left_s <= SOON_S
+
     def look(self, size: int, left: int, now: float) -> None:
         """Note how much of it is *left*, if it is time to judge its reader."""
         self.size = size
@@ -80,6 +97,9 @@ class Memory:
     max_bytes: int = sys.maxsize
     observer: Observer = field(factory=Observer, repr=False)
 
+    coming: Callable[[], int] = field(default=lambda: 0, repr=False)
+    """Return how many bytes there are of answers that are not whole yet."""
+
     arriving: int = field(init=False, default=0)
     """Bytes of requests."""
 
@@ -93,12 +113,12 @@ class Memory:
     @property
     def held(self) -> int:
         """Return how many bytes are held."""
-        return self.arriving + self.unread
+        return self.arriving + self.unread + self.coming()
 
     @property
     def figures(self) -> tuple[int, int, int]:
         """Return bytes of requests and of answers, and what both may have together."""
-        return self.arriving, self.unread, self.max_bytes
+        return self.arriving, self.unread + self.coming(), self.max_bytes
 
     @property
     def is_full(self) -> bool:
@@ -129,11 +149,18 @@ class Memory:
         if answer is None:
             answer = _Unread(self.clock.seconds(), 0, left)
             self._answers[connection] = answer
+            self.clock.callLater(BEGUN_S, self._note_begun, connection, answer)
         answer.left += max(size - answer.size, 0) if answer.size else 0
         self.unread += size - answer.size
         answer.size = size
-        if self.is_full:
+        if self.held >= ENOUGH * self.max_bytes:
             self._make_room()
+
+    def _note_begun(self, connection: Any, answer: _Unread) -> None:
+        """Judge the reader of *answer* from now on."""
+        if self._answers.get(connection) is answer:
+            answer.seen_at = self.clock.seconds()
+            _, answer.left = unsent_bytes(connection.transport)
 
     def sent(self, connection: Any) -> None:
         """Note that all was written to *connection*."""
@@ -146,6 +173,12 @@ class Memory:
         """Note that *connection* is closed."""
         self.receive(connection, 0)
         self.sent(connection)
+
+    def make_room(self) -> bool:
+        """Make room if there is none, and return whether there is some."""
+        if self.is_full:
+            self._make_room()
+        return not self.is_full
 
     def look(self) -> None:
         """Look how all goes on, now and then."""
@@ -160,12 +193,12 @@ class Memory:
         try:
             now = self.clock.seconds()
             self._look_at_answers(now)
-            if self.is_full:
+            if self.held >= ENOUGH * self.max_bytes:
                 self._cut_slow_readers()
             if self.is_full:
                 self._refuse_slow_senders(now)
-            if self.held > TWICE * self.max_bytes:
-                self._cut(sorted(self._answers, key=self._size_of)[-2::-1])
+            if self.held > FAR_OVER * self.max_bytes:
+                self._cut_others()
         finally:
             self._is_making_room = False
 
@@ -179,18 +212,28 @@ class Memory:
 
     def _cut_slow_readers(self) -> None:
         slow = [each for each, it in self._answers.items() if it.left_s > SOON_S]
-        self._cut(sorted(slow, key=lambda each: -self._answers[each].left_s))
+        slow.sort(key=lambda each: -self._answers[each].left_s)
+        self._cut(slow, ENOUGH_UNREAD)
 
-    def _cut(self, connections: Iterable[Any]) -> None:
+    def _cut_others(self) -> None:
+        """
+        Cut answers that were not seen to be slow: the last to come first.
+
+        Those that were seen to be read come last.  The largest stays: it may be
+        larger than all that is allowed.
+        """
+        answers = self._answers
+        others = sorted(answers, key=lambda each: answers[each].size)[:-1]
+        newest = [each for each in reversed(answers) if each in others]
+        self._cut(sorted(newest, key=lambda each: answers[each].is_read), ENOUGH)
+
+    def _cut(self, connections: Iterable[Any], enough: float) -> None:
         for connection in connections:
-            if self.held <= ENOUGH * self.max_bytes:
+            if self.held <= enough * self.max_bytes:
                 return
             self.sent(connection)
             self.observer.connection_cut("slow_reader")
             connection.cut()
-
-    def _size_of(self, connection: Any) -> int:
-        return self._answers[connection].size
 
     def _refuse_slow_senders(self, now: float) -> None:
         arrivals = self._arrivals

@@ -85,6 +85,7 @@ class Harness:
             and not collector.admission.rest_items
             and not collector.admission.rest_size
             and not collector.admission.kept
+            and not collector.admission.collected.size
             and not collector.admission.of_clients
             and not collector.queue.lanes
             and not collector.queue.quarantine.first

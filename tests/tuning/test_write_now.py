@@ -10,7 +10,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 
-from abproxy.tuning import has_unsent, write_later, write_now
+from abproxy.tuning import AT_ONCE, has_unsent, write_later, write_now
 
 MUCH = b"x" * (8 << 20)
 
@@ -162,3 +162,14 @@ def test_of_others_nobody_knows_what_is_unsent() -> None:
     transport.write(b"hello")
 
     assert not has_unsent(transport)
+
+
+def test_megabytes_wait_as_they_are(line: Line) -> None:
+    """The most of them would be left, and a copy of that takes as much again."""
+    answer = b"x" * (AT_ONCE + 1)
+
+    write_now(line.ours, answer)
+
+    assert line.read() == b""
+    line.turn()
+    assert line.ours.dataBuffer is answer

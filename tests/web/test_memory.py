@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from abproxy.errors import ProxyError
 from abproxy.events import Observer
-from abproxy.web.memory import GRACE_S, Memory
+from abproxy.web.memory import BEGUN_S, GRACE_S, Memory
 from support.client import Client
 from support.proxy import InMemoryProxy, in_memory_proxy
 from support.upstream import HeldUpstream, Saying
@@ -88,6 +88,12 @@ class Here:
         self.memory.send(connection)
         return connection
 
+    def begin_reading(self, size: int) -> Connection:
+        """Let the same have begun, so that it can be judged."""
+        connection = self.reading(size)
+        self.clock.advance(BEGUN_S)
+        return connection
+
 
 def test_both_kinds_count_together() -> None:
     """Until they are gone."""
@@ -150,7 +156,7 @@ def test_a_request_that_waits_for_its_answer_is_not_refused() -> None:
 def test_an_answer_that_is_not_read_is_cut_when_memory_is_full() -> None:
     """And counted."""
     here = Here()
-    silent = here.reading(60)
+    silent = here.begin_reading(60)
     here.clock.advance(GRACE_S)
 
     here.reading(50)
@@ -171,10 +177,23 @@ def test_an_answer_that_is_not_read_may_stay_while_there_is_room() -> None:
     assert silent.said == []
 
 
+def test_what_the_system_takes_at_once_was_not_read() -> None:
+    """It has megabytes for a connection, and some clients want them to be held."""
+    here = Here()
+    silent = here.reading(60)
+    silent.transport.offset = 40
+    here.clock.advance(BEGUN_S)
+    here.clock.advance(GRACE_S)
+
+    here.reading(50)
+
+    assert silent.said == ["cut"]
+
+
 def test_an_answer_that_is_being_read_is_not_cut() -> None:
     """As far as its reader is fast; what it has read is held with the rest."""
     here = Here()
-    reader = here.reading(60)
+    reader = here.begin_reading(60)
     here.clock.advance(GRACE_S)
     reader.transport.offset = 20
 
@@ -193,6 +212,21 @@ def test_far_too_many_answers_are_cut_however_fast() -> None:
     assert large.said == []
     assert small.said == ["cut"]
     assert last.said == ["cut"]
+
+
+def test_those_who_were_seen_to_read_are_cut_last() -> None:
+    """Even if most of their answers is left, and others have just begun."""
+    here = Here()
+    here.reading(30)
+    steady = here.begin_reading(30)
+    here.clock.advance(GRACE_S)
+    steady.transport.offset = 5
+    here.memory.look()
+
+    flood = [here.reading(40) for _ in range(4)]
+
+    assert steady.said == []
+    assert flood[0].said == ["cut"]
 
 
 def test_a_reader_who_has_read_all_holds_nothing() -> None:
@@ -350,3 +384,24 @@ def test_the_limit_can_be_changed() -> None:
     proxy.service.reload()
 
     assert proxy.site.memory.max_bytes == 12_345
+
+
+@ways
+def test_rows_of_a_large_call_are_held_until_all_are_there(is_fast: bool) -> None:  # noqa: FBT001
+    """Together with what clients send and read."""
+    upstream = HeldUpstream()
+    proxy = in_memory_proxy(upstream, is_fast=is_fast, max_batch_inputs=1, budget=1)
+    client = proxy.connect()
+    client.embed(b'{"inputs":["a","b"]}')
+    proxy.flush()
+    before = proxy.site.memory.held
+
+    upstream.answer(0, b"[[%b]]" % (b"1" * 5000))
+    proxy.flush()
+    meanwhile = proxy.site.memory.held
+    upstream.answer(1, b"[[2]]")
+    proxy.flush()
+
+    assert meanwhile - before == 5002
+    assert len(client.answers()[0].body) == 5008
+    assert proxy.site.memory.held == 0

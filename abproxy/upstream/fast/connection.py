@@ -192,6 +192,9 @@ class ConnectionPool:
     limit: IdleLimit = field(init=False, repr=False)
     """How long they are kept."""
 
+    unfinished_bytes: int = field(init=False, default=0)
+    """What has come of responses that are not whole yet, on all connections."""
+
     _since: "dict[Connection, float]" = field(init=False, factory=dict, repr=False)
     """Since when each of them is idle, in that order; the clock's seconds."""
 
@@ -284,6 +287,7 @@ class Connection(Protocol):
 
     _exchange: Exchange | None = field(init=False, default=None)
     _response: PlainResponse | TwistedResponse | None = field(init=False, default=None)
+    _unfinished_bytes: int = field(init=False, default=0)
     _closed: Deferred[None] = field(init=False, factory=Deferred, repr=False)
 
     def connectionMade(self) -> None:
@@ -326,6 +330,7 @@ class Connection(Protocol):
             exchange.fail(error)
             return
         if whole is None:
+            self._count(len(data))
             return
         self._free(response)
         # As `Exchange.tell`, with one function less on the way of each answer.
@@ -355,6 +360,8 @@ class Connection(Protocol):
     def _free(self, response: PlainResponse | TwistedResponse) -> None:
         # Before the waiter is told: what follows may be the next request.
         self._exchange = self._response = None
+        if self._unfinished_bytes:
+            self._count(-self._unfinished_bytes)
         if response.keep_alive:
             self.pool.heed(response.keep_alive)
         if has_unsent(self.transport):
@@ -371,6 +378,11 @@ class Connection(Protocol):
     def _forget(self) -> None:
         self.pool.remove(self)
         self._exchange = self._response = None
+        self._count(-self._unfinished_bytes)
+
+    def _count(self, more: int) -> None:
+        self._unfinished_bytes += more
+        self.pool.unfinished_bytes += more
 
 
 @define(eq=False)
