@@ -21,10 +21,7 @@ MODEL = [
     "safetensors>=0.4",
     "tokenizers>=0.20",
 ]
-TRACING = [
-    "opentelemetry-exporter-otlp-proto-http>=1.30",
-    "opentelemetry-sdk>=1.30",
-]
+TRACING = ["opentelemetry-sdk>=1.30"]
 REDIS = ["txredisapi>=1.6"]
 BENCH = [
     "aiohttp>=3.11",
@@ -46,6 +43,7 @@ TESTS = [
     "mypy>=1.14",
     "mypy-zope>=1.0.9",
     "openapi-spec-validator>=0.7.1",
+    "opentelemetry-exporter-otlp-proto-http>=1.30",
     "pip>=23.1",
     "pytest>=9",
     "pytest-cov>=5",

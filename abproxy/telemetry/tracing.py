@@ -5,8 +5,7 @@ The caller's `traceparent` is continued and ours is sent on.  A request of
 several calls belongs to the trace of the first that is recorded, and is linked
 with all of them both ways.  Only imported if traces are collected.
 
-Spans are kept as plain values, and become OpenTelemetry's own when they end:
-one of its living spans costs as much as a whole call.
+Spans are plain values: one of OpenTelemetry's own costs as much as a whole call.
 
 Sources: W3C Trace Context; OpenTelemetry's semantic conventions for HTTP, and for
 generative AI.
@@ -16,7 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -24,19 +23,15 @@ from attrs import define, field
 from msgspec import Struct
 from msgspec.structs import replace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import Sampler
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
     SpanContext,
     SpanKind,
-    Status,
-    StatusCode,
     TraceFlags,
     get_current_span,
     set_span_in_context,
@@ -49,8 +44,9 @@ from twisted.python.failure import Failure
 from abproxy import __version__
 from abproxy.events import Observer, RequestInfo
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
+from abproxy.telemetry.otlp import Span, make_exporter
 
-__all__ = ["Span", "Tracing", "make_tracing"]
+__all__ = ["Tracing", "make_tracing"]
 
 CLIENT_ERROR, SERVER_ERROR = 400, 500
 METHODS = frozenset(
@@ -71,33 +67,8 @@ EMBEDDINGS = {
 LONGEST = 200
 """Characters of a header that are kept."""
 
-SCOPE = InstrumentationScope("abproxy", __version__)
-OK, ERROR = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
 
 _w3c = TraceContextTextMapPropagator()
-
-
-class Span(Struct, kw_only=True, eq=False):
-    """A span that has begun."""
-
-    context: SpanContext
-    parent: SpanContext | None
-    kind: SpanKind
-    name: str
-    attributes: dict[str, Any]
-    links: list[Link]
-    began_ns: int
-    status: Status = OK
-
-    @property
-    def is_recorded(self) -> bool:
-        """Return whether anything is kept of it."""
-        return self.context.trace_flags.sampled
-
-    def fail(self, kind: str) -> None:
-        """Note that it ends with an error of this *kind*."""
-        self.attributes["error.type"] = kind
-        self.status = ERROR
 
 
 @define(kw_only=True, eq=False)
@@ -181,13 +152,12 @@ class Tracing(Observer):
             SpanKind.CLIENT,
             _parent_among(calls),
             attributes,
-            [Link(call.context) for call in calls],
+            [call.context for call in calls],
         )
         if span.is_recorded:
             span.attributes.update(_about_batch(request, len(calls), model))
-        link = Link(span.context)
         for call in calls:
-            call.links.append(link)
+            call.links.append(span.context)
         marked = replace(request, headers=_marked(request.headers, span.context))
         return marked, partial(self._end_request, span)
 
@@ -197,13 +167,18 @@ class Tracing(Observer):
         kind: SpanKind,
         parent: SpanContext | None,
         attributes: Mapping[str, Any],
-        links: list[Link],
+        links: list[SpanContext],
     ) -> Span:
         ids = self.provider.id_generator
         trace_id = parent.trace_id if parent else ids.generate_trace_id()
         sampler: Sampler = self.provider.sampler
         decided = sampler.should_sample(
-            _in_context(parent), trace_id, name, kind, attributes, links
+            _in_context(parent),
+            trace_id,
+            name,
+            kind,
+            attributes,
+            [Link(other) for other in links],
         )
         is_sampled = decided.decision.is_sampled()
         flags = TraceFlags.SAMPLED if is_sampled else TraceFlags.DEFAULT
@@ -225,21 +200,9 @@ class Tracing(Observer):
         )
 
     def _end(self, span: Span) -> None:
-        self.processor.on_end(
-            ReadableSpan(
-                name=span.name,
-                context=span.context,
-                parent=span.parent,
-                resource=self.provider.resource,
-                attributes=span.attributes,
-                links=span.links,
-                kind=span.kind,
-                status=span.status,
-                start_time=span.began_ns,
-                end_time=time.time_ns(),
-                instrumentation_scope=SCOPE,
-            )
-        )
+        span.ended_ns = time.time_ns()
+        # Ours has what the processor looks at; only our exporter sees the rest.
+        self.processor.on_end(cast("ReadableSpan", span))
 
     def _end_request(
         self, span: Span, result: Response | Failure
@@ -392,10 +355,9 @@ def make_tracing(endpoint: str, scheme: str = "http") -> Tracing:
     missing = {name: ours[name] for name in ours.keys() - set_by_operator.keys()}
     if "OTEL_SERVICE_NAME" in os.environ:
         missing.pop("service.name", None)
+    resource = Resource.create(missing)
     return Tracing(
-        provider=TracerProvider(
-            resource=Resource.create(missing), shutdown_on_exit=False
-        ),
-        processor=BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)),
+        provider=TracerProvider(resource=resource, shutdown_on_exit=False),
+        processor=BatchSpanProcessor(make_exporter(endpoint, resource)),
         scheme=scheme,
     )
