@@ -68,8 +68,12 @@ MOST_TRIALS = 16
 SOON, LATE = 4, 4096
 """Looks until a rung is tried again, at least and at most."""
 
-CALM, FAR, LONG_CALM = 8, 16, 48
-"""Looks without a trial: until odd ones count, and until other rungs are tried."""
+CALM, FIRST_CALM, FAR, LONG_CALM = 8, 16, 16, 48
+"""
+Looks: without a trial, until odd ones count, and until far rungs are tried though
+callers do not return, for the first time and again; and after a change until far
+ones are tried.
+"""
 
 NEAR = 2
 """Rungs from one that lost to others that are thought to lose as well."""
@@ -113,6 +117,11 @@ class Trial:
     before: float
     stay: float | None = None
     """On the rung that is tried; None until that was looked at."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Return whether it went so badly that it had to be broken off."""
+        return self.stay is not None and self.stay > self.before + LOST
 
 
 @define(eq=False)
@@ -210,7 +219,10 @@ class Ladder:
             gain = (trial.before + stay) / 2 - trial.stay
             if gain > -CLEAR:
                 self._compare(trial.before, stay)
-            if self._judge(trial, gain):
+            if abs(trial.before - stay) > CLEAR and not trial.is_lost:
+                # So much has changed meanwhile that it tells nothing.
+                self.known[trial.rung].due = self.looks + SOON
+            elif self._judge(trial, gain):
                 return
         self._last = stay
         if not self._go_back(stay):
@@ -240,8 +252,7 @@ class Ladder:
         if gain > max(BETTER, doubt) or self._is_as_good(rung, doubt):
             self._move(rung, trial.before)
             return True
-        is_lost = trial.stay is not None and trial.stay > trial.before + LOST
-        if is_lost or gain < -max(BETTER, 2 * doubt):
+        if trial.is_lost or gain < -max(BETTER, 2 * doubt):
             known.put_off(self.looks, 64)
             if abs(rung - self.rung) <= NEAR:
                 self._put_off_beyond(rung)
@@ -331,7 +342,9 @@ class Ladder:
 
     def _try_next(self, stay: float, *, binds: bool, may_leap: bool) -> None:
         """Try the rung that promises most, if one is due and nothing is wrong."""
-        farthest = TOP if may_leap or self._calm > LONG_CALM else 1
+        is_new = not (self.known[0].trials and self.known[TOP].trials)
+        is_quiet = self._calm > (FIRST_CALM if is_new else LONG_CALM)
+        farthest = TOP if may_leap or is_quiet else 1
         lowest = max(self.rung - farthest, 0)
         highest = min(self.rung + farthest, TOP) if binds else self.rung
         due = [

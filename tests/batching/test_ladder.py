@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from abproxy.batching.ladder import (
     FIRST,
+    FIRST_CALM,
     LEAST_CALLS,
     LOST,
     MOST_CALLS,
@@ -64,13 +65,14 @@ def test_the_rung_with_the_shortest_stay_is_found(best: int) -> None:
 
 
 @pytest.mark.parametrize("best", range(len(RUNGS)))
-def test_it_is_found_step_by_step_if_callers_do_not_wait(best: int) -> None:
-    """An open load is not exposed to a rung far away."""
+def test_it_is_found_if_callers_do_not_return(best: int) -> None:
+    """As long as nothing is known, an open load is exposed to no rung far away."""
     world = World(best_at(best), is_closed=False)
 
-    world.look(100)
+    world.look(150)
 
-    steps = zip(world.rungs, world.rungs[1:], strict=False)
+    beginning = world.rungs[:FIRST_CALM]
+    steps = zip(beginning, beginning[1:], strict=False)
     assert world.ladder.rung == best
     assert all(abs(one - other) <= 1 for one, other in steps)
 
@@ -135,6 +137,25 @@ def test_a_load_that_drifts_is_not_taken_for_a_gain() -> None:
     world.look(60)
 
     assert world.ladder.rung == FIRST
+
+
+def test_a_trial_in_the_middle_of_a_change_says_nothing() -> None:
+    """A queue that drains, or grows, would be taken for its outcome."""
+    ladder = Ladder()
+    for stay in (log(0.5), log(0.6), log(0.1)):
+        ladder.look(stay, binds=True, may_leap=True)
+
+    assert ladder.rung == FIRST
+    assert all(known.trials == 0 for known in ladder.known)
+
+
+def test_a_far_rung_is_tried_after_a_while_though_callers_do_not_return() -> None:
+    """What is next door may be no better, and what is far much."""
+    world = World(lambda rung: 1.0 if rung == TOP else 2.0, is_closed=False)
+
+    world.look(60)
+
+    assert world.ladder.rung == TOP
 
 
 def test_trials_get_rare() -> None:
