@@ -1,6 +1,7 @@
 """Which rung is found, from the stays that looks have shown."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from math import log
 from random import Random
 
@@ -72,7 +73,7 @@ def test_it_is_found_if_callers_do_not_return(best: int) -> None:
     world.look(150)
 
     beginning = world.rungs[:FIRST_CALM]
-    steps = zip(beginning, beginning[1:], strict=False)
+    steps = pairwise(beginning)
     assert world.ladder.rung == best
     assert all(abs(one - other) <= 1 for one, other in steps)
 

@@ -54,7 +54,11 @@ def gain(kind: str, crowd: Crowd, *, over: str = "direct", scale: float = 1.0) -
 )
 def test_a_server_that_merges_is_kept_busy(clients: int, items: int) -> None:
     """A GPU answers as much as if everybody asked it directly."""
-    assert gain("merging", Crowd(clients=clients, items=items)) >= 0.98
+    crowd = Crowd(clients=clients, items=items)
+    # Where many are here one look takes long, and one trial is most of a run.
+    is_large = clients * items > 256
+
+    assert gain("merging", crowd, scale=3 if is_large else 1) >= 0.98
 
 
 def test_hundreds_of_lone_texts_keep_it_busy_too() -> None:
