@@ -21,6 +21,7 @@ from abproxy.batching.part import Caps
 from abproxy.batching.refusal import RetryTimeouts
 from abproxy.batching.slots import make_slots
 from abproxy.dialects.members import MemberRules
+from abproxy.dialects.translate import before_openai
 from abproxy.errors import SettingsError
 from abproxy.events import Observer
 from abproxy.http.forwarded import TrustedProxies
@@ -139,6 +140,7 @@ def policy_for(
         reader=CallReader(
             credentials=credentials_for(settings),
             task=info.task,
+            translated=before_openai(_embeddings_path(settings, info), info.model),
             lines=LineRules.of(
                 settings.share_ignore, settings.share_apart, settings.share_alone
             ),
@@ -153,6 +155,12 @@ def policy_for(
         ),
         inputs_per_s=settings.rate_limit,
     )
+
+
+def _embeddings_path(settings: Settings, info: ServerInfo) -> str | None:
+    if settings.upstream_dialect == "openai":
+        return info.embeddings_path or "/v1/embeddings"
+    return info.embeddings_path
 
 
 def credentials_for(settings: Settings) -> Credentials:

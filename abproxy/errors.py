@@ -15,6 +15,7 @@ __all__ = [
     "BodyTooLarge",
     "CallTooLarge",
     "CannotConnect",
+    "CannotTranslate",
     "ClientQueueFull",
     "ConnectionBroken",
     "DeadlinePassed",
@@ -132,6 +133,14 @@ class CallTooLarge(ProxyError):
     status = 413
     error_type = "Validation"
     reason = "call_size"
+
+
+class CannotTranslate(ProxyError):
+    """A call cannot be said in the language of the inference server."""
+
+    status = 422
+    error_type = "Validation"
+    reason = "translation"
 
 
 class Overloaded(ProxyError):

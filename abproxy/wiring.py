@@ -262,6 +262,7 @@ def _upstream(
         agent=agent,
         agent_pool=agent_pool,
         on_change=on_change,
+        dialect=settings.upstream_dialect,
         observer=telemetry.observer,
         trace=telemetry.trace,
     )

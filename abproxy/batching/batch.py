@@ -236,7 +236,9 @@ class Batch:
 
     async def _deliver(self, response: Response) -> None:
         first = self.parts[0]
-        if len(self.parts) == 1 and first.is_whole_call:
+        dialect = first.call.lane_key.dialect
+        is_alone = len(self.parts) == 1 and first.is_whole_call
+        if is_alone and not dialect.translates:
             result = PartResult(
                 response=response,
                 queue_s=self.sent_at - first.arrived_at,
@@ -245,7 +247,6 @@ class Batch:
             first.fire([result])
             return
         lengths = await self._lengths()
-        dialect = first.call.lane_key.dialect
         rows = dialect.split(response.body, lengths, self._order)
         # Parts of a large call wait for each other: not with the whole answer as well.
         response = replace(response, body=b"")

@@ -236,6 +236,7 @@ class BatchCollector:
             or self.backoff.of_all is not None
             or (self.queue.held and call.lane_key in self.queue.held)
             or call.lane_key.is_bulk
+            or call.lane_key.dialect.translates
             or caps.are_reached(1, len(call.items.raw), size)
             # There is always room for one.
             or (1 < len(call.items.raw) > self.budget.most_items)

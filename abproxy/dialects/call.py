@@ -120,6 +120,9 @@ class Dialect(ABC):
     of_task: str | None = None
     """The one task of models for which it is batched; None if it is for any."""
 
+    translates: bool = False
+    """Whether requests and answers of the server are another route's, also alone."""
+
     body: type[Struct]
     """The type of the bodies that are parsed."""
 

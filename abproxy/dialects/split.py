@@ -20,6 +20,7 @@ from abproxy.dialects.call import BadAnswer, Rows, UnsplittableAnswer
 from abproxy.dialects.parse import NOT_JSON, read_elements
 
 __all__ = [
+    "ROW",
     "Lengths",
     "Members",
     "Order",

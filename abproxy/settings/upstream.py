@@ -17,6 +17,14 @@ class Upstream:
         "URL",
         "base URL of the inference server",
     )
+    upstream_dialect: str = setting(
+        "upstream-dialect",
+        parsers.one_of("auto", "tei", "openai"),
+        "auto",
+        "auto, tei or openai",
+        "which API the inference server has; auto asks it for /info and then for "
+        "/v1/models. In front of the OpenAI API, /embed and / are translated",
+    )
     upstream_key: str | None = secret(
         "inference-service-key",
         parsers.key,

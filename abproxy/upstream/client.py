@@ -151,6 +151,9 @@ class Upstream:
     )
     """Called when something else is known of it than before."""
 
+    dialect: str = "auto"
+    """Which API it has: tei, openai, or auto to find out."""
+
     observer: Observer = field(factory=Observer, repr=False)
     trace: Trace | None = field(default=None, repr=False)
 
@@ -167,6 +170,7 @@ class Upstream:
             credentials=self.credentials,
             clock=self.clock,
             on_change=self.on_change,
+            dialect=self.dialect,
         )
 
     def use(self, credentials: Credentials) -> None:

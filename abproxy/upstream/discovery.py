@@ -22,7 +22,7 @@ from abproxy.errors import ConnectionBroken, ProxyError, UpstreamBroken
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import GATEWAY, Response, Send, UpstreamRequest
 
-__all__ = ["Discovery", "ServerInfo", "batch_limit_in", "read_info"]
+__all__ = ["Discovery", "ServerInfo", "batch_limit_in", "read_info", "read_models"]
 
 _LIMIT = re.compile(rb'"batch size \d+ > maximum allowed batch size (\d{1,9})"')
 """The whole of a message, so that no client can make the server say so."""
@@ -53,6 +53,9 @@ class ServerInfo:
 
     dtype: str | None = None
     """In which numbers the model computes."""
+
+    embeddings_path: str | None = None
+    """Where it makes embeddings, if it has the OpenAI API and not TEI's."""
 
     @property
     def is_tei(self) -> bool:
@@ -101,6 +104,32 @@ def read_info(response: Response) -> ServerInfo | None:
     )
 
 
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+def read_models(response: Response, embeddings_path: str) -> ServerInfo | None:
+    """
+    Return what a list of models says; None if it is none of the OpenAI API.
+
+    Args:
+        response: to the question for it.
+        embeddings_path: where such a server makes embeddings.
+    """
+    try:
+        models = msgspec.json.decode(response.body, type=_Models).data
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if response.status != OK:
+        return None
+    model = models[0].id if len(models) == 1 else None
+    return ServerInfo(model=model, embeddings_path=embeddings_path)
+
+
 def batch_limit_in(response: Response) -> int | None:
     """
     Return the limit in a refusal of too many inputs, if *response* is one.
@@ -112,6 +141,14 @@ def batch_limit_in(response: Response) -> int | None:
     found = _LIMIT.search(response.body)
     return max(1, int(found[1])) if found else None
 
+
+INFO = b"/info"
+
+MODELS = {b"/v1/models": "/v1/embeddings", b"/models": "/embeddings"}
+"""Where a server with the OpenAI API lists models, and makes embeddings then."""
+
+MISSING = frozenset({200, 400, 404, 405, 501})
+"""How a server answers /info that has no such route; 200 with a page of its own."""
 
 EVERY_S = 60.0
 """How often a server that answers is asked again, in seconds."""
@@ -141,6 +178,9 @@ class Discovery:
         default=lambda _info: None, repr=False
     )
     """Called when something else is known than before."""
+
+    dialect: str = "auto"
+    """Which API the server has: tei, openai, or auto to find out."""
 
     info: ServerInfo = field(factory=ServerInfo, init=False)
     _next: IDelayedCall | None = field(default=None, init=False, repr=False)
@@ -217,28 +257,51 @@ class Discovery:
     async def _ask_once(self) -> float:
         """Ask, and return after how many seconds to ask again."""
         try:
-            asked = self.ask(self._question())
-            asked.addTimeout(TIMEOUT_S, self.clock, lambda *_: Failure(_no_answer()))
-            self._take(await asked)
+            await self._learn()
         except ProxyError as error:
             self._note_trouble(str(error))
             return RETRY_S
         return EVERY_S
 
-    def _question(self) -> UpstreamRequest:
-        headers = self.credentials.on(())
-        return UpstreamRequest(method=b"GET", path=b"/info", headers=headers, body=b"")
+    async def _learn(self) -> None:
+        trouble = ""
+        if self.dialect != "openai":
+            response = await self._get(INFO)
+            self._in_doubt = False
+            if self._take(read_info(response)):
+                return
+            trouble = self._trouble_of(response)
+        if self.dialect != "tei" and (not trouble or response.status in MISSING):
+            for path, embeddings_path in MODELS.items():
+                response = await self._get(path)
+                self._in_doubt = False
+                if self._take(read_models(response, embeddings_path)):
+                    return
+                trouble = trouble or self._trouble_of(response, path)
+        self._note_trouble(trouble)
 
-    def _take(self, response: Response) -> None:
-        info = read_info(response)
-        self._in_doubt = False
-        if info is not None:
-            self._trouble = ""
-            self._believe(info)
-        elif response.status in {401, 403}:
-            self._note_trouble(NO_KEY if self.credentials.key is None else WRONG_KEY)
-        else:
-            self._note_trouble(f"it answers /info with {response.status}, unlike TEI")
+    def _get(self, path: bytes) -> Deferred[Response]:
+        asked = self.ask(self._question(path))
+        return asked.addTimeout(
+            TIMEOUT_S, self.clock, lambda *_: Failure(_no_answer(path))
+        )
+
+    def _question(self, path: bytes = INFO) -> UpstreamRequest:
+        headers = self.credentials.on(())
+        return UpstreamRequest(method=b"GET", path=path, headers=headers, body=b"")
+
+    def _take(self, info: ServerInfo | None) -> bool:
+        if info is None:
+            return False
+        self._trouble = ""
+        self._believe(info)
+        return True
+
+    def _trouble_of(self, response: Response, path: bytes = INFO) -> str:
+        if response.status in {401, 403}:
+            return NO_KEY if self.credentials.key is None else WRONG_KEY
+        kind = "TEI" if path == INFO else "the OpenAI API"
+        return f"it answers {path.decode()} with {response.status}, unlike {kind}"
 
     def _believe(self, info: ServerInfo) -> None:
         if info != self.info:
@@ -266,8 +329,9 @@ class Discovery:
             self._next = None
 
 
-def _no_answer() -> UpstreamBroken:
-    return UpstreamBroken(f"it did not answer /info within {TIMEOUT_S:g} seconds")
+def _no_answer(path: bytes) -> UpstreamBroken:
+    what = f"{path.decode()} within {TIMEOUT_S:g} seconds"
+    return UpstreamBroken(f"it did not answer {what}")
 
 
 def _tells_life(response: Response) -> bool | None:

@@ -22,6 +22,7 @@ from abproxy.dialects.call import Call, ParsedBody, PartResult
 from abproxy.dialects.reply import write_answer
 from abproxy.dialects.routes import ALIASES, ROUTES
 from abproxy.errors import (
+    CannotTranslate,
     InternalError,
     MethodNotAllowed,
     ProxyError,
@@ -137,9 +138,19 @@ class ProxyApp:
         return self.policy.reader.may_be_batched(method, target)
 
     def read(self, head: CallHead, body: bytes) -> ParsedBody | None:
-        """Parse the *body* of a call; None if the request is to be relayed."""
+        """
+        Parse the *body* of a call; None if the request is to be relayed.
+
+        Raises:
+            CallTooLarge: it has more inputs than a call may have.
+            CannotTranslate: the upstream has another route only, which cannot do it.
+        """
         parsed = head.dialect.read(body, head.members)
-        return parsed if parsed and self.collector.takes(parsed.items.raw) else None
+        if parsed is None or self.collector.takes(parsed.items.raw):
+            return parsed
+        if head.dialect.translates:
+            raise CannotTranslate("more inputs than the inference server takes at once")
+        return None
 
     def submit(
         self, call: Call, caller: Caller, head_at: float | None = None

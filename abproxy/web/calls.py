@@ -7,7 +7,7 @@ upstream decides what to answer.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 
 from attrs import define, evolve, field, frozen
@@ -79,11 +79,15 @@ class CallHead:
             if len(lane.options) <= LONGEST_OPTIONS:
                 self._lane = lane
                 self.note(lane)
+        target = self.target
+        if self.dialect.translates:
+            target = lane.path
+            body = self.dialect.batch_body(items.raw, lane.options)
         return Call(
             lane_key=lane,
             items=items,
             alone=UpstreamRequest(
-                path=self.target,
+                path=target,
                 headers=self.headers,
                 body=body,
                 items=len(items.raw),
@@ -122,6 +126,9 @@ class CallReader:
     task: str | None = None
     """What the upstream's model does, if that is known."""
 
+    translated: Mapping[bytes, Dialect] = field(factory=dict)
+    """The routes that the upstream has in another language only."""
+
     lines: LineRules = BUILT_IN
     members: MemberRules = OF_TEI
     """What keeps calls from sharing a batch."""
@@ -133,7 +140,13 @@ class CallReader:
 
     def may_be_batched(self, method: bytes, target: bytes) -> bool:
         """Return whether a request must be read whole to know what it is."""
-        return may_be_batched(method, target, self.task)
+        return self._translated(method, target) is not None or may_be_batched(
+            method, target, self.task
+        )
+
+    def _translated(self, method: bytes, target: bytes) -> Dialect | None:
+        path = target.partition(b"?")[0]
+        return self.translated.get(path) if method == b"POST" else None
 
     def open(self, request: RequestInfo, caller: Caller) -> CallHead | None:
         """Read the head of *request* of *caller*; None if it is to be relayed."""
@@ -141,7 +154,9 @@ class CallReader:
         # request itself says counts.
         if not self.may_be_batched(request.method, request.target):
             return None
-        dialect = dialect_of(request.target, self.task)
+        dialect = self._translated(request.method, request.target) or dialect_of(
+            request.target, self.task
+        )
         if dialect is None or not _PLAIN_TARGET.fullmatch(request.target):
             return None
         types = request.headers.getRawHeaders(b"Content-Type", [])

@@ -32,11 +32,13 @@ class Aggregator:
     learned: list[ServerInfo] = field(factory=list)
     server: Upstream = field(init=False)
     key: str | None = None
+    dialect: str = "auto"
 
     def __attrs_post_init__(self) -> None:
         self.server = make_upstream(
             self.upstream.send, self.clock, credentials=Credentials(key=self.key)
         )
+        self.discovery.dialect = self.dialect
         self.discovery.on_change = self.learned.append
         self.discovery.start()
 
@@ -183,10 +185,72 @@ def test_a_server_that_is_no_tei_is_no_trouble() -> None:
     with capturedLogs() as logged:
         asking = Aggregator()
         asking.upstream.sent[0].refuse(404, b"<html>")
+        while asking.upstream.open:
+            asking.upstream.open[0].refuse(404, b"<html>")
 
     assert logged[0]["why"] == "it answers /info with 404, unlike TEI"
     assert asking.discovery.info == ServerInfo()
     assert asking.learned == []
+
+
+def paths_of(asking: Aggregator) -> list[bytes]:
+    """Return what was asked for."""
+    return [sent.request.path for sent in asking.upstream.sent]
+
+
+@pytest.mark.parametrize(
+    ("models", "model"),
+    [
+        (b'{"object":"list","data":[{"id":"m","object":"model"}]}', "m"),
+        (b'{"data":[{"id":"m"},{"id":"n"}]}', None),
+        (b'{"data":[]}', None),
+    ],
+)
+def test_a_server_with_the_openai_api_is_found_by_its_models(
+    models: bytes, model: str | None
+) -> None:
+    """Its name is known if there is but one."""
+    asking = Aggregator()
+    asking.upstream.open[0].refuse(404)
+    asking.upstream.open[0].refuse(200, models)
+
+    assert paths_of(asking) == [b"/info", b"/v1/models"]
+    assert asking.learned == [ServerInfo(model=model, embeddings_path="/v1/embeddings")]
+
+
+def test_a_server_without_a_version_in_its_paths_is_found_too() -> None:
+    """As Infinity has them."""
+    asking = Aggregator()
+    asking.upstream.open[0].refuse(404)
+    asking.upstream.open[0].refuse(404)
+    asking.upstream.open[0].refuse(200, b'{"data":[{"id":"m"}]}')
+
+    assert paths_of(asking)[-1] == b"/models"
+    assert asking.discovery.info.embeddings_path == "/embeddings"
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 502, 503])
+def test_trouble_with_info_is_no_sign_of_another_api(status: int) -> None:
+    """TEI may want a key, or be about to start behind a gateway."""
+    asking = Aggregator()
+    asking.upstream.open[0].refuse(status)
+
+    assert paths_of(asking) == [b"/info"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "paths"),
+    [("tei", [b"/info"]), ("openai", [b"/v1/models", b"/models"])],
+)
+def test_what_the_operator_says_is_not_asked_for(
+    dialect: str, paths: list[bytes]
+) -> None:
+    """Each is asked only for what it may have."""
+    asking = Aggregator(dialect=dialect)
+    while asking.upstream.open:
+        asking.upstream.open[0].refuse(404)
+
+    assert paths_of(asking) == paths
 
 
 def test_a_refusal_that_contradicts_what_is_known_is_believed() -> None:
