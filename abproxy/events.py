@@ -235,8 +235,18 @@ class Observer:
     def went_alone(self, name: str) -> None:
         """Note the line or member for which a call is neither shared nor split."""
 
-    def reused(self, source: str, items: int) -> None:
-        """Note *items* that are not computed again, and the *source* of their rows."""
+    def reused(
+        self, source: str, items: int, trace: Any = None, others: Sequence[Any] = ()
+    ) -> None:
+        """
+        Note *items* that are not computed again, and the *source* of their rows.
+
+        Args:
+            source: `in_flight`, `cache` or `shared_cache`.
+            items: how many.
+            trace: the span of the call that they are for, if it is traced.
+            others: the spans of the calls that compute them.
+        """
 
     def sampled(self, *, is_repeated: bool) -> None:
         """Note one item out of many, and whether it was asked for before."""

@@ -349,7 +349,7 @@ def _app(
         agent=upstream.agent,
         base_url=upstream.base_url,
         clock=reactor,
-        add_headers=telemetry.relay_headers,
+        trace=telemetry.trace_relayed,
         timeout_s=settings.upstream_timeout_s,
         connect_patience_s=settings.connect_patience_s,
         close_idle=upstream.close_idle,

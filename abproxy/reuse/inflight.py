@@ -223,7 +223,9 @@ class InFlight:
             work.followers = [*(work.followers or ()), follower]
         if places:
             self._compute_rest(only(call, places), follower, own[0])
-        self.observer.reused("in_flight", len(call.items.raw) - len(places))
+        others = [work.call.trace for work in shared]
+        known = len(call.items.raw) - len(places)
+        self.observer.reused("in_flight", known, call.trace, others)
         return follower.waiter
 
     def _release(self, size: int) -> None:

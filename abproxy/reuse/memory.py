@@ -70,7 +70,7 @@ class MemoryCache:
         if not known:
             return self._compute(call)
         found = len(call.items.raw) - len(places)
-        self.observer.reused("cache", found)
+        self.observer.reused("cache", found, call.trace)
         if not places:
             return succeed(span(call, known))
         keys = self.keys

@@ -58,7 +58,8 @@ class SharedCache:
         if not known:
             return await self._compute(call, prefix)
         places = [at for at, item in enumerate(call.items.raw) if item not in known]
-        self.observer.reused("shared_cache", len(call.items.raw) - len(places))
+        found_items = len(call.items.raw) - len(places)
+        self.observer.reused("shared_cache", found_items, call.trace)
         if not places:
             return span(call, known)
         keys = self.keys

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
@@ -150,8 +151,11 @@ class Recorder(Observer):
         message = str(error) if is_about_us else ""
         self.recent.error(self.clock.seconds(), error.reason, message)
 
-    def reused(self, source: str, items: int) -> None:
+    def reused(
+        self, source: str, items: int, trace: Any = None, others: Sequence[Any] = ()
+    ) -> None:
         """Count inputs that the server need not compute."""
+        del trace, others
         self._totals.reused += items
         self.metrics.reused.add((source,), items)
 

@@ -43,9 +43,9 @@ class Telemetry:
         self.observer = Observers([self.recorder, *filter(None, others)])
 
     @property
-    def relay_headers(self) -> Any:
-        """Return what adds headers to a relayed request, if anything does."""
-        return self.tracing.mark if self.tracing else None
+    def trace_relayed(self) -> Any:
+        """Return what begins the span of a relayed request, if anything does."""
+        return self.tracing.relay if self.tracing else None
 
     @property
     def trace(self) -> Any:

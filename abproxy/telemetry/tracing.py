@@ -102,9 +102,7 @@ class Tracing(Observer):
             request.client_host,
             self.scheme,
         )
-        method = attributes["http.request.method"]
-        name = "HTTP" if method == "_OTHER" else method
-        context = _context_of(request)
+        name, context = _name_of(attributes), _context_of(request)
         request.trace = self._begin(name, SpanKind.SERVER, context, attributes, [])
 
     def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
@@ -123,14 +121,42 @@ class Tracing(Observer):
                 span.fail(str(request.status))
         self._end(span)
 
-    def mark(self, request: RequestInfo, headers: HeaderList) -> HeaderList:
-        """Return the *headers* of a relayed request, with its span."""
-        span: Span | None = request.trace
-        return headers if span is None else _marked(headers, span.context)
+    def reused(
+        self, source: str, items: int, trace: Any = None, others: Sequence[Any] = ()
+    ) -> None:
+        """Note where the rows of a call are from, and link it with *others*."""
+        del items
+        span: Span | None = trace
+        if span is None or not span.is_recorded:
+            return
+        found = span.attributes.get("abproxy.reused")
+        span.attributes["abproxy.reused"] = f"{found},{source}" if found else source
+        span.links += [other.context for other in others if other is not None]
+
+    def relay(
+        self, request: RequestInfo, headers: HeaderList, base_url: str
+    ) -> tuple[HeaderList, Callable[[Any], Any]]:
+        """
+        Begin the span of a request that is relayed.
+
+        Args:
+            request: that of the client.
+            headers: those with which it is to be sent.
+            base_url: where to.
+
+        Returns:
+            the headers to send, and what ends the span, with the head of the answer
+            or a failure, and returns it.
+        """
+        attributes = _client_attributes(base_url, request.method, request.path)
+        name = _name_of(attributes)
+        parent = None if request.trace is None else request.trace.context
+        span = self._begin(name, SpanKind.CLIENT, parent, attributes, [])
+        return _marked(headers, span.context), partial(self._end_request, span)
 
     def trace(
         self, request: UpstreamRequest, base_url: str, model: str | None
-    ) -> tuple[UpstreamRequest, Callable[[Any], Response | Failure]]:
+    ) -> tuple[UpstreamRequest, Callable[[Any], Any]]:
         """
         Begin the span of a request to the upstream.
 
@@ -204,18 +230,17 @@ class Tracing(Observer):
         # Ours has what the processor looks at; only our exporter sees the rest.
         self.processor.on_end(cast("ReadableSpan", span))
 
-    def _end_request(
-        self, span: Span, result: Response | Failure
-    ) -> Response | Failure:
+    def _end_request(self, span: Span, result: Any) -> Any:
         if not span.is_recorded:
             return result
-        if not isinstance(result, Response):
+        if isinstance(result, Failure):
             span.fail(getattr(result.value, "reason", "cancelled"))
         else:
-            span.attributes["http.response.status_code"] = result.status
+            status = result.status if isinstance(result, Response) else result.code
+            span.attributes["http.response.status_code"] = status
             # Of a client's span, also what the client itself has done wrong.
-            if result.status >= CLIENT_ERROR:
-                span.fail(str(result.status))
+            if status >= CLIENT_ERROR:
+                span.fail(str(status))
         self._end(span)
         return result
 
@@ -233,13 +258,10 @@ def _server_attributes(  # noqa: PLR0913, PLR0917  each is a part of the cache's
     method: bytes, path: bytes, host: bytes, agent: bytes, client: str, scheme: str
 ) -> Mapping[str, Any]:
     """Return the attributes of a request as it comes; a query is none of them."""
-    name = method.decode()
-    known = {} if name in METHODS else {"http.request.method_original": name}
     found = {
-        "http.request.method": name if name in METHODS else "_OTHER",
+        **_method(method),
         "url.path": path.decode(),
         "url.scheme": scheme,
-        **known,
         **_address(f"{scheme}://{host.decode('latin-1')}"),
     }
     if client:
@@ -252,12 +274,25 @@ def _server_attributes(  # noqa: PLR0913, PLR0917  each is a part of the cache's
 @lru_cache(256)
 def _client_attributes(base_url: str, method: bytes, path: bytes) -> Mapping[str, Any]:
     """Return the attributes of a request that is sent."""
+    text = path.decode()
     return {
-        "http.request.method": method.decode(),
-        "url.full": base_url + path.decode(),
-        "url.path": path.decode(),
+        **_method(method),
+        "url.full": base_url + text,
+        "url.path": text,
         **_address(base_url),
     }
+
+
+def _method(method: bytes) -> dict[str, Any]:
+    name = method.decode()
+    if name in METHODS:
+        return {"http.request.method": name}
+    return {"http.request.method": "_OTHER", "http.request.method_original": name}
+
+
+def _name_of(attributes: Mapping[str, Any]) -> str:
+    method: str = attributes["http.request.method"]
+    return "HTTP" if method == "_OTHER" else method
 
 
 def _address(url: str) -> dict[str, Any]:

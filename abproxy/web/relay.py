@@ -30,10 +30,16 @@ from abproxy.web.replies import write_head
 from abproxy.web.request import ProxyRequest
 from abproxy.web.streaming import BodyStream
 
-__all__ = ["AddHeaders", "Relay"]
+__all__ = ["Relay", "Trace"]
 
-AddHeaders = Callable[[RequestInfo, HeaderList], HeaderList]
-"""Returns the headers with which a request is forwarded, and some more."""
+Trace = Callable[
+    [RequestInfo, HeaderList, str], tuple[HeaderList, Callable[[Any], Any]]
+]
+"""
+Begin a span of a request that is forwarded with these headers to a base URL.
+
+Returns the headers to send instead, and what ends the span.
+"""
 
 Bound = Callable[[Deferred[IResponse]], Deferred[IResponse]]
 
@@ -76,8 +82,7 @@ class Relay:
     close_idle: Callable[[], object] = field(default=lambda: None, repr=False)
     """Closes unused connections: one has broken, and others may be broken, too."""
 
-    add_headers: AddHeaders | None = field(default=None, repr=False)
-    """Adds the headers by which traces are followed upstream."""
+    trace: Trace | None = field(default=None, repr=False)
 
     async def forward(
         self,
@@ -104,9 +109,16 @@ class Relay:
         """
         body = _body_of(request) if shows_key else None
         shown = credentials if shows_key else credentials.without_key
-        headers = self._headers(request, shown)
+        lines = shown.on(end_to_end(request.requestHeaders.getAllRawHeaders()))
+        end_span = None
+        if self.trace is not None:
+            lines, end_span = self.trace(request.info, lines, self.base_url)
         try:
-            sending = Deferred.fromCoroutine(self._send(request, headers, body))
+            sending = Deferred.fromCoroutine(
+                self._send(request, as_headers(lines), body)
+            )
+            if end_span is not None:
+                sending.addBoth(end_span)
             await self._answer(request, await bound(sending))
         finally:
             if body is not None:
@@ -119,12 +131,6 @@ class Relay:
         downstream = _Downstream(request, self.clock, self.timeout_s)
         response.deliverBody(downstream)
         await downstream.done
-
-    def _headers(self, request: ProxyRequest, credentials: Credentials) -> Headers:
-        lines = credentials.on(end_to_end(request.requestHeaders.getAllRawHeaders()))
-        if self.add_headers is not None:
-            lines = self.add_headers(request.info, lines)
-        return as_headers(lines)
 
     async def _send(
         self, request: ProxyRequest, headers: Headers, body: BodyStream | None

@@ -22,8 +22,11 @@ class Reused(Observer):
 
     items = 0
 
-    def reused(self, source: str, items: int) -> None:
+    def reused(
+        self, source: str, items: int, trace: Any = None, others: Sequence[Any] = ()
+    ) -> None:
         """Count."""
+        del trace, others
         assert source == "in_flight"
         self.items += items
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -20,6 +20,7 @@ from abproxy.errors import ConnectionBroken, UpstreamTimeout
 from abproxy.events import Observers
 from abproxy.settings.key_files import KEY_FILES
 from abproxy.telemetry.logs import json_line
+from abproxy.telemetry.otlp import Span, encode
 from abproxy.telemetry.tracing import Tracing
 from support.proxy import InMemoryProxy, wired
 
@@ -170,7 +171,7 @@ def test_no_key_is_in_anything_that_a_proxy_emits(
     ):
         observers = [here.recorder, here.telemetry.access_log, tracing]
         here.site.observer = Observers(observers)
-        here.app.relay.add_headers = tracing.mark
+        here.app.relay.trace = tracing.relay
         here.inference_server.trace = tracing.trace
         _all_that_may_happen(here)
         _rotate(here, tmp_path)
@@ -184,7 +185,10 @@ def test_no_key_is_in_anything_that_a_proxy_emits(
         settings = repr(here.service.reload.__self__.settings)  # type: ignore[attr-defined]
 
     tracing.shut_down()
-    spans = [span.to_json() for span in exporter.get_finished_spans()]
+    spans = [
+        encode([cast("Span", span)], b"").decode("latin-1")
+        for span in exporter.get_finished_spans()
+    ]
     logged = [f"{json_line(event)}{eventAsText(event)}" for event in events]
     written = (tmp_path / "access.log").read_text()
     everything = "\n".join([told, settings, *spans, *logged, written])

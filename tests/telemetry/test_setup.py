@@ -39,9 +39,9 @@ class Traces(Observer):
         """Follow what is sent."""
         return request, lambda _: "followed"
 
-    def mark(self, _request: Any, headers: HeaderList) -> HeaderList:
+    def relay(self, _request: Any, headers: HeaderList, _base_url: str) -> Any:
         """Put on a mark."""
-        return (*headers, (b"traceparent", b"ours"))
+        return (*headers, (b"traceparent", b"ours")), lambda found: found
 
 
 def _telemetry(reactor: Any, tracing: Traces) -> Telemetry:
@@ -61,7 +61,7 @@ def test_by_default_only_figures_are_kept() -> None:
 
     assert telemetry.access_log is None
     assert telemetry.tracing is None
-    assert telemetry.relay_headers is None
+    assert telemetry.trace_relayed is None
 
 
 def test_what_is_sent_is_metered() -> None:
@@ -88,7 +88,7 @@ def test_traces_are_followed_on_all_ways() -> None:
     telemetry.observer.answered_with(error := ProxyError("ours"))
     assert traces.answered == [error]
     assert telemetry.recorder.totals().failed == 1
-    assert telemetry.relay_headers == traces.mark
+    assert telemetry.trace_relayed == traces.relay
     assert heard == ["followed"]
     assert telemetry.recorder.totals().requests == 1
 

@@ -1,6 +1,7 @@
 """Who collects traces sees each call, and the requests that carried it."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
@@ -70,8 +71,8 @@ class Followed:
         return [span for span in found if span.kind is kind]
 
 
-@pytest.fixture
-def followed() -> Iterator[Followed]:
+@contextmanager
+def following(**settings: Any) -> Iterator[Followed]:
     """Wire a proxy whose requests are traced."""
     exporter = InMemorySpanExporter()
     tracing = Tracing(
@@ -79,12 +80,30 @@ def followed() -> Iterator[Followed]:
         processor=SimpleSpanProcessor(exporter),
     )
     upstream = HeldUpstream()
-    proxy = in_memory_proxy(upstream)
+    proxy = in_memory_proxy(upstream, **settings)
     proxy.site.observer = tracing
-    proxy.app.relay.add_headers = tracing.mark
+    proxy.app.relay.trace = tracing.relay
     proxy.inference_server.trace = tracing.trace
+    stop_cache: Any = proxy.service.stop_cache
+    layers = stop_cache.__self__
+    for layer in filter(None, (layers.in_flight, layers.memory)):
+        layer.observer = tracing
     yield Followed(upstream, proxy, exporter)
     tracing.shut_down()
+
+
+@pytest.fixture
+def followed() -> Iterator[Followed]:
+    """Follow calls of which each is computed by itself."""
+    with following() as found:
+        yield found
+
+
+@pytest.fixture
+def reusing() -> Iterator[Followed]:
+    """Follow calls of which nothing is computed twice."""
+    with following(dedupe=True, cache_bytes=1 << 20) as found:
+        yield found
 
 
 def _shown(request: Request, name: bytes) -> list[bytes]:
@@ -338,16 +357,94 @@ def test_a_client_that_leaves_ends_its_span(followed: Followed) -> None:
 
 
 def test_a_relayed_request_is_followed(followed: Followed) -> None:
-    """Its span is what the upstream hears of."""
+    """Its own span is what the upstream hears of."""
     client = followed.proxy.connect()
     client.ask("GET", "/info", b"", RECORDED)
     followed.proxy.flush()
     followed.answer(0, b"{}")
 
-    [call] = followed.calls
-    assert call.name == "GET"
-    told = f"00-{TRACE}-{_id(call):016x}-01".encode()
+    [call], [request] = followed.calls, followed.requests
+    assert call.name == request.name == "GET"
+    assert request.parent is not None
+    assert request.parent.span_id == _id(call)
+    told = f"00-{TRACE}-{_id(request):016x}-01".encode()
     assert _shown(followed.upstream.requests[0], b"traceparent") == [told]
+
+
+def test_a_relayed_request_says_where_it_was_sent(followed: Followed) -> None:
+    """And how it was answered."""
+    client = followed.proxy.connect()
+    client.ask("GET", "/info?key=secret")
+    followed.proxy.flush()
+    followed.answer(0, b"no", 404)
+
+    [request] = followed.requests
+    assert request.attributes == {
+        "error.type": "404",
+        "http.request.method": "GET",
+        "http.response.status_code": 404,
+        "server.address": "upstream",
+        "server.port": 80,
+        "url.full": "http://upstream/info",
+        "url.path": "/info",
+    }
+    assert request.status is StatusCode.ERROR
+
+
+def test_a_relayed_request_whose_client_leaves_is_cancelled(
+    followed: Followed,
+) -> None:
+    """Its span ends all the same."""
+    client = followed.proxy.connect()
+    client.ask("GET", "/info")
+    followed.proxy.flush()
+    client.leave()
+    followed.proxy.flush()
+
+    [request] = followed.requests
+    assert request.attributes["error.type"] == "cancelled"
+
+
+def test_a_call_that_waits_for_the_work_of_another_is_linked_with_it(
+    reusing: Followed,
+) -> None:
+    """Its span says why no request carried it."""
+    reusing.call(b"a")
+    reusing.call(b"a")
+    reusing.answer(0, b"[[1]]")
+
+    first, second = reusing.calls
+    assert "abproxy.reused" not in first.attributes
+    assert second.attributes["abproxy.reused"] == "in_flight"
+    assert [link.span_id for link in second.links] == [_id(first)]
+
+
+def test_a_call_that_is_answered_from_memory_says_so(reusing: Followed) -> None:
+    """No request is linked with it."""
+    reusing.call(b"a")
+    reusing.answer(0, b"[[1]]")
+    reusing.call(b"a")
+
+    [_, second] = reusing.calls
+    assert second.attributes["abproxy.reused"] == "cache"
+    assert second.links == []
+
+
+def test_a_call_whose_rows_are_from_several_places_names_them(
+    reusing: Followed,
+) -> None:
+    """The request for the rest is linked as ever."""
+    reusing.call(b"a")
+    reusing.answer(0, b"[[1]]")
+    reusing.call(b"b")
+    reusing.call(b'a","b","c')
+    reusing.answer(1, b"[[2]]")
+    reusing.answer(2, b"[[3]]")
+
+    _, other, third = reusing.calls
+    assert third.attributes["abproxy.reused"] == "cache,in_flight"
+    rest = reusing.requests[-1]
+    assert {link.span_id for link in third.links} == {_id(other), _id(rest)}
 
 
 def test_a_query_is_in_no_span(followed: Followed) -> None:
