@@ -85,8 +85,17 @@ _read_template = msgspec.msgpack.Decoder(
 ).decode
 
 
-@lru_cache(64)
+LARGEST_TEMPLATE = 4 << 10
+"""A larger one is made anew: it is all that the server adds to an answer."""
+
+
 def _unpack_template(packed: bytes) -> Template:
+    keeps = len(packed) <= LARGEST_TEMPLATE
+    return _kept_template(packed) if keeps else Template(*_read_template(packed))
+
+
+@lru_cache(64)
+def _kept_template(packed: bytes) -> Template:
     return Template(*_read_template(packed))
 
 

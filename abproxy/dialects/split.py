@@ -248,6 +248,9 @@ def _holds_rows(body: bytes, count: int, depth: int) -> bool:
 
 # OpenAI's objects
 
+FEW = 1000
+"""What belongs to more rows is not kept: a call may have a hundred times as many."""
+
 Members = dict[str, msgspec.Raw]
 
 _decode_members = msgspec.json.Decoder(Members).decode
@@ -276,9 +279,13 @@ def read_object(body: bytes) -> Members:
         return {name: msgspec.Raw(unquote_words(bytes(raw))) for name, raw in members}
 
 
-@lru_cache(32)
 def _endings(count: int) -> tuple[bytes, ...]:
     """Return how *count* rows end that are in order."""
+    return _kept_endings(count) if count <= FEW else _kept_endings.__wrapped__(count)
+
+
+@lru_cache(32)
+def _kept_endings(count: int) -> tuple[bytes, ...]:
     return tuple(b'"index":%d}' % at for at in range(count))
 
 

@@ -23,6 +23,9 @@ VERSION = b"1"
 MOST_PREFIXES = 1024
 """So many are remembered; then all are forgotten, as some never repeat."""
 
+LARGEST_LANE = 8 << 10
+"""The prefix of a larger lane is made anew: clients decide how large theirs are."""
+
 LENGTH = 32
 
 
@@ -55,9 +58,11 @@ class Keys:
         about = call.lane_key, call.client if self.by_client else b""
         prefix = self._prefixes.get(about)
         if prefix is None:
+            prefix = self._digest(*about)
             if len(self._prefixes) >= MOST_PREFIXES:
                 self._prefixes.clear()
-            prefix = self._prefixes[about] = self._digest(*about)
+            if call.lane_key.size + len(about[1]) <= LARGEST_LANE:
+                self._prefixes[about] = prefix
         return prefix
 
     def _digest(self, lane: LaneKey, client: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """An answer is split into the rows of each part, or refused."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from itertools import accumulate, pairwise
 
@@ -344,3 +345,16 @@ def test_shares_add_up_to_the_whole(total: int, weights: list[int]) -> None:
 def test_weights_that_add_up_to_the_total_are_the_shares(weights: list[int]) -> None:
     """Where the tokens are known, nothing is estimated."""
     assert share_out(sum(weights), weights) == weights or not sum(weights)
+
+
+def test_nothing_is_kept_for_each_number_of_rows_of_large_calls() -> None:
+    """A client may ask with 100,000 inputs, and then with one less, and so on."""
+    tracemalloc.start()
+    try:
+        for fewer in range(5):
+            find_embeddings(b'{"object":"list","data":[]}', 20_000 - fewer)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert held < 1_000_000

@@ -1,5 +1,6 @@
 """Rows that were computed before are not computed again."""
 
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -175,6 +176,20 @@ def test_the_caller_decides(
     submit(cached, "new", **about)
     server.answer_all()
     assert submit(cached, "new").is_open is not is_kept
+
+
+def test_long_lines_of_clients_are_not_kept() -> None:
+    """There may be a thousand lanes, each with another line of 50 kB."""
+    here = keys()
+    tracemalloc.start()
+    try:
+        for at in range(200):
+            here.prefix(call_of("a", lane=f"{at}" + "x" * 50_000))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert held < 1_000_000
 
 
 def test_lanes_share_nothing() -> None:
