@@ -15,6 +15,7 @@ __all__ = [
     "FEW",
     "MAX_INPUTS",
     "MAX_MEMBERS",
+    "MAX_OPTIONS",
     "Kind",
     "check_members",
     "look_over",
@@ -29,6 +30,9 @@ MAX_INPUTS = 100_000
 
 MAX_MEMBERS = 1000
 """Members that a body may have besides its inputs, those of their values included."""
+
+MAX_OPTIONS = 1 << 20
+"""Bytes of a body besides its inputs; with more it is relayed, and not read again."""
 
 _OF_IDS = b"0123456789,[] \t\r\n"
 """All bytes of token ids, and of lists of them."""
@@ -63,12 +67,11 @@ def look_over(raw: bytes, most: int, texts: int) -> Kind:
     """
     if raw.count(b",") < FEW:
         return Kind.PLAIN
-    others = raw.translate(None, _OF_IDS)
-    if not others:
+    if b'"' not in raw:
+        if raw.translate(None, _OF_IDS):
+            return Kind.OTHER
         _check_inputs(raw.count(b"[") - 1, most)
         return Kind.IDS
-    if b'"' not in others:
-        return Kind.OTHER
     plain = _without_escapes(raw)
     strings = plain.count(b'"') // 2
     _check_inputs(strings // texts, most)

@@ -15,7 +15,14 @@ from typing import Annotated, Any
 import msgspec
 from attrs import field, frozen
 
-from abproxy.dialects.bounds import FEW, Kind, check_members, look_over, too_many
+from abproxy.dialects.bounds import (
+    FEW,
+    MAX_OPTIONS,
+    Kind,
+    check_members,
+    look_over,
+    too_many,
+)
 from abproxy.dialects.call import Dialect, Items, ParsedBody, Rows
 from abproxy.dialects.members import OF_TEI, MemberRules
 from abproxy.dialects.parse import (
@@ -131,6 +138,8 @@ class JSONRoute(Dialect):
     ) -> Options | None:
         """Return the options in *body*, and remember them; None if it is ambiguous."""
         check_members(suffix or body.replace(raw, b"", 1))
+        if len(body) - len(raw) > MAX_OPTIONS:
+            return None
         members = read_members(body)
         if members is None:
             return None

@@ -42,7 +42,7 @@ meanwhile more come.
 ENOUGH_UNREAD = 0.5
 """How full it may be, once slow readers have made room."""
 
-FAR_OVER = 1.5
+FAR_OVER = 1.25
 """So far over the limit whole answers are cut, however fast they are read."""
 
 

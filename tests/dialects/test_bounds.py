@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from abproxy.dialects import bounds, tei
-from abproxy.dialects.bounds import FEW, MAX_INPUTS, MAX_MEMBERS
+from abproxy.dialects.bounds import FEW, MAX_INPUTS, MAX_MEMBERS, MAX_OPTIONS
 from abproxy.dialects.call import Dialect, ParsedBody
 from abproxy.dialects.members import MemberRules
 from abproxy.dialects.openai import OPENAI
@@ -273,3 +273,14 @@ def test_the_default_is_what_the_dialects_assume() -> None:
     assert (
         in_memory_proxy(Saying(b"")).app.policy.reader.members.max_inputs == MAX_INPUTS
     )
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_body_of_which_little_are_inputs_is_relayed(first: bool) -> None:  # noqa: FBT001
+    """To read a megabyte of options again and again is not worth a shared request."""
+    long = b'"x":"%b"' % (b"x" * MAX_OPTIONS)
+    parts = [long, b'"inputs":["a"]']
+    short = b'{"x":"x","inputs":["a"]}'
+
+    assert read(EMBED, b"{%b}" % b",".join(parts if first else parts[::-1])) is None
+    assert isinstance(read(EMBED, short), ParsedBody)
