@@ -207,11 +207,8 @@ class _Verifying:
 
     def _explain(self, protocol: Any) -> Any:
         """Return what verifies a certificate, and tells *protocol* what is wrong."""
-        verify = _verifyCB(
-            protocol,
-            self._options._hostnameIsDnsName,  # noqa: SLF001
-            self._options._hostnameASCII,  # noqa: SLF001
-        )
+        about = self._options._hostnameIsDnsName, self._options._hostnameASCII  # noqa: SLF001
+        # A resumed session is not verified again: nothing would let it go.
         weak = ref(protocol)
 
         def explain(
@@ -221,9 +218,12 @@ class _Verifying:
             depth: int,
             ok: bool,  # noqa: FBT001
         ) -> bool:
-            accepted: bool = verify(made, certificate, code, depth, ok)
             waiting = weak()
-            if not ok and waiting is not None:
+            if waiting is None:
+                return False
+            verify = _verifyCB(waiting, *about)
+            accepted: bool = verify(made, certificate, code, depth, ok)
+            if not ok:
                 waiting.failVerification(Failure(_refusal(code)))
             return accepted
 

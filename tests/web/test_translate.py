@@ -4,13 +4,16 @@ from typing import Any
 
 import msgspec
 import pytest
+import pytest_twisted
+from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import maybeDeferred
 from twisted.web.resource import Resource
-from twisted.web.server import Request
+from twisted.web.server import Request, Site
 
-from support.client import Answer
-from support.proxy import InMemoryProxy, in_memory_proxy
+from support.client import LOCALHOST, Answer, the_reactor, until
+from support.proxy import InMemoryProxy, in_front_of, in_memory_proxy, inference_server
 
 
 def vector_of(text: str) -> list[float]:
@@ -22,6 +25,7 @@ class OpenAIServer(Resource):
     """Has /v1/embeddings and nothing else."""
 
     isLeaf = True
+    has_models = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,6 +34,8 @@ class OpenAIServer(Resource):
 
     def render(self, request: Request) -> bytes:
         """Answer one request."""
+        if request.path == b"/v1/models" and self.has_models:
+            return b'{"object":"list","data":[{"id":"m","object":"model"}]}'
         if request.path != b"/v1/embeddings":
             self.others.append(request.path.decode())
             request.setResponseCode(404)
@@ -47,6 +53,31 @@ class OpenAIServer(Resource):
         tokens = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
         answer = {"object": "list", "data": rows, "model": "m", "usage": tokens}
         return msgspec.json.encode(answer)
+
+
+@define
+class Started:
+    """The same on a real socket, with a list of its models."""
+
+    server: OpenAIServer = field(factory=OpenAIServer)
+    port: Any = None
+
+    def listen(self) -> "Started":
+        """Begin."""
+        self.server.has_models = True
+        site = Site(self.server)
+        site.timeOut = None
+        self.port = the_reactor().listenTCP(0, site, interface=LOCALHOST)
+        return self
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://{LOCALHOST}:{self.port.getHost().port}"
+
+    async def stop(self) -> None:
+        """End."""
+        await maybeDeferred(self.port.stopListening)
 
 
 def before(server: OpenAIServer, **chosen: Any) -> InMemoryProxy:
@@ -150,6 +181,20 @@ def test_without_the_knowledge_nothing_is_translated(chosen: str) -> None:
 
     assert answer.status == 404
     assert server.others == ["/embed"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_which_api_a_server_has_is_found_out() -> None:
+    """With its only model, which is then named."""
+    upstream = Started().listen()
+    async with in_front_of(upstream, {}) as proxy:
+        discovery = inference_server(proxy.service).discovery
+        await until(lambda: discovery.info.embeddings_path)
+        caller = await proxy.caller()
+        answer = await caller.embed("a", "b")
+
+    assert answer.body == right("a", "b")
+    assert upstream.server.asked == [{"input": ["a", "b"], "model": "m"}]
 
 
 @settings(max_examples=40, deadline=None)
