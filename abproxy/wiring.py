@@ -64,7 +64,7 @@ from abproxy.web.memory import Memory
 from abproxy.web.proxy_header import with_header
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.relay import Relay
-from abproxy.web.server import ProxySite
+from abproxy.web.server import ProxySite, ServerLimits
 from abproxy.web.tls import TlsListener, certificate_of
 from abproxy_model.files import require
 
@@ -199,11 +199,18 @@ def _build(
     if certificate is not None:
         listeners[0] = TlsListener(listeners[0], certificate)
     shown = [(public, app.observer), (every, private_observer)]
+    limits = server_limits(settings, app)
     ports = [
         Listening(
             listener=listener,
             site=_site(
-                settings, reactor, app, Operations(pages=pages), observer, memory
+                settings,
+                reactor,
+                app,
+                Operations(pages=pages),
+                observer,
+                memory,
+                limits,
             ),
         )
         for listener, (pages, observer) in zip(listeners, shown, strict=False)
@@ -372,13 +379,14 @@ def _site(  # noqa: PLR0913, PLR0917
     operations: Operations,
     observer: Observer,
     memory: Memory,
+    limits: ServerLimits,
 ) -> ProxySite:
     resource = app.klein.resource()
     prefix = (settings.path_prefix or "").encode()
     about: dict[str, Any] = {
         "observer": observer,
         "operations": operations,
-        "limits": server_limits(settings, app),
+        "limits": limits,
         "reactor": reactor,
         "clients": lambda: app.policy.clients,
         "prefix": prefix,

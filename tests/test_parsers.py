@@ -26,7 +26,7 @@ def test_a_wait_may_be_zero() -> None:
 @pytest.mark.parametrize("text", ["-1", "nan", "inf", "1s", "abc"])
 def test_a_wait_is_a_number_of_milliseconds(text: str) -> None:
     """The unit is in the message."""
-    with pytest.raises(ValueError, match=f"number of milliseconds, not '{text}'"):
+    with pytest.raises(ValueError, match=f"milliseconds, 0 or more, not '{text}'"):
         parsers.milliseconds(text)
 
 

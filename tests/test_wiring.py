@@ -12,6 +12,7 @@ from twisted.internet.testing import (
     StringTransport,
     StringTransportWithDisconnection,
 )
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from abproxy.events import Observer, RequestInfo
@@ -19,6 +20,7 @@ from abproxy.http.messages import UpstreamRequest
 from abproxy.settings.settings import Settings
 from abproxy.tuning import write_later, write_now
 from abproxy.upstream.fast.connection import Connections
+from abproxy.web import listen
 from abproxy.web.fast.request import FastRequest
 from abproxy.wiring import wire
 from support.proxy import (
@@ -280,3 +282,13 @@ def test_health_says_at_every_port_that_the_proxy_drains() -> None:
 
         assert _statuses(here, private, "/health") == [503]
         here.clock.advance(0)
+
+
+def test_few_files_are_warned_about_once_for_both_ports(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The clients' and the operators' have the same limit."""
+    monkeypatch.setattr(listen.process, "getrlimit", lambda _: (300, 300))
+    with capturedLogs() as logged, wired(operations_port="0"):
+        pass
+    assert [event["files"] for event in logged if "files" in event] == [300]

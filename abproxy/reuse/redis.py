@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from attrs import define, field, frozen
+from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import (
     HostnameEndpoint,
@@ -207,10 +208,10 @@ class RedisStore:
         self._failures += 1
         if self._failures >= FAILURES:
             if not self._pause_s:
-                self._log.warn(
-                    "The shared cache is not used, as it does not answer: {why}",
-                    why=failure.getErrorMessage(),
-                )
+                why = failure.getErrorMessage()
+                if failure.check(defer.TimeoutError):
+                    why = f"no answer within {DEADLINE_S * 1000:g} ms"
+                self._log.warn("The shared cache is not used for now: {why}", why=why)
             self._pause_s = min(self._pause_s * 2 or FIRST_PAUSE_S, LONGEST_PAUSE_S)
             self._asks_again_at = self.clock.seconds() + self._pause_s
         return otherwise

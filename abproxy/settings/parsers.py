@@ -96,7 +96,7 @@ def _duration(text: str, unit: str, *, zero: bool) -> float:
 
 def milliseconds(text: str) -> float:
     """Parse a number of milliseconds, which may be 0."""
-    return _duration(text, "milliseconds", zero=True)
+    return _duration(text, "milliseconds, 0 or more", zero=True)
 
 
 def seconds(text: str) -> float:
@@ -106,7 +106,7 @@ def seconds(text: str) -> float:
 
 def seconds_or_none(text: str) -> float:
     """Parse a number of seconds, which may be 0."""
-    return _duration(text, "seconds", zero=True)
+    return _duration(text, "seconds, 0 or more", zero=True)
 
 
 def rate(text: str) -> float:

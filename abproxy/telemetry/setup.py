@@ -135,7 +135,7 @@ def _open_access_log(
             os.chown(name, *owner)
     except OSError as error:
         reason = error.strerror or error
-        raise SettingsError(f"cannot write to {name}: {reason}") from error
+        raise SettingsError(f"ACCESS_LOG: cannot write to {name}: {reason}") from error
     return log
 
 

@@ -57,6 +57,21 @@ class ServerInfo:
     embeddings_path: str | None = None
     """Where it makes embeddings, if it has the OpenAI API and not TEI's."""
 
+    def __str__(self) -> str:
+        """Return what an operator wants to know of it, in words."""
+        model = f"{self.model} ({self.task})" if self.task else self.model
+        told = {
+            "model {}": model,
+            "version {}": self.version,
+            "{} inputs a request at most": self.max_batch_inputs,
+            "{} inputs at once": self.max_inputs_in_flight,
+            "{} tokens an input": self.max_input_length,
+            "embeddings at {}": self.embeddings_path,
+        }
+        return ", ".join(
+            words.format(value) for words, value in told.items() if value is not None
+        )
+
     @property
     def is_tei(self) -> bool:
         """Return whether its `/info` is that of text-embeddings-inference."""
@@ -306,7 +321,7 @@ class Discovery:
     def _believe(self, info: ServerInfo) -> None:
         if info != self.info:
             self.info = info
-            self._log.info("The inference server says {info}", info=info)
+            self._log.info("The inference server has {info}", info=str(info))
             self.on_change(info)
 
     def _note_trouble(self, trouble: str) -> None:

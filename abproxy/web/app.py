@@ -171,30 +171,33 @@ class ProxyApp:
         """
         if head_at is not None:
             self._check_deadline(caller, head_at)
-        rate, inputs = self.policy.inputs_per_s, len(call.items.raw)
+        rate = self.policy.inputs_per_s
         if rate is not None:
-            self.rate_limiter.check(caller.client, inputs, rate)
-        if rate is None:
-            results = self.compute(call)
-        else:
+            self.rate_limiter.check(caller.client, len(call.items.raw), rate)
             results = self._compute_limited(call, rate)
-            self.rate_limiter.take(caller.client, inputs, rate)
+        else:
+            results = self.compute(call)
         if caller.deadline_s is not None:
             self._bound(results, caller, head_at)
         return results
 
     def _compute_limited(self, call: Call, rate: float) -> Deferred[list[PartResult]]:
         """Compute *call* once all proxies that count together have room for it."""
+        client, inputs = call.client, len(call.items.raw)
         if self.shared_rate is None:
-            return self.compute(call)
+            results = self.compute(call)
+            self.rate_limiter.take(client, inputs, rate)
+            return results
 
         def compute(wait_s: float) -> Deferred[list[PartResult]]:
             if wait_s:
+                self.rate_limiter.give_back(client, inputs, rate)
                 raise rate_exceeded(rate, wait_s)
             return self.compute(call)
 
-        taken = self.shared_rate(call.client, len(call.items.raw), rate)
-        return taken.addCallback(compute)
+        # Before the others have said so: what comes meanwhile finds it taken.
+        self.rate_limiter.take(client, inputs, rate)
+        return self.shared_rate(client, inputs, rate).addCallback(compute)
 
     def _check_deadline(self, caller: Caller, head_at: float) -> None:
         taken_s = self.collector.clock.seconds() - head_at

@@ -86,6 +86,11 @@ class RateLimiter:
         full_at = max(self._full_at.get(hash(client), now), now)
         self._full_at[hash(client)] = full_at + inputs / inputs_per_s
 
+    def give_back(self, client: bytes, inputs: int, inputs_per_s: float) -> None:
+        """Return *inputs* to the bucket of *client*, as the call is refused."""
+        if hash(client) in self._full_at:
+            self._full_at[hash(client)] -= inputs / inputs_per_s
+
     def _sweep(self, now: float) -> None:
         if now - self._swept_at < SWEEP_S:
             return

@@ -81,7 +81,10 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(
             "--inference-service-url: expected a URL like http://host:port, not 'host'",
         ),
         (["--env-file=."], "cannot read settings from .: Is a directory"),
-        (["--port=0", "--access-log=."], "cannot write to .: Is a directory"),
+        (
+            ["--port=0", "--access-log=."],
+            "ACCESS_LOG: cannot write to .: Is a directory",
+        ),
         (["--nonsense"], "option --nonsense not recognized"),
     ],
 )

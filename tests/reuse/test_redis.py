@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 
 from abproxy.reuse.keys import Keys
 from abproxy.reuse.redis import (
@@ -128,6 +129,17 @@ def test_a_server_that_does_not_answer_costs_one_deadline() -> None:
     assert proxy.submit("f").is_open
     assert proxy.server.asked == asked
     assert proxy.computer.batches[-1] == ["f"]
+
+
+def test_the_log_says_once_in_words_why_it_is_not_used() -> None:
+    """An operator knows no Deferred."""
+    proxy = Proxy(Server(is_silent=True))
+    with capturedLogs() as logged:
+        for text in "abcdef":
+            proxy.ask(text)
+    assert [formatEvent(event) for event in logged] == [
+        "The shared cache is not used for now: no answer within 20 ms"
+    ]
 
 
 def test_a_server_that_comes_back_is_used_again() -> None:

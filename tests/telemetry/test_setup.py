@@ -165,10 +165,10 @@ def test_an_access_log_that_cannot_be_written_is_a_mistake(tmp_path: Path) -> No
     nowhere = str(tmp_path / "no/access.log")
 
     assert refusal(access_log=nowhere) == (
-        f"cannot write to {nowhere}: No such file or directory"
+        f"ACCESS_LOG: cannot write to {nowhere}: No such file or directory"
     )
     assert refusal(access_log=str(tmp_path)) == (
-        f"cannot write to {tmp_path}: Is a directory"
+        f"ACCESS_LOG: cannot write to {tmp_path}: Is a directory"
     )
 
 

@@ -83,6 +83,13 @@ def test_what_is_learned_is_told() -> None:
     assert asking.discovery.info.task == "embedding"
 
 
+def test_what_is_learned_is_logged_in_words() -> None:
+    """What is not known is left out."""
+    info = ServerInfo(model="m", task="embedding", max_batch_inputs=32)
+
+    assert str(info) == "model m (embedding), 32 inputs a request at most"
+
+
 def test_it_asks_again_every_minute() -> None:
     """A server may be restarted with other limits."""
     asking = Aggregator()

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from twisted.internet.defer import succeed
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
@@ -124,6 +125,22 @@ def test_a_client_that_slowed_down_is_served_again() -> None:
     _answer_all(proxy, upstream)
 
     assert client.answers()[0].status == 200
+
+
+def test_a_call_for_which_others_left_no_room_costs_its_client_nothing() -> None:
+    """It comes back when it was told to, and is answered."""
+    upstream = Slow()
+    proxy = in_memory_proxy(upstream, rate_limit=2, slots=9)
+    waits = iter([1.0, 0.0])
+    proxy.app.shared_rate = lambda *_: succeed(next(waits))
+
+    refused = _embed(proxy, *"abcdefgh")
+    proxy.clock.advance(1.0)
+    again = _embed(proxy, "a")
+    _answer_all(proxy, upstream)
+
+    assert refused.answers()[0].header("Retry-After") == "1"
+    assert again.answers()[0].status == 200
 
 
 def test_buckets_are_forgotten() -> None:
