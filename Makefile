@@ -67,7 +67,7 @@ seconds := 15
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run watch run/model run/proxy attack test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write bench/reuse .bench/tools screenshots test/clients .test/clients test/clients/node test/real .real/tools check fmt embed load load/noproxy \
+.PHONY: help run watch run/model run/proxy attack test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write bench/reuse bench/sockets .bench/tools screenshots test/clients .test/clients test/clients/node test/real .real/tools check fmt embed load load/noproxy \
 	compose/up compose/watch image sbom dotenv settings public openapi structure clean
 
 help: ## list all targets
@@ -97,8 +97,8 @@ test/quick: $(VENV)/test.stamp ## run the tests that start no process and no bro
 test/coverage: $(VENV)/test.stamp .test/tools ## run all tests, and list the lines and branches that they do not run
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-branch --cov-report=term-missing:skip-covered $(args)
 
-.bench/tools: TOOLS := wrk gcc libc6-dev strace
-.bench/tools: PROGRAMS := wrk cc strace
+.bench/tools: TOOLS := wrk gcc libc6-dev strace haproxy
+.bench/tools: PROGRAMS := wrk cc strace haproxy
 .bench/tools: for := the benchmark
 
 .test/tools .bench/tools .real/tools:
@@ -159,6 +159,9 @@ bench/quick: $(VENV)/bench.stamp .bench/tools ## the same in one minute, only th
 
 bench/write: $(VENV)/bench.stamp .bench/tools ## the same as bench, and write the figures into README.md and docs/benchmarks.md
 	$(BIN)/python -m bench.wire --write $(args)
+
+bench/sockets: $(VENV)/bench.stamp .bench/tools ## measure servers over real sockets, directly and through abproxy, and write it into docs/flow.md
+	$(BIN)/python -m bench.sockets --write $(args)
 
 bench/reuse: $(VENV)/bench.stamp .bench/tools ## measure what it brings that nothing is computed twice, and write it into docs/caching.md
 	$(BIN)/python -m bench.reuse --write $(args)
