@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.logger import LogEvent, capturedLogs
 
-from abproxy.process import FIRST_DELAY_S, LONG_S
+from abproxy.process import FIRST_DELAY_S, KILL_S, LONG_S
 from abproxy.settings.settings import Settings
 from abproxy.workers.control import (
     CONTROL_IN,
@@ -213,9 +213,12 @@ def test_one_that_does_not_end_is_killed(setup: Setup) -> None:
     process = setup.start_well()
 
     setup.stop()
-    setup.reactor.advance(5.0)
+    setup.reactor.advance(Settings().drain_timeout_s)
+    before = list(process.signals)
+    setup.reactor.advance(KILL_S)
     process.ends(KILLED)
 
+    assert before == []
     assert process.signals == ["KILL"]
     assert setup.done == ["started", "stopped"]
 
