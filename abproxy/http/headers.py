@@ -139,7 +139,7 @@ _AUTHORITY = re.compile(rb"(?:(https?):)?//([^/?#]*)(.*)", re.IGNORECASE | re.DO
 _PORTS = {b"http": b"80", b"https": b"443"}
 
 
-def lead_back(lines: HeaderList, base_url: str) -> HeaderList:
+def lead_back(lines: HeaderList, base_url: str, prefix: bytes = b"") -> HeaderList:
     """
     Return *lines* without the upstream's own address in what leads to another page.
 
@@ -150,14 +150,15 @@ def lead_back(lines: HeaderList, base_url: str) -> HeaderList:
     Args:
         lines: of an answer of the upstream.
         base_url: where the upstream is, perhaps with a path, which no client sees.
+        prefix: what the client's own path began with, which the upstream did not see.
     """
     return tuple(
-        (name, _path_of(value, base_url) if spell(name) in LOCATIONS else value)
+        (name, _path_of(value, base_url, prefix) if spell(name) in LOCATIONS else value)
         for name, value in lines
     )
 
 
-def _path_of(target: bytes, base_url: str) -> bytes:
+def _path_of(target: bytes, base_url: str, asked_below: bytes) -> bytes:
     scheme, authority, prefix = _parts_of(base_url.encode())
     found = _AUTHORITY.fullmatch(target)
     path = target
@@ -174,7 +175,7 @@ def _path_of(target: bytes, base_url: str) -> bytes:
     if not inner.startswith(b"/"):
         inner = b"/" + inner
     # Two slashes would begin the name of a host.
-    return b"/." + inner if inner[1:2] in _SLASHES else inner
+    return asked_below + (b"/." + inner if inner[1:2] in _SLASHES else inner)
 
 
 _AFTER_PATH = (b"", b"/", b"?", b"#")

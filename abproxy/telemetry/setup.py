@@ -119,11 +119,13 @@ def _open_access_log(
     name: str, reactor: Any, owner: tuple[int, int], *, as_json: bool
 ) -> AccessLog:
     stdout = open_stdout("access", is_strict=True) if name == "-" else None
+    # It is opened again later, when `twistd --rundir` has changed the folder.
+    path = Path(name).absolute()
 
     def open_file() -> Any:
         file = stdout
         if file is None:
-            file = LineWriter("access", append_to(Path(name)), is_strict=True)
+            file = LineWriter("access", append_to(path), is_strict=True)
         if isinstance(file, LineWriter):
             reactor.callWhenRunning(file.start)
         return file
@@ -131,7 +133,7 @@ def _open_access_log(
     try:
         log = AccessLog(open_file=open_file, as_json=as_json, clock=reactor)
         # Not a device, such as /dev/null, and not a pipe of another program.
-        if owner != (-1, -1) and Path(name).is_file():
+        if owner != (-1, -1) and path.is_file():
             os.chown(name, *owner)
     except OSError as error:
         reason = error.strerror or error

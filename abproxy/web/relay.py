@@ -125,7 +125,8 @@ class Relay:
                 body.close()
 
     async def _answer(self, request: ProxyRequest, response: IResponse) -> None:
-        lines = lead_back(_with_length(request, response), self.base_url)
+        lines = _with_length(request, response)
+        lines = lead_back(lines, self.base_url, request.prefix)
         write_head(request, response.code, response.phrase, lines)
         request.write(b"")
         downstream = _Downstream(request, self.clock, self.timeout_s)

@@ -51,6 +51,9 @@ class ProxyRequest(Request):
     site: Any
     """The ProxySite of that."""
 
+    prefix: bytes = b""
+    """What its path began with, if a load balancer has left that in place."""
+
     content: Any
 
     # An upstream's answer without a type stays an answer without a type.
@@ -208,7 +211,8 @@ class ProxyRequest(Request):
         The path stays as it was sent: `/%65mbed` is not `/embed` to TEI.
         """
         site = self.site = self.channel.site
-        self.uri = site.local(self.uri)
+        asked, self.uri = without_origin(self.uri), site.local(self.uri)
+        self.prefix = asked.removesuffix(self.uri)
         self.path = site.local(self.path)
         self.prepath: list[bytes] = []
         self.postpath = self.path[1:].split(b"/")

@@ -283,3 +283,21 @@ def test_the_access_log_belongs_to_the_user_that_opens_it_again(
     log._file.close()
 
     assert changed == ([file, *given] if given else [])
+
+
+def test_an_access_log_stays_in_the_folder_that_its_name_began_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`twistd --rundir` changes the folder after the start; SIGHUP opens it again."""
+    started, running = tmp_path / "started", tmp_path / "running"
+    for folder in (started, running):
+        folder.mkdir()
+    monkeypatch.chdir(started)
+    with wired(access_log="access.log") as here:
+        monkeypatch.chdir(running)
+        (started / "access.log").rename(started / "former.log")
+        here.telemetry.reopen()
+        here.ask("GET", "/elsewhere")
+
+    assert (started / "access.log").read_text().count("\n") == 1
+    assert not [*running.iterdir()]

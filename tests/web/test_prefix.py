@@ -81,3 +81,26 @@ def test_a_slash_at_its_end_counts_for_nothing() -> None:
     chosen: Any = settings_from({"path-prefix": "/a/b/"}, {}, {})
 
     assert chosen.path_prefix == "/a/b"
+
+
+class Moved(Resource):
+    """Leads to another page."""
+
+    isLeaf = True
+
+    def render(self, request: Request) -> bytes:
+        """Answer any method."""
+        request.setResponseCode(308)
+        request.setHeader(b"Location", b"/docs/")
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("asked", "led"), [("/emb/docs", "/emb/docs/"), ("/docs", "/docs/")]
+)
+def test_what_leads_to_another_page_leads_through_the_balancer(
+    asked: str, led: str
+) -> None:
+    """A client that has asked next to it stays there."""
+    with wired(Moved(), path_prefix="/emb") as proxy:
+        assert proxy.ask("GET", asked).header("Location") == led
