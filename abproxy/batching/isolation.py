@@ -142,8 +142,9 @@ class Isolation:
         alone = failed.is_no_room and not batch.is_shared
         if alone or is_no_answer(failed, parts[0]):
             self.backoff.requeue(parts, cause, shared=batch.is_shared)
-            if batch.is_shared and is_size_possible(cause):
-                self.learned.try_less(key.path, batch.items // 2)
+            is_one_call = not batch.is_shared and parts[0].is_whole_call
+            if is_size_possible(cause) and not is_one_call:
+                self.learned.try_less(key.path, batch.items, batch.size)
         elif isinstance(cause, HandshakeFailed):
             # Nothing was sent, and no other call would fare better.
             reject(parts, cause)

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from math import inf
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from abproxy.batching.part import ANY_NUMBER, Caps, Part
@@ -87,6 +87,19 @@ class _Passed:
     at: float
 
 
+@frozen
+class _Refused:
+    """A request that was refused, perhaps for its size."""
+
+    items: int
+    size: int
+
+    @property
+    def half(self) -> int:
+        """Return how many items the next one may have."""
+        return max(self.items // 2, 1)
+
+
 @define(eq=False)
 class LearnedCaps:
     """What fits into a request on each route of one upstream, where less than said."""
@@ -104,8 +117,8 @@ class LearnedCaps:
 
     _limits: dict[bytes, _RouteLimit] = field(init=False, factory=dict)
     _alone_until: dict[bytes, float] = field(init=False, factory=dict)
-    _less: dict[bytes, int] = field(init=False, factory=dict)
-    """How many items are tried next, after a refusal that may be due to size."""
+    _less: dict[bytes, _Refused] = field(init=False, factory=dict)
+    """The last refusal that may be due to size: half as much is tried next."""
 
     _sharing: "OrderedDict[int, _Sharing]" = field(init=False, factory=OrderedDict)
     """By the hash of a lane's key, as a key is as long as its client likes."""
@@ -123,7 +136,7 @@ class LearnedCaps:
         if sharing is not None:
             caps = evolve(caps, calls=int(min(caps.calls, sharing.calls)))
         if key.path in self._less:
-            caps = evolve(caps, items=min(caps.items, self._less[key.path]))
+            caps = evolve(caps, items=min(caps.items, self._less[key.path].half))
         limit = self._limits.get(key.path)
         if limit is None:
             return caps
@@ -166,8 +179,14 @@ class LearnedCaps:
         is_wrong = limit is not None and items >= limit.too_many
         if is_wrong:
             del self._limits[path]
-        if self._less.pop(path, None) is not None or is_wrong:
+        if is_wrong:
             self._apply()
+        less = self._less.get(path)
+        if less is not None and 2 * items > less.half:
+            del self._less[path]
+            self._apply()
+            if items <= less.half:
+                self.too_many_items(path, less.items, less.size, items)
 
     def had_bad(self, key: LaneKey, most: int) -> None:
         """Note that a request of one lane had bad calls; of *most* few would have."""
@@ -231,9 +250,13 @@ class LearnedCaps:
             del self._limits[next(iter(self._limits))]
         self._apply()
 
-    def try_less(self, path: bytes, items: int) -> None:
-        """Let the next requests have so many *items* at most, until one passes."""
-        self._less[path] = max(items, 1)
+    def try_less(self, path: bytes, items: int, size: int) -> None:
+        """
+        Let the next requests be half as large as one with so many *items*.
+
+        If one about so large passes, the size was the cause, and is learned.
+        """
+        self._less[path] = _Refused(items, size)
         if len(self._less) > MOST_ROUTES:
             del self._less[next(iter(self._less))]
         self._apply()

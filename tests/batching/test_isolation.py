@@ -284,6 +284,61 @@ def test_a_quota_that_a_request_exceeds_is_a_matter_of_size() -> None:
     assert all(call.is_right for call in calls)
 
 
+def test_a_size_that_is_over_a_quota_is_learned() -> None:
+    """Half as much passes at once, and so the next calls are not refused at all."""
+    proxy = harness(calls=16, items=32, max_wait_s=1)
+    for text in texts(16):
+        proxy.submit(text)
+    work(proxy, of_size(429, 8))
+    first = [len(batch) for batch in proxy.upstream.batches]
+
+    calls = [proxy.submit(text) for text in texts(16, "later")]
+    work(proxy, of_size(429, 8))
+
+    assert all(call.is_right for call in calls)
+    assert first == [16, 8, 8]
+    assert [len(batch) for batch in proxy.upstream.batches[3:]] == [8, 8]
+
+
+def test_a_refusal_of_what_passed_lately_teaches_no_size() -> None:
+    """It is over in a moment, and then as many go together as before."""
+    proxy = harness(calls=16, items=32, max_wait_s=1)
+    for turn in range(3):
+        for text in texts(16):
+            proxy.submit(f"{turn} {text}")
+        if turn == 1:
+            proxy.upstream.open[0].refuse(429)
+            proxy.clock.advance(0.05)
+        work(proxy, of_size(429, 16), seconds=2)
+
+    assert [len(batch) for batch in proxy.upstream.batches] == [16, 16, 8, 8, 16]
+
+
+def test_a_single_call_that_passes_teaches_no_size() -> None:
+    """It tells nothing of how many would be too many."""
+    proxy = harness(calls=16, items=32, slots=2, max_wait_s=1)
+    for text in texts(16):
+        proxy.submit(text, lane="1")
+    proxy.submit("other", lane="2")
+    proxy.clock.advance(1)
+    proxy.upstream.open[0].refuse(429)
+    proxy.upstream.open[0].answer()
+
+    work(proxy, of_size(429, 8))
+
+    assert [len(batch) for batch in proxy.upstream.batches] == [16, 1, 8, 8]
+
+
+def test_a_part_of_a_large_call_that_is_over_a_quota_is_sent_in_pieces() -> None:
+    """It is retried half as large, as no call of its own is to blame."""
+    proxy = harness(calls=16, items=32)
+    call = proxy.submit(*texts(64))
+
+    work(proxy, of_size(429, 8))
+
+    assert call.is_right
+
+
 def test_neighbours_of_a_sender_who_repeats_itself_stop_paying() -> None:
     """After two bad calls its next ones are sent alone."""
     proxy = harness(calls=4, max_wait_s=1)

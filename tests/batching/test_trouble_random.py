@@ -136,7 +136,7 @@ TOGETHER = [("submit", "one", 3), ("answer", 0), ("refuse", 0, 429, b"9")]
 
 BEHIND = [
     ("submit", "one", 5),
-    ("refuse", 0, 429, b""),
+    *[("refuse", 0, 429, b"")] * 3,
     ("pass_", 6.0),
     ("refuse", 0, 429, b""),
 ]

@@ -14,6 +14,9 @@ OK = 200
 TOO_MANY_REQUESTS = 429
 """What is refused with this is asked again, as long as patience lasts."""
 
+TOO_MUCH = {TOO_MANY_REQUESTS, 504}
+"""What a call may be told for its size: once that is learned, it is split."""
+
 STATUSES = st.sampled_from([400, 403, 404, 413, 422, 424, 500])
 BODIES = st.sampled_from(["", '{"error":"no","error_type":"Validation"}', "<p>no</p>"])
 REFUSALS = (
@@ -96,11 +99,11 @@ def _is_told_to_two(told: tuple[int, bytes], alone: list[Any]) -> bool:
 
 def _may_be_split(here: Network, texts: list[str], told: tuple[int, bytes]) -> bool:
     """
-    Return whether a call over a quota may have been told this after all.
+    Return whether a call that is too large may have been told this after all.
 
     In several requests it may pass, or one of these is refused for what is in it.
     """
-    if told[0] in {OK, TOO_MANY_REQUESTS}:
+    if told[0] == OK:
         return True
     pieces = [
         texts[start:end]
@@ -134,7 +137,8 @@ def test_each_caller_gets_what_it_would_get_alone(drawn: Drawn) -> None:
             for texts, each, own in zip(drawn.calls, got, alone, strict=True)
             if each != own
             and not (bad > 1 and (is_ours(each) or _is_told_to_two(each, alone)))
-            and not (own[0] == TOO_MANY_REQUESTS and _may_be_split(here, texts, each))
+            and not (own[0] == each[0] == TOO_MANY_REQUESTS)
+            and not (own[0] in TOO_MUCH and _may_be_split(here, texts, each))
         ]
         assert not wrong, drawn
         if TOO_MANY_REQUESTS not in here.upstream.statuses:
