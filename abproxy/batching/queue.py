@@ -214,7 +214,12 @@ class Queue:
         self.add(part)
 
     def requeue(self, parts: Sequence[Part], *, last: bool = False) -> None:
-        """Give *parts* of one lane, which came back unsent, their places again."""
+        """
+        Give *parts* of one lane, which came back unsent, their places again.
+
+        Those whose caller has left meanwhile get none.
+        """
+        parts = [part for part in parts if not part.cancelled]
         self.quarantine.add(
             [p for p in parts if p.connection_failures >= QUARANTINE_AFTER]
         )

@@ -542,6 +542,31 @@ def test_a_caller_who_leaves_during_the_search_is_sent_no_more() -> None:
     assert proxy.is_at_rest
 
 
+@pytest.mark.parametrize(
+    "probed",
+    [
+        [(429, b'"error_type":"Overloaded"')],
+        [(502, b"away")],
+        [(500, b"no"), (429, b'"error_type":"Overloaded"')],
+        [(500, b"no"), (500, b"no")],
+    ],
+)
+def test_a_caller_who_leaves_during_a_search_without_result_keeps_no_place(
+    probed: list[tuple[int, bytes]],
+) -> None:
+    """What is left of the search waits again, but not for those who have left."""
+    proxy, calls = together(4)
+    proxy.upstream.open[0].refuse(500)
+    calls[3].done.cancel()
+    calls[0].done.cancel()
+
+    for status, body in probed:
+        proxy.upstream.open[0].refuse(status, body)
+    work(proxy, of_items(500))
+
+    assert proxy.is_at_rest
+
+
 @pytest.mark.parametrize("number", [2, 5, 8, 20, 32])
 @pytest.mark.parametrize("bad", [1, 2])
 def test_the_search_stays_within_its_bound(number: int, bad: int) -> None:
