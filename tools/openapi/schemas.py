@@ -97,6 +97,7 @@ _UPSTREAM = object_of(
     max_input_length=or_null(WHOLE),
     sha=or_null(TEXT),
     dtype=or_null(TEXT),
+    embeddings_path=or_null(TEXT),
     task=or_null(TEXT),
     model=or_null(TEXT),
     version=or_null(TEXT),
