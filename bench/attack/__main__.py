@@ -21,10 +21,13 @@ from random import Random
 from typing import Any
 
 from bench.attack import pages
+from bench.attack.faulty import faulty
 from bench.attack.floods import floods
 from bench.attack.found import Part, Plan, Row
 from bench.attack.framing import framing
 from bench.attack.hostile import hostile_json
+from bench.attack.signals import signals
+from bench.attack.soak import soak
 from bench.wire import machine
 from bench.wire.bench import say
 from bench.wire.contestants import ROOT
@@ -35,6 +38,9 @@ PARTS: Mapping[str, tuple[Part, float]] = {
     "framing": (framing, 0.15),
     "json": (hostile_json, 0.05),
     "floods": (floods, 0.2),
+    "faults": (faulty, 0),
+    "soak": (soak, 0.25),
+    "signals": (signals, 0),
 }
 """Each part, and its share of the time."""
 

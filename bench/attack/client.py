@@ -38,6 +38,8 @@ class Connection:
 
     reader: asyncio.StreamReader = field(repr=False)
     writer: asyncio.StreamWriter = field(repr=False)
+    stays: bool = True
+    """Whether the last answer said that the connection may be used again."""
 
     async def ask(
         self, request: bytes, seconds: float = ANSWERED_S
@@ -51,7 +53,7 @@ class Connection:
         """
         self.writer.write(request)
         async with asyncio.timeout(seconds):
-            status, _, body = await read_answer(self.reader)
+            status, self.stays, body = await read_answer(self.reader)
         return status, body
 
     async def send(self, pieces: Iterable[bytes], pause_s: float = 0) -> None:

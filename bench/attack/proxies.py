@@ -5,12 +5,12 @@ import json
 import re
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from attrs import field, frozen
+from attrs import frozen
 
 from bench.attack.client import Connection, call, connect, get
 from bench.wire.contestants import ROOT
@@ -37,7 +37,12 @@ AT_REST = (
 )
 """Gauges that are 0 when nothing is asked for."""
 
+ALONE: Mapping[str, float] = {"connections": 1, "requests_open": 1}
+"""Gauges that count the connection that asks for them, and its request."""
+
 RESTS_S = 20
+COMES_BACK_S = 20
+OK = 200
 MEGABYTE = 1 << 20
 
 
@@ -77,9 +82,13 @@ class Proxy:
         found = re.findall(r"^abproxy_(\w+) (\S+)$", body.decode(), re.MULTILINE)
         return {name: float(value) for name, value in found}
 
-    async def held(self) -> dict[str, float]:
+    async def held(self, resting: Mapping[str, float] = ALONE) -> dict[str, float]:
         """
         Wait until nothing is held any more.
+
+        Args:
+            resting: how many connections and requests there are at rest; workers ask
+                each other.
 
         Returns:
             The gauges that are not 0 even then; none if all is well.
@@ -88,11 +97,8 @@ class Proxy:
         for _ in range(RESTS_S * 4):
             figures = await self.gauges()
             left = {name: figures[name] for name in AT_REST if figures[name]}
-            # The connection that asks is one, and so is its request.
             left |= {
-                name: figures[name]
-                for name in ("connections", "requests_open")
-                if figures[name] > 1
+                name: figures[name] for name in ALONE if figures[name] > resting[name]
             }
             if not left:
                 return {}
@@ -138,14 +144,29 @@ class Breakable:
     """The inference server that breaks on command."""
 
     url: str
-    _control: Connection = field(repr=False)
 
     async def tell(self, what: str, **how: Any) -> None:
         """Command it: *what* is the last part of a path of its control."""
         request = call(json.dumps(how).encode(), path=b"/-/" + what.encode())
-        status, body = await self._control.ask(request)
-        if status != 200:  # noqa: PLR2004
-            raise ValueError(body)
+        for _ in range(COMES_BACK_S * 10):
+            try:
+                connection = await connect(urlsplit(self.url).port or 0)
+                try:
+                    status, body = await connection.ask(request)
+                except (OSError, EOFError):
+                    if what == "do":
+                        return  # what it does may have reset this connection, too
+                    raise
+                finally:
+                    connection.reset()
+            except (OSError, EOFError):
+                # It was told to be away for a moment.
+                await asyncio.sleep(0.1)
+                continue
+            if status != OK:
+                raise ValueError(body)
+            return
+        raise TimeoutError("the inference server is away for good")
 
 
 @asynccontextmanager
@@ -153,10 +174,6 @@ async def breakable(folder: Path, *options: str) -> AsyncIterator[Breakable]:
     """Run `bench.breakable` with *options*."""
     port = free_port()
     command = [sys.executable, "-m", "bench.breakable", f"--port={port}", *options]
-    async with AsyncExitStack() as stack:
-        environ = {"PYTHONPATH": str(ROOT)}
-        started = _child("breakable", command, port, folder, **environ)
-        url = (await stack.enter_async_context(started)).url
-        control = await connect(port)
-        stack.callback(control.reset)
-        yield Breakable(url=url, control=control)
+    environ = {"PYTHONPATH": str(ROOT)}
+    async with _child("breakable", command, port, folder, **environ) as started:
+        yield Breakable(url=started.url)

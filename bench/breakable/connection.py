@@ -48,6 +48,9 @@ class Connection(protocol.Protocol):
     is_busy: bool = field(init=False, default=False)
     """Whether an answer is owed."""
 
+    asked: bytes = field(init=False, default=b"", repr=False)
+    """The body of the last request."""
+
     timer: IDelayedCall | None = field(init=False, default=None)
     """When a gateway in between will answer, if nothing else does before."""
 
@@ -107,4 +110,5 @@ class Connection(protocol.Protocol):
         method, path, _version = first.split(b" ", 2)
         path, _, _query = path.partition(b"?")
         request = Request(method=method, path=path, headers=headers, body=rest[:length])
+        self.asked = request.body
         self.server.asked(self, request)

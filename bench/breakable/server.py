@@ -23,6 +23,7 @@ from bench.breakable.work import Task, Work
 __all__ = ["Breakable", "Seen"]
 
 FULL = 429, "Model is overloaded", "Overloaded"
+OK = 200
 GATEWAY_TIMEOUT = 504
 
 
@@ -122,9 +123,11 @@ class Breakable:
 
     def die(self, restart_s: float | None = None) -> None:
         """Be gone, with everything in flight, until a supervisor starts it again."""
+        if self._listening is None:
+            return  # it is gone already, and comes back in its time
         self.seen.deaths += 1
         seconds = self.traits.restart_s if restart_s is None else restart_s
-        self._cancel_timer()
+        self._recover()
         if self.traits.gateway:
             self._is_away = True
             self._timer = self.reactor.callLater(seconds, self._come_back)
@@ -153,8 +156,8 @@ class Breakable:
         """Leave new connections in the kernel's queue for a while."""
         listening: Any = self._listening
         if listening is not None:
+            self._recover()
             listening.stopReading()
-            self._cancel_timer()
             self._timer = self.reactor.callLater(seconds, self._accept_again)
 
     def turn_away(self, seconds: float) -> None:
@@ -164,9 +167,11 @@ class Breakable:
         Some balancers and port mappings take a connection before they find
         that nobody is behind them, and close it again.
         """
+        if self._listening is None:
+            return
+        self._recover()
         self._is_away = True
         self.cut_all()
-        self._cancel_timer()
         self._timer = self.reactor.callLater(seconds, self._come_back)
 
     def opened(self, connection: Connection) -> None:
@@ -244,7 +249,10 @@ class Breakable:
         self, connection: Connection, answer: Answer, fault: Fault | None
     ) -> None:
         self._forget(connection)
-        answer = fault.on_answer(answer) if fault else answer
+        spoiled = fault.on_answer(answer) if fault else answer
+        if self.traits.quotes and (spoiled.status != OK or spoiled is not answer):
+            spoiled = evolve(spoiled, body=spoiled.body + b" to " + connection.asked)
+        answer = spoiled
         data = answer.to_bytes(chunked=self.traits.chunked)
         connection.deliver(fault.on_bytes(data) if fault else Delivery(data=data))
 
@@ -277,6 +285,13 @@ class Breakable:
 
     def _accept_again(self) -> None:
         self._timer = None
+        listening: Any = self._listening
+        listening.startReading()
+
+    def _recover(self) -> None:
+        """End what was done to it before, if the port is open."""
+        self._cancel_timer()
+        self._is_away = False
         listening: Any = self._listening
         listening.startReading()
 

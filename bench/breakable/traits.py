@@ -63,6 +63,8 @@ class Traits:
         False, "have a cost and cached tokens in OpenAI answers"
     )
 
+    quotes: bool = _trait(False, "quote the request in each answer that is no rows")
+
     def seconds_for(self, inputs: int) -> float:
         """Return how long a worker needs for a request of so many *inputs*."""
         return (self.ms + self.ms_per_input * inputs) / 1000

@@ -235,3 +235,31 @@ async def test_a_gateway_gives_up_after_its_deadline() -> None:
 
         assert (late.status, early.status) == (504, 200)
         assert server.work.inputs == 0
+
+
+@pytest.mark.parametrize("first", ["die", "turn_away", "accept_slowly"])
+@pytest.mark.parametrize("second", ["die", "turn_away", "accept_slowly"])
+@ensureDeferred
+async def test_one_failure_after_another_comes_to_an_end(
+    first: str, second: str
+) -> None:
+    """What is done to it while it is away does not keep it away for good."""
+    async with breakable(Traits()) as server:
+        getattr(server, first)(0.01)
+        getattr(server, second)(0.01)
+
+        await until(lambda: not server._timer)
+
+        answer = await _post(server.port, "/embed", {"inputs": ["a"]})
+        assert answer.is_for(["a"])
+
+
+@ensureDeferred
+async def test_it_quotes_a_request_that_it_refuses() -> None:
+    """So that an answer to the wrong caller shows whose it was."""
+    async with breakable(Traits(quotes=True)) as server:
+        refused = await _post(server.port, "/embed", {"inputs": ["BAD one"]})
+        answered = await _post(server.port, "/embed", {"inputs": ["good one"]})
+
+        assert b"BAD one" in refused.body
+        assert b"good one" not in answered.body
