@@ -108,7 +108,7 @@ async def _terminated(plan: Plan, upstream: Breakable, workers: int) -> Row:
 async def _reloaded(plan: Plan, upstream: Breakable, workers: int) -> Row:
     row = Row(what=f"SIGHUP 20 times under load, {_processes(workers)}")
     async with proxy(plan.folder, upstream.url, workers=workers) as each:
-        resting = await each.gauges()
+        resting = await _when_all_are_up(each, workers)
         async with _loaded(each) as load:
             for _ in range(20):
                 os.kill(each.child.pid, signal.SIGHUP)
@@ -121,7 +121,7 @@ async def _reloaded(plan: Plan, upstream: Breakable, workers: int) -> Row:
 async def _worker_killed(plan: Plan, upstream: Breakable) -> Row:
     row = Row(what=f"a worker of two killed {RUNS} times under load")
     async with proxy(plan.folder, upstream.url, workers=2) as each:
-        resting = await each.gauges()
+        resting = await _when_all_are_up(each, 2)
         for _ in range(RUNS):
             async with _loaded(each) as load:
                 worker = _children(each.child.pid)[0]
@@ -153,6 +153,17 @@ def _count(load: Load, row: Row, may_be_lost: int) -> None:
     row.measured.append(f"{load.lost} of {CLIENTS} clients lost a call")
 
 
+async def _when_all_are_up(each: Proxy, workers: int) -> Mapping[str, float]:
+    """Return the gauges at rest, to which each worker adds the request for its own."""
+    ends_at = time.monotonic() + ENDS_S
+    asked = 1 if workers == 1 else 1 + workers
+    while True:
+        resting = await each.gauges()
+        if resting["requests_open"] >= asked or time.monotonic() > ends_at:
+            return resting
+        await asyncio.sleep(0.1)
+
+
 async def _rests(each: Proxy, resting: Mapping[str, float], row: Row) -> None:
     left = await each.held(resting)
     row.hold(not left, f"still held: {left}")
@@ -177,7 +188,7 @@ def _children(pid: int) -> list[int]:
 def _sockets(pid: int) -> int:
     """Count the sockets of a process: it serves no more clients than that."""
     files = Path(f"/proc/{pid}/fd").iterdir()
-    return sum(os.readlink(each).startswith("socket:") for each in files)
+    return sum(str(each.readlink()).startswith("socket:") for each in files)
 
 
 def _is_there(pid: int) -> bool:
