@@ -12,10 +12,11 @@ free as soon as it is answered, refused or cancelled.
 import sys
 from collections.abc import Callable, Sequence
 from math import inf
+from typing import Any
 
 from attrs import define, field, frozen
 from msgspec import Struct
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from abproxy.dialects.call import Call, PartResult
@@ -30,6 +31,7 @@ __all__ = [
     "LargeCall",
     "Part",
     "Priority",
+    "Waiter",
     "end_of_part",
     "halves",
     "likely_good_first",
@@ -69,7 +71,57 @@ class Caps:
         return min(1.0, max(shares))
 
 
-_NO_WAITER: Deferred[list[PartResult]] = Deferred()
+Outcome = list[PartResult] | Failure
+
+
+class Waiter(Deferred[list[PartResult]]):
+    """
+    Fires with the results of a call, or of a part of one.
+
+    Others may follow, who ask for the same: who leaves takes nothing from them.
+    """
+
+    call: Call
+    """What is asked for, where others may follow."""
+
+    followers: list[Any] | None = None
+    """Those who wait for the same outcome; as long as there are any, work goes on."""
+
+    on_end: Callable[["Waiter", Outcome], None] | None = None
+    """Called with the outcome, when the caller has got it; None once it is there."""
+
+    _stop: Callable[[Deferred[list[PartResult]]], object] | None = None
+    """Stops the work, once only others wait."""
+
+    def fire(self, outcome: Outcome) -> None:
+        """Hand the *outcome* to the caller, unless he has left, and to the others."""
+        on_end, self.on_end, self._stop = self.on_end, None, None
+        if not self.called:
+            self.callback(outcome)
+        if on_end is not None:
+            on_end(self, outcome)
+
+    def cancel(self) -> None:
+        """Note that the caller has left; if no other waits, stop the work."""
+        if self.called or not self.followers:
+            on_end, self.on_end = self.on_end, None
+            super().cancel()
+            if on_end is not None:
+                on_end(self, Failure(CancelledError()))
+        else:
+            self._stop = self._canceller
+            self.errback(CancelledError())
+
+    def give_up(self) -> None:
+        """Stop the work, as its caller and the last of the others have left."""
+        on_end, self.on_end = self.on_end, None
+        if self._stop is not None:
+            self._stop(self)
+        if on_end is not None:
+            on_end(self, Failure(CancelledError()))
+
+
+_NO_WAITER = Waiter()
 
 
 class Part(Struct, kw_only=True, eq=False):
@@ -108,20 +160,18 @@ class Part(Struct, kw_only=True, eq=False):
     connection_failures: int = 0
     """How many requests it was in when their connection broke."""
 
-    waiter: Deferred[list[PartResult]] = _NO_WAITER
+    waiter: Waiter = _NO_WAITER
     """Fires once; with several results if the part had to be split after all."""
 
     cancelled: bool = False
     """Whether its caller has left."""
 
-    def __post_init__(self) -> None:
-        self.waiter = Deferred(self._cancel)
-
     def __repr__(self) -> str:
         """Name its call: a text is never printed."""
         return f"Part({self.call!r}, {len(self.items)} items)"
 
-    def _cancel(self, _waiter: Deferred[list[PartResult]]) -> None:
+    def cancel(self, _waiter: Deferred[list[PartResult]]) -> None:
+        """Note that nobody waits for it any more."""
         self.cancelled = True
         on_cancel, self.on_cancel = self.on_cancel, None
         if on_cancel is not None:
@@ -146,8 +196,8 @@ class Part(Struct, kw_only=True, eq=False):
         would wait for ever.
         """
         self.on_cancel = None
-        if not self.cancelled and not self.waiter.called:
-            self.waiter.callback(outcome)
+        if not self.cancelled:
+            self.waiter.fire(outcome)
 
 
 def size_of(items: Sequence[bytes]) -> int:
@@ -198,7 +248,7 @@ class _Joined:
     leaves, or a response of the upstream that is no rows.
     """
 
-    done: Deferred[list[PartResult]] = field(init=False, repr=False)
+    done: Waiter = field(init=False, repr=False)
     """Fires with the results; a response that is no rows is the only one then."""
 
     _open: dict[int, Part] = field(init=False, factory=dict)
@@ -207,7 +257,7 @@ class _Joined:
     _results: list[list[PartResult]] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
-        self.done = Deferred(self._cancel)
+        self.done = Waiter(self._cancel)
 
     def add(self, part: Part) -> None:
         """Wait for *part* as well, which comes after those added before."""
@@ -221,13 +271,12 @@ class _Joined:
             return  # it ends because another one has ended it
         if isinstance(outcome, Failure) or outcome[0].rows is None:
             self._stop()
-            if not self.done.called:  # by a caller that has left meanwhile
-                self.done.callback(outcome)
+            self.done.fire(outcome)
             return
         self._results[place] = outcome
         if not self._open and not self.left_items:
             self._end()
-            self.done.callback([each for one in self._results for each in one])
+            self.done.fire([each for one in self._results for each in one])
         elif not self._may_keep(outcome):
             self._stop()
             most = "answers that are being collected take too much memory"
@@ -337,13 +386,15 @@ class LargeCall(_Joined):
 
 def whole_part(call: Call, size: int, now: float) -> Part:
     """Make the one part of a *call* whose items have so many bytes."""
-    return Part(
+    part = Part(
         call=call,
         items=call.items.raw,
         lengths=call.items.lengths,
         size=size,
         arrived_at=now,
     )
+    part.waiter = Waiter(part.cancel)
+    return part
 
 
 def _part_of(
@@ -354,13 +405,15 @@ def _part_of(
     arrived_at: float,
 ) -> Part:
     own = items[span]
-    return Part(
+    part = Part(
         call=call,
         items=own,
         lengths=lengths[span],
         size=size_of(own),
         arrived_at=arrived_at,
     )
+    part.waiter = Waiter(part.cancel)
+    return part
 
 
 def end_of_part(items: Sequence[bytes], start: int, caps: Caps) -> int:

@@ -85,8 +85,8 @@ class Sender:
         self, outcome: Response | Failure, part: Part, load: Load, sent: BatchSent
     ) -> None:
         """Hand on a good answer; any other is for isolation to look into."""
+        part.on_cancel = None  # it refers to what refers to the part
         if isinstance(outcome, Failure) or outcome.status != OK:
-            part.on_cancel = None  # it refers to what refers to the part
             batch = self._batch((part,))
             batch.sent_at = part.arrived_at
             again = Deferred.fromCoroutine(self.isolation.send(batch, outcome))
@@ -94,7 +94,8 @@ class Sender:
             return
         self.isolation.extra.requests += 1
         took_s = self.clock.seconds() - part.arrived_at
-        part.fire([PartResult(response=outcome, upstream_s=took_s)])
+        if not part.cancelled:
+            part.waiter.fire([PartResult(response=outcome, upstream_s=took_s)])
         try:
             self.isolation.note_answer((part,), part.arrived_at)
         finally:

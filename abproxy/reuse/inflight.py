@@ -24,6 +24,7 @@ from twisted.internet.defer import (
 )
 from twisted.python.failure import Failure
 
+from abproxy.batching.part import Waiter
 from abproxy.dialects.call import BadAnswer, Call, LaneKey, PartResult
 from abproxy.dialects.reply import lines_of_all
 from abproxy.events import Observer
@@ -47,30 +48,11 @@ AT_ONCE = 4
 """So many of those whose shared work has failed are sent at the same time."""
 
 
-class _Work(Deferred[list[PartResult]]):
-    """
-    The outcome of one call, as its own caller gets it, and others who wait for it.
-
-    It is made for each call, so it is one object and not two.
-    """
-
-    call: Call
-    results: Deferred[list[PartResult]]
-    followers: "list[_Follower] | None" = None
-
-    def cancel(self) -> None:
-        """Cancel the work, as its own caller has left, unless others wait for it."""
-        if self.called or self.followers:
-            super().cancel()
-        else:
-            self.results.cancel()
-
-    def forget(self, follower: "_Follower") -> None:
-        """Cancel the work if *follower*, who has left, was the last."""
-        if self.followers and follower in self.followers:
-            self.followers.remove(follower)
-            if self.called and not self.followers:
-                self.results.cancel()
+def _followable(results: Deferred[list[PartResult]]) -> Waiter:
+    """Return what others may follow, whatever else is done with *results*."""
+    waiter = Waiter(lambda _waiter: results.cancel())
+    results.addBoth(waiter.fire)
+    return waiter
 
 
 def _ignore(_size: int) -> None:
@@ -83,7 +65,7 @@ class _Follower:
 
     call: Call
     rows: dict[bytes, PartResult]
-    works: list[_Work]
+    works: list[Waiter]
     """What it still waits for."""
 
     version: int
@@ -117,9 +99,13 @@ class _Follower:
         """Wait for no work any more."""
         works, self.works = self.works, []
         for work in works:
-            work.forget(self)
+            if not work.followers or self not in work.followers:
+                continue
+            work.followers.remove(self)
+            if work.called and not work.followers:
+                work.give_up()
 
-    def take(self, work: _Work, rows: dict[bytes, PartResult]) -> None:
+    def take(self, work: Waiter, rows: dict[bytes, PartResult]) -> None:
         """Take *rows* of a *work* that is done."""
         self.works.remove(work)
         self.pieces += 1
@@ -145,13 +131,16 @@ class InFlight:
     compute: Submit = field(repr=False)
     repeats: Repeats = field(factory=Repeats, repr=False)
     observer: Observer = field(factory=Observer, repr=False)
+    is_of_collector: bool = False
+    """Whether *compute* returns waiters of the collector, which others may follow."""
+
     version: int = 0
     """Of the model: rows of several versions are never in one answer."""
 
     held_bytes: int = field(init=False, default=0)
     """The bodies of the calls that follow others."""
 
-    _works: dict[tuple[LaneKey, bytes], _Work] = field(
+    _works: dict[tuple[LaneKey, bytes], Waiter] = field(
         init=False, factory=dict, repr=False
     )
 
@@ -176,15 +165,18 @@ class InFlight:
         if not hash(key) & NOT_SAMPLED:
             self._sample(hash(key))
         work = self._works.get(key)
-        if work is not None:
+        if work is not None and work.on_end is not None:
             return self._follow(call, {work}, ())
         results = self.compute(call)
         if results.called:
             return results
-        self._works[key] = work = _Work()
-        work.call, work.results = call, results
-        results.addBoth(self._done, work)
-        return work
+        if self.is_of_collector and isinstance(results, Waiter):
+            started = results
+        else:
+            started = _followable(results)
+        started.call, started.on_end = call, self._done
+        self._works[key] = started
+        return started
 
     def _sample(self, item: int) -> None:
         self.observer.sampled(is_repeated=self.repeats.note(item))
@@ -192,29 +184,29 @@ class InFlight:
     def _submit_several(self, call: Call) -> Deferred[list[PartResult]]:
         lane, works = call.lane_key, self._works
         places: dict[bytes, int] = {}
-        shared: set[_Work] = set()
+        shared: set[Waiter] = set()
         for place, item in enumerate(call.items.raw):
             key = lane, item
             if not hash(key) & NOT_SAMPLED:
                 self._sample(hash(key))
             work = works.get(key)
-            if work is not None:
+            if work is not None and work.on_end is not None:
                 shared.add(work)
             else:
                 places.setdefault(item, place)
         if len(places) < len(call.items.raw):
             return self._follow(call, shared, tuple(places.values()))
         results = self.compute(call)
-        return results if results.called else self._begin(call, results, _Work())
+        return results if results.called else self._begin(call, results)
 
     def _follow(
-        self, call: Call, shared: set[_Work], places: Sequence[int]
+        self, call: Call, shared: set[Waiter], places: Sequence[int]
     ) -> Deferred[list[PartResult]]:
         """Compute what is at *places* of *call*; the rest comes from *shared* work."""
         size = len(call.alone.body)
         if self.held_bytes + size > MAX_HELD_BYTES:
             return self.compute(call)
-        own = [_Work()] if places else []
+        own = [Waiter()] if places else []
         follower = _Follower(
             call, {}, [*shared, *own], self.version, on_end=self._release
         )
@@ -231,8 +223,8 @@ class InFlight:
     def _release(self, size: int) -> None:
         self.held_bytes -= size
 
-    def _compute_rest(self, rest: Call, follower: _Follower, work: _Work) -> None:
-        """Compute what no other work has of the call of *follower*, as *work*."""
+    def _compute_rest(self, rest: Call, follower: _Follower, place: Waiter) -> None:
+        """Compute what no other work has of the call of *follower*, in its *place*."""
         # It may fill a batch, and so end the work of others before it returns.
         try:
             results = self.compute(rest)
@@ -240,42 +232,47 @@ class InFlight:
             follower.abandon()
             self._release(len(follower.call.alone.body))
             raise
-        if work not in follower.works:
+        if place not in follower.works:
             results.addErrback(lambda failure: failure.trap(CancelledError))
             results.cancel()
             return
+        work = Waiter(lambda _work: results.cancel())
         work.followers = [follower]
-        work.callback([])  # it is the call of no client
-        self._begin(rest, results, work)
+        work.addErrback(lambda failure: failure.trap(CancelledError))
+        work.cancel()  # it is the call of no client
+        follower.works[follower.works.index(place)] = work
+        self._register(rest, work)
+        results.addBoth(work.fire)
 
-    def _begin(
-        self, call: Call, results: Deferred[list[PartResult]], work: _Work
-    ) -> _Work:
-        """Let others follow *call*, which is computed, as *work*."""
-        work.call = call
-        work.results = results
+    def _begin(self, call: Call, results: Deferred[list[PartResult]]) -> Waiter:
+        """Let others follow *call*, which is computed."""
+        if self.is_of_collector and isinstance(results, Waiter):
+            work = results
+        else:
+            work = _followable(results)
+        self._register(call, work)
+        return work
+
+    def _register(self, call: Call, work: Waiter) -> None:
+        work.call, work.on_end = call, self._done
         lane, works = call.lane_key, self._works
         for item in call.items.raw:
             works[lane, item] = work
-        results.addBoth(self._done, work)
-        return work
 
-    def _done(self, outcome: Outcome, work: _Work) -> None:
-        lane, works = work.call.lane_key, self._works
-        for item in work.call.items.raw:
-            del works[lane, item]
+    def _done(self, work: Waiter, outcome: Outcome) -> None:
+        call, works = work.call, self._works
+        lane = call.lane_key
+        for item in call.items.raw:
+            if works.get((lane, item)) is work:
+                del works[lane, item]
         followers, work.followers = work.followers, None
-        if not work.called:
-            work.callback(outcome)
-        elif isinstance(outcome, Failure) and not followers:
-            outcome.trap(CancelledError)
         if followers:
             self._tell(followers, work, outcome)
 
     def _tell(
         self,
         followers: list[_Follower],
-        work: _Work,
+        work: Waiter,
         outcome: Outcome,
     ) -> None:
         try:
@@ -293,7 +290,7 @@ class InFlight:
         _Undone(compute=self.compute).send(waiting, work.call, outcome)
 
     def _hand_out(
-        self, followers: list[_Follower], work: _Work, rows: dict[bytes, PartResult]
+        self, followers: list[_Follower], work: Waiter, rows: dict[bytes, PartResult]
     ) -> None:
         for follower in followers:
             if follower.is_over:

@@ -104,7 +104,11 @@ def make_layers(
         layers.submit = layers.shared.submit
         layers.shared_rate = store.take if reuse.shares_rates else None
     if reuse.dedupe:
-        layers.in_flight = InFlight(compute=layers.submit, observer=observer)
+        layers.in_flight = InFlight(
+            compute=layers.submit,
+            is_of_collector=layers.shared is None,
+            observer=observer,
+        )
         layers.submit = layers.in_flight.submit
     if reuse.cache_bytes:
         layers.memory = MemoryCache(

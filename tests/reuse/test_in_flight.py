@@ -13,7 +13,7 @@ from abproxy.errors import CannotConnect, QueueFull
 from abproxy.events import Observer
 from abproxy.http.messages import Response
 from abproxy.reuse.inflight import AT_ONCE, InFlight
-from support.batching import Outcome, call_of
+from support.batching import Outcome, call_of, harness
 from support.reuse import BAD, EVENTS, Computer, alone, check, play, texts_of
 
 
@@ -298,3 +298,49 @@ def test_each_caller_gets_what_it_would_get_alone(
     assert not in_flight.items
     assert not in_flight.held_bytes
     check(calls, failures, server.model)
+
+
+def test_a_parts_own_waiter_is_what_others_follow() -> None:
+    """The one who computes costs no second Deferred, and may leave nevertheless."""
+    proxy = harness()
+    in_flight = InFlight(compute=proxy.collector.submit, is_of_collector=True)
+    first = submit(in_flight, "a")
+    second, third = submit(in_flight, "a"), submit(in_flight, "b", "a")
+    proxy.clock.advance(0)
+    first.done.cancel()
+    assert isinstance(first.error, CancelledError)
+    assert proxy.upstream.batches == [["a"], ["b"]]
+    while proxy.upstream.open:
+        proxy.upstream.open[0].answer()
+    assert second.is_right
+    assert third.is_right
+    assert not in_flight.items
+
+
+def test_the_last_follower_of_a_part_cancels_its_request() -> None:
+    """Its own caller had left before."""
+    proxy = harness()
+    in_flight = InFlight(compute=proxy.collector.submit, is_of_collector=True)
+    calls = [submit(in_flight, "a") for _ in range(3)]
+    for call in calls:
+        assert proxy.upstream.open
+        call.done.cancel()
+    assert not proxy.upstream.open
+    assert not in_flight.items
+    assert proxy.is_at_rest
+
+
+@pytest.mark.parametrize("inputs", [1, 4, 40])
+def test_what_is_followed_may_be_of_any_size(inputs: int) -> None:
+    """One part of a batch, a whole batch, or a call of several batches."""
+    proxy = harness(items=4)
+    in_flight = InFlight(compute=proxy.collector.submit, is_of_collector=True)
+    some = [f"text {number}" for number in range(inputs)]
+    calls = [submit(in_flight, *some) for _ in range(3)]
+    calls[0].done.cancel()
+    proxy.clock.advance(0)
+    while proxy.upstream.open:
+        proxy.upstream.open[0].answer()
+    assert all(call.is_right for call in calls[1:])
+    assert sum(map(len, proxy.upstream.batches)) == inputs
+    assert proxy.is_at_rest

@@ -48,7 +48,7 @@ class Computer:
         done: Deferred[list[PartResult]] = Deferred()
         self.asked.append((call, done))
         if self.is_quick:
-            self.answer()
+            done.callback([PartResult(response=alone(texts_of(call)))])
         return done
 
     @property
