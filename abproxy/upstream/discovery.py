@@ -162,6 +162,9 @@ INFO = b"/info"
 MODELS = {b"/v1/models": "/v1/embeddings", b"/models": "/embeddings"}
 """Where a server with the OpenAI API lists models, and makes embeddings then."""
 
+EMBED = b"/embed"
+NO_ROUTE = frozenset({404, 405, 501})
+
 MISSING = frozenset({200, 400, 404, 405, 501})
 """How a server answers /info that has no such route; 200 with a page of its own."""
 
@@ -290,15 +293,29 @@ class Discovery:
             for path, embeddings_path in MODELS.items():
                 response = await self._get(path)
                 self._in_doubt = False
-                if self._take(read_models(response, embeddings_path)):
+                info = read_models(response, embeddings_path)
+                if info is not None and await self._has_embed():
+                    break  # which is none of TEI's, so nothing is known of it
+                if self._take(info):
                     return
                 trouble = trouble or self._trouble_of(response, path)
         self._note_trouble(trouble)
 
+    async def _has_embed(self) -> bool:
+        """Ask whether the server has an /embed of its own, with a call of no inputs."""
+        if self.dialect == "openai" or self.info.embeddings_path is not None:
+            return False
+        headers = self.credentials.on(((b"Content-Type", b"application/json"),))
+        call = UpstreamRequest(path=EMBED, headers=headers, body=b"{}")
+        response = await self._in_time(call)
+        return response.status not in NO_ROUTE
+
     def _get(self, path: bytes) -> Deferred[Response]:
-        asked = self.ask(self._question(path))
-        return asked.addTimeout(
-            TIMEOUT_S, self.clock, lambda *_: Failure(_no_answer(path))
+        return self._in_time(self._question(path))
+
+    def _in_time(self, request: UpstreamRequest) -> Deferred[Response]:
+        return self.ask(request).addTimeout(
+            TIMEOUT_S, self.clock, lambda *_: Failure(_no_answer(request.path))
         )
 
     def _question(self, path: bytes = INFO) -> UpstreamRequest:

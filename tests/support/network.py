@@ -223,7 +223,9 @@ class Upstream(Breakable):
 
     def asked(self, connection: Connection, request: Request) -> None:
         """Answer *request*, and keep it."""
-        if request.method == b"POST" and not request.path.startswith(b"/-/"):
+        is_call = request.method == b"POST" and not request.path.startswith(b"/-/")
+        # A call of nothing is how the proxy asks whether there is such a route.
+        if is_call and request.body != b"{}":
             self.requests.append(request)
         super().asked(connection, request)
 

@@ -220,8 +220,9 @@ def test_a_server_with_the_openai_api_is_found_by_its_models(
     asking = Aggregator()
     asking.upstream.open[0].refuse(404)
     asking.upstream.open[0].refuse(200, models)
+    asking.upstream.open[0].refuse(404)
 
-    assert paths_of(asking) == [b"/info", b"/v1/models"]
+    assert paths_of(asking) == [b"/info", b"/v1/models", b"/embed"]
     assert asking.learned == [ServerInfo(model=model, embeddings_path="/v1/embeddings")]
 
 
@@ -231,9 +232,23 @@ def test_a_server_without_a_version_in_its_paths_is_found_too() -> None:
     asking.upstream.open[0].refuse(404)
     asking.upstream.open[0].refuse(404)
     asking.upstream.open[0].refuse(200, b'{"data":[{"id":"m"}]}')
+    asking.upstream.open[0].refuse(405)
 
-    assert paths_of(asking)[-1] == b"/models"
+    assert paths_of(asking)[-2:] == [b"/models", b"/embed"]
     assert asking.discovery.info.embeddings_path == "/embeddings"
+
+
+def test_a_server_with_an_embed_of_its_own_is_left_alone() -> None:
+    """It is asked with a call that has no inputs, which nothing can compute."""
+    asking = Aggregator()
+    asking.upstream.open[0].refuse(404)
+    asking.upstream.open[0].refuse(200, b'{"data":[{"id":"m"}]}')
+    question = asking.upstream.open[0].request
+    asking.upstream.open[0].refuse(422)
+
+    assert (question.method, question.body) == (b"POST", b"{}")
+    assert asking.discovery.info == ServerInfo()
+    assert asking.learned == []
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 502, 503])
