@@ -124,6 +124,9 @@ class _Port:
     def getHost(self) -> IPv4Address:  # noqa: N802
         return IPv4Address("TCP", "127.0.0.1", self.number)
 
+    def startReading(self) -> None:  # noqa: N802
+        """Accept connections, as it does from the start."""
+
     def stopListening(self) -> Deferred[None]:  # noqa: N802
         self.reactor.listening.pop(self.number, None)
         return succeed(None)
