@@ -27,7 +27,7 @@ from abproxy.events import Observer
 from abproxy.http.forwarded import TrustedProxies
 from abproxy.http.headers import Credentials
 from abproxy.http.sharing import LineRules
-from abproxy.reuse.keys import Keys
+from abproxy.reuse.entry import Keys
 from abproxy.reuse.layers import Layers, Reuse
 from abproxy.service.proxy import DrainTimes
 from abproxy.settings.settings import Settings

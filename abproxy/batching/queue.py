@@ -28,8 +28,7 @@ from abproxy.batching.part import (
     whole_part,
 )
 from abproxy.batching.quarantine import QUARANTINE_AFTER, Quarantine
-from abproxy.batching.ready import ReadyLanes
-from abproxy.batching.turns import Turns
+from abproxy.batching.turns import ReadyLanes, Turns
 from abproxy.dialects.call import Call, LaneKey, PartResult
 from abproxy.errors import ProxyError
 

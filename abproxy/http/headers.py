@@ -19,6 +19,7 @@ __all__ = [
     "group",
     "lead_back",
     "new_request_id",
+    "read_cache_control",
     "read_request_id",
     "spell",
     "with_request_id",
@@ -45,6 +46,10 @@ OF_ONE_HOP = HOP_BY_HOP | FRAMING
 
 Raw = Iterable[tuple[bytes, Sequence[bytes]]]
 """Names with all their values, as Twisted's `Headers.getAllRawHeaders` gives them."""
+
+_NEW = re.compile(rb"no-cache|no-store|max-age=0+", re.IGNORECASE)
+_UNKEPT = re.compile(rb"no-store", re.IGNORECASE)
+"""What clients say of answers that were given before (RFC 9111)."""
 
 
 def as_headers(lines: HeaderList) -> Headers:
@@ -221,3 +226,22 @@ def new_request_id() -> bytes:
 def with_request_id(response: Response, request_id: bytes) -> Response:
     """Return a *response* of our own with the id of its request."""
     return replace(response, headers=(*response.headers, (REQUEST_ID, request_id)))
+
+
+def read_cache_control(headers: HeaderList) -> tuple[bool, bool]:
+    """
+    Return whether rows that are known will do, and whether new ones may be kept.
+
+    `Pragma: no-cache` is the same as `Cache-Control: no-cache`, which clients of
+    HTTP/1.0 do not have.
+    """
+    words = [
+        word.strip()
+        for name, value in headers
+        if name.lower() in {b"cache-control", b"pragma"}
+        for word in value.split(b",")
+    ]
+    if not words:
+        return True, True
+    known = not any(map(_NEW.fullmatch, words))
+    return known, not any(map(_UNKEPT.fullmatch, words))

@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred, succeed
 from abproxy.batching.collector import BatchCollector
 from abproxy.errors import SettingsError
 from abproxy.events import Observer
+from abproxy.reuse.entry import Keys
 from abproxy.reuse.inflight import InFlight
-from abproxy.reuse.keys import Keys
 from abproxy.reuse.memory import MemoryCache
 from abproxy.reuse.redis import RedisStore, connect, read_address
 from abproxy.reuse.rows import Submit

@@ -15,8 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from abproxy.dialects.call import BadAnswer, Call, PartResult
 from abproxy.events import Observer
 from abproxy.http.messages import HeaderList, Response
-from abproxy.reuse.entry import pack, unpack
-from abproxy.reuse.keys import Keys, key_of
+from abproxy.reuse.entry import Keys, key_of, pack, unpack
 from abproxy.reuse.rows import Submit, ask_for_rest, has_rows, rows_of, span
 from abproxy.reuse.store import Store
 

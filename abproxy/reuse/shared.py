@@ -8,8 +8,7 @@ from twisted.internet.defer import Deferred
 
 from abproxy.dialects.call import BadAnswer, Call, PartResult
 from abproxy.events import Observer
-from abproxy.reuse.entry import pack, unpack
-from abproxy.reuse.keys import Keys, key_of
+from abproxy.reuse.entry import Keys, key_of, pack, unpack
 from abproxy.reuse.redis import RedisStore
 from abproxy.reuse.rows import Submit, ask_for_rest, has_rows, rows_of, span
 

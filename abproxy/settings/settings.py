@@ -22,9 +22,8 @@ from abproxy.settings.key_files import KEY_FILES
 from abproxy.settings.limits import Limits
 from abproxy.settings.listening import FAST_PATHS, Listening
 from abproxy.settings.reuse import Reuse
-from abproxy.settings.sources import Sources, variable
+from abproxy.settings.sources import Sources, find_typos, variable
 from abproxy.settings.telemetry import Telemetry
-from abproxy.settings.typos import find_typos
 from abproxy.settings.upstream import Upstream
 
 __all__ = [

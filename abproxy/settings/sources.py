@@ -1,6 +1,13 @@
 """Find the text of a setting: in an option, the environment, or a `.env` file."""
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+)
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
@@ -14,6 +21,7 @@ __all__ = [
     "DEFAULTS",
     "DEFAULT_ENV_FILE",
     "Sources",
+    "find_typos",
     "read_defaults",
     "read_env_file",
     "share",
@@ -31,6 +39,12 @@ The variable with the path of a file of other defaults, as images need.
 
 If an image had its defaults in the environment, they would win over `.env`.
 """
+
+MOST_LETTERS = 2
+"""A name with more wrong letters than this is another name."""
+
+LETTERS_FOR_ONE = 3
+"""So many letters of a setting's name allow for one that is wrong, missing or more."""
 
 
 def variable(option: str) -> str:
@@ -114,3 +128,34 @@ def read_env_file(path: str | None) -> dict[str, str]:
             where = f"{file}, line {line.original.line + blank}"
             raise SettingsError(f"{where}: not of the form NAME=value")
     return {line.key: line.value for line in lines if line.key and line.value}
+
+
+def find_typos(
+    names: Iterable[str], settings: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """Return *names* that are none of *settings*, each with the one it is close to."""
+    for name in names:
+        if name in settings:
+            continue
+        distance, closest = min((_distance(name.upper(), s), s) for s in settings)
+        if distance <= min(MOST_LETTERS, len(closest) // LETTERS_FOR_ONE):
+            yield name, closest
+
+
+def _distance(one: str, other: str) -> int:
+    """Return how many letters are wrong, missing, too many, or swapped."""
+    if abs(len(one) - len(other)) > MOST_LETTERS:
+        return MOST_LETTERS + 1
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for at, letter in enumerate(one, 1):
+        row = [at]
+        for to, wanted in enumerate(other, 1):
+            row.append(
+                min(last[to] + 1, row[-1] + 1, last[to - 1] + (letter != wanted))
+            )
+            is_swapped = one[at - 2 : at] == wanted + other[to - 2 : to - 1]
+            if at > 1 and to > 1 and is_swapped:
+                row[to] = min(row[to], before[to - 2] + 1)
+        before, last = last, row
+    return last[-1]

@@ -16,8 +16,7 @@ from abproxy.dialects.call import Call, Dialect, LaneKey, ParsedBody
 from abproxy.dialects.members import OF_TEI, MemberRules
 from abproxy.dialects.routes import dialect_of, may_be_batched
 from abproxy.events import Observer, RequestInfo
-from abproxy.http.caching import read_cache_control
-from abproxy.http.headers import Credentials, end_to_end
+from abproxy.http.headers import Credentials, end_to_end, read_cache_control
 from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.http.sharing import BUILT_IN, MEMBER, LineRules, SortedLines
 from abproxy.web.auth import Caller

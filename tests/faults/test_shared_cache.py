@@ -12,7 +12,7 @@ import pytest
 from attrs import define
 from pytest_twisted import ensureDeferred
 
-from abproxy.reuse.keys import Keys
+from abproxy.reuse.entry import Keys
 from abproxy.reuse.layers import Layers
 from support.client import sleep, together, until
 from support.proxy import StartedProxy, started_proxy

@@ -14,8 +14,8 @@ from abproxy.dialects.call import Call, LaneKey, PartResult, Rows
 from abproxy.dialects.openai import OPENAI
 from abproxy.dialects.tei import PREDICT
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
+from abproxy.reuse.entry import Keys
 from abproxy.reuse.inflight import InFlight
-from abproxy.reuse.keys import Keys
 from abproxy.reuse.memory import MemoryCache
 from abproxy.reuse.store import Store
 from support.batching import Outcome, call_of

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
-from abproxy.reuse.keys import Keys
+from abproxy.reuse.entry import Keys
 from abproxy.reuse.redis import (
     DEADLINE_S,
     FAILURES,
