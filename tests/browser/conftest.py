@@ -53,7 +53,7 @@ def upstream() -> Iterator[str]:
 def url(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run a proxy."""
     folder = tmp_path_factory.mktemp("proxy") / "run"
-    with proxy(folder, upstream, " says ") as url:
+    with proxy(folder, upstream, "The inference server has ") as url:
         yield url
 
 

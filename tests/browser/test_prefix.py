@@ -85,7 +85,7 @@ def prefixed(
     options = () if request.param else (f"--path-prefix={PREFIX}",)
     folder = tmp_path_factory.mktemp("prefixed") / "run"
     with (
-        proxy(folder, upstream, " says ", *options) as url,
+        proxy(folder, upstream, "The inference server has ", *options) as url,
         balancer(url, strips=request.param) as outside,
     ):
         yield outside

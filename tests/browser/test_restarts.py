@@ -14,7 +14,7 @@ def test_a_restart_is_told_and_survived(
     chromium: Chrome, upstream: str, tmp_path: Path
 ) -> None:
     """The page says that nobody answers, and goes on by itself with new figures."""
-    with proxy(tmp_path / "first", upstream, " says ") as url:
+    with proxy(tmp_path / "first", upstream, "The inference server has ") as url:
         page = LivePage(chromium, url)
         page.open()
         page.until_it_says("judged", "Judged by 0 calls")
@@ -25,7 +25,7 @@ def test_a_restart_is_told_and_survived(
     page.until_it_says("state", "abproxy cannot be reached; trying again every second")
     assert "The figures are of " in page.text("state")
     port = f"--port={urlsplit(url).port}"
-    with proxy(tmp_path / "second", upstream, " says ", port):
+    with proxy(tmp_path / "second", upstream, "The inference server has ", port):
         page.until_it_says("state", "abproxy works")
 
         assert "Judged by 0 calls" in page.text("judged")
@@ -40,7 +40,7 @@ def test_batches_of_a_second_life_are_not_taken_for_old_ones(
     chromium: Chrome, upstream: str, tmp_path: Path
 ) -> None:
     """They are numbered from 1 again, like those that the page has seen."""
-    with proxy(tmp_path / "first", upstream, " says ") as url:
+    with proxy(tmp_path / "first", upstream, "The inference server has ") as url:
         page = LivePage(chromium, url)
         page.open()
         before = [embed(url, "before") for _ in range(10)]
@@ -48,7 +48,7 @@ def test_batches_of_a_second_life_are_not_taken_for_old_ones(
         page.press("#pause")
 
     port = f"--port={urlsplit(url).port}"
-    with proxy(tmp_path / "second", upstream, " says ", port):
+    with proxy(tmp_path / "second", upstream, "The inference server has ", port):
         after = [embed(url, "after") for _ in range(12)]
         page.press("#pause")
         page.until_it_says("judged", "Judged by 12 calls")

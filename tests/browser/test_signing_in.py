@@ -14,7 +14,9 @@ from support.processes import proxy
 def url(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run a proxy with a key."""
     folder = tmp_path_factory.mktemp("proxy") / "run"
-    with proxy(folder, upstream, " says ", "--api-key=sesame") as url:
+    with proxy(
+        folder, upstream, "The inference server has ", "--api-key=sesame"
+    ) as url:
         yield url
 
 

@@ -14,7 +14,7 @@ def url(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     """Run a proxy that holds every call until there is another."""
     folder = tmp_path_factory.mktemp("proxy") / "run"
     options = ("--max-batch-size=2", "--max-wait-time=600000")
-    with proxy(folder, upstream, " says ", *options) as url:
+    with proxy(folder, upstream, "The inference server has ", *options) as url:
         yield url
 
 

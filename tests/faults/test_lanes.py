@@ -95,6 +95,10 @@ def test_a_model_that_is_refused_costs_the_others_nothing(
     assert sends >= 0.9 * _alone(ask, callers, seconds, **about)
 
 
+FIRST = 8
+"""So many batches that are not full may leave before anything is learned."""
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_when_all_are_refused_one_batch_at_a_time_goes_ahead(status: int) -> None:
     """However many callers there are, each with a lane of its own."""
@@ -103,7 +107,8 @@ def test_when_all_are_refused_one_batch_at_a_time_goes_ahead(status: int) -> Non
         asked = [_good(here, at) for at in range(20)]
         here.pass_(4.0)
 
-        assert len(here.upstream.requests) <= 12
+        # Those that were in flight at first, and then one after each pause.
+        assert len(here.upstream.requests) <= FIRST + 8
         here.upstream.mend()
         got = here.settle(*asked, within_s=3)
 
