@@ -282,7 +282,7 @@ class Observers(Observer):
                 setattr(self, name, _tell_each(listening))
 
     def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
-        """Tell all of them; this is done for each call, and so is written out."""
+        """Pass it on to all; written out, as this is done for each call."""
         for note in self._at_end:
             try:
                 note(request, gone=gone)

@@ -179,7 +179,7 @@ def _is_known(reactor: Any) -> bool:
 
 def use_monotonic_clock(reactor: Any) -> None:
     """
-    Let no step of the wall clock reach the timers of *reactor*.
+    Make the timers of *reactor* independent of the time of day.
 
     Twisted's own clock is the time of day: set back, all that waits would wait longer
     by as much; set forward, all that is in flight would be too late.  It is to be
@@ -196,7 +196,7 @@ def wall_clock(clock: IReactorTime) -> Callable[[], float]:
 
 def give_memory_back() -> None:
     """
-    Let the system have large pieces of memory as soon as they are free.
+    Give large pieces of memory back to the system as soon as they are free.
 
     The C library does so at first, but keeps pieces as large as the largest that was
     ever freed: a few bodies of some megabytes, and it holds what all of them took at

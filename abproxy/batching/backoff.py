@@ -279,7 +279,7 @@ class Backoff:
         self.requeue(others, failed.cause, shared=shared)
 
     def _refused(self, key: LaneKey, cause: Cause, asked_s: float) -> None:
-        """Let the lane pause, and all of them if it is about all."""
+        """Pause the lane, or all lanes if the refusal is about all."""
         is_new_wave = self.of_all is None or not self.of_all.are_on
         if is_about_all(cause):
             if is_about_room(cause) and is_new_wave:
@@ -357,7 +357,7 @@ class Backoff:
         return pauses
 
     def _may_try(self, key: LaneKey) -> None:
-        """Let one batch of a lane leave."""
+        """Allow one batch of a lane to be sent."""
         self.queue.hold(key, HeldBy.BACKOFF, self.clock.seconds())
         self.resume()
 

@@ -143,7 +143,7 @@ class Turn:
         return True
 
     def give_back(self) -> None:
-        """Let another ladder have it: the trial is over."""
+        """Give it back, as the trial is over."""
 
 
 @define(eq=False)

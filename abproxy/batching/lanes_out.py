@@ -100,7 +100,7 @@ class LanesOut:
             self._forget(next(iter(self._probes)))
 
     def note_sent(self, key: LaneKey) -> None:
-        """Let nothing follow a probe that has left, until `hold_again`."""
+        """Hold a lane whose probe has left, until `hold_again`."""
         if key in self._probes:
             self.queue.hold(key, HeldBy.OUT, inf)
 

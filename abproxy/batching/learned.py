@@ -252,7 +252,7 @@ class LearnedCaps:
 
     def try_less(self, path: bytes, items: int, size: int) -> None:
         """
-        Let the next requests be half as large as one with so many *items*.
+        Halve the next requests, compared with one of so many *items*.
 
         If one about so large passes, the size was the cause, and is learned.
         """

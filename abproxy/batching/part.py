@@ -171,7 +171,7 @@ class Part(Struct, kw_only=True, eq=False):
         return f"Part({self.call!r}, {len(self.items)} items)"
 
     def cancel(self, _waiter: Deferred[list[PartResult]]) -> None:
-        """Note that nobody waits for it any more."""
+        """Note that its caller has left."""
         self.cancelled = True
         on_cancel, self.on_cancel = self.on_cancel, None
         if on_cancel is not None:

@@ -67,7 +67,7 @@ class FixedSlots:
         """Learn nothing."""
 
     def arrived(self, now: float, here: int, lane: object) -> bool:  # noqa: ARG002
-        """Expect nobody."""
+        """Expect no callers."""
         return False
 
     def note(self, now: float, here: int) -> None:

@@ -58,7 +58,7 @@ class Turns:
 
     def note_left(self, parts: Sequence[Part], caps: Caps, clients: int) -> None:
         """
-        Let time pass, as *parts* of one batch have left.
+        Advance the present, as *parts* of one batch have left.
 
         Those that came back unsent, and leave again, have had their turn.
 

@@ -3,12 +3,12 @@ Equal items that wait or are in flight are computed once.
 
 Calls share an item if it is equal byte for byte and they are in one lane, so that
 they would have been sent in the same request anyway.  The first one that asks for
-it computes it; who asks while that lasts follows, whatever else is in his call.  A
-caller that leaves takes nothing from the others; the last one cancels the work.
+it computes it; a call that asks for it meanwhile follows, whatever else it asks for.
+A caller that leaves takes nothing from the others; the last one cancels the work.
 
-A failure is not shared.  Who followed is sent as his client wrote it: first one that
-asked for exactly the same.  If it gets the same answer byte for byte, the answer is
-that of all who asked for the same; all others go on by themselves.
+A failure is not shared.  Calls that followed are sent as their clients wrote them:
+first one that asked for exactly the same.  If it gets the same answer byte for byte,
+the answer is that of all that asked for the same; all others are sent by themselves.
 """
 
 from collections.abc import Callable, Sequence
@@ -245,7 +245,7 @@ class InFlight:
         results.addBoth(work.fire)
 
     def _begin(self, call: Call, results: Deferred[list[PartResult]]) -> Waiter:
-        """Let others follow *call*, which is computed."""
+        """Compute *call*, which others can follow from now on."""
         if self.is_of_collector and isinstance(results, Waiter):
             work = results
         else:

@@ -1,8 +1,9 @@
 """
-What stands between a call and its batch, as far as the settings ask for it.
+The layers between a call and its batch, as far as the settings ask for them.
 
-Memory first, then equal work in flight, then the rows of other proxies.  Each layer
-submits what it does not know to the next one, and the last is the collector.
+Rows in memory are looked up first, then equal work in flight, then the rows of other
+proxies.  Each of these layers submits what it does not know to the next one, and the
+last submits to the collector.
 """
 
 from collections.abc import Callable
@@ -43,11 +44,11 @@ class Reuse:
 
 @define(kw_only=True, eq=False)
 class Layers:
-    """The layers there are, and the collector below them."""
+    """The layers that are in use, and the collector below them."""
 
     collector: BatchCollector
     submit: Submit = field(repr=False)
-    """Of the first layer."""
+    """Submits a call to the first layer."""
 
     in_flight: InFlight | None = None
     memory: MemoryCache | None = None

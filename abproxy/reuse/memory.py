@@ -102,7 +102,7 @@ class MemoryCache:
         return known, places
 
     def _mark(self, results: list[PartResult], mark: HeaderList) -> list[PartResult]:
-        """Say in good *results* where their rows come from."""
+        """Add the lines *mark* to good *results*: where their rows come from."""
         if not self.shows or not has_rows(results):
             return results
         first, response = results[0], results[0].response

@@ -162,7 +162,7 @@ class RedisStore:
         return found.addCallback(lambda values: list(map(_open, values)))
 
     def put(self, entries: Mapping[bytes, bytes], ttl_s: float) -> None:
-        """Keep *entries* for so many seconds, some time; nobody waits for it."""
+        """Keep *entries* for so many seconds, without waiting for the store."""
         milliseconds = max(1, int(ttl_s * 1000))
         for key, value in entries.items():
             command = partial(

@@ -103,7 +103,7 @@ class Store(Generic[_Value]):
             self._small_size += grown
 
     def _evict(self) -> None:
-        """Take one step towards less: drop an entry, or move it on."""
+        """Drop an entry, or move one on so that another can be dropped."""
         if self._small_size * SMALL >= self.max_size or not self._main:
             self._evict_small()
         else:

@@ -102,7 +102,7 @@ class LineWriter:
 
     def write(self, text: str) -> None:
         """
-        Take a line.
+        Queue a line to be written.
 
         Raises:
             OSError: lines are being lost, and the writer is strict.

@@ -60,7 +60,7 @@ def threshold(level: str) -> LogLevelFilterPredicate:
 
 
 def set_threshold(enough: LogLevelFilterPredicate, level: str) -> None:
-    """Let *enough* be events from another *level* on."""
+    """Change *enough* to events from another *level* on."""
     enough.setLogLevelForNamespace("", LogLevel.lookupByName(level))
 
 

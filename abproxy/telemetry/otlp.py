@@ -156,7 +156,7 @@ def _ids(context: SpanContext) -> bytes:
 
 
 def _flags(other: SpanContext | None) -> bytes:
-    """Say that it is known whether *other* is a span of another process."""
+    """Return the flags: whether *other* is a span of another process, and known so."""
     return b"\x00\x03\x00\x00" if other and other.is_remote else b"\x00\x01\x00\x00"
 
 

@@ -141,7 +141,7 @@ def _refused_lane(key: LaneKey, cause: Cause, for_s: float) -> dict[str, Any]:
 
 
 def _why(cause: Cause) -> str:
-    """Say what the upstream answered, but not in its words: it may quote a call."""
+    """Return what the upstream answered, not in its words: these may quote a call."""
     is_answer = isinstance(cause, Response)
     return f"answered with {cause.status}" if is_answer else str(cause)
 

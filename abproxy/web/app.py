@@ -296,6 +296,6 @@ def _answer(request: ProxyRequest, call: Call, results: Sequence[PartResult]) ->
 
 
 def _unless_gone(failure: Failure, request: ProxyRequest) -> Failure:
-    """Let *failure* be a cancellation if the client of *request* has left."""
+    """Return *failure*, or a cancellation if the client of *request* has left."""
     is_gone = failure.check(ProxyError) is not None and request.channel is None
     return Failure(CancelledError()) if is_gone else failure

@@ -181,7 +181,7 @@ class Memory:
         return not self.is_full
 
     def look(self) -> None:
-        """Look how all goes on, now and then."""
+        """Make room, and read on from clients, as far as needed, now and then."""
         if self._answers or self.is_full:
             self._make_room()
         self._go_on()

@@ -131,7 +131,7 @@ class _HeaderReader(ConnectionProtocol):
         self._is_cut = False
 
     def makeConnection(self, transport: Any) -> None:  # noqa: N802
-        """Let the connection count from its beginning, and time out."""
+        """Count the connection from its beginning, and let it time out."""
         super().makeConnection(transport)
         self._serving.makeConnection(transport)
 

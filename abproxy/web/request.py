@@ -265,7 +265,7 @@ class ProxyRequest(Request):
 @contextmanager
 def unless_gone(request: ProxyRequest) -> Iterator[None]:
     """
-    Let an error of ours be a cancellation if the client of *request* has left.
+    Turn an error of ours into a cancellation if the client of *request* has left.
 
     Nothing can be answered then, and Klein would log it as a bug: anyone could fill
     the log by leaving.

@@ -142,7 +142,7 @@ class ProxySite(Site):
         return [b"http/1.1", b"http/1.0"]
 
     def announce_end(self) -> None:
-        """Say in each answer from now on that its connection is closed after it."""
+        """Announce in each answer from now on that its connection ends after it."""
         self.is_draining = True
         for channel in self.channels:
             channel.end_after_answer()

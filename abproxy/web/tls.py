@@ -153,7 +153,7 @@ class _TlsFactory(TLSMemoryBIOFactory):
         self._certificate.watch()
 
     def stopFactory(self) -> None:
-        """Look no more: nobody can connect."""
+        """Stop looking, as no client can connect any more."""
         self._certificate.stop()
 
 

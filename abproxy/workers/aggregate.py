@@ -100,7 +100,7 @@ class Aggregator:
 
     async def best_answer(self, request: RequestInfo) -> Response:
         """
-        Ask all for the page that was asked for, and return the best answer.
+        Return the best of the answers that all workers give for this page.
 
         Calls may come as long as one worker accepts them.
         """
@@ -167,7 +167,7 @@ class Aggregator:
     def _ask(
         self, path: Callable[[str], bytes], timeout_s: float
     ) -> Deferred[dict[str, Response]]:
-        """Ask all, each for a path; fires with the answers, by name."""
+        """Get a path from each worker; fires with the answers, by name."""
         headers = self._key()
         asked = [
             send(get_page(path(name), headers)).addTimeout(timeout_s, self.clock)

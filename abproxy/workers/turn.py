@@ -1,5 +1,5 @@
 """
-Whose turn it is to try another rung of the ladder: one worker at a time.
+The turn to try another rung of the ladder: one worker at a time has it.
 
 Workers share the inference server, and each has a ladder of its own.  If two of
 them tried at once, neither could tell whose trial made calls stay longer.
@@ -53,6 +53,6 @@ class SharedTurn(Turn):
         return True
 
     def give_back(self) -> None:
-        """Let another worker have it, if it is this one's."""
+        """Give it back, if this worker has it."""
         if self._shared[0] == self.number:
             self._shared[0] = 0

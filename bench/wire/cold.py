@@ -1,7 +1,7 @@
 """
 A lone call after a pause: one client, on a server that takes its time.
 
-This is what somebody feels who types a query.  Nothing of the proxy is in the
+This is what a person feels who types a query.  Nothing of the proxy is in the
 caches of the CPU any more, so what costs microseconds in a loop costs much
 more here.  `strace` tells how much of it passes before the request is sent on,
 and how much after its answer has come.
