@@ -102,7 +102,7 @@ class PartResult(Struct, frozen=True, kw_only=True):
     """This part's rows; None where the response is to be passed on as it is."""
 
     calls: int = 1
-    """How many parts were in the batch."""
+    """How many parts were in the batch; 0 if the rows were known before."""
 
     queue_s: float = 0.0
     """How long the part waited before it was sent."""

@@ -93,9 +93,12 @@ def characters_of(call: Call) -> tuple[bytes, bytes]:
 
 
 def _lines_of_one(call: Call, results: Sequence[PartResult]) -> HeaderList:
-    if not counts_characters(results[0].response):
-        return (timing_of(results),)
-    return characters_of(call), timing_of(results)
+    lines: HeaderList = ()
+    if counts_characters(results[0].response):
+        lines = (characters_of(call),)
+    if any(result.calls for result in results):
+        lines = (*lines, timing_of(results))
+    return lines
 
 
 def timing_of(results: Sequence[PartResult]) -> tuple[bytes, bytes]:

@@ -130,6 +130,7 @@ def unpack(dialect: Dialect, packed: bytes, marks: HeaderList = ()) -> PartResul
     return PartResult(
         response=_response(head, marks),
         rows=Rows(raw=(row,), frame=dialect.unpack_frame(frame)),
+        calls=0,
     )
 
 

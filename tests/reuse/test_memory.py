@@ -100,6 +100,14 @@ def test_the_answer_does_not_say_it_where_others_filled_the_cache() -> None:
     assert line(submit(cached, "a")) == []
 
 
+def test_a_hit_tells_no_times_of_a_batch() -> None:
+    """There was none."""
+    server = Computer()
+    cached = known(server, "a")
+    names = [name for name, _ in submit(cached, "a").reply.headers]
+    assert b"Server-Timing" not in names
+
+
 def test_a_failure_is_not_kept() -> None:
     """The next one may succeed."""
     server = Computer()
