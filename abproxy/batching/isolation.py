@@ -35,7 +35,6 @@ from abproxy.batching.batch import (
     refused_together,
 )
 from abproxy.batching.concurrency import Budget
-from abproxy.batching.extra import PROBE, RESEND, ExtraRequests
 from abproxy.batching.lanes_out import LanesOut
 from abproxy.batching.learned import LearnedCaps, Offenders
 from abproxy.batching.part import (
@@ -49,7 +48,7 @@ from abproxy.batching.part import (
 from abproxy.batching.quarantine import QUARANTINE_AFTER
 from abproxy.batching.queue import Queue
 from abproxy.batching.refusal import is_no_answer, is_size_possible
-from abproxy.batching.search import Search
+from abproxy.batching.search import PROBE, RESEND, ExtraRequests, Search
 from abproxy.errors import (
     CannotConnect,
     ConnectionBroken,
