@@ -149,6 +149,11 @@ class InFlight:
         """Return how many items are being computed that others may share."""
         return len(self._works)
 
+    def forget(self) -> None:
+        """Let no later call follow what is in flight, as the model has changed."""
+        self.version += 1
+        self._works.clear()
+
     def submit(self, call: Call) -> Deferred[list[PartResult]]:
         """
         Compute what is not being computed of *call*; fires with its results.

@@ -60,7 +60,7 @@ class Layers:
     def learn(self, keys: Keys) -> None:
         """Keep rows under *keys* from now on, and forget others: the model is new."""
         if self.in_flight is not None:
-            self.in_flight.version += 1
+            self.in_flight.forget()
         if self.memory is not None and not self.memory.keys.are(keys):
             self.memory.forget(keys)
         if self.shared is not None and not self.shared.keys.are(keys):

@@ -115,19 +115,21 @@ class MemoryCache:
         return self._keep_computed(call).addCallback(self._mark, MISS)
 
     def _keep_computed(self, call: Call) -> Deferred[list[PartResult]]:
-        prefix = self.keys.prefix(call)
-        return self.compute(call).addCallback(self._keep, call, prefix)
+        keys = self.keys
+        return self.compute(call).addCallback(self._keep, call, keys)
 
     def _keep(
-        self, results: list[PartResult], call: Call, prefix: bytes
+        self, results: list[PartResult], call: Call, keys: Keys
     ) -> list[PartResult]:
         """Keep the rows of good *results*, and hand them on."""
-        if has_rows(results):
+        # Which model has computed them has to be known for sure.
+        if has_rows(results) and self.keys is keys and self.is_certain():
             expires_at = self.clock.seconds() + self.ttl_s
             try:
                 rows = rows_of(call, results)
             except BadAnswer:
                 return results
+            prefix = keys.prefix(call)
             for item, result in zip(call.items.raw, rows, strict=True):
                 packed = pack(call.lane_key.dialect, result)
                 if packed is not None:

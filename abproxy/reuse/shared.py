@@ -41,49 +41,46 @@ class SharedCache:
         is_plain = call.may_be_kept and not call.lane_key.serial
         if not is_plain or self.store.is_away or len(call.items.raw) > MOST_ITEMS:
             return self.compute(call)
-        prefix = self.keys.prefix(call)
         if not call.may_be_known or not self.is_certain():
-            return self._compute(call, prefix)
-        return Deferred.fromCoroutine(self._look_up(call, prefix))
+            return self._compute(call)
+        return Deferred.fromCoroutine(self._look_up(call))
 
-    async def _look_up(self, call: Call, prefix: bytes) -> list[PartResult]:
-        items = list(dict.fromkeys(call.items.raw))
+    async def _look_up(self, call: Call) -> list[PartResult]:
+        keys, items = self.keys, list(dict.fromkeys(call.items.raw))
+        prefix = keys.prefix(call)
         found = await self.store.get([key_of(prefix, item) for item in items])
         known: dict[bytes, PartResult] = {}
         for item, packed in zip(items, found, strict=True):
             result = _read(call, packed)
             if result is not None:
                 known[item] = result
-        if not known:
-            return await self._compute(call, prefix)
+        if not known or self.keys is not keys:
+            return await self._compute(call)
         places = [at for at, item in enumerate(call.items.raw) if item not in known]
         found_items = len(call.items.raw) - len(places)
         self.observer.reused("shared_cache", found_items, call.trace)
         if not places:
             return span(call, known)
-        keys = self.keys
-
-        def compute(rest: Call) -> Deferred[list[PartResult]]:
-            return self._compute(rest, self.keys.prefix(rest))
-
         return await ask_for_rest(
-            call, known, places, compute, lambda: self.keys is keys
+            call, known, places, self._compute, lambda: self.keys is keys
         )
 
-    def _compute(self, call: Call, prefix: bytes) -> Deferred[list[PartResult]]:
-        return self.compute(call).addCallback(self._keep, call, prefix)
+    def _compute(self, call: Call) -> Deferred[list[PartResult]]:
+        return self.compute(call).addCallback(self._keep, call, self.keys)
 
     def _keep(
-        self, results: list[PartResult], call: Call, prefix: bytes
+        self, results: list[PartResult], call: Call, keys: Keys
     ) -> list[PartResult]:
         """Keep the rows of good *results*, and hand them on."""
-        if not has_rows(results) or self.store.is_away:
+        # Which model has computed them has to be known for sure.
+        is_known = self.keys is keys and self.is_certain()
+        if not is_known or not has_rows(results) or self.store.is_away:
             return results
         try:
             rows = rows_of(call, results)
         except BadAnswer:
             return results
-        dialect = call.lane_key.dialect
+        dialect, prefix = call.lane_key.dialect, keys.prefix(call)
         packed = {
             key_of(prefix, item): entry
             for item, row in zip(call.items.raw, rows, strict=True)

@@ -280,6 +280,22 @@ def test_only_so_much_is_held_for_those_who_follow(
     assert not in_flight.held_bytes
 
 
+def test_work_of_the_old_model_is_not_followed() -> None:
+    """Who asks once it is known that there is a new one gets rows of that alone."""
+    server = Computer()
+    in_flight = InFlight(compute=server.compute)
+    old = submit(in_flight, "a")
+    in_flight.forget()
+    new = submit(in_flight, "a", "b")
+    assert server.batches == [["a"], ["a", "b"]]
+    server.answer()
+    server.model = 1
+    server.answer()
+    assert old.reply.body == alone(["a"]).body
+    assert new.reply.body == alone(["a", "b"], 1).body
+    assert not in_flight.items
+
+
 @given(st.lists(EVENTS, max_size=60))
 def test_each_caller_gets_what_it_would_get_alone(
     events: list[tuple[str, Any]],
@@ -289,7 +305,8 @@ def test_each_caller_gets_what_it_would_get_alone(
     in_flight = InFlight(compute=server.compute)
 
     def learn(model: int) -> None:
-        in_flight.version = model
+        del model
+        in_flight.forget()
 
     def ask(texts: list[str]) -> Outcome:
         return submit(in_flight, *texts)

@@ -157,6 +157,27 @@ def test_a_row_of_the_old_model_is_not_one_of_the_new() -> None:
     assert submit(cached, "a").is_open
 
 
+def test_nothing_is_kept_that_another_model_may_have_computed() -> None:
+    """The connection broke meanwhile, and who has answered is not known."""
+    server = Computer()
+    cached = cache(server)
+    first = submit(cached, "a")
+    cached.is_certain = lambda: False
+    server.answer()
+    assert first.is_right
+    assert not len(cached.store)
+
+
+def test_nothing_is_kept_across_a_change_of_the_model() -> None:
+    """The first one may come back, and the second has computed the row."""
+    server = Computer()
+    cached = cache(server)
+    submit(cached, "a")
+    cached.forget(keys("other"))
+    server.answer()
+    assert not len(cached.store)
+
+
 def test_nothing_is_taken_while_the_model_is_not_certain() -> None:
     """A server that comes back may have another model."""
     server = Computer()
@@ -345,7 +366,7 @@ def test_each_caller_gets_what_it_would_get_alone(
         return submit(cached, *texts)
 
     def learn(model: int) -> None:
-        in_flight.version = model
+        in_flight.forget()
         cached.forget(keys(str(model)))
 
     calls, failures = play(events, server, ask, learn)

@@ -112,6 +112,25 @@ def test_failures_are_not_kept() -> None:
     assert not proxy.server.values
 
 
+def test_nothing_is_kept_that_another_model_may_have_computed() -> None:
+    """Other proxies may still be in front of the model whose keys these are."""
+    proxy = Proxy(Server())
+    call = proxy.submit("a")
+    proxy.cache.is_certain = lambda: False
+    proxy.computer.answer()
+    assert call.is_right
+    assert not proxy.server.values
+
+
+def test_nothing_is_kept_across_a_change_of_the_model() -> None:
+    """It was asked for under the keys of the first, and the second computed it."""
+    proxy = Proxy(Server())
+    proxy.submit("a")
+    proxy.cache.keys = Keys(epoch=["other"], by_client=False, are_ours=False)
+    proxy.computer.answer()
+    assert not proxy.server.values
+
+
 def test_a_server_that_does_not_answer_costs_one_deadline() -> None:
     """Then it is a miss, and after some of them it is not asked for a while."""
     proxy = Proxy(Server(is_silent=True))
