@@ -186,7 +186,7 @@ class Street:
     now_s: float
 
     def call(self, call: bytes = CALLS[0], record: Record | None = None) -> bytes:
-        """Make one call, and serve everybody until it is answered."""
+        """Make one call, and serve all until it is answered."""
         self.client.sendall(call)
         while not _has_come(self.client):
             self.turn(record)

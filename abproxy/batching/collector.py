@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from attrs import define, evolve, field
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from abproxy.batching.admission import Admission
 from abproxy.batching.backoff import Backoff
@@ -27,7 +27,6 @@ from abproxy.batching.part import Caps, size_of, split_part, whole_part
 from abproxy.batching.queue import Queue
 from abproxy.batching.refusal import RetryTimeouts
 from abproxy.batching.sender import Sender
-from abproxy.batching.timer import Timer
 from abproxy.dialects.call import Call, LaneKey, PartResult
 from abproxy.errors import CannotConnect, QueueTimeout
 from abproxy.events import BlockedBy, FlushReason, Observer
@@ -41,6 +40,31 @@ EXPIRE_EVERY_S = 1.0
 
 def _unknown() -> Deferred[bool | None]:
     return succeed(None)
+
+
+@define(eq=False)
+class _Timer:
+    """Calls a function once, some time after it was set; it is never set twice."""
+
+    clock: IReactorTime = field(repr=False)
+    call: Callable[[], None] = field(repr=False)
+    pending: IDelayedCall | None = field(init=False, default=None)
+    """None while it is not set."""
+
+    def set(self, delay_s: float) -> None:
+        """Set it, unless it is set already."""
+        if self.pending is None:
+            self.pending = self.clock.callLater(delay_s, self._is_over)
+
+    def cancel(self) -> None:
+        """Cancel it, if it is set."""
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            pending.cancel()
+
+    def _is_over(self) -> None:
+        self.pending = None
+        self.call()
 
 
 @define(kw_only=True, eq=False)
@@ -67,7 +91,7 @@ class BatchCollector:
     retry_timeouts: RetryTimeouts = field(factory=RetryTimeouts)
 
     is_alive: Callable[[], Deferred[bool | None]] = field(default=_unknown, repr=False)
-    """Ask whether the upstream answers; never fails, and None if it cannot be told."""
+    """Asks whether the upstream answers; never fails, and None if it is not certain."""
 
     call_timeout_s: float = 300.0
     """How long a call may wait in the queue, or to be sent again after a failure."""
@@ -84,9 +108,9 @@ class BatchCollector:
     isolation: Isolation = field(init=False, repr=False)
     sender: Sender = field(init=False, repr=False)
 
-    _turn_end: Timer = field(init=False, repr=False)
-    _hold_end: Timer = field(init=False, repr=False)
-    _next_expiry: Timer = field(init=False, repr=False)
+    _turn_end: _Timer = field(init=False, repr=False)
+    _hold_end: _Timer = field(init=False, repr=False)
+    _next_expiry: _Timer = field(init=False, repr=False)
     """When calls are looked for that have waited too long, if any wait."""
 
     _flushes: bool = field(init=False, default=False)
@@ -100,9 +124,9 @@ class BatchCollector:
     """What kept batches from leaving when last looked at."""
 
     def __attrs_post_init__(self) -> None:
-        self._turn_end = Timer(self.clock, self.dispatch)
-        self._hold_end = Timer(self.clock, self.dispatch)
-        self._next_expiry = Timer(self.clock, self._expire)
+        self._turn_end = _Timer(self.clock, self.dispatch)
+        self._hold_end = _Timer(self.clock, self.dispatch)
+        self._next_expiry = _Timer(self.clock, self._expire)
         self.learned = LearnedCaps(
             self.clock, self._apply_limits, self._apply_limits_of
         )

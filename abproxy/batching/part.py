@@ -78,7 +78,7 @@ class Waiter(Deferred[list[PartResult]]):
     """
     Fires with the results of a call, or of a part of one.
 
-    Others may follow, who ask for the same: who leaves takes nothing from them.
+    Other calls may follow it; a caller that leaves takes nothing from them.
     """
 
     call: Call
@@ -88,13 +88,13 @@ class Waiter(Deferred[list[PartResult]]):
     """Those who wait for the same outcome; as long as there are any, work goes on."""
 
     on_end: Callable[["Waiter", Outcome], None] | None = None
-    """Called with the outcome, when the caller has got it; None once it is there."""
+    """Called with the outcome, when the caller has it; None once it is there."""
 
     _stop: Callable[[Deferred[list[PartResult]]], object] | None = None
     """Stops the work, once only others wait."""
 
     def fire(self, outcome: Outcome) -> None:
-        """Hand the *outcome* to the caller, unless he has left, and to the others."""
+        """Hand the *outcome* to the caller, unless it has left, and to the others."""
         on_end, self.on_end, self._stop = self.on_end, None, None
         if not self.called:
             self.callback(outcome)

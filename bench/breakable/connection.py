@@ -21,7 +21,7 @@ END = b"\r\n\r\n"
 
 
 class Server(Protocol):
-    """Whoever answers."""
+    """What answers."""
 
     def opened(self, connection: "Connection") -> None:
         """Somebody has connected."""

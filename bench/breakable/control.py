@@ -65,7 +65,7 @@ def _do(server: Any, body: bytes) -> object:
     deed = msgspec.json.decode(body, type=_Deed)
     if deed.do not in DEEDS:
         raise ValueError(f"expected one of {', '.join(DEEDS)}, not {deed.do!r}")
-    # Whoever asked is answered first.
+    # The one that asked is answered first.
     server.reactor.callLater(0, DEEDS[deed.do], server, deed.seconds)
     return {"does": deed.do}
 

@@ -165,7 +165,7 @@ class Breakable:
         Be gone for a while behind a port that stays open.
 
         Some balancers and port mappings take a connection before they find
-        that nobody is behind them, and close it again.
+        that no process is behind them, and close it again.
         """
         if self._listening is None:
             return

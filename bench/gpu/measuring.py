@@ -90,7 +90,7 @@ def _cell(cell: Cell, server: Child, proxy: Child, meter: Meter) -> Found:
 
 def _settle(server: Child) -> None:
     if not settled(server):
-        say("the server is still busy, though nobody asks it")
+        say("the server is still busy, though no client asks it")
 
 
 def _seen(

@@ -30,7 +30,7 @@ READY_S = 150
 """For loading a model and meeting each shape; vLLM compiles meanwhile."""
 
 IDLE = 0.1
-"""The share of a core that a server needs while nobody asks it."""
+"""The share of a core that a server needs while no client asks it."""
 
 SETTLE_S, MOST_WAITS = 0.5, 80
 
@@ -136,7 +136,7 @@ def settled(server: Child, wait: Callable[[float], None] = sleep) -> bool:
     """
     Wait until a server has nothing to do any more, but not for ever.
 
-    Some go on with calls of clients that have long left; whoever is measured
+    Some go on with calls of clients that have long left; the one that is measured
     next would wait behind them.
     """
     before_s = server.cpu_s

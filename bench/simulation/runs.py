@@ -105,7 +105,7 @@ _SEVERAL = [
     evolve(
         MERGING,
         name="small",
-        about="merging, with 64 permits that nobody told the proxy of",
+        about="merging, with 64 permits that the proxy was not told of",
         permits=64,
     ),
     evolve(

@@ -35,6 +35,6 @@ class Bench:
 
 
 def say(words: str) -> None:
-    """Tell whoever waits what is going on."""
+    """Show what is going on."""
     sys.stderr.write(f"{words}\n")
     sys.stderr.flush()

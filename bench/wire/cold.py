@@ -51,7 +51,7 @@ def cold(bench: Bench) -> Found:
     Measure the three contestants, and where the time of abproxy goes.
 
     Raises:
-        CannotMeasure: somebody did not start, or answered wrongly.
+        CannotMeasure: a contestant did not start, or answered wrongly.
     """
     load = pausing(bench.ground.cores.load)
     found = nothing_yet(NAMES)

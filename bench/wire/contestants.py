@@ -1,5 +1,5 @@
 """
-Who is compared: nobody in between, what one would write today, and abproxy.
+The contestants: no proxy, what one would write today, and abproxy.
 
 All are started as a user starts them, with default settings, in front of the
 same upstream, and stay until the end.

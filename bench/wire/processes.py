@@ -49,7 +49,7 @@ class Child:
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on at the moment."""
+    """Find a port that no process listens on at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as ours:
         return int(ours.getsockname()[1])
 

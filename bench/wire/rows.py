@@ -1,8 +1,8 @@
 """
 The rule of the mock upstream's answers: which row an input gets, and its bytes.
 
-The rows are made here and handed to the upstream as a file, so whoever knows
-the number of dimensions knows every answer.  A row looks like one of
+The rows are made here and handed to the upstream as a file, so a program
+that has the number of dimensions has every answer.  A row looks like one of
 text-embeddings-inference: numbers of about eight digits.  They are written as
 every JSON writer of today would write them again, so a proxy that decodes them
 gets the same bytes too.

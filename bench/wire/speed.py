@@ -22,7 +22,7 @@ def speed(bench: Bench) -> list[Found]:
     Measure; for each workload the figures of each contestant, round by round.
 
     Raises:
-        CannotMeasure: somebody did not start, or answered wrongly.
+        CannotMeasure: a contestant did not start, or answered wrongly.
     """
     found: list[Found] = [
         {"workload": workload.described(), "contestants": nothing_yet(NAMES)}

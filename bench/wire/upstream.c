@@ -7,8 +7,8 @@
  * ROWS is a file made by rows.py: each line has one row twice, as numbers with
  * commas and, after a tab, as base64 of little-endian float32.  An input gets
  * the row whose number is the FNV-1a hash of its JSON bytes, modulo the number
- * of rows; and it counts as many tokens as it has bytes.  So whoever knows the
- * file knows every answer.  Port 0 is any; the address is printed.  A request
+ * of rows; and it counts as many tokens as it has bytes.  So a program that
+ * has the file has every answer.  Port 0 is any; the address is printed.  A request
  * for rows takes so many MICROSECONDS, one after the other, as in front of a
  * model; by default none.
  *
@@ -48,7 +48,7 @@ enum { MAX_INPUTS = 32, MAX_PENDING = 1 << 20, MAX_REQUEST = 4 << 20, READ = 1 <
     "vary: origin, access-control-request-method, access-control-request-headers" \
     "\r\naccess-control-allow-origin: *\r\n"
 
-/* A piece of memory that belongs to somebody else. */
+/* A piece of memory of another owner. */
 struct span {
     const char *at;
     size_t size;
