@@ -20,6 +20,7 @@ from twisted.web.http import OK
 
 from abproxy.dialects.call import Call, Dialect, LaneKey, PartResult, Rows
 from abproxy.dialects.reply import CHARACTERS, counts_characters, lines_of_all
+from abproxy.dialects.tei import DECODE, TOKENIZE
 from abproxy.http.messages import HeaderList, Response
 
 __all__ = ["Keys", "key_of", "pack", "unpack"]
@@ -110,10 +111,19 @@ def key_of(prefix: bytes, item: bytes) -> bytes:
     return blake2b(item, digest_size=LENGTH, key=prefix).digest()
 
 
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_EMBEDDING = re.compile(rb'"embedding":[ \t\r\n]*(?:\[[ \t\r\n]*[-\[0-9]|"[^"])')
+_DIGIT = re.compile(rb"[0-9]")
+_BOOLEAN = re.compile(rb"tru|fals")  # an `e` may be in a number
+_IN_NUMBERS = b"0123456789+-.eE,:[]{} \t\r\n"
+_TEXT_ROUTES = frozenset({TOKENIZE.path, DECODE.path})
+"""No model computes their rows, in which a null or an empty text may be right."""
+
+
 def pack(dialect: Dialect, result: PartResult) -> bytes | None:
-    """Return the *result* of one item as bytes; None if it has no row by itself."""
+    """Return the *result* of one item as bytes; None if it is no row by itself."""
     rows = result.rows
-    if rows is None or len(rows.raw) != 1:
+    if rows is None or len(rows.raw) != 1 or not _is_good(dialect, rows.raw[0]):
         return None
     head = _head(result.response.reason, _lasting(result.response))
     return _encode((head, rows.raw[0], dialect.pack_frame(rows.frame)))
@@ -132,6 +142,27 @@ def unpack(dialect: Dialect, packed: bytes, marks: HeaderList = ()) -> PartResul
         rows=Rows(raw=(row,), frame=dialect.unpack_frame(frame)),
         calls=0,
     )
+
+
+def _is_good(dialect: Dialect, row: bytes) -> bool:
+    """
+    Return whether *row* is a result, and no failure that came with status 200.
+
+    Servers write `NaN` or null for what they could not compute, and errors in the
+    place of rows: the next one who asks may get a result.
+    """
+    if dialect.path in _TEXT_ROUTES:
+        return row.startswith((b"[", b'"'))
+    if row.startswith(b'"'):
+        return False
+    outside = _TEXT.sub(b"", row) if b'"' in row else row
+    if row.startswith(b"{"):
+        if b'"error"' in row or _EMBEDDING.search(row) is None:
+            return False
+    elif _DIGIT.search(outside) is None:
+        return False
+    words = outside.translate(None, _IN_NUMBERS)
+    return not words or not _BOOLEAN.sub(b"", words)
 
 
 @lru_cache(64)

@@ -44,6 +44,8 @@ def rows_of(call: Call, results: Sequence[PartResult]) -> list[PartResult]:
         body = dialect.write([_rows(each) for each in results], items)
     elif items.is_list:
         body = first.response.body
+    elif not first.response.body.startswith(b"["):
+        raise BadAnswer("the answer to one bare input is no row")
     else:
         bare = Rows(raw=(first.response.body,))
         return [replace(first, response=head, rows=bare)]

@@ -10,9 +10,16 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from twisted.internet.task import Clock
 
-from abproxy.dialects.call import Call, LaneKey, PartResult, Rows
+from abproxy.dialects.call import Call, Dialect, LaneKey, PartResult, Rows
 from abproxy.dialects.openai import OPENAI
-from abproxy.dialects.tei import PREDICT
+from abproxy.dialects.tei import (
+    DECODE,
+    EMBED,
+    EMBED_ALL,
+    EMBED_SPARSE,
+    PREDICT,
+    TOKENIZE,
+)
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
 from abproxy.reuse.entry import Keys
 from abproxy.reuse.inflight import InFlight
@@ -57,6 +64,26 @@ def known(server: Computer, *texts: str, **about: Any) -> MemoryCache:
 def line(outcome: Outcome) -> list[bytes]:
     """Return the values of X-Cache in an answer."""
     return [value for name, value in outcome.reply.headers if name == b"X-Cache"]
+
+
+def of_route(dialect: Dialect, body: bytes = b"") -> Call:
+    """Return a call for a route, of one item."""
+    one = b"[[1]]" if dialect is DECODE else b'"a"'
+    body = body or msgspec.json.encode(
+        {_ITEMS.get(dialect, "inputs"): msgspec.Raw(one)}
+    )
+    parsed = dialect.read(body)
+    assert parsed is not None
+    lane = LaneKey(dialect=dialect, path=dialect.path, headers=(), options=b"")
+    alone = UpstreamRequest(path=dialect.path, headers=(), body=body)
+    return Call(lane_key=lane, items=parsed.items, alone=alone)
+
+
+_ITEMS = {OPENAI: "input", DECODE: "ids"}
+
+
+def _data(row: bytes) -> bytes:
+    return b'{"object":"list","data":[%b],"model":"m","usage":{"total_tokens":1}}' % row
 
 
 def test_a_row_that_is_known_is_not_asked_for() -> None:
@@ -116,6 +143,79 @@ def test_a_failure_is_not_kept() -> None:
     server.answer()
     submit(cached, BAD)
     assert len(server.open) == 1
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body"),
+    [
+        (EMBED, b"[[NaN,0.1]]"),
+        (EMBED, b"[[0.1,-Infinity]]"),
+        (EMBED, b"[[null,null]]"),
+        (EMBED, b"[null]"),
+        (EMBED, b"[[]]"),
+        (EMBED, b"[[oops]]"),
+        (EMBED, b'["overloaded"]'),
+        (EMBED, b'[{"error":"out of memory","code":1}]'),
+        (EMBED, b'{"error":"out of memory","code":1}'),
+        (PREDICT, b'{"error":"out of memory","code":1}'),
+        (PREDICT, b'[{"score":null,"label":"a"}]'),
+        (PREDICT, b"\x1f\x8b compressed"),
+        (TOKENIZE, b'[{"error":"out of memory","code":1}]'),
+        (OPENAI, _data(b'{"object":"error","message":"1","index":0}')),
+        (OPENAI, _data(b'{"object":"embedding","embedding":null,"index":0}')),
+        (OPENAI, _data(b'{"object":"embedding","embedding":[],"index":0}')),
+        (OPENAI, _data(b'{"object":"embedding","embedding":[NaN],"index":0}')),
+        (OPENAI, _data(b'{"object":"embedding","embedding":"","index":0}')),
+        (OPENAI, _data(b'{"index":0,"error":{"code":1},"embedding":[0.0]}')),
+    ],
+)
+def test_a_failure_with_status_200_is_not_kept(dialect: Dialect, body: bytes) -> None:
+    """Its caller gets it as it is, and the next one may get a row."""
+    server = Computer()
+    cached = cache(server)
+    call = of_route(dialect)
+    first = Outcome(call, cached.submit(call))
+    server.answer_with(Response(status=200, reason=b"OK", headers=(), body=body))
+    assert first.reply.body == body
+    assert Outcome(call, cached.submit(call)).is_open
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body"),
+    [
+        (EMBED, b"[[-1.5e-07,0]]"),
+        (EMBED, b"[ [ 1, 2 ] ]"),
+        (EMBED_ALL, b"[[[1,2],[3,4]]]"),
+        (EMBED_SPARSE, b'[[{"index":1,"value":0.5}]]'),
+        (PREDICT, b'[{"score":0.5,"label":"null"},{"score":0.1,"label":"NaN"}]'),
+        (TOKENIZE, b'[[{"id":1,"text":"a","special":true,"start":null,"stop":null}]]'),
+        (DECODE, b'["null error"]'),
+        (OPENAI, _data(b'{"object":"embedding","embedding":[0.1],"index":0}')),
+        (OPENAI, _data(b'{"index": 0, "embedding": "AAAA", "truncated": false}')),
+    ],
+)
+def test_a_good_row_of_each_route_is_kept(dialect: Dialect, body: bytes) -> None:
+    """It is answered from memory."""
+    server = Computer()
+    cached = cache(server)
+    call = of_route(dialect)
+    cached.submit(call)
+    server.answer_with(Response(status=200, reason=b"OK", headers=(), body=body))
+    assert not Outcome(call, cached.submit(call)).is_open
+
+
+def test_a_failure_with_status_200_is_no_row_of_who_follows_in_a_list() -> None:
+    """One bare input is answered without a list: whatever it is, it would fit in."""
+    server = Computer()
+    in_flight = InFlight(compute=server.compute)
+    bare = of_route(PREDICT)
+    listed = of_route(PREDICT, b'{"inputs":[["a"]]}')
+    in_flight.submit(bare)
+    follower = Outcome(listed, in_flight.submit(listed))
+    body = b'{"error":"out of memory"}'
+    server.answer_with(Response(status=200, reason=b"OK", headers=(), body=body))
+    assert follower.is_open
+    assert server.open[0][0] is listed
 
 
 def test_a_failure_of_the_rest_is_that_of_the_whole_call() -> None:
