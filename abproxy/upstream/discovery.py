@@ -20,7 +20,7 @@ from twisted.web.http import OK
 
 from abproxy.errors import ConnectionBroken, ProxyError, UpstreamBroken
 from abproxy.http.headers import Credentials
-from abproxy.http.messages import GATEWAY, Response, Send, UpstreamRequest
+from abproxy.http.messages import GATEWAY, NO_ROOM, Response, Send, UpstreamRequest
 
 __all__ = ["Discovery", "ServerInfo", "batch_limit_in", "read_info", "read_models"]
 
@@ -205,7 +205,7 @@ class Discovery:
     _asking: Deferred[Any] | None = field(default=None, init=False, repr=False)
     _trouble: str = field(default="", init=False)
     _running: bool = field(default=False, init=False)
-    _in_doubt: bool = field(default=False, init=False)
+    _in_doubt: bool = field(default=True, init=False)
     _log: ClassVar[Logger] = Logger()
 
     def start(self) -> None:
@@ -237,7 +237,7 @@ class Discovery:
 
     @property
     def is_certain(self) -> bool:
-        """Return whether no connection broke since the server was asked last."""
+        """Return whether it has been asked, and no connection broke since then."""
         return not self._in_doubt
 
     def is_alive(self) -> Deferred[bool | None]:
@@ -279,20 +279,21 @@ class Discovery:
         except ProxyError as error:
             self._note_trouble(str(error))
             return RETRY_S
+        self._in_doubt = False
         return EVERY_S
 
     async def _learn(self) -> None:
         trouble = ""
         if self.dialect != "openai":
             response = await self._get(INFO)
-            self._in_doubt = False
             if self._take(read_info(response)):
                 return
             trouble = self._trouble_of(response)
+            if response.status in GATEWAY | NO_ROOM:
+                raise UpstreamBroken(trouble)
         if self.dialect != "tei" and (not trouble or response.status in MISSING):
             for path, embeddings_path in MODELS.items():
                 response = await self._get(path)
-                self._in_doubt = False
                 info = read_models(response, embeddings_path)
                 if info is not None and await self._has_embed():
                     break  # which is none of TEI's, so nothing is known of it

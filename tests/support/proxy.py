@@ -315,6 +315,8 @@ def _wire(
         transport=inference_server(service).transport,
     )
     proxy.app.relay.agent = proxy.agent
+    # As if the server had been asked, and had said nothing.
+    proxy.inference_server.discovery._in_doubt = False
     return proxy
 
 

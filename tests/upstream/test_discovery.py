@@ -318,6 +318,41 @@ def test_a_broken_connection_is_a_reason_to_ask() -> None:
     assert asking.upstream.sent[-1].request.path == b"/info"
 
 
+def test_the_model_is_not_certain_before_the_server_has_said_which_it_is() -> None:
+    """Nor after a broken connection, until it has said so again."""
+    asking = Aggregator()
+    assert not asking.discovery.is_certain
+    asking.tell()
+    assert asking.discovery.is_certain
+    asking.server.send(BATCH).addErrback(lambda _: None)
+    asking.upstream.open[0].fail(ConnectionBroken("gone"))
+    assert not asking.discovery.is_certain
+    asking.clock.advance(1)
+    asking.tell()
+    assert asking.discovery.is_certain
+
+
+def test_an_answer_of_a_gateway_does_not_say_which_model_there_is() -> None:
+    """The server behind it is about to start, and is asked again soon."""
+    asking = Aggregator()
+    asking.upstream.open[0].refuse(503)
+    assert not asking.discovery.is_certain
+    asking.clock.advance(1)
+    asking.tell()
+    assert asking.discovery.is_certain
+
+
+def test_a_server_that_is_no_tei_is_certain_once_all_was_asked() -> None:
+    """That it has no /info does not say which model it has."""
+    asking = Aggregator()
+    certain = []
+    while asking.upstream.open:
+        asking.upstream.open[0].refuse(404)
+        certain.append(asking.discovery.is_certain)
+    assert certain == [False] * (len(certain) - 1) + [True]
+    assert len(certain) > 1
+
+
 def test_a_slow_answer_is_no_reason_to_ask() -> None:
     """The server is busy, not new."""
     asking = Aggregator()
