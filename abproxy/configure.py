@@ -187,17 +187,20 @@ def keys_of_rows(settings: Settings, info: ServerInfo) -> Keys:
 
 def reuse_for(settings: Settings) -> Reuse:
     """Return what is not to be computed twice."""
-    by_client = _is_by_client(settings)
     return Reuse(
         dedupe=settings.dedupe,
         cache_bytes=settings.cache_bytes,
         cache_url=settings.cache_url,
         cache_ttl_s=settings.cache_ttl_s,
         keys=keys_of_rows(settings, ServerInfo()),
-        # Not what other clients have asked for.
-        shows=by_client or len(keys_for(settings).accepted) <= 1,
+        shows=_shows_reuse(settings),
         shares_rates=settings.rate_limit_shared,
     )
+
+
+def _shows_reuse(settings: Settings) -> bool:
+    """Return whether no answer could tell what other clients have asked for."""
+    return _is_by_client(settings) or len(keys_for(settings).accepted) <= 1
 
 
 def _is_by_client(settings: Settings) -> bool:
@@ -401,7 +404,8 @@ class Configuration:
         limits = limits_for(self.settings, info)
         self.app.policy = policy_for(self.settings, info, self.app.observer)
         self.collector.learn(limits.caps, limits.budget)
-        self.layers.learn(keys_of_rows(self.settings, info))
+        keys = keys_of_rows(self.settings, info)
+        self.layers.learn(keys, shows=_shows_reuse(self.settings))
 
     def _say(self, message: str, names: set[str] | frozenset[str]) -> None:
         if names:

@@ -57,12 +57,20 @@ class Layers:
         default=None, repr=False
     )
 
-    def learn(self, keys: Keys) -> None:
-        """Keep rows under *keys* from now on, and forget others: the model is new."""
+    def learn(self, keys: Keys, *, shows: bool) -> None:
+        """
+        Keep rows under *keys* from now on, and forget others: the model is new.
+
+        Args:
+            keys: of the model.
+            shows: whether answers say where their rows come from.
+        """
         if self.in_flight is not None:
             self.in_flight.forget()
-        if self.memory is not None and not self.memory.keys.are(keys):
-            self.memory.forget(keys)
+        if self.memory is not None:
+            self.memory.shows = shows
+            if not self.memory.keys.are(keys):
+                self.memory.forget(keys)
         if self.shared is not None and not self.shared.keys.are(keys):
             self.shared.keys = keys
 

@@ -101,7 +101,8 @@ async def proxies(redis: Redis, **settings: Any) -> AsyncIterator[list[StartedPr
             layers = layers_of(proxy)
             assert layers.shared is not None
             # As if both had said the same version of the same model.
-            layers.learn(Keys(epoch=["same"], by_client=False, are_ours=False))
+            keys = Keys(epoch=["same"], by_client=False, are_ours=False)
+            layers.learn(keys, shows=True)
             factory = layers.shared.store.client._factory
             await until(lambda each=factory: each.size)
         yield both

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 
@@ -133,4 +134,18 @@ def test_clients_with_keys_of_their_own_share_no_rows() -> None:
     with wired(**settings, cache_scope="all") as proxy:
         answered(proxy, one)
         assert answered(proxy, two).header("X-Cache") is None
+        assert len(proxy.upstream.sent) == 1
+
+
+def test_a_second_key_ends_that_answers_tell_where_rows_come_from() -> None:
+    """With one key all rows were its own; now they may be those of others."""
+    one = "Authorization", "Bearer one"
+    settings: Any = {"api_keys": ("one",), "cache_bytes": 1 << 20}
+    with wired(**settings, cache_scope="all") as proxy:
+        assert answered(proxy, one).header("X-Cache") == "miss"
+        reloading: Any = proxy.service.reload
+        configuration = reloading.__self__
+        chosen = attrs.evolve(configuration.settings, api_keys=("one", "two"))
+        configuration.apply(chosen)
+        assert answered(proxy, one).header("X-Cache") is None
         assert len(proxy.upstream.sent) == 1
