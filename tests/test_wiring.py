@@ -289,6 +289,7 @@ def test_few_files_are_warned_about_once_for_both_ports(
 ) -> None:
     """The clients' and the operators' have the same limit."""
     monkeypatch.setattr(listen.process, "getrlimit", lambda _: (300, 300))
+    monkeypatch.setattr(listen.process, "setrlimit", lambda *_: None)
     with capturedLogs() as logged, wired(operations_port="0"):
         pass
     assert [event["files"] for event in logged if "files" in event] == [300]

@@ -27,7 +27,7 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
         model_server(folder / "model") as direct,
         # It is held for company so that clients that come together share.
         proxy(
-            folder / "proxy", direct, "inference server says", "--max-wait-time=20"
+            folder / "proxy", direct, "inference server has", "--max-wait-time=20"
         ) as proxied,
     ):
         yield Ways(direct=direct, proxied=proxied)

@@ -14,7 +14,7 @@ let ways;
 let strict;
 
 before(async () => {
-  ways = await start("inference server says");
+  ways = await start("inference server has");
   strict = await start("wants a key", "--auto-truncate=false", `--api-key=${KEY}`);
 });
 after(stop);
