@@ -11,7 +11,7 @@ when the client has its answer.
 from collections.abc import Callable, Sequence
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -74,7 +74,10 @@ class Sender:
         )
         self.budget.take(load)
         part.sends = 1
-        sending = self.send_request(part.call.alone)
+        try:
+            sending = self.send_request(part.call.alone)
+        except Exception:  # noqa: BLE001  a bug, as if it came with the Deferred
+            sending = fail(Failure())
         part.on_cancel = lambda _part: sending.cancel()
         self.backoff.tried_at = part.arrived_at
         sent = self._record((part,), FlushReason.FREE, load)

@@ -54,7 +54,7 @@ def test_a_send_that_raises_is_a_500_and_the_slot_returns(
     proxy = harness(slots=1)
 
     with monkeypatch.context() as bug:
-        bug.setattr(proxy.collector, "send", _explode)
+        bug.setattr(proxy.collector.sender, "send_request", _explode)
         call = proxy.submit("a")
 
     assert isinstance(call.error, InternalError)
@@ -81,7 +81,7 @@ def test_a_count_that_raises_is_a_500_and_the_slot_returns(
 ) -> None:
     """Who counts tokens may be another server, with troubles of its own."""
     proxy = harness(calls=2, max_wait_s=1, slots=1)
-    monkeypatch.setattr(proxy.collector, "count", _explode)
+    monkeypatch.setattr(proxy.collector.sender, "count", _explode)
     monkeypatch.setattr(JSONRoute, "has_usage", True)
     calls = [proxy.submit("a"), proxy.submit("b")]
 
@@ -106,5 +106,6 @@ def test_a_limit_that_cannot_learn_stops_no_call(
 
     assert [call.is_right for call in calls] == [True, True]
     assert proxy.is_at_rest
+    proxy.upstream.sent.clear()
     gc.collect()  # only then is an unhandled error logged
     nothing_leaked.clear()
