@@ -38,8 +38,10 @@ LENGTH = 32
 
 _OF_THE_MOMENT = re.compile(
     rb"date|age|expires|via|server-timing|retry-after|cf-.*|.*rate-?limit.*"
-    rb"|(?:.*[-_])?(?:id|trace|traceparent|tracestate|ray|remaining|reset"
-    rb"|time|timing|duration|latency|ms|seconds|queue|queued|cache)(?:[-_].*)?",
+    rb"|.*(?:call|correlation|event|req|request|session|span|trace|transaction)id"
+    rb"|(?:.*[-_])?(?:id|trace|traceparent|tracestate|ray|correlation"
+    rb"|time|timing|timer|timestamp|runtime|duration|elapsed|latency|ms|seconds"
+    rb"|remaining|reset|quota|spend|queue|queued|cache)(?:[-_].*)?",
     re.IGNORECASE | re.DOTALL,
 )
 """The names of header lines that are about one answer, and when it was given."""
