@@ -24,7 +24,7 @@ class Server(Protocol):
     """What answers."""
 
     def opened(self, connection: "Connection") -> None:
-        """Somebody has connected."""
+        """Note a new connection."""
 
     def asked(self, connection: "Connection", request: Request) -> None:
         """A whole request is here."""
