@@ -31,6 +31,9 @@ DEADLINE_S = 0.02
 
 CONNECT_S = 2.0
 
+STOP_S = 0.5
+"""So long the connection may take to close, in seconds."""
+
 FAILURES = 3
 """After so many in a row it is not asked for a while."""
 
@@ -183,8 +186,9 @@ class RedisStore:
         return wait_s.addCallback(float)
 
     def stop(self) -> Deferred[Any]:
-        """Close the connection."""
+        """Close the connection; a server that hangs is not waited for."""
         stopped: Deferred[Any] = self.client.disconnect()
+        stopped.addTimeout(STOP_S, self.clock)
         return stopped.addErrback(lambda _: None)
 
     def _ask(self, command: Callable[[], Deferred[_T]], otherwise: _T) -> Deferred[_T]:

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -166,6 +167,15 @@ async def test_a_server_that_hangs_costs_no_call(redis: Redis) -> None:
         store = layers_of(two).shared
         assert store is not None
         assert store.store.is_away
+
+
+@ensureDeferred
+async def test_a_server_without_tls_does_not_keep_the_proxy_from_its_end() -> None:
+    """A connection that has not shaken hands cannot say that it closes."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"rediss://127.0.0.1:{silent.getsockname()[1]}"
+        async with started_proxy(cache_url=url) as proxy:
+            assert await is_right(proxy, "a")
 
 
 @ensureDeferred

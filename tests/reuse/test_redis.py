@@ -17,6 +17,7 @@ from abproxy.reuse.redis import (
     FAILURES,
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,
+    STOP_S,
     RedisStore,
     read_address,
 )
@@ -51,7 +52,7 @@ class Server:
 
     def disconnect(self) -> Deferred[Any]:
         """Close."""
-        return succeed(None)
+        return self._answer(lambda: None)
 
 
 @define
@@ -148,6 +149,16 @@ def test_a_server_that_does_not_answer_costs_one_deadline() -> None:
     assert proxy.submit("f").is_open
     assert proxy.server.asked == asked
     assert proxy.computer.batches[-1] == ["f"]
+
+
+def test_a_server_that_hangs_does_not_keep_the_proxy_from_its_end() -> None:
+    """With TLS a connection closes only when the other side says so, too."""
+    store = RedisStore(client=Server(is_silent=True), clock=(clock := Clock()))
+    stopped = store.stop()
+    assert not stopped.called
+    clock.advance(STOP_S)
+    assert stopped.called
+    assert not clock.getDelayedCalls()
 
 
 def test_the_log_says_once_in_words_why_it_is_not_used() -> None:
