@@ -209,6 +209,8 @@ class RedisStore:
     def _failed(self, failure: Failure, otherwise: _T) -> _T | Failure:
         if failure.check(CancelledError):
             return failure  # its caller has left
+        if self.is_away:
+            return otherwise  # it was asked before that was known
         self._failures += 1
         if self._failures >= FAILURES:
             if not self._pause_s:

@@ -151,6 +151,18 @@ def test_a_server_that_does_not_answer_costs_one_deadline() -> None:
     assert proxy.computer.batches[-1] == ["f"]
 
 
+def test_questions_at_the_same_time_fail_as_one() -> None:
+    """A moment in which it does not answer fifty of them costs no half minute."""
+    server, clock = Server(is_silent=True), Clock()
+    store = RedisStore(client=server, clock=clock)
+    for _ in range(50):
+        store.get([b"a"])
+    clock.advance(DEADLINE_S)
+    assert store.is_away
+    clock.advance(FIRST_PAUSE_S)
+    assert not store.is_away
+
+
 def test_a_server_that_hangs_does_not_keep_the_proxy_from_its_end() -> None:
     """With TLS a connection closes only when the other side says so, too."""
     store = RedisStore(client=Server(is_silent=True), clock=(clock := Clock()))
