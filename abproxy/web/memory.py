@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from abproxy.errors import MemoryFull
 from abproxy.events import Observer
@@ -73,6 +73,9 @@ class _Unread:
     left: int
     left_s: float = 0.0
     """In how many seconds it is read, if its reader goes on as lately."""
+
+    beginning: IDelayedCall | None = None
+    """When its reader is judged for the first time."""
 
     @property
     def is_read(self) -> bool:
@@ -149,7 +152,9 @@ class Memory:
         if answer is None:
             answer = _Unread(self.clock.seconds(), 0, left)
             self._answers[connection] = answer
-            self.clock.callLater(BEGUN_S, self._note_begun, connection, answer)
+            answer.beginning = self.clock.callLater(
+                BEGUN_S, self._note_begun, connection, answer
+            )
         answer.left += max(size - answer.size, 0) if answer.size else 0
         self.unread += size - answer.size
         answer.size = size
@@ -158,14 +163,16 @@ class Memory:
 
     def _note_begun(self, connection: Any, answer: _Unread) -> None:
         """Judge the reader of *answer* from now on."""
-        if self._answers.get(connection) is answer:
-            answer.seen_at = self.clock.seconds()
-            _, answer.left = unsent_bytes(connection.transport)
+        answer.beginning = None
+        answer.seen_at = self.clock.seconds()
+        _, answer.left = unsent_bytes(connection.transport)
 
     def sent(self, connection: Any) -> None:
         """Note that all was written to *connection*."""
         answer = self._answers.pop(connection, None)
         if answer is not None:
+            if answer.beginning is not None:
+                answer.beginning.cancel()
             self.unread -= answer.size
             self._go_on()
 
