@@ -71,8 +71,8 @@ async def test_a_restart_under_load_fails_no_call(client: str) -> None:
 
         asked = _all_ask(callers, 2)
         for _ in range(2):
+            await until(lambda: here.upstream._listening is not None)
             await sleep(0.3)
-            await until(lambda: not here.upstream._is_away)
             here.upstream.die(restart_s=0.4)
 
         assert await asked == [[]] * 100
