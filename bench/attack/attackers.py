@@ -41,7 +41,11 @@ class Attack:
         if receive_bytes:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         ours.settimeout(1)
-        ours.connect((LOCALHOST, self.port))
+        try:
+            ours.connect((LOCALHOST, self.port))
+        except OSError:
+            ours.close()
+            raise
         return ours
 
     def head(self, *lines: bytes, length: int, path: bytes = b"/embed") -> bytes:

@@ -3,7 +3,7 @@
 import http.client
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,10 +42,10 @@ class Passing(BaseHTTPRequestHandler):
         kept = ("Content-Type", "Accept", "Authorization")
         lines = {name: self.headers[name] for name in kept if self.headers[name]}
         behind = http.client.HTTPConnection(urlsplit(self.server.url).netloc)
-        behind.request(self.command, target, body, lines)
-        answer = behind.getresponse()
-        self._answer(answer.status, dict(answer.getheaders()), answer.read())
-        behind.close()
+        with closing(behind), suppress(ConnectionError):  # the browser may be gone
+            behind.request(self.command, target, body, lines)
+            answer = behind.getresponse()
+            self._answer(answer.status, dict(answer.getheaders()), answer.read())
 
     do_POST = do_GET  # noqa: N815
 
