@@ -18,12 +18,13 @@ import msgspec
 from attrs import define, field
 from twisted.web.http import OK
 
-from abproxy.dialects.call import Call, Dialect, LaneKey, PartResult, Rows
+from abproxy.dialects.call import BadAnswer, Call, Dialect, LaneKey, PartResult, Rows
 from abproxy.dialects.reply import CHARACTERS, counts_characters, lines_of_all
 from abproxy.dialects.tei import DECODE, TOKENIZE
 from abproxy.http.messages import HeaderList, Response
+from abproxy.reuse.rows import has_rows, rows_of
 
-__all__ = ["Keys", "key_of", "pack", "unpack"]
+__all__ = ["Keys", "entries_of", "key_of", "pack", "unpack"]
 
 VERSION = b"1"
 """Of the form of keys and entries: others are never found."""
@@ -189,3 +190,25 @@ def _lasting(response: Response) -> HeaderList:
 @lru_cache(1000)
 def _passes(name: bytes) -> bool:
     return _OF_THE_MOMENT.fullmatch(name) is not None
+
+
+def entries_of(
+    call: Call, results: Sequence[PartResult], keys: Keys
+) -> dict[bytes, bytes]:
+    """
+    Return what is to be kept of the *results* of a *call*, by its keys.
+
+    Nothing if they are a failure, or their rows cannot be told from each other.
+    """
+    if not has_rows(results):
+        return {}
+    try:
+        rows = rows_of(call, results)
+    except BadAnswer:
+        return {}
+    dialect, prefix = call.lane_key.dialect, keys.prefix(call)
+    return {
+        key_of(prefix, item): packed
+        for item, row in zip(call.items.raw, rows, strict=True)
+        if (packed := pack(dialect, row)) is not None
+    }

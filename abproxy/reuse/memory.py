@@ -12,11 +12,11 @@ from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from abproxy.dialects.call import BadAnswer, Call, PartResult
+from abproxy.dialects.call import Call, PartResult
 from abproxy.events import Observer
 from abproxy.http.messages import HeaderList, Response
-from abproxy.reuse.entry import Keys, key_of, pack, unpack
-from abproxy.reuse.rows import Submit, ask_for_rest, has_rows, rows_of, span
+from abproxy.reuse.entry import Keys, entries_of, key_of, unpack
+from abproxy.reuse.rows import Submit, ask_for_rest, has_rows, span
 from abproxy.reuse.store import Store
 
 __all__ = ["MemoryCache"]
@@ -123,16 +123,8 @@ class MemoryCache:
     ) -> list[PartResult]:
         """Keep the rows of good *results*, and hand them on."""
         # Which model has computed them has to be known for sure.
-        if has_rows(results) and self.keys is keys and self.is_certain():
+        if self.keys is keys and self.is_certain():
             expires_at = self.clock.seconds() + self.ttl_s
-            try:
-                rows = rows_of(call, results)
-            except BadAnswer:
-                return results
-            prefix = keys.prefix(call)
-            for item, result in zip(call.items.raw, rows, strict=True):
-                packed = pack(call.lane_key.dialect, result)
-                if packed is not None:
-                    key = key_of(prefix, item)
-                    self.store.put(key, packed, len(packed), expires_at)
+            for key, packed in entries_of(call, results, keys).items():
+                self.store.put(key, packed, len(packed), expires_at)
         return results

@@ -6,11 +6,11 @@ from attrs import define, field
 from msgspec import DecodeError
 from twisted.internet.defer import Deferred
 
-from abproxy.dialects.call import BadAnswer, Call, PartResult
+from abproxy.dialects.call import Call, PartResult
 from abproxy.events import Observer
-from abproxy.reuse.entry import Keys, key_of, pack, unpack
+from abproxy.reuse.entry import Keys, entries_of, key_of, unpack
 from abproxy.reuse.redis import RedisStore
-from abproxy.reuse.rows import Submit, ask_for_rest, has_rows, rows_of, span
+from abproxy.reuse.rows import Submit, ask_for_rest, span
 
 __all__ = ["SharedCache"]
 
@@ -74,19 +74,8 @@ class SharedCache:
         """Keep the rows of good *results*, and hand them on."""
         # Which model has computed them has to be known for sure.
         is_known = self.keys is keys and self.is_certain()
-        if not is_known or not has_rows(results) or self.store.is_away:
-            return results
-        try:
-            rows = rows_of(call, results)
-        except BadAnswer:
-            return results
-        dialect, prefix = call.lane_key.dialect, keys.prefix(call)
-        packed = {
-            key_of(prefix, item): entry
-            for item, row in zip(call.items.raw, rows, strict=True)
-            if (entry := pack(dialect, row)) is not None
-        }
-        self.store.put(packed, self.ttl_s)
+        if is_known and not self.store.is_away:
+            self.store.put(entries_of(call, results, keys), self.ttl_s)
         return results
 
 
