@@ -1,25 +1,19 @@
 """
-Apply settings, and what the upstream reports in `/info`, to a running proxy.
+What settings, and what the upstream reports in `/info`, mean for each object.
 
 The same code runs at the start and at each change after it.  A setting wins
-over what the upstream reports, which wins over our default.  Keys and limits
-can change at any moment; for all else a line in the log asks for a restart.
+over what the upstream reports, which wins over our default.
 """
 
 import sys
-from collections.abc import Callable, Collection, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Collection
 
 import attrs
-from attrs import define, field, frozen
+from attrs import frozen
 from twisted.logger import Logger
 
-from abproxy.batching.collector import BatchCollector
-from abproxy.batching.concurrency import Limit
-from abproxy.batching.ladder import Turn
 from abproxy.batching.part import Caps
 from abproxy.batching.refusal import RetryTimeouts
-from abproxy.batching.slots import make_slots
 from abproxy.dialects.members import MemberRules
 from abproxy.dialects.translate import before_openai
 from abproxy.errors import SettingsError
@@ -28,26 +22,27 @@ from abproxy.http.forwarded import TrustedProxies
 from abproxy.http.headers import Credentials
 from abproxy.http.sharing import LineRules
 from abproxy.reuse.entry import Keys
-from abproxy.reuse.layers import Layers, Reuse
+from abproxy.reuse.layers import Reuse
 from abproxy.service.proxy import DrainTimes
 from abproxy.settings.settings import Settings
 from abproxy.settings.sources import variable
 from abproxy.telemetry.diagnosis import LimitsInForce
+from abproxy.tuning import Write, write_later, write_now
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.tls import TlsFiles
 from abproxy.web.app import Policy, ProxyApp
 from abproxy.web.auth import ApiKeys, Clients
 from abproxy.web.calls import CallReader
 from abproxy.web.listen import raise_connection_limit
-from abproxy.web.server import ProxySite, ServerLimits
+from abproxy.web.server import ServerLimits
 
 __all__ = [
     "CHANGEABLE",
-    "Configuration",
     "Limits",
     "credentials_for",
     "drain_times",
     "keys_for",
+    "keys_of_rows",
     "limits_for",
     "limits_in_force",
     "part_of",
@@ -56,8 +51,10 @@ __all__ = [
     "retry_timeouts_for",
     "reuse_for",
     "server_limits",
+    "shows_reuse",
     "tls_files_for",
     "variables",
+    "write_for",
 ]
 
 MAX_BATCH_INPUTS = 32
@@ -107,15 +104,6 @@ CHANGEABLE = frozenset(
     }
 )
 """Settings that can change without a restart."""
-
-OF_SITES = (
-    "client_keep_alive_s",
-    "max_body_bytes",
-    "max_connections",
-    "max_memory_bytes",
-    "request_timeout_s",
-)
-"""Those of them that are limits of the HTTP server."""
 
 _log = Logger()
 
@@ -193,12 +181,12 @@ def reuse_for(settings: Settings) -> Reuse:
         cache_url=settings.cache_url,
         cache_ttl_s=settings.cache_ttl_s,
         keys=keys_of_rows(settings, ServerInfo()),
-        shows=_shows_reuse(settings),
+        shows=shows_reuse(settings),
         shares_rates=settings.rate_limit_shared,
     )
 
 
-def _shows_reuse(settings: Settings) -> bool:
+def shows_reuse(settings: Settings) -> bool:
     """Return whether no answer could tell what other clients have asked for."""
     return _is_by_client(settings) or len(keys_for(settings).accepted) <= 1
 
@@ -242,6 +230,11 @@ def server_limits(settings: Settings, app: ProxyApp) -> ServerLimits:
         request_timeout_s=settings.request_timeout_s,
         keep_alive_s=settings.client_keep_alive_s,
     )
+
+
+def write_for(settings: Settings) -> Write:
+    """Return how bytes are written to a connection."""
+    return write_now if "write" in settings.fast_paths else write_later
 
 
 def drain_times(settings: Settings) -> DrainTimes:
@@ -329,102 +322,3 @@ def variables(fields: Collection[str]) -> str:
     """Return the names by which some *fields* of Settings are set, in one line."""
     named = (each for each in attrs.fields(Settings) if each.name in fields)
     return ", ".join(variable(each.metadata["option"]) for each in named)
-
-
-@define(kw_only=True, eq=False)
-class Configuration:
-    """The settings in force, and the objects that they are applied to."""
-
-    settings: Settings
-    read: Callable[[], Settings] = field(repr=False)
-    """Reads all settings again; raises SettingsError."""
-
-    app: ProxyApp
-    collector: BatchCollector
-    turn: Turn = field(factory=Turn, repr=False)
-    """Says when other numbers of slots may be tried."""
-
-    layers: Layers
-    info: Callable[[], ServerInfo] = field(repr=False)
-    make_limit: Callable[[Settings], Limit] = field(repr=False)
-    use_credentials: Callable[[Credentials], None] = field(repr=False)
-    """Called with the credentials that the upstream is sent from now on."""
-
-    sites: Callable[[], Sequence[ProxySite]] = field(default=tuple, repr=False)
-    """Return the sites at all ports."""
-
-    set_upstream_timeout: Callable[[float], None] = field(
-        default=lambda _seconds: None, repr=False
-    )
-    set_log_level: Callable[[str], None] = field(
-        default=lambda _level: None, repr=False
-    )
-    _log: ClassVar[Logger] = Logger()
-
-    def reload(self) -> None:
-        """Read the settings again, and apply those that can change."""
-        try:
-            wanted = read_again(self.read, self.settings)
-        except SettingsError as error:
-            self._log.error("Settings stay as they are: {error}", error=error)
-            return
-        names = [each.name for each in attrs.fields(Settings)]
-        changed = {
-            name: getattr(wanted, name)
-            for name in names
-            if getattr(wanted, name) != getattr(self.settings, name)
-        }
-        if not changed:
-            self._log.info("Settings read again: nothing has changed")
-        self._say("Settings changed: {names}", CHANGEABLE.intersection(changed))
-        self._say("Settings need a restart: {names}", changed.keys() - CHANGEABLE)
-        may_change = {name: changed[name] for name in CHANGEABLE & changed.keys()}
-        self.apply(attrs.evolve(self.settings, **may_change))
-
-    def apply(self, settings: Settings) -> None:
-        """Apply *settings* from now on; batches in flight are not touched."""
-        former, self.settings = self.settings, settings
-        budget = self.collector.budget
-        if (former.budget is None) != (settings.budget is None):
-            budget.limit = self.make_limit(settings)
-        if former.slots != settings.slots:
-            budget.slots = make_slots(settings.slots, self.turn)
-        if former.log_level != settings.log_level:
-            self.set_log_level(settings.log_level)
-        self._apply_to_collector(settings)
-        self.use_credentials(credentials_for(settings))
-        self._apply_to_sites(former, settings)
-        self.set_upstream_timeout(settings.upstream_timeout_s)
-        self.app.relay.timeout_s = settings.upstream_timeout_s
-        self.app.relay.connect_patience_s = settings.connect_patience_s
-        self.learn(self.info())
-
-    def learn(self, info: ServerInfo) -> None:
-        """Apply what the upstream reports now."""
-        limits = limits_for(self.settings, info)
-        self.app.policy = policy_for(self.settings, info, self.app.observer)
-        self.collector.learn(limits.caps, limits.budget)
-        keys = keys_of_rows(self.settings, info)
-        self.layers.learn(keys, shows=_shows_reuse(self.settings))
-
-    def _say(self, message: str, names: set[str] | frozenset[str]) -> None:
-        if names:
-            self._log.warn(message, names=variables(names))
-
-    def _apply_to_sites(self, former: Settings, settings: Settings) -> None:
-        # Not for each change: it may ask the system for more files, and log why not.
-        if any(getattr(former, name) != getattr(settings, name) for name in OF_SITES):
-            limits = server_limits(settings, self.app)
-            for site in self.sites():
-                site.set_limits(limits)
-
-    def _apply_to_collector(self, settings: Settings) -> None:
-        collector = self.collector
-        collector.max_wait_s = settings.max_wait_ms / 1000
-        collector.splits = settings.oversize == "split"
-        collector.packs = settings.packing
-        collector.call_timeout_s = settings.call_timeout_s
-        collector.retry_timeouts = retry_timeouts_for(settings)
-        collector.admission.max_items = settings.max_waiting_inputs
-        collector.admission.max_size = settings.max_waiting_bytes
-        collector.admission.max_items_of_one = settings.max_waiting_inputs_of_one

@@ -6,35 +6,17 @@ Each object gets the objects that it uses as arguments of its constructor.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 from attrs import evolve
 from msgspec.structs import replace
-from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 
-from abproxy.batching.admission import Admission
-from abproxy.batching.collector import BatchCollector
-from abproxy.batching.concurrency import AdaptiveLimit, Budget, FixedLimit, Limit
-from abproxy.batching.ladder import Turn
-from abproxy.batching.slots import make_slots
-from abproxy.configure import (
-    Configuration,
-    credentials_for,
-    drain_times,
-    limits_for,
-    limits_in_force,
-    policy_for,
-    retry_timeouts_for,
-    reuse_for,
-    server_limits,
-    tls_files_for,
-)
+from abproxy.configure import drain_times, policy_for, server_limits, write_for
 from abproxy.events import Observer
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.process import ChildProcess
-from abproxy.reuse.layers import Layers, make_layers
+from abproxy.reload import Configuration
+from abproxy.served import ServedModel, make_model
 from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
 from abproxy.service.proxy import Listening, ProxyService
 from abproxy.service.signals import Signals
@@ -43,18 +25,8 @@ from abproxy.settings.watching import KeyWatch
 from abproxy.telemetry.gauges import Gauges
 from abproxy.telemetry.setup import Telemetry, make_telemetry, traces_endpoint
 from abproxy.telemetry.status import Status
-from abproxy.tuning import Write, write_later, write_now
-from abproxy.upstream.agent import TreqClient, make_agent, make_treq
-from abproxy.upstream.client import Transport, Upstream
-from abproxy.upstream.connections import make_pool
-from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.embedded import make_child
-from abproxy.upstream.endpoints import EndpointFactory, uri_of
-from abproxy.upstream.fast.client import FastClient
-from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.health import HealthCheck
-from abproxy.upstream.tls import VerifyingPolicy
-from abproxy.upstream.tokens import TokenCounter
 from abproxy.web.admin import HealthPages, Operations, Pages, own_pages
 from abproxy.web.app import ProxyApp
 from abproxy.web.fast.connection import FastSite
@@ -63,7 +35,6 @@ from abproxy.web.listen import Listener, make_listener
 from abproxy.web.memory import Memory
 from abproxy.web.proxy_header import with_header
 from abproxy.web.rate_limit import RateLimiter
-from abproxy.web.relay import Relay
 from abproxy.web.server import ProxySite, ServerLimits
 from abproxy.web.tls import TlsListener, certificate_of
 from abproxy_model.files import require
@@ -132,57 +103,32 @@ def _build(
         scheme="https" if settings.has_tls else "http",
     )
 
-    # These two are called when the proxy runs, and what they use is there.
-    def learn(info: ServerInfo) -> None:
-        configuration.learn(info)
-
     def sites() -> list[ProxySite]:
+        # They are asked for when the proxy runs, and are there.
         return [port.site for port in ports]
 
-    upstream, model = _upstream(settings, reactor, telemetry, learn)
-    collector = _batching(settings, reactor, upstream, telemetry, process.turn)
-    layers = make_layers(
-        reuse_for(settings),
-        collector,
-        reactor,
-        is_certain=lambda: upstream.discovery.is_certain,
-        observer=telemetry.observer,
-    )
-    app = _app(settings, reactor, upstream, layers, telemetry)
-    collected = collector.admission.collected
-    memory = Memory(
-        clock=reactor,
-        observer=telemetry.observer,
-        coming=lambda: collected.size + upstream.pool.unfinished_bytes,
-    )
-    collected.make_room = memory.make_room
+    child = make_child(reactor, settings.embedded_model) if settings.embedded else None
+    base_url = child.url if child else None
+    model = make_model(settings, reactor, telemetry, process.turn, base_url)
+    app = _app(settings, reactor, model, telemetry)
+    memory = _memory(reactor, model, telemetry)
     configuration = Configuration(
         settings=settings,
         read=read,
         app=app,
-        collector=collector,
-        turn=process.turn,
-        layers=layers,
-        info=lambda: upstream.discovery.info,
-        make_limit=lambda chosen: _limit(chosen, reactor, upstream.discovery.info),
-        use_credentials=upstream.use,
+        model=model,
         sites=sites,
-        set_upstream_timeout=upstream.set_timeout,
         set_log_level=process.set_log_level,
     )
     status = Status(
         recorder=telemetry.recorder,
-        collector=collector,
-        gauges=_gauges(telemetry, upstream, layers, sites),
-        upstream=upstream.describe,
+        collector=model.collector,
+        gauges=_gauges(telemetry, model, sites),
+        upstream=model.upstream.describe,
         settings=lambda: list_settings(configuration.settings),
-        limits=lambda: limits_in_force(
-            configuration.settings,
-            collector.caps.items,
-            upstream.discovery.info.max_batch_inputs,
-        ),
+        limits=model.limits_in_force,
     )
-    health = _health_pages(reactor, upstream, collector, sites)
+    health = _health_pages(reactor, model, sites)
     every = health | own_pages(telemetry.recorder.metrics.write, status.document)
     # With a separate port for operators, only that one has the other pages.
     public = health if settings.operations_port else every
@@ -229,147 +175,40 @@ def _build(
         reopen_logs=telemetry.reopen,
         stop_telemetry=telemetry.stop,
         report=status.report,
-        collector=collector,
-        start_upstream=upstream.start,
-        stop_upstream=upstream.stop,
-        stop_cache=layers.stop,
-        model=model,
-        upstream_url=upstream.base_url,
+        collector=model.collector,
+        start_upstream=model.upstream.start,
+        stop_upstream=model.upstream.stop,
+        stop_cache=model.layers.stop,
+        model=child,
+        upstream_url=model.upstream.base_url,
         drain_times=lambda: drain_times(configuration.settings),
     )
 
 
-def _upstream(
-    settings: Settings,
-    reactor: Any,
-    telemetry: Telemetry,
-    on_change: Callable[[ServerInfo], None],
-) -> tuple[Upstream, ChildProcess | None]:
-    """Return the upstream, and its process if it is the embedded model."""
-    budget = limits_for(settings, ServerInfo()).budget
-    keep_s = settings.upstream_keep_alive_s
-    agent_pool = make_pool(reactor, budget, keep_s)
-    endpoints = EndpointFactory(
-        reactor, settings.connect_timeout_s, VerifyingPolicy(tls_files_for(settings))
-    )
-    agent = make_agent(agent_pool, endpoints)
-    http = make_treq(agent)
-    model = None
-    if settings.embedded:
-        model = make_child(reactor, http, settings.embedded_model)
-    base_url = model.url if model else settings.upstream_url
-    pool = ConnectionPool(reactor, budget, keep_s)
-    upstream = Upstream(
-        base_url=base_url,
-        credentials=credentials_for(settings),
-        clock=reactor,
-        timeout_s=settings.upstream_timeout_s,
-        transport=_transport(settings, endpoints, http, base_url, pool),
-        pool=pool,
-        agent=agent,
-        agent_pool=agent_pool,
-        on_change=on_change,
-        dialect=settings.upstream_dialect,
-        observer=telemetry.observer,
-        trace=telemetry.trace,
-    )
-    return upstream, model
-
-
-def _transport(
-    settings: Settings,
-    endpoints: EndpointFactory,
-    http: HTTPClient,
-    base_url: str,
-    pool: ConnectionPool,
-) -> Transport:
-    size = settings.max_answer_bytes
-    if "client" not in settings.fast_paths:
-        return TreqClient(http=http, base_url=base_url, max_answer_bytes=size).send
-    return FastClient(
-        base_url=base_url,
-        endpoint=endpoints.endpointForURI(uri_of(base_url.encode())),
-        pool=pool,
-        max_answer_bytes=size,
-        write=_write(settings),
-    ).send
-
-
-def _write(settings: Settings) -> Write:
-    return write_now if "write" in settings.fast_paths else write_later
-
-
-def _batching(
-    settings: Settings,
-    reactor: Any,
-    upstream: Upstream,
-    telemetry: Telemetry,
-    turn: Turn,
-) -> BatchCollector:
-    limits = limits_for(settings, ServerInfo())
-    # A request to /tokenize is not a request for a batch, nor counted as one.
-    counter = TokenCounter(
-        send=partial(upstream.send, is_batch=False),
-        info=lambda: upstream.discovery.info,
-    )
-    return BatchCollector(
-        clock=reactor,
-        send=upstream.send,
-        caps=limits.caps,
-        budget=Budget(
-            limit=_limit(settings, reactor, ServerInfo()),
-            slots=make_slots(settings.slots, turn),
-        ),
-        admission=Admission(
-            clock=reactor,
-            max_items=settings.max_waiting_inputs,
-            max_size=settings.max_waiting_bytes,
-            max_items_of_one=settings.max_waiting_inputs_of_one,
-        ),
-        max_wait_s=settings.max_wait_ms / 1000,
-        splits=settings.oversize == "split",
-        packs=settings.packing,
-        is_alive=upstream.discovery.is_alive,
-        count=counter.count if settings.usage == "exact" else None,
-        call_timeout_s=settings.call_timeout_s,
-        retry_timeouts=retry_timeouts_for(settings),
-        observer=telemetry.observer,
-    )
-
-
-def _limit(settings: Settings, reactor: Any, info: ServerInfo) -> Limit:
-    limits = limits_for(settings, info)
-    batch = limits.caps.items
-    if settings.budget is not None:
-        return FixedLimit(ceiling=limits.budget, batch=batch)
-    return AdaptiveLimit(clock=reactor, ceiling=limits.budget, batch=batch)
-
-
 def _app(
-    settings: Settings,
-    reactor: Any,
-    upstream: Upstream,
-    layers: Layers,
-    telemetry: Telemetry,
+    settings: Settings, reactor: Any, model: ServedModel, telemetry: Telemetry
 ) -> ProxyApp:
-    relay = Relay(
-        agent=upstream.agent,
-        base_url=upstream.base_url,
-        clock=reactor,
-        trace=telemetry.trace_relayed,
-        timeout_s=settings.upstream_timeout_s,
-        connect_patience_s=settings.connect_patience_s,
-        close_idle=upstream.close_idle,
-    )
+    layers = model.layers
     return ProxyApp(
-        policy=policy_for(settings, ServerInfo(), telemetry.observer),
+        policy=policy_for(settings, model.info, telemetry.observer),
         rate_limiter=RateLimiter(clock=reactor),
-        collector=layers.collector,
+        collector=model.collector,
         compute=layers.submit,
         shared_rate=layers.shared_rate,
-        relay=relay,
+        relay=model.relay,
         observer=telemetry.observer,
     )
+
+
+def _memory(reactor: Any, model: ServedModel, telemetry: Telemetry) -> Memory:
+    collected, pool = model.collector.admission.collected, model.upstream.pool
+    memory = Memory(
+        clock=reactor,
+        observer=telemetry.observer,
+        coming=lambda: collected.size + pool.unfinished_bytes,
+    )
+    collected.make_room = memory.make_room
+    return memory
 
 
 def _site(  # noqa: PLR0913, PLR0917
@@ -393,23 +232,20 @@ def _site(  # noqa: PLR0913, PLR0917
         "memory": memory,
     }
     if "server" in settings.fast_paths:
-        fast_path = FastPath(app=app, write=_write(settings), prefix=prefix)
+        fast_path = FastPath(app=app, write=write_for(settings), prefix=prefix)
         return FastSite(resource, fast_path=fast_path, **about)
     return ProxySite(resource, **about)
 
 
 def _gauges(
-    telemetry: Telemetry,
-    upstream: Upstream,
-    layers: Layers,
-    sites: Callable[[], Sequence[ProxySite]],
+    telemetry: Telemetry, model: ServedModel, sites: Callable[[], Sequence[ProxySite]]
 ) -> Gauges:
     recorder = telemetry.recorder
     gauges = Gauges(
         recorder=recorder,
-        collector=layers.collector,
-        layers=layers,
-        upstream_state=lambda: upstream.health.state,
+        collector=model.collector,
+        layers=model.layers,
+        upstream_state=lambda: model.upstream.health.state,
         connections=lambda: sum(len(site.channels) for site in sites()),
         open_requests=lambda: sum(len(site.requests) for site in sites()),
         is_draining=lambda: sites()[0].is_draining,
@@ -420,11 +256,9 @@ def _gauges(
 
 
 def _health_pages(
-    reactor: Any,
-    upstream: Upstream,
-    collector: BatchCollector,
-    sites: Callable[[], Sequence[ProxySite]],
+    reactor: Any, model: ServedModel, sites: Callable[[], Sequence[ProxySite]]
 ) -> Pages:
+    upstream = model.upstream
 
     def ask(question: UpstreamRequest) -> Deferred[Response]:
         # The key may have changed since the last time.
@@ -440,6 +274,6 @@ def _health_pages(
     }
     return HealthPages(
         checks=checks,
-        admission=collector.admission,
+        admission=model.collector.admission,
         is_draining=lambda: sites()[0].is_draining,
     ).by_path()

@@ -15,6 +15,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from abproxy.process import ChildProcess
+from abproxy.upstream.agent import make_agent, make_treq
+from abproxy.upstream.connections import make_pool
+from abproxy.upstream.endpoints import EndpointFactory
 from abproxy_model.errors import ModelUnavailable
 
 __all__ = ["ModelChild", "make_child"]
@@ -94,15 +97,16 @@ class ModelChild(ChildProcess):
         return RESTART_S
 
 
-def make_child(reactor: Any, http: Any, model: str) -> ModelChild:
+def make_child(reactor: Any, model: str) -> ModelChild:
     """
     Make the child for *model*, on a free port of this machine.
 
     Args:
-        reactor: what starts processes.
-        http: a treq client.
+        reactor: what starts processes, and connects to them.
         model: `minilm` or `static`.
     """
+    agent = make_agent(make_pool(reactor, 1), EndpointFactory(reactor, 1.0))
+    http: Any = make_treq(agent)
     listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
     listening.setblocking(False)
     host, port = listening.getsockname()

@@ -9,10 +9,7 @@ from abproxy.http.forwarded import TrustedProxies
 from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
 from abproxy.service.signals import Signals
 from abproxy.settings.settings import Settings
-from abproxy.upstream.agent import make_agent, make_treq
-from abproxy.upstream.connections import make_pool
-from abproxy.upstream.embedded import ModelChild, make_child
-from abproxy.upstream.endpoints import EndpointFactory
+from abproxy.upstream.embedded import make_child
 from abproxy.web.admin import Operations, own_pages
 from abproxy.web.listen import make_listener
 from abproxy.web.proxy_header import with_header
@@ -68,7 +65,7 @@ def wire_supervisor(
             settings.operations_port,
             lambda: TrustedProxies.of(supervisor.settings.trusted_proxies),
         )
-    model = _model(settings, reactor) if settings.embedded else None
+    model = make_child(reactor, settings.embedded_model) if settings.embedded else None
     upstream_url = model.url if model else settings.upstream_url
     pool = _pool(share_of(settings, upstream_url), reactor, folder, shared_port)
     aggregator = _aggregator(settings, reactor, folder, pool)
@@ -90,11 +87,6 @@ def wire_supervisor(
         upstream_url=upstream_url,
     )
     return supervisor
-
-
-def _model(settings: Settings, reactor: Any) -> ModelChild:
-    http = make_treq(make_agent(make_pool(reactor, 1), EndpointFactory(reactor, 1.0)))
-    return make_child(reactor, http, settings.embedded_model)
 
 
 def _pool(

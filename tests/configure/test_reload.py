@@ -5,13 +5,12 @@ from pathlib import Path
 
 import attrs
 import pytest
-from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.web.resource import Resource
 
-from abproxy.batching.concurrency import AdaptiveLimit, FixedLimit
-from abproxy.configure import CHANGEABLE, Configuration, policy_for
-from abproxy.reuse.layers import Layers
+from abproxy.batching.concurrency import AdaptiveLimit
+from abproxy.configure import CHANGEABLE, policy_for
+from abproxy.reload import Configuration
 from abproxy.settings.settings import Settings, settings_from
 from abproxy.settings.sources import read_env_file
 from abproxy.upstream.discovery import ServerInfo
@@ -39,24 +38,9 @@ def _configuration(proxy: InMemoryProxy, file: Path) -> Configuration:
     def read() -> Settings:
         return settings_from({}, {}, read_env_file(str(file)))
 
-    def make_limit(settings: Settings) -> FixedLimit | AdaptiveLimit:
-        if settings.budget is None:
-            return AdaptiveLimit(clock=Clock(), ceiling=128, batch=16)
-        return FixedLimit(ceiling=settings.budget, batch=16)
-
-    return Configuration(
-        settings=read(),
-        read=read,
-        app=proxy.app,
-        collector=proxy.collector,
-        layers=Layers(
-            collector=proxy.collector,
-            submit=proxy.collector.submit,
-        ),
-        info=lambda: INFO,
-        make_limit=make_limit,
-        use_credentials=proxy.inference_server.use,
-    )
+    model = proxy.model
+    model.settings, model.upstream.discovery.info = read(), INFO
+    return Configuration(settings=model.settings, read=read, app=proxy.app, model=model)
 
 
 def _started(proxy: InMemoryProxy, file: Path) -> Configuration:

@@ -127,10 +127,20 @@ class InMemoryProxy:
         return report.__self__
 
     @property
+    def configuration(self) -> Any:
+        """What applies settings."""
+        reloading: Any = self.service.reload
+        return reloading.__self__
+
+    @property
     def app(self) -> Any:
         """The app that answers clients."""
-        reloading: Any = self.service.reload
-        return reloading.__self__.app
+        return self.configuration.app
+
+    @property
+    def model(self) -> Any:
+        """The only model."""
+        return self.configuration.model
 
     def connect(self, site: ProxySite | None = None, address: Any = None) -> Client:
         """Open a connection from an *address*, perhaps to another *site*."""

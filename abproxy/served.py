@@ -1,0 +1,276 @@
+"""
+One model that is served: all that is its own, from its settings to its server.
+
+It is made by one function from one Settings.  When these change, or the inference
+server says something else of itself, the running parts are told.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from attrs import define, field
+
+from abproxy.batching.admission import Admission
+from abproxy.batching.collector import BatchCollector
+from abproxy.batching.concurrency import AdaptiveLimit, Budget, FixedLimit, Limit
+from abproxy.batching.ladder import Turn
+from abproxy.batching.slots import make_slots
+from abproxy.configure import (
+    credentials_for,
+    keys_of_rows,
+    limits_for,
+    limits_in_force,
+    retry_timeouts_for,
+    reuse_for,
+    shows_reuse,
+    tls_files_for,
+    write_for,
+)
+from abproxy.reuse.layers import Layers, make_layers
+from abproxy.settings.settings import Settings
+from abproxy.telemetry.diagnosis import LimitsInForce
+from abproxy.telemetry.setup import Telemetry
+from abproxy.upstream.agent import TreqClient, make_agent, make_treq
+from abproxy.upstream.client import Transport, Upstream
+from abproxy.upstream.connections import make_pool
+from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.endpoints import EndpointFactory, uri_of
+from abproxy.upstream.fast.client import FastClient
+from abproxy.upstream.fast.connection import ConnectionPool
+from abproxy.upstream.tls import VerifyingPolicy
+from abproxy.upstream.tokens import TokenCounter
+from abproxy.web.relay import Relay
+
+__all__ = ["ServedModel", "make_model"]
+
+
+@define(kw_only=True, eq=False)
+class ServedModel:
+    """One model: its server, its queue, and what is between that and the calls."""
+
+    settings: Settings
+    """Those in force for it."""
+
+    reactor: Any = field(repr=False)
+    upstream: Upstream
+    collector: BatchCollector
+    layers: Layers
+    relay: Relay
+    turn: Turn = field(repr=False)
+    """Says when other numbers of slots may be tried."""
+
+    on_change: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Called when its calls may have to be read in another way."""
+
+    @property
+    def info(self) -> ServerInfo:
+        """What its server has said of itself."""
+        return self.upstream.discovery.info
+
+    def limits_in_force(self) -> LimitsInForce:
+        """Return what bounds its batches now."""
+        most = self.info.max_batch_inputs
+        return limits_in_force(self.settings, self.collector.caps.items, most)
+
+    def apply(self, settings: Settings) -> None:
+        """Apply *settings* from now on; batches in flight are not touched."""
+        former, self.settings = self.settings, settings
+        budget = self.collector.budget
+        if (former.budget is None) != (settings.budget is None):
+            budget.limit = _limit(settings, self.reactor, self.info)
+        if former.slots != settings.slots:
+            budget.slots = make_slots(settings.slots, self.turn)
+        self._apply_to_collector(settings)
+        self.upstream.use(credentials_for(settings))
+        self.upstream.set_timeout(settings.upstream_timeout_s)
+        self.relay.timeout_s = settings.upstream_timeout_s
+        self.relay.connect_patience_s = settings.connect_patience_s
+        self.learn(self.info)
+
+    def learn(self, info: ServerInfo) -> None:
+        """Apply what its server reports now."""
+        limits = limits_for(self.settings, info)
+        self.on_change()
+        self.collector.learn(limits.caps, limits.budget)
+        keys = keys_of_rows(self.settings, info)
+        self.layers.learn(keys, shows=shows_reuse(self.settings))
+
+    def start(self) -> None:
+        """Begin to ask its server for its limits."""
+        self.upstream.start()
+
+    async def stop(self) -> None:
+        """Send nothing more, and close what is open."""
+        self.collector.stop()
+        await self.upstream.stop()
+        await self.layers.stop()
+
+    def _apply_to_collector(self, settings: Settings) -> None:
+        collector = self.collector
+        collector.max_wait_s = settings.max_wait_ms / 1000
+        collector.splits = settings.oversize == "split"
+        collector.packs = settings.packing
+        collector.call_timeout_s = settings.call_timeout_s
+        collector.retry_timeouts = retry_timeouts_for(settings)
+        collector.admission.max_items = settings.max_waiting_inputs
+        collector.admission.max_size = settings.max_waiting_bytes
+        collector.admission.max_items_of_one = settings.max_waiting_inputs_of_one
+
+
+def make_model(
+    settings: Settings,
+    reactor: Any,
+    telemetry: Telemetry,
+    turn: Turn,
+    base_url: str | None = None,
+) -> ServedModel:
+    """
+    Return the model that *settings* describe.
+
+    Args:
+        settings: those of this model.
+        reactor: clock and network.
+        telemetry: hears of it.
+        turn: says when other numbers of slots may be tried.
+        base_url: of its server, if that is not the one in the settings.
+
+    Raises:
+        SettingsError: files for TLS cannot be used, or a library is missing.
+    """
+
+    def learn(info: ServerInfo) -> None:
+        # It is called when the proxy runs, and the model is there.
+        model.learn(info)
+
+    url = base_url or settings.upstream_url
+    upstream = _upstream(settings, reactor, telemetry, url, learn)
+    collector = _collector(settings, reactor, upstream, telemetry, turn)
+    layers = make_layers(
+        reuse_for(settings),
+        collector,
+        reactor,
+        is_certain=lambda: upstream.discovery.is_certain,
+        observer=telemetry.observer,
+    )
+    model = ServedModel(
+        settings=settings,
+        reactor=reactor,
+        upstream=upstream,
+        collector=collector,
+        layers=layers,
+        relay=_relay(settings, reactor, upstream, telemetry),
+        turn=turn,
+    )
+    return model
+
+
+def _upstream(
+    settings: Settings,
+    reactor: Any,
+    telemetry: Telemetry,
+    base_url: str,
+    on_change: Callable[[ServerInfo], None],
+) -> Upstream:
+    budget = limits_for(settings, ServerInfo()).budget
+    keep_s = settings.upstream_keep_alive_s
+    agent_pool = make_pool(reactor, budget, keep_s)
+    endpoints = EndpointFactory(
+        reactor, settings.connect_timeout_s, VerifyingPolicy(tls_files_for(settings))
+    )
+    agent = make_agent(agent_pool, endpoints)
+    pool = ConnectionPool(reactor, budget, keep_s)
+    return Upstream(
+        base_url=base_url,
+        credentials=credentials_for(settings),
+        clock=reactor,
+        timeout_s=settings.upstream_timeout_s,
+        transport=_transport(settings, endpoints, agent, base_url, pool),
+        pool=pool,
+        agent=agent,
+        agent_pool=agent_pool,
+        on_change=on_change,
+        dialect=settings.upstream_dialect,
+        observer=telemetry.observer,
+        trace=telemetry.trace,
+    )
+
+
+def _transport(
+    settings: Settings,
+    endpoints: EndpointFactory,
+    agent: Any,
+    base_url: str,
+    pool: ConnectionPool,
+) -> Transport:
+    size = settings.max_answer_bytes
+    if "client" not in settings.fast_paths:
+        http = make_treq(agent)
+        return TreqClient(http=http, base_url=base_url, max_answer_bytes=size).send
+    return FastClient(
+        base_url=base_url,
+        endpoint=endpoints.endpointForURI(uri_of(base_url.encode())),
+        pool=pool,
+        max_answer_bytes=size,
+        write=write_for(settings),
+    ).send
+
+
+def _collector(
+    settings: Settings,
+    reactor: Any,
+    upstream: Upstream,
+    telemetry: Telemetry,
+    turn: Turn,
+) -> BatchCollector:
+    limits = limits_for(settings, ServerInfo())
+    # A request to /tokenize is not a request for a batch, nor counted as one.
+    counter = TokenCounter(
+        send=partial(upstream.send, is_batch=False),
+        info=lambda: upstream.discovery.info,
+    )
+    return BatchCollector(
+        clock=reactor,
+        send=upstream.send,
+        caps=limits.caps,
+        budget=Budget(
+            limit=_limit(settings, reactor, ServerInfo()),
+            slots=make_slots(settings.slots, turn),
+        ),
+        admission=Admission(
+            clock=reactor,
+            max_items=settings.max_waiting_inputs,
+            max_size=settings.max_waiting_bytes,
+            max_items_of_one=settings.max_waiting_inputs_of_one,
+        ),
+        max_wait_s=settings.max_wait_ms / 1000,
+        splits=settings.oversize == "split",
+        packs=settings.packing,
+        is_alive=upstream.discovery.is_alive,
+        count=counter.count if settings.usage == "exact" else None,
+        call_timeout_s=settings.call_timeout_s,
+        retry_timeouts=retry_timeouts_for(settings),
+        observer=telemetry.observer,
+    )
+
+
+def _limit(settings: Settings, reactor: Any, info: ServerInfo) -> Limit:
+    limits = limits_for(settings, info)
+    batch = limits.caps.items
+    if settings.budget is not None:
+        return FixedLimit(ceiling=limits.budget, batch=batch)
+    return AdaptiveLimit(clock=reactor, ceiling=limits.budget, batch=batch)
+
+
+def _relay(
+    settings: Settings, reactor: Any, upstream: Upstream, telemetry: Telemetry
+) -> Relay:
+    return Relay(
+        agent=upstream.agent,
+        base_url=upstream.base_url,
+        clock=reactor,
+        trace=telemetry.trace_relayed,
+        timeout_s=settings.upstream_timeout_s,
+        connect_patience_s=settings.connect_patience_s,
+        close_idle=upstream.close_idle,
+    )
