@@ -1,0 +1,179 @@
+"""
+Which model a server has: rows of two models are never in one answer.
+
+What a server says of its model holds for one *generation* of it: from when it was
+first heard of until a connection to it breaks, cannot be made, or none is left, or
+it says something else.  By then another server may be at its address.  The answers
+of a generation name it as their source; what it says of its model may be known only
+later, or never.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, succeed
+
+__all__ = [
+    "NO_IDENTITY",
+    "Identity",
+    "Source",
+    "choose_served",
+    "same_model",
+    "takes_over",
+    "why_refused",
+]
+
+
+@frozen(kw_only=True)
+class Identity:
+    """What a server says of its model."""
+
+    models: tuple[str, ...] = ()
+    """The ids that it lists, in order; none if it tells nothing of itself."""
+
+    sha: str | None = None
+    """Which version of the model it is."""
+
+    dtype: str | None = None
+    """In which numbers the model computes."""
+
+    def __str__(self) -> str:
+        """Name the model, as far as that is possible."""
+        if not self.models:
+            return "a model that it does not name"
+        names = ", ".join(self.models[:FEW])
+        if len(self.models) > FEW:
+            names = f"{names} and {len(self.models) - FEW} more"
+        about = [each for each in (self.sha, self.dtype) if each]
+        return f"{names} ({', '.join(about)})" if about else names
+
+
+FEW = 3
+"""Of more models only so many are named."""
+
+NO_IDENTITY = Identity()
+"""That of a server that has been asked, and tells nothing of its model."""
+
+
+def same_model(
+    one: Identity, other: Identity, *, strict: bool = False, asked: str | None = None
+) -> bool:
+    """
+    Return whether rows of *one* and of the *other* may be in one answer.
+
+    That is so if the ids are equal, and the shas where both say one.  Of servers that
+    list several models only the one that was asked for has to be on both lists.
+
+    Args:
+        one: what a server says of its model.
+        other: what another one says, or the same one later.
+        strict: whether they have to compute in the same numbers as well.
+        asked: the model that a call names.
+    """
+    if strict and one.dtype != other.dtype:
+        return False
+    if one.sha and other.sha and one.sha != other.sha:
+        return False
+    if asked in one.models or asked in other.models:
+        return asked in one.models and asked in other.models
+    return one.models == other.models
+
+
+def takes_over(served: Identity, other: Identity, *, strict: bool = False) -> bool:
+    """
+    Return whether a server with the *other* identity serves all calls for *served*.
+
+    It may list more models than that, as it does while one is being added.
+    """
+    if set(served.models) < set(other.models) and served.models:
+        other = Identity(models=served.models, sha=other.sha, dtype=other.dtype)
+    return same_model(served, other, strict=strict)
+
+
+def why_refused(served: Identity, other: Identity, *, strict: bool = False) -> str:
+    """Return why a server with the *other* identity gets no calls; "" if it gets."""
+    if takes_over(served, other, strict=strict):
+        return ""
+    return f"it has {other}, where {served} is served: it gets no calls until it has"
+
+
+def choose_served(
+    served: Identity | None, usable: Sequence[Identity], *, strict: bool = False
+) -> Identity | None:
+    """
+    Return which model is served from now on, by servers that have one each.
+
+    The first one that answered says which; only when none is left that has this
+    model, it is the one that most of the others have.
+
+    Args:
+        served: the model so far; None if no server has answered yet.
+        usable: what each server says that can be used, in the order in which they
+            answered first.
+        strict: whether all have to compute in the same numbers.
+    """
+    if served is None:
+        return usable[0] if usable else None
+    if not usable or any(takes_over(served, each, strict=strict) for each in usable):
+        return served
+    votes = Counter(
+        {
+            each: sum(takes_over(each, other, strict=strict) for other in usable)
+            for each in dict.fromkeys(usable)
+        }
+    )
+    return votes.most_common(1)[0][0]
+
+
+def _nobody() -> None:
+    """Ask nobody."""
+
+
+@define(eq=False)
+class Source:
+    """One generation of a server."""
+
+    upstream: str = ""
+    """The base URL of the server."""
+
+    generation: int = 0
+    """How many there were before."""
+
+    ask: Callable[[], None] = field(default=_nobody, repr=False)
+    """Asks the server for its model, soon."""
+
+    identity: Identity | None = None
+    """What it says of its model; None as long as it has not been asked."""
+
+    is_over: bool = False
+    """Whether there is a later one, so that it cannot be asked any more."""
+
+    is_mixed: bool = False
+    """Whether it said something else at last: some of its rows are of that."""
+
+    _waiting: list[Deferred[None]] = field(init=False, factory=list, repr=False)
+
+    def known(self) -> Deferred[None]:
+        """Fire when its identity is known, or can never be; it is asked for it."""
+        if self.identity is not None or self.is_over:
+            return succeed(None)
+        known: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(known)
+        self.ask()
+        return known
+
+    def settle(self, identity: Identity) -> None:
+        """Note what it says of its model."""
+        self.identity = identity
+        self._tell()
+
+    def end(self) -> None:
+        """Note that there is a later one."""
+        self.is_over = True
+        self._tell()
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
