@@ -32,13 +32,15 @@ from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.tls import TlsFiles
 from abproxy.web.app import Policy, ProxyApp
 from abproxy.web.auth import ApiKeys, Clients
-from abproxy.web.calls import CallReader
+from abproxy.web.calls import CallReader, Takes
 from abproxy.web.listen import raise_connection_limit
+from abproxy.web.models import Models
 from abproxy.web.server import ServerLimits
 
 __all__ = [
     "CHANGEABLE",
     "Limits",
+    "clients_for",
     "credentials_for",
     "drain_times",
     "keys_for",
@@ -48,6 +50,7 @@ __all__ = [
     "part_of",
     "policy_for",
     "read_again",
+    "reader_for",
     "retry_timeouts_for",
     "reuse_for",
     "server_limits",
@@ -113,35 +116,60 @@ def keys_for(settings: Settings) -> ApiKeys:
     return ApiKeys(accepted=settings.api_keys + settings.bulk_api_keys)
 
 
-def policy_for(
-    settings: Settings, info: ServerInfo, observer: Observer | None = None
-) -> Policy:
+def clients_for(settings: Settings) -> Clients:
+    """Return what tells clients apart."""
+    return Clients(
+        keys=keys_for(settings),
+        bulk_keys=frozenset(settings.bulk_api_keys),
+        proxies=TrustedProxies.of(settings.trusted_proxies),
+        deadline_s=settings.call_deadline_s,
+    )
+
+
+def policy_for(settings: Settings, models: Models) -> Policy:
     """Return which requests are accepted, and how they are parsed."""
     return Policy(
         keys=keys_for(settings),
-        clients=Clients(
-            keys=keys_for(settings),
-            bulk_keys=frozenset(settings.bulk_api_keys),
-            proxies=TrustedProxies.of(settings.trusted_proxies),
-            deadline_s=settings.call_deadline_s,
-        ),
-        reader=CallReader(
-            credentials=credentials_for(settings),
-            task=info.task,
-            translated=before_openai(_embeddings_path(settings, info), info.model),
-            lines=LineRules.of(
-                settings.share_ignore, settings.share_apart, settings.share_alone
-            ),
-            members=MemberRules(
-                is_tei=info.is_tei,
-                max_inputs=settings.max_call_inputs,
-                ignore=settings.share_ignore,
-                apart=settings.share_apart,
-                alone=settings.share_alone,
-            ),
-            observer=observer or Observer(),
-        ),
+        clients=clients_for(settings),
+        models=models,
         inputs_per_s=settings.rate_limit,
+    )
+
+
+def reader_for(
+    settings: Settings,
+    info: ServerInfo,
+    takes: Takes = lambda _items: True,
+    observer: Observer | None = None,
+    model: str | None = None,
+) -> CallReader:
+    """
+    Return how the calls of a model are read.
+
+    Args:
+        settings: those of the model.
+        info: what its server has said.
+        takes: whether so many inputs may be batched.
+        observer: hears what keeps calls from sharing a batch.
+        model: what its server calls it, if that is not what it says.
+    """
+    path = _embeddings_path(settings, info)
+    return CallReader(
+        credentials=credentials_for(settings),
+        task=info.task,
+        translated=before_openai(path, model or info.model),
+        lines=LineRules.of(
+            settings.share_ignore, settings.share_apart, settings.share_alone
+        ),
+        members=MemberRules(
+            is_tei=info.is_tei,
+            max_inputs=settings.max_call_inputs,
+            ignore=settings.share_ignore,
+            apart=settings.share_apart,
+            alone=settings.share_alone,
+        ),
+        takes=takes,
+        observer=observer or Observer(),
     )
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "InternalError",
     "MemoryFull",
     "MethodNotAllowed",
+    "ModelNotFound",
     "Overloaded",
     "ProxyError",
     "QueueFull",
@@ -87,6 +88,14 @@ class Unauthorized(ProxyError):
 
     status = 401
     reason = "key"
+
+
+class ModelNotFound(ProxyError):
+    """A request names a model that is not served."""
+
+    status = 404
+    error_type = "NotFound"
+    reason = "model"
 
 
 class MethodNotAllowed(ProxyError):
@@ -275,7 +284,19 @@ def tei_error_body(error: ProxyError) -> bytes:
 
 
 def openai_error_body(error: ProxyError) -> bytes:
-    """Return *error* as TEI's OpenAI routes write it: `{"message","code","type"}`."""
+    """
+    Return *error* as TEI's OpenAI routes write it: `{"message","code","type"}`.
+
+    That there is no such model is told as OpenAI does: clients look at the code.
+    """
+    if isinstance(error, ModelNotFound):
+        told = {
+            "message": str(error),
+            "type": "invalid_request_error",
+            "param": "model",
+            "code": "model_not_found",
+        }
+        return msgspec.json.encode({"error": told})
     return msgspec.json.encode(
         {"message": str(error), "code": error.status, "type": error.error_type}
     )

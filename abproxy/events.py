@@ -153,6 +153,9 @@ class RequestInfo(Struct, kw_only=True, eq=False):
     is_ours: bool = False
     """True if a page of our own answers."""
 
+    model: str = ""
+    """The name of the model that it is for; empty if there is one only."""
+
     route: str | None = None
     """The batched route that answers; None if there is none."""
 

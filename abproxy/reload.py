@@ -23,6 +23,7 @@ from abproxy.errors import SettingsError
 from abproxy.served import ServedModel
 from abproxy.settings.settings import Settings
 from abproxy.web.app import ProxyApp
+from abproxy.web.models import Models
 from abproxy.web.server import ProxySite
 
 __all__ = ["Configuration"]
@@ -89,7 +90,8 @@ class Configuration:
 
     def renew_policy(self) -> None:
         """Read calls as settings and server ask for now."""
-        self.app.policy = policy_for(self.settings, self.model.info, self.app.observer)
+        models = Models(default=self.model.served())
+        self.app.policy = policy_for(self.settings, models)
 
     def _say(self, message: str, names: set[str] | frozenset[str]) -> None:
         if names:

@@ -21,6 +21,7 @@ from abproxy.configure import (
     keys_of_rows,
     limits_for,
     limits_in_force,
+    reader_for,
     retry_timeouts_for,
     reuse_for,
     shows_reuse,
@@ -40,6 +41,7 @@ from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.tls import VerifyingPolicy
 from abproxy.upstream.tokens import TokenCounter
+from abproxy.web.models import Served
 from abproxy.web.relay import Relay
 
 __all__ = ["ServedModel", "make_model"]
@@ -62,6 +64,17 @@ class ServedModel:
 
     on_change: Callable[[], None] = field(default=lambda: None, repr=False)
     """Called when its calls may have to be read in another way."""
+
+    def served(self) -> Served:
+        """Return it as requests reach it now."""
+        collector = self.collector
+        return Served(
+            reader=reader_for(
+                self.settings, self.info, collector.takes, collector.observer
+            ),
+            compute=self.layers.submit,
+            relay=self.relay,
+        )
 
     @property
     def info(self) -> ServerInfo:

@@ -33,6 +33,7 @@ from abproxy.web.fast.connection import FastSite
 from abproxy.web.fast.request import FastPath
 from abproxy.web.listen import Listener, make_listener
 from abproxy.web.memory import Memory
+from abproxy.web.models import Models
 from abproxy.web.proxy_header import with_header
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.server import ProxySite, ServerLimits
@@ -188,14 +189,11 @@ def _build(
 def _app(
     settings: Settings, reactor: Any, model: ServedModel, telemetry: Telemetry
 ) -> ProxyApp:
-    layers = model.layers
     return ProxyApp(
-        policy=policy_for(settings, model.info, telemetry.observer),
+        policy=policy_for(settings, Models(default=model.served())),
+        clock=reactor,
         rate_limiter=RateLimiter(clock=reactor),
-        collector=model.collector,
-        compute=layers.submit,
-        shared_rate=layers.shared_rate,
-        relay=model.relay,
+        shared_rate=model.layers.shared_rate,
         observer=telemetry.observer,
     )
 

@@ -6,23 +6,21 @@ batch.  Everything else, and whatever a batched route does not understand, is
 relayed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar, NoReturn, TypeVar, cast
+from typing import ClassVar, NoReturn, TypeVar, cast
 
 from attrs import define, field, frozen
 from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
-from abproxy.batching.collector import BatchCollector
-from abproxy.dialects.call import Call, ParsedBody, PartResult
+from abproxy.dialects.call import Call, PartResult
 from abproxy.dialects.reply import write_answer
-from abproxy.dialects.routes import ALIASES, ROUTES
 from abproxy.errors import (
-    CannotTranslate,
     InternalError,
     MethodNotAllowed,
     ProxyError,
@@ -30,11 +28,9 @@ from abproxy.errors import (
 )
 from abproxy.events import Observer, RequestInfo
 from abproxy.http.messages import Response
-from abproxy.reuse.rows import Submit
 from abproxy.web.auth import ApiKeys, Caller, Clients
-from abproxy.web.calls import CallHead, CallReader
+from abproxy.web.models import Models, Served
 from abproxy.web.rate_limit import RateLimiter, SharedRate, rate_exceeded
-from abproxy.web.relay import Relay
 from abproxy.web.replies import error_response, write_reply
 from abproxy.web.request import ProxyRequest, unless_gone
 
@@ -46,19 +42,7 @@ READS = frozenset({b"GET", b"HEAD"})
 MOST_STRANGERS = 32
 """Requests without a key that may be upstream at once: each has a connection there."""
 
-_Route = TypeVar("_Route", bound=Callable[..., Any])
 _T = TypeVar("_T")
-
-
-def on_batched_routes(klein: Klein) -> Callable[[_Route], _Route]:
-    """Decorate the one function that answers all batched routes."""
-
-    def decorate(route: _Route) -> _Route:
-        for path in (*ROUTES, *ALIASES):
-            route = klein.route(path.decode(), methods=["POST"])(route)
-        return route
-
-    return decorate
 
 
 @frozen(kw_only=True, eq=False)
@@ -66,13 +50,13 @@ class Policy:
     """
     Which requests are accepted, and how their heads are understood.
 
-    It is replaced as a whole, by a reload or when the upstream has another model:
+    It is replaced as a whole, by a reload or when an upstream has another model:
     what was concluded from the one in force holds as long as it is the same object.
     """
 
     keys: ApiKeys
     clients: Clients
-    reader: CallReader
+    models: Models
 
     inputs_per_s: float | None = None
     """The rate limit of each client; None for no limit at all."""
@@ -83,12 +67,8 @@ class ProxyApp:
     """All routes."""
 
     policy: Policy
+    clock: IReactorTime = field(repr=False)
     rate_limiter: RateLimiter
-    collector: BatchCollector
-    relay: Relay
-    compute: Submit = field(repr=False)
-    """Computes a call, or knows its rows; in the end the collector does."""
-
     shared_rate: SharedRate | None = field(default=None, repr=False)
     """Counts what clients send to this proxy and to others."""
 
@@ -99,22 +79,26 @@ class ProxyApp:
     klein: ClassVar[Klein] = Klein()
     _log: ClassVar[Logger] = Logger()
 
-    @compute.default
-    def _compute_all(self) -> Submit:
-        return self.collector.submit
+    @klein.route("/", branch=True)
+    def answer(self, request: ProxyRequest) -> Deferred[None]:
+        """
+        Answer with a page of ours, or with the call's own part of a batch.
 
-    @on_batched_routes(klein)
-    def batched(self, request: ProxyRequest) -> Deferred[None]:
-        """Answer with the call's own part of a batch."""
-        self.judge(request.info)
-        caller = self.policy.clients.identify(request.info)
-        call = self._read_call(request, caller)
+        Everything else is relayed, alone and unchanged.
+        """
+        info = request.info
+        if info.is_ours:
+            return Deferred.fromCoroutine(self._show(request))
+        self.judge(info)
+        served, body = self._choose(request)
+        caller = self.policy.clients.identify(info)
+        call = _read_call(request, served, body, caller)
         if call is None:
-            return Deferred.fromCoroutine(self._relay(request, caller))
-        request.info.route = call.lane_key.dialect.path.decode()
+            return Deferred.fromCoroutine(self._relay(request, served, caller))
+        info.route = call.lane_key.dialect.path.decode()
         # No coroutine: the traceback of a failure would hold its frame, and so the
         # call with its body, until the garbage collector comes.
-        return self.submit(call, caller, request.head_at).addCallbacks(
+        return self.submit(served, call, caller, request.head_at).addCallbacks(
             lambda results: _answer(request, call, results),
             lambda failure: _unless_gone(failure, request),
         )
@@ -135,30 +119,16 @@ class ProxyApp:
 
     def may_be_batched(self, method: bytes, target: bytes) -> bool:
         """Return whether a request must be read whole to know what it is."""
-        return self.policy.reader.may_be_batched(method, target)
-
-    def read(self, head: CallHead, body: bytes) -> ParsedBody | None:
-        """
-        Parse the *body* of a call; None if the request is to be relayed.
-
-        Raises:
-            CallTooLarge: it has more inputs than a call may have.
-            CannotTranslate: the upstream has another route only, which cannot do it.
-        """
-        parsed = head.dialect.read(body, head.members)
-        if parsed is None or self.collector.takes(parsed.items.raw):
-            return parsed
-        if head.dialect.translates:
-            raise CannotTranslate("more inputs than the inference server takes at once")
-        return None
+        return self.policy.models.must_be_read(method, target)
 
     def submit(
-        self, call: Call, caller: Caller, head_at: float | None = None
+        self, served: Served, call: Call, caller: Caller, head_at: float | None = None
     ) -> Deferred[list[PartResult]]:
         """
         Put *call* of *caller* into a batch; fires with the results of its parts.
 
         Args:
+            served: the model that is to compute it.
             call: what is to be sent.
             caller: who sent it.
             head_at: when its head had arrived, if that was not just now.
@@ -174,18 +144,20 @@ class ProxyApp:
         rate = self.policy.inputs_per_s
         if rate is not None:
             self.rate_limiter.check(caller.client, len(call.items.raw), rate)
-            results = self._compute_limited(call, rate)
+            results = self._compute_limited(served, call, rate)
         else:
-            results = self.compute(call)
+            results = served.compute(call)
         if caller.deadline_s is not None:
             self._bound(results, caller, head_at)
         return results
 
-    def _compute_limited(self, call: Call, rate: float) -> Deferred[list[PartResult]]:
+    def _compute_limited(
+        self, served: Served, call: Call, rate: float
+    ) -> Deferred[list[PartResult]]:
         """Compute *call* once all proxies that count together have room for it."""
         client, inputs = call.client, len(call.items.raw)
         if self.shared_rate is None:
-            results = self.compute(call)
+            results = served.compute(call)
             self.rate_limiter.take(client, inputs, rate)
             return results
 
@@ -193,14 +165,14 @@ class ProxyApp:
             if wait_s:
                 self.rate_limiter.give_back(client, inputs, rate)
                 raise rate_exceeded(rate, wait_s)
-            return self.compute(call)
+            return served.compute(call)
 
         # Before the others have said so: what comes meanwhile finds it taken.
         self.rate_limiter.take(client, inputs, rate)
         return self.shared_rate(client, inputs, rate).addCallback(compute)
 
     def _check_deadline(self, caller: Caller, head_at: float) -> None:
-        taken_s = self.collector.clock.seconds() - head_at
+        taken_s = self.clock.seconds() - head_at
         if caller.deadline_s is not None and taken_s >= caller.deadline_s:
             raise caller.too_late()
 
@@ -214,7 +186,7 @@ class ProxyApp:
         def too_late(_result: object, _timeout_s: float) -> NoReturn:
             raise caller.too_late()
 
-        clock = self.collector.clock
+        clock = self.clock
         now = clock.seconds()
         left_s = caller.deadline_s - (now - (now if head_at is None else head_at))
         return answer.addTimeout(max(left_s, 0.0), clock, too_late)
@@ -231,31 +203,38 @@ class ProxyApp:
         self.observer.answered_with(error)
         return error_response(error, request.target, request.request_id())
 
-    def _read_call(self, request: ProxyRequest, caller: Caller) -> Call | None:
-        info = request.info
-        head = self.policy.reader.open(info, caller)
-        if head is None:
-            return None
-        body = request.content.getvalue()  # which makes no copy
-        parsed = self.read(head, body)
-        if parsed is None:
-            return None
-        return head.call(parsed, body, info, caller)
+    def _choose(self, request: ProxyRequest) -> tuple[Served, bytes]:
+        """
+        Return the model that *request* is for, and its body if that was read.
 
-    @klein.route("/", branch=True)
-    async def relayed(self, request: ProxyRequest) -> None:
-        """Relay the request, alone and unchanged, unless it is for a page of ours."""
-        info, policy = request.info, self.policy
-        if info.is_ours:
-            pages = request.site.operations
-            with unless_gone(request):
-                page = await pages.answer(info, policy.keys)
-            write_reply(request, page)
-            return
-        self.judge(info)
-        await self._relay(request, policy.clients.identify(info))
+        Raises:
+            ModelNotFound: it names one that there is not.
+        """
+        models = self.policy.models
+        body = b"" if request.streams else request.content.getvalue()  # no copy
+        if not models.named:
+            return models.default, body
+        served, prefix, target = models.by_path(request.uri)
+        request.lead(prefix, target)
+        if body:
+            served, renamed = models.by_body(body, served)
+            if renamed is not body:
+                body = renamed
+                request.replace_body(body)
+        served = served or models.default
+        request.info.model = served.name
+        return served, body
 
-    async def _relay(self, request: ProxyRequest, caller: Caller) -> None:
+    async def _show(self, request: ProxyRequest) -> None:
+        """Answer with a page of ours."""
+        pages = request.site.operations
+        with unless_gone(request):
+            page = await pages.answer(request.info, self.policy.keys)
+        write_reply(request, page)
+
+    async def _relay(
+        self, request: ProxyRequest, served: Served, caller: Caller
+    ) -> None:
         policy = self.policy
         if policy.inputs_per_s is not None and request.method not in READS:
             self.rate_limiter.check(caller.client, 1, policy.inputs_per_s)
@@ -263,17 +242,17 @@ class ProxyApp:
         self._check_deadline(caller, request.head_at)
         request.info.is_relayed = True
         bound = partial(self._bound, caller=caller, head_at=request.head_at)
-        credentials = policy.reader.credentials
+        credentials = served.reader.credentials
         if policy.keys.recognize(request.info):
             with unless_gone(request):
-                await self.relay.forward(request, credentials, bound)
+                await served.relay.forward(request, credentials, bound)
             return
         if self._strangers >= MOST_STRANGERS:
             raise TooManyWithoutKey("too many requests without a key at once")
         self._strangers += 1
         try:
             with unless_gone(request):
-                await self.relay.forward(request, credentials, bound, shows_key=False)
+                await served.relay.forward(request, credentials, bound, shows_key=False)
         finally:
             self._strangers -= 1
 
@@ -286,6 +265,19 @@ class ProxyApp:
             request.channel.forceAbortClient()
         else:
             write_reply(request, reply)
+
+
+def _read_call(
+    request: ProxyRequest, served: Served, body: bytes, caller: Caller
+) -> Call | None:
+    info = request.info
+    head = served.reader.open(info, caller)
+    if head is None:
+        return None
+    parsed = head.read(body)
+    if parsed is None:
+        return None
+    return head.call(parsed, body, info, caller)
 
 
 def _answer(request: ProxyRequest, call: Call, results: Sequence[PartResult]) -> None:

@@ -7,7 +7,7 @@ upstream decides what to answer.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 
 from attrs import define, evolve, field, frozen
@@ -15,13 +15,14 @@ from attrs import define, evolve, field, frozen
 from abproxy.dialects.call import Call, Dialect, LaneKey, ParsedBody
 from abproxy.dialects.members import OF_TEI, MemberRules
 from abproxy.dialects.routes import dialect_of, may_be_batched
+from abproxy.errors import CannotTranslate
 from abproxy.events import Observer, RequestInfo
 from abproxy.http.headers import Credentials, end_to_end, read_cache_control
 from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.http.sharing import BUILT_IN, MEMBER, LineRules, SortedLines
 from abproxy.web.auth import Caller
 
-__all__ = ["CallHead", "CallReader"]
+__all__ = ["CallHead", "CallReader", "Takes"]
 
 _JSON = re.compile(
     rb'application/(?:[\w.+-]+\+)?json[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?\Z',
@@ -40,6 +41,9 @@ OF_OWN_PAGES = frozenset({b"origin", b"accept-language"})
 LONGEST_OPTIONS = 4096
 """Longer options are forgotten with their call: they are as long as a body may be."""
 
+Takes = Callable[[Sequence[bytes]], bool]
+"""Return whether so many inputs fit into a batch, or may be split to fit."""
+
 _SERIALS: Iterator[int] = count(1)
 
 
@@ -53,6 +57,7 @@ class CallHead:
     headers: HeaderList = field(repr=False)
     lines: SortedLines = field(repr=False)
     members: MemberRules = field(repr=False)
+    takes: Takes = field(repr=False)
     is_personal: bool
     is_bulk: bool
     may_be_known: bool
@@ -65,6 +70,21 @@ class CallHead:
 
     _lane: LaneKey | None = field(init=False, default=None, repr=False)
     """The lane of the last call: the next one is often in the same."""
+
+    def read(self, body: bytes) -> ParsedBody | None:
+        """
+        Parse the *body* of a call; None if the request is to be relayed.
+
+        Raises:
+            CallTooLarge: it has more inputs than a call may have.
+            CannotTranslate: the upstream has another route only, which cannot do it.
+        """
+        parsed = self.dialect.read(body, self.members)
+        if parsed is None or self.takes(parsed.items.raw):
+            return parsed
+        if self.dialect.translates:
+            raise CannotTranslate("more inputs than the inference server takes at once")
+        return None
 
     def call(
         self, parsed: ParsedBody, body: bytes, request: RequestInfo, caller: Caller
@@ -132,6 +152,7 @@ class CallReader:
     members: MemberRules = OF_TEI
     """What keeps calls from sharing a batch."""
 
+    takes: Takes = field(default=lambda _items: True, repr=False)
     observer: Observer = field(factory=Observer, repr=False)
 
     _last: dict[bytes, LaneKey] = field(init=False, factory=dict, repr=False)
@@ -172,6 +193,7 @@ class CallReader:
             headers=headers,
             lines=self._sort(_without_own_origin(request, headers)),
             members=self.members,
+            takes=self.takes,
             is_personal=self._are_personal(headers),
             is_bulk=caller.is_bulk,
             may_be_known=may_be_known,

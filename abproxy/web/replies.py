@@ -15,7 +15,8 @@ from twisted.web.http import NO_BODY_CODES, datetimeToString
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from abproxy.dialects.call import Call, PartResult
+from abproxy.dialects.call import Call, Dialect, PartResult
+from abproxy.dialects.openai import OPENAI
 from abproxy.dialects.reply import (
     characters_of,
     counts_characters,
@@ -27,7 +28,7 @@ from abproxy.dialects.reply import (
 )
 from abproxy.dialects.routes import dialect_of
 from abproxy.dialects.tei import EMBED
-from abproxy.errors import ProxyError, Unauthorized
+from abproxy.errors import ModelNotFound, ProxyError, Unauthorized
 from abproxy.http.headers import (
     each_line,
     group,
@@ -53,6 +54,9 @@ Written = tuple[bytes, int]
 CLOSE = ((b"Connection", b"close"),)
 LENGTH, DATE = b"Content-Length", b"Date"
 _CONTROLS = re.compile(rb"[^\t -~\x80-\xff]")
+OF_OPENAI = b"/v1/"
+"""What is in the paths of the OpenAI API."""
+
 OF_ONE = frozenset({LENGTH, b"Server-Timing", b"X-Compute-Characters"})
 
 
@@ -179,10 +183,20 @@ def error_response(error: ProxyError, target: bytes, request_id: bytes) -> Respo
     It has the id of its request, but where TEI has the same error without a body:
     there are clients that print such a line in the place of a message.
     """
-    response = error_reply(error, dialect_of(target, None) or EMBED)
+    response = error_reply(error, _dialect_of(error, target))
     if isinstance(error, Unauthorized):
         return response
     return with_request_id(response, request_id)
+
+
+def _dialect_of(error: ProxyError, target: bytes) -> Dialect:
+    path = target.partition(b"?")[0]
+    at = path.rfind(OF_OPENAI)
+    if isinstance(error, ModelNotFound) and at >= 0:
+        return OPENAI
+    if path.startswith(b"/models/"):
+        path = path[at if at > 0 else path.rfind(b"/") :]
+    return dialect_of(path, None) or EMBED
 
 
 def encode_last(response: Response) -> bytes:

@@ -68,7 +68,9 @@ class ProxyRequest(Request):
     _deadline: IDelayedCall | None = None
     """When the body has taken too long for the client, or for the operator."""
 
-    _streams = False
+    streams = False
+    """Whether its body is passed on as it comes, and not read whole."""
+
     _is_refused = False
     _is_answered = False
     _received = 0
@@ -87,7 +89,7 @@ class ProxyRequest(Request):
             if not channel.has_arrived(length):
                 self._set_deadline()
         else:
-            self._streams = True
+            self.streams = True
             channel.arriving_since = None
             self.content = BodyStream(length, channel.transport)
             super().requestReceived(channel.command, channel.as_sent, channel.version)
@@ -149,7 +151,7 @@ class ProxyRequest(Request):
         if self._received <= self.channel.site.limits.max_body_bytes:
             self.content.write(data)
             self.channel.body_bytes = self._held()
-        elif self._streams:
+        elif self.streams:
             # Part of it is upstream already, and an answer may be under way.
             self.channel.forceAbortClient()
         else:
@@ -157,7 +159,7 @@ class ProxyRequest(Request):
 
     def _held(self) -> int:
         """Return how many bytes are held of the body."""
-        if not self._streams:
+        if not self.streams:
             return self._received
         if self.channel.site.memory.is_full:
             self.content.forget()
@@ -169,12 +171,24 @@ class ProxyRequest(Request):
         if self._is_refused:
             return
         self.channel.arriving_since = None
-        if not self._streams:
+        if not self.streams:
             super().requestReceived(command, path, version)
             return
         self.content.complete()
         if self._is_answered:
             super().finish()
+
+    def lead(self, prefix: bytes, target: bytes) -> None:
+        """Lead it to *target*, without a *prefix* that the server does not know."""
+        if prefix:
+            self.prefix += prefix
+            self.uri = self.info.target = target
+
+    def replace_body(self, body: bytes) -> None:
+        """Put *body* in the place of what was read."""
+        self.content = BytesIO(body)
+        if self.requestHeaders.hasHeader(b"Content-Length"):
+            self.requestHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
 
     def finish(self) -> None:
         """
@@ -184,7 +198,7 @@ class ProxyRequest(Request):
         With the answer out, that rest may not take for ever.
         """
         self._is_answered = True
-        if not self._streams or self.content.is_complete:
+        if not self.streams or self.content.is_complete:
             super().finish()
         else:
             self.content.stopProducing()

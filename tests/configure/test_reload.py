@@ -9,7 +9,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.web.resource import Resource
 
 from abproxy.batching.concurrency import AdaptiveLimit
-from abproxy.configure import CHANGEABLE, policy_for
+from abproxy.configure import CHANGEABLE, reader_for
 from abproxy.reload import Configuration
 from abproxy.settings.settings import Settings, settings_from
 from abproxy.settings.sources import read_env_file
@@ -101,7 +101,7 @@ def test_limits_change_without_a_restart(file: Path) -> None:
     assert proxy.app.policy.inputs_per_s == 9
     assert not collector.splits
     assert collector.retry_timeouts.connect_s == 2
-    assert proxy.app.relay.connect_patience_s == 2
+    assert proxy.model.relay.connect_patience_s == 2
 
 
 def test_a_budget_that_is_taken_away_follows_again(file: Path) -> None:
@@ -235,6 +235,6 @@ def test_a_credential_is_not_ignored_by_a_reload(file: Path, said: list[str]) ->
 @pytest.mark.parametrize(("info", "is_tei"), [(INFO, True), (ServerInfo(), False)])
 def test_a_server_is_tei_if_its_info_says_so(info: ServerInfo, *, is_tei: bool) -> None:
     """Of any other nothing is known about members that its routes do not have."""
-    reader = policy_for(Settings(), info).reader
+    reader = reader_for(Settings(), info)
 
     assert reader.members.is_tei is is_tei

@@ -97,7 +97,7 @@ def test_the_time_for_an_answer_of_the_server_changes() -> None:
         here.clock.pump([1] * 60)
 
         assert status_of(client) == 504
-        assert here.app.relay.timeout_s == 3
+        assert here.model.relay.timeout_s == 3
 
 
 def test_the_times_to_drain_change() -> None:

@@ -270,9 +270,7 @@ def _ask(path: str, count: int, *, is_fast: bool) -> Answer:
 
 def test_the_default_is_what_the_dialects_assume() -> None:
     """Where no operator has a word."""
-    assert (
-        in_memory_proxy(Saying(b"")).app.policy.reader.members.max_inputs == MAX_INPUTS
-    )
+    assert in_memory_proxy(Saying(b"")).served.reader.members.max_inputs == MAX_INPUTS
 
 
 @pytest.mark.parametrize("first", [True, False])

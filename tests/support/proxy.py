@@ -22,13 +22,13 @@ from twisted.internet.testing import (
 from twisted.web.resource import IResource
 
 from abproxy.batching.collector import BatchCollector
-from abproxy.configure import policy_for
 from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
 from abproxy.service.proxy import ProxyService
 from abproxy.settings.settings import FAST_PATHS, Settings
 from abproxy.upstream.agent import TreqClient
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.web.admin import Operations
+from abproxy.web.models import Models
 from abproxy.web.server import ProxySite
 from abproxy.wiring import wire
 from bench.breakable import Breakable, Traits
@@ -141,6 +141,16 @@ class InMemoryProxy:
     def model(self) -> Any:
         """The only model."""
         return self.configuration.model
+
+    @property
+    def served(self) -> Any:
+        """The only model, as requests reach it."""
+        return self.app.policy.models.default
+
+    def serve(self, **others: Any) -> None:
+        """Let requests reach the only model in another way."""
+        models = Models(default=evolve(self.served, **others))
+        self.app.policy = evolve(self.app.policy, models=models)
 
     def connect(self, site: ProxySite | None = None, address: Any = None) -> Client:
         """Open a connection from an *address*, perhaps to another *site*."""
@@ -261,7 +271,8 @@ def in_memory_proxy(
     process = ProcessContext(listeners=[_Unopened() for _ in ports])
     proxy = _wire(chosen, resource, process)
     proxy.recorder.cpu_s = proxy.clock.seconds
-    proxy.app.policy = policy_for(chosen, ServerInfo(task=task))
+    proxy.inference_server.discovery.info = ServerInfo(task=task)
+    proxy.configuration.renew_policy()
     if not has_pages:
         proxy.site.operations = Operations(pages={})
     http: Any = StubTreq(resource)
@@ -324,7 +335,7 @@ def _wire(
         site=service.site,
         transport=inference_server(service).transport,
     )
-    proxy.app.relay.agent = proxy.agent
+    proxy.model.relay.agent = proxy.agent
     # As if the server had been asked, and had said nothing.
     proxy.inference_server.discovery._in_doubt = False
     return proxy

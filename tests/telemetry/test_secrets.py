@@ -171,7 +171,7 @@ def test_no_key_is_in_anything_that_a_proxy_emits(
     ):
         observers = [here.recorder, here.telemetry.access_log, tracing]
         here.site.observer = Observers(observers)
-        here.app.relay.trace = tracing.relay
+        here.model.relay.trace = tracing.relay
         here.inference_server.trace = tracing.trace
         _all_that_may_happen(here)
         _rotate(here, tmp_path)

@@ -82,7 +82,7 @@ def following(**settings: Any) -> Iterator[Followed]:
     upstream = HeldUpstream()
     proxy = in_memory_proxy(upstream, **settings)
     proxy.site.observer = tracing
-    proxy.app.relay.trace = tracing.relay
+    proxy.model.relay.trace = tracing.relay
     proxy.inference_server.trace = tracing.trace
     stop_cache: Any = proxy.service.stop_cache
     layers = stop_cache.__self__

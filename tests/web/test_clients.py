@@ -7,10 +7,9 @@ import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.web.http_headers import Headers
 
-from abproxy.configure import policy_for
+from abproxy.configure import clients_for, policy_for
 from abproxy.events import RequestInfo
 from abproxy.settings.settings import Settings
-from abproxy.upstream.discovery import ServerInfo
 from abproxy.web.auth import Caller
 from support.proxy import InMemoryProxy, in_memory_proxy, without
 from support.upstream import HeldUpstream, OpenUpstream
@@ -162,7 +161,7 @@ def test_proxies_change_while_connections_are_open(*, is_fast: bool) -> None:
         client.embed(BODY, line)
         proxy.flush()
     settings = Settings(trusted_proxies=TRUSTED, rate_limit=2)
-    proxy.app.policy = policy_for(settings, ServerInfo())
+    proxy.app.policy = policy_for(settings, proxy.app.policy.models)
     for line in ask:
         client.embed(BODY, line)
         proxy.flush()
@@ -200,9 +199,9 @@ def _identify(*headers: tuple[bytes, bytes], **about: Any) -> Caller:
     lines = Headers()
     for name, value in headers:
         lines.addRawHeader(name, value)
-    policy = policy_for(Settings(api_keys=("one",)), ServerInfo())
+    clients = clients_for(Settings(api_keys=("one",)))
     request = RequestInfo(method=b"POST", target=b"/embed", headers=lines, **about)
-    return policy.clients.identify(request)
+    return clients.identify(request)
 
 
 def test_a_wrong_key_is_no_client() -> None:
@@ -230,7 +229,7 @@ def test_bad_calls_are_those_of_the_client_behind_the_proxy(*, is_fast: bool) ->
         seen.append(call.sender)
         return collector.submit(call)
 
-    proxy.app.compute = submit
+    proxy.serve(compute=submit)
     client = proxy.connect(address=PROXY)
     for last in (7, 8, 7):
         client.embed(BODY, _told(f"192.0.2.{last}"))

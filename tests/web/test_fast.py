@@ -339,9 +339,10 @@ def test_a_bug_is_answered_and_logged(nothing_leaked: list[object]) -> None:
     """The connection goes on."""
     here = Pair()
     client = here.proxy.connect()
-    submit, here.proxy.app.compute = here.proxy.app.compute, Broken().submit
+    submit = here.proxy.served.compute
+    here.proxy.serve(compute=Broken().submit)
     client.send(call("a"))
-    here.proxy.app.compute = submit
+    here.proxy.serve(compute=submit)
     client.send(call("b"))
     here.answer()
 
@@ -356,8 +357,7 @@ def test_a_bug_that_is_met_before_a_call_is_one_is_met_on_the_ordinary_path(
     """It is logged once, and the client gets an answer."""
     here = Pair()
     client = here.proxy.connect()
-    broken: Any = None
-    here.proxy.app.collector = broken
+    here.proxy.serve(reader=evolve(here.proxy.served.reader, takes=Broken().submit))
 
     client.send(call("a"))
 
@@ -483,15 +483,15 @@ def test_a_head_is_not_known_again_by_an_odd_length(length: bytes) -> None:
 def test_a_path_may_come_to_mean_something_else() -> None:
     """The model behind `/` is another after a restart."""
     here = Pair()
-    app, credentials = here.proxy.app, Credentials()
+    credentials = Credentials()
     known = CallReader(credentials=credentials, task="embedding")
-    app.policy = evolve(app.policy, reader=known)
+    here.proxy.serve(reader=known)
     client = here.proxy.connect()
     client.send(call("a").replace(b"/embed", b"/"))
     here.answer()
 
     known = CallReader(credentials=credentials, task="reranker")
-    app.policy = evolve(app.policy, reader=known)
+    here.proxy.serve(reader=known)
     client.send(call("b").replace(b"/embed", b"/"))
     here.answer()
 
@@ -538,7 +538,7 @@ def test_long_options_are_forgotten_with_their_call(
 
     [head] = fast_path_of(here)._heads.values()
     assert head is not None
-    kept = [head.call_head._lane, *here.proxy.app.policy.reader._last.values()]
+    kept = [head.call_head._lane, *here.proxy.served.reader._last.values()]
     assert any(kept) == is_kept
 
 

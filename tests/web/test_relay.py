@@ -601,7 +601,7 @@ class Away:
 def test_an_upstream_that_is_away_is_waited_for(path: str) -> None:
     """The request is sent when it comes back, with its body."""
     proxy = in_memory_proxy(Answering(body=b"fine"))
-    proxy.app.relay.agent = Away(proxy.app.relay.agent, times=4)
+    proxy.model.relay.agent = Away(proxy.model.relay.agent, times=4)
     client = proxy.connect()
 
     client.ask("POST", path, b'{"query":"a"}', ("Content-Type", "application/json"))
@@ -615,7 +615,7 @@ def test_an_upstream_that_is_away_is_waited_for(path: str) -> None:
 def test_an_upstream_that_stays_away_is_a_502_when_patience_ends() -> None:
     """No client waits for ever."""
     proxy = in_memory_proxy(Answering())
-    proxy.app.relay.agent = Away(proxy.app.relay.agent, times=1000)
+    proxy.model.relay.agent = Away(proxy.model.relay.agent, times=1000)
     client = proxy.connect()
     client.send(GET)
 
@@ -631,7 +631,7 @@ def test_an_upstream_that_stays_away_is_a_502_when_patience_ends() -> None:
 def test_a_client_that_leaves_while_the_upstream_is_away_is_forgotten() -> None:
     """No timer is left for it."""
     proxy = in_memory_proxy(Answering())
-    proxy.app.relay.agent = Away(proxy.app.relay.agent, times=1000)
+    proxy.model.relay.agent = Away(proxy.model.relay.agent, times=1000)
     client = proxy.connect()
     client.send(GET)
 

@@ -32,11 +32,11 @@ def _proxy(
     upstream = HeldUpstream()
     proxy = in_memory_proxy(upstream, is_fast=is_fast, max_wait_ms=WAIT_S * 1000)
     reader = evolve(
-        proxy.app.policy.reader,
+        proxy.served.reader,
         lines=LineRules.of(ignore, apart, alone),
         members=MemberRules(is_tei=is_tei, ignore=ignore, apart=apart, alone=alone),
     )
-    proxy.app.policy = evolve(proxy.app.policy, reader=reader)
+    proxy.serve(reader=reader)
     return proxy, upstream
 
 
@@ -297,10 +297,10 @@ def test_other_rules_hold_for_a_head_and_a_body_that_are_remembered() -> None:
     proxy.flush()
 
     reader = evolve(
-        proxy.app.policy.reader,
+        proxy.served.reader,
         members=MemberRules(is_tei=False, ignore=("body.user",)),
     )
-    proxy.app.policy = evolve(proxy.app.policy, reader=reader)
+    proxy.serve(reader=reader)
     both()
 
     assert len(upstream.bodies) == 3
@@ -374,8 +374,8 @@ def test_fixed_lines_are_in_every_request(*, is_fast: bool) -> None:
     """In shared ones, in those of one call, and in what is relayed."""
     upstream = HeldUpstream()
     proxy = in_memory_proxy(upstream, is_fast=is_fast, max_wait_ms=WAIT_S * 1000)
-    reader = evolve(proxy.app.policy.reader, credentials=Credentials(fixed=FIXED))
-    proxy.app.policy = evolve(proxy.app.policy, reader=reader)
+    reader = evolve(proxy.served.reader, credentials=Credentials(fixed=FIXED))
+    proxy.serve(reader=reader)
     for client in ("a", "b"):
         lines = (("X-Gate", client), ("User-Agent", client))
         _send(proxy, _body(), *lines, path="/v1/embeddings")

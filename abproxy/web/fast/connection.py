@@ -187,17 +187,19 @@ class FastChannel(ProxyChannel):
             self._submit(found, data)
 
     def _submit(self, found: Found, data: bytes) -> None:
-        head, starts, ends = found
+        known, starts, ends = found
         body, site = data[starts:ends], self.site
-        app = site.fast_path.app
+        app, head = site.fast_path.app, known
         try:
-            parsed = app.read(head.call_head, body)
+            if known.of_models is not None:
+                head, body = site.fast_path.choose(known, body)
+            parsed = head.call_head.read(body)
         except Exception:  # noqa: BLE001  it happens again there, where it is told
             parsed = None
         if parsed is None:
             self._leave_to_twisted(data)
             return
-        if head is not self._last:
+        if known is not self._last:
             peer = self.peer_host
             self._host = app.policy.clients.address_of(peer, head.headers)
             self._connection = id(self) if self._host == peer else self._host
@@ -207,19 +209,20 @@ class FastChannel(ProxyChannel):
             headers=head.headers,
             client_host=self._host,
             connection=self._connection,
+            model=head.served.name,
             route=head.route,
             fast_path=site.fast_path,
             site=site,
             answer=self.answer,
         )
-        if head is not self._last:
-            self._last, self._caller = head, app.policy.clients.identify(request)
+        if known is not self._last:
+            self._last, self._caller = known, app.policy.clients.identify(request)
         self.arriving_since = self.idle_since = None
         self._state = SUBMITTING
         if len(data) > ends:
             self._waiting = bytearray(data[ends:])
         site.begin(request)
-        request.submit(head.call_head, parsed, body, self._caller)
+        request.submit(head, parsed, body, self._caller)
         if self._state is SUBMITTING:
             self._state = ANSWERING
             if self._waiting:

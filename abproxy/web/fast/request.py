@@ -11,18 +11,20 @@ the ProxyApp, as for any other request.
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
 from abproxy.dialects.call import Call, ParsedBody, PartResult
+from abproxy.errors import ModelNotFound
 from abproxy.events import RequestInfo
 from abproxy.tuning import Write, write_later
 from abproxy.web.app import Policy, ProxyApp
 from abproxy.web.auth import Caller
 from abproxy.web.calls import CallHead
 from abproxy.web.fast.heads import LONGEST, find_length, match_number, read_head
+from abproxy.web.models import Served
 from abproxy.web.replies import Encoder, Written, encode
 from abproxy.web.request import without_prefix
 from abproxy.web.server import ProxySite
@@ -42,8 +44,15 @@ class KnownHead:
 
     target: bytes
     headers: Headers = field(repr=False)
+    served: Served
     call_head: CallHead
     route: str
+
+    of_models: "dict[Served, KnownHead] | None" = field(default=None, repr=False)
+    """The same head for each model that bodies name; None if bodies need name none."""
+
+    is_named: bool = False
+    """Whether the target names the model."""
 
     policy: Policy
     """The one by which it was read; another may take it for something else."""
@@ -122,25 +131,59 @@ class FastPath:
         head = read_head(before + b"1" + after)
         if head is None:
             return None
-        target = without_prefix(head.target, self.prefix)
+        policy, models = self.app.policy, self.app.policy.models
+        try:
+            way = models.by_path(without_prefix(head.target, self.prefix))
+        except ModelNotFound:
+            return None
+        served = way.served or models.default
         request = RequestInfo(
-            method=FastRequest.METHOD, target=target, headers=head.headers
+            method=FastRequest.METHOD, target=way.target, headers=head.headers
         )
-        policy = self.app.policy
         caller = policy.clients.identify(request)
-        call_head = policy.reader.open(request, caller)
+        call_head = served.reader.open(request, caller)
         if call_head is None or not policy.keys.recognize(request):
             return None
         return KnownHead(
-            target=target,
+            target=way.target,
             headers=head.headers,
+            served=served,
             call_head=call_head,
+            of_models={} if models.named else None,
+            is_named=way.served is not None,
             route=call_head.dialect.path.decode(),
             policy=policy,
             has_deadline=caller.deadline_s is not None,
             before=before,
             after=after,
         )
+
+    def choose(self, known: KnownHead, body: bytes) -> tuple[KnownHead, bytes]:
+        """
+        Return the *known* head for the model that *body* names, and its own body.
+
+        Raises:
+            LookupError: there is no such model, or it has no such route.
+        """
+        way = known.served if known.is_named else None
+        served, body = known.policy.models.by_body(body, way)
+        if served is known.served:
+            return known, body
+        heads = known.of_models or {}
+        if served not in heads:
+            heads[served] = self._for(known, served)
+        return heads[served], body
+
+    def _for(self, known: KnownHead, served: Served) -> KnownHead:
+        request = RequestInfo(
+            method=FastRequest.METHOD, target=known.target, headers=known.headers
+        )
+        caller = known.policy.clients.identify(request)
+        call_head = served.reader.open(request, caller)
+        if call_head is None:
+            raise LookupError("it has no such route")
+        route = call_head.dialect.path.decode()
+        return evolve(known, served=served, call_head=call_head, route=route)
 
 
 class FastRequest(RequestInfo, kw_only=True, eq=False):
@@ -158,12 +201,13 @@ class FastRequest(RequestInfo, kw_only=True, eq=False):
     _is_cancelled: bool = False
 
     def submit(
-        self, head: CallHead, parsed: ParsedBody, body: bytes, caller: Caller
+        self, head: KnownHead, parsed: ParsedBody, body: bytes, caller: Caller
     ) -> None:
         """Submit the call; its answer may be sent before this returns."""
-        call = head.call(parsed, body, self, caller)
+        call = head.call_head.call(parsed, body, self, caller)
+        app = self.fast_path.app
         try:
-            results: Deferred[Any] = self.fast_path.app.submit(call, caller)
+            results: Deferred[Any] = app.submit(head.served, call, caller)
         except Exception:  # noqa: BLE001  whatever it is, the client hears of it
             self._done(Failure(), call)
             return

@@ -1,0 +1,164 @@
+"""
+The models that are served, and which of them a request is for.
+
+A path names one, `/models/NAME/embed`, or else the `model` of a JSON body, as in the
+OpenAI API.  What names none is for the default.  Where there is only one model no
+request needs to name it, and none is looked at for it.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import quote
+
+import msgspec
+from attrs import field, frozen
+
+from abproxy.dialects.parse import NOT_JSON
+from abproxy.errors import ModelNotFound
+from abproxy.reuse.rows import Submit
+from abproxy.web.calls import CallReader
+from abproxy.web.relay import Relay
+
+__all__ = ["Models", "Served", "Way"]
+
+PATH = b"/models/"
+"""How paths begin that name a model."""
+
+
+class _Named(msgspec.Struct):
+    model: msgspec.Raw = msgspec.Raw()
+
+
+_decode = msgspec.json.Decoder(_Named).decode
+
+
+@frozen(kw_only=True, eq=False)
+class Served:
+    """One model, as requests reach it."""
+
+    name: str = ""
+    """Empty for the only one."""
+
+    known_as: str = ""
+    """What its server calls it, in the place of any of its names; empty: the same."""
+
+    reader: CallReader
+    compute: Submit = field(repr=False)
+    """Computes a call, or knows its rows; in the end a batch does."""
+
+    relay: Relay
+
+
+class Way(NamedTuple):
+    """Which model a target leads to."""
+
+    served: Served | None
+    """None if the path names none."""
+
+    prefix: bytes
+    """What names it, at the beginning of the target."""
+
+    target: bytes
+    """The rest, which the server knows."""
+
+
+@frozen(kw_only=True, eq=False)
+class Models:
+    """All models, at one moment."""
+
+    default: Served
+    """The one for requests that name none."""
+
+    named: Mapping[str, Served] = field(factory=dict, repr=False)
+    """All by each of their names; none if there is only one, which needs no name."""
+
+    _paths: Mapping[bytes, Served] = field(init=False, repr=False)
+    """By each way to write a name in a path, the longest first."""
+
+    @_paths.default
+    def _make_paths(self) -> Mapping[bytes, Served]:
+        written = {
+            PATH + quote(name, safe=safe).encode(): served
+            for name, served in self.named.items()
+            for safe in ("", "/", "/:@!$&'()*+,;=")
+        }
+        return dict(sorted(written.items(), key=lambda pair: -len(pair[0])))
+
+    def by_path(self, target: bytes) -> Way:
+        """
+        Return the way that the path of *target* names, or one to no model.
+
+        Raises:
+            ModelNotFound: it names one that there is not.
+        """
+        if not self.named or not target.startswith(PATH):
+            return Way(None, b"", target)
+        for prefix, served in self._paths.items():
+            rest = target[len(prefix) :]
+            if target.startswith(prefix) and rest[:1] in {b"", b"/", b"?"}:
+                return Way(served, prefix, rest if rest[:1] == b"/" else b"/" + rest)
+        raise self._not_found(target[len(PATH) :].partition(b"/")[0].decode())
+
+    def by_body(self, body: bytes, way: Served | None) -> tuple[Served, bytes]:
+        """
+        Return the model that *body* is for, and the body as its server wants it.
+
+        Args:
+            body: JSON, or anything else.
+            way: the model that the path names, which counts.
+
+        Raises:
+            ModelNotFound: it names one that there is not.
+        """
+        raw = _model_in(body)
+        name = msgspec.json.decode(raw) if raw[:1] == b'"' else None
+        served = way or self.default
+        if name is None:
+            return served, body
+        named = self.named.get(name)
+        if way is None:
+            if named is None:
+                raise self._not_found(name)
+            served = named
+        if named is served and served.known_as not in {"", name}:
+            body = _rename(body, raw, served.known_as)
+        return served, body
+
+    def must_be_read(self, method: bytes, target: bytes) -> bool:
+        """Return whether the body must be read whole to know what a request is."""
+        if not self.named:
+            return self.default.reader.may_be_batched(method, target)
+        try:
+            way = self.by_path(target)
+        except ModelNotFound:
+            return False
+        # Without a name in the path it may be in the body, whatever the route.
+        return method == b"POST" and (
+            way.served is None or way.served.reader.may_be_batched(method, way.target)
+        )
+
+    def _not_found(self, name: str) -> ModelNotFound:
+        known = ", ".join(self.named)
+        return ModelNotFound(f"there is no model {name[:200]!r}; there are: {known}")
+
+
+def _model_in(body: bytes) -> bytes:
+    """Return the `model` of *body*, as it is written; empty if there is none."""
+    try:
+        return bytes(_decode(body).model)
+    except NOT_JSON:
+        return b""
+
+
+def _rename(body: bytes, raw: bytes, known_as: str) -> bytes:
+    """Write *known_as* in the place of the model in *body*, which is written *raw*."""
+    wanted = msgspec.json.encode(known_as)
+    for found in re.finditer(rb'"model"[ \t\r\n]*:[ \t\r\n]*', body):
+        at = found.end()
+        if body.startswith(raw, at):
+            renamed = body[:at] + wanted + body[at + len(raw) :]
+            # Another object in the body may have a member of this name.
+            if _model_in(renamed) == wanted:
+                return renamed
+    return body
