@@ -39,6 +39,7 @@ from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.endpoints import EndpointFactory, uri_of
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
+from abproxy.upstream.identity import Generations
 from abproxy.upstream.tls import VerifyingPolicy
 from abproxy.upstream.tokens import TokenCounter
 from abproxy.web.models import Served
@@ -192,7 +193,7 @@ def _upstream(
         reactor, settings.connect_timeout_s, VerifyingPolicy(tls_files_for(settings))
     )
     agent = make_agent(agent_pool, endpoints)
-    pool = ConnectionPool(reactor, budget, keep_s)
+    pool = ConnectionPool(reactor, budget, keep_s, Generations(base_url))
     return Upstream(
         base_url=base_url,
         credentials=credentials_for(settings),
@@ -219,7 +220,12 @@ def _transport(
     size = settings.max_answer_bytes
     if "client" not in settings.fast_paths:
         http = make_treq(agent)
-        return TreqClient(http=http, base_url=base_url, max_answer_bytes=size).send
+        return TreqClient(
+            http=http,
+            base_url=base_url,
+            max_answer_bytes=size,
+            generations=pool.generations,
+        ).send
     return FastClient(
         base_url=base_url,
         endpoint=endpoints.endpointForURI(uri_of(base_url.encode())),

@@ -62,8 +62,12 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
         return f"UpstreamRequest({self.method!r}, {self.path!r}, items={self.items})"
 
 
-class Response(Struct, frozen=True, kw_only=True):
-    """One whole answer of the upstream, or what a client gets of it."""
+class Response(Struct, frozen=True, kw_only=True, eq=False):
+    """
+    One whole answer of the upstream, or what a client gets of it.
+
+    Two are equal if their bytes are, wherever they come from.
+    """
 
     status: int
 
@@ -73,6 +77,21 @@ class Response(Struct, frozen=True, kw_only=True):
     """Without `Content-Length`, which is set when the reply is written."""
 
     body: bytes
+
+    source: Any = None
+    """Which server has given it, and in which of its generations, if that is known."""
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what is sent to a client."""
+        return isinstance(other, Response) and self._bytes == other._bytes
+
+    def __hash__(self) -> int:
+        """Hash what is sent to a client."""
+        return hash(self._bytes)
+
+    @property
+    def _bytes(self) -> tuple[int, bytes, HeaderList, bytes]:
+        return self.status, self.reason, self.headers, self.body
 
     def __repr__(self) -> str:
         """Show what came, and nothing of what is in it."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 from hyperlink import EncodedURL
+from msgspec.structs import force_setattr
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred
@@ -36,6 +37,7 @@ from abproxy.errors import UpstreamBroken
 from abproxy.http.headers import as_headers, end_to_end
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.endpoints import EndpointFactory, uri_of, without_zone
+from abproxy.upstream.identity import Generations
 
 __all__ = [
     "ExactPathAgent",
@@ -284,6 +286,8 @@ class TreqClient:
     http: HTTPClient = field(repr=False)
     base_url: str
     max_answer_bytes: int
+    generations: Generations = field(factory=Generations, repr=False)
+    """Of the server."""
 
     def send(self, request: UpstreamRequest) -> Deferred[Response]:
         """
@@ -294,6 +298,7 @@ class TreqClient:
         return _with_plain_cancel(Deferred.fromCoroutine(self._request(request)))
 
     async def _request(self, request: UpstreamRequest) -> Response:
+        source = self.generations.source
         response = await self.http.request(
             request.method.decode("ascii"),
             _exact(self.base_url + request.path.decode("ascii")),
@@ -303,7 +308,9 @@ class TreqClient:
             unbuffered=True,
         )
         body = await collect(response.original, self.max_answer_bytes)
-        return reply_of(response, body)
+        answer = reply_of(response, body)
+        force_setattr(answer, "source", self.generations.of_answer(source))
+        return answer
 
 
 def _with_plain_cancel(work: Deferred[Response]) -> Deferred[Response]:

@@ -23,7 +23,12 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.http import OK
 from twisted.web.iweb import IAgent
 
-from abproxy.errors import ConnectionBroken, ProxyError
+from abproxy.errors import (
+    CannotConnect,
+    ConnectionBroken,
+    HandshakeFailed,
+    ProxyError,
+)
 from abproxy.events import Observer, UpstreamState
 from abproxy.http.failures import as_proxy_failure, not_in_time
 from abproxy.http.headers import LOCATIONS, Credentials, lead_back
@@ -31,6 +36,7 @@ from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.discovery import Discovery, ServerInfo
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.health import Health
+from abproxy.upstream.identity import Generations, Source
 
 __all__ = ["Deadlines", "Trace", "Transport", "Upstream"]
 
@@ -56,6 +62,9 @@ class _Sending(Struct, eq=False):
     """A request that was sent, and what has to be known when it is answered."""
 
     answer: Deferred[Response]
+    source: Source
+    """The generation of the server when it was sent."""
+
     began_at: float
     timeout_s: float
     learns: bool
@@ -157,6 +166,9 @@ class Upstream:
     observer: Observer = field(factory=Observer, repr=False)
     trace: Trace | None = field(default=None, repr=False)
 
+    generations: Generations = field(init=False, repr=False)
+    """What may have been another server at its address."""
+
     deadlines: Deadlines = field(init=False, repr=False)
     health: Health = field(init=False)
     discovery: Discovery = field(init=False)
@@ -165,8 +177,10 @@ class Upstream:
         """Begin with nothing known."""
         self.deadlines = Deadlines(self.clock)
         self.health = Health(clock=self.clock)
+        self.generations = self.pool.generations
         self.discovery = Discovery(
             ask=self.ask,
+            generations=self.generations,
             credentials=self.credentials,
             clock=self.clock,
             on_change=self.on_change,
@@ -207,7 +221,10 @@ class Upstream:
         sent = self.transport(request)
         answer: Deferred[Response] = Deferred(lambda _answer: sent.cancel())
         self.deadlines.add(answer, began_at + timeout_s)
-        sending = _Sending(answer, began_at, timeout_s, learns, is_batch, end_span)
+        source = self.generations.source
+        sending = _Sending(
+            answer, source, began_at, timeout_s, learns, is_batch, end_span
+        )
         sent.addBoth(self._ended, sending)
         return answer
 
@@ -249,6 +266,8 @@ class Upstream:
         if is_late and failure.check(CancelledError):
             failure = Failure(not_in_time(sending.timeout_s))
         self.health.failed(failure)
+        if failure.check(CannotConnect, HandshakeFailed, ConnectionBroken):
+            self.generations.end(sending.source)
         if sending.learns:
             self.discovery.failed(failure)
         return failure

@@ -21,6 +21,7 @@ from twisted.web.http import OK
 from abproxy.errors import ConnectionBroken, ProxyError, UpstreamBroken
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import GATEWAY, NO_ROOM, Response, Send, UpstreamRequest
+from abproxy.upstream.identity import NO_IDENTITY, Generations, Identity, Source
 
 __all__ = ["Discovery", "ServerInfo", "batch_limit_in", "read_info", "read_models"]
 
@@ -45,6 +46,9 @@ class ServerInfo:
     """What its model does: embedding, classifier, reranker or splade."""
 
     model: str | None = None
+
+    models: tuple[str, ...] = ()
+    """The ids that it lists, in order, if there are several."""
 
     version: str | None = None
 
@@ -71,6 +75,12 @@ class ServerInfo:
         return ", ".join(
             words.format(value) for words, value in told.items() if value is not None
         )
+
+    @property
+    def identity(self) -> Identity:
+        """Return what it says of its model."""
+        one = () if self.model is None else (self.model,)
+        return Identity(models=self.models or one, sha=self.sha, dtype=self.dtype)
 
     @property
     def is_tei(self) -> bool:
@@ -141,8 +151,10 @@ def read_models(response: Response, embeddings_path: str) -> ServerInfo | None:
         return None
     if response.status != OK:
         return None
-    model = models[0].id if len(models) == 1 else None
-    return ServerInfo(model=model, embeddings_path=embeddings_path)
+    ids = tuple(sorted({model.id for model in models}))
+    if len(ids) == 1:
+        return ServerInfo(model=ids[0], embeddings_path=embeddings_path)
+    return ServerInfo(models=ids, embeddings_path=embeddings_path)
 
 
 def batch_limit_in(response: Response) -> int | None:
@@ -189,6 +201,7 @@ class Discovery:
     """Keeps the information on one upstream up to date."""
 
     ask: Send = field(repr=False)
+    generations: Generations = field(repr=False)
     credentials: Credentials
     clock: IReactorTime = field(repr=False)
 
@@ -207,6 +220,9 @@ class Discovery:
     _running: bool = field(default=False, init=False)
     _in_doubt: bool = field(default=True, init=False)
     _log: ClassVar[Logger] = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        self.generations.ask = self._ask_soon
 
     def start(self) -> None:
         """Ask now, and from now on."""
@@ -257,6 +273,10 @@ class Discovery:
         if self._running and self._asking is None:
             self._ask_in(RETRY_S)
 
+    def _ask_soon(self) -> None:
+        if self._running and self._asking is None:
+            self._ask_in(0)
+
     def _ask(self) -> None:
         self._next = None
         asking = self._asking = Deferred.fromCoroutine(self._ask_once())
@@ -275,19 +295,22 @@ class Discovery:
     async def _ask_once(self) -> float:
         """Ask, and return after how many seconds to ask again."""
         try:
-            await self._learn()
+            asked = await self._learn()
         except ProxyError as error:
             self._note_trouble(str(error))
             return RETRY_S
+        if asked is not self.generations.source:
+            return RETRY_S  # another may have taken its place meanwhile
         self._in_doubt = False
         return EVERY_S
 
-    async def _learn(self) -> None:
+    async def _learn(self) -> Source:
+        """Ask for limits and model, and return what has been asked."""
         trouble = ""
         if self.dialect != "openai":
             response = await self._get(INFO)
-            if self._take(read_info(response)):
-                return
+            if (source := self._take(read_info(response), response)) is not None:
+                return source
             trouble = self._trouble_of(response)
             if response.status in GATEWAY | NO_ROOM:
                 raise UpstreamBroken(trouble)
@@ -297,10 +320,11 @@ class Discovery:
                 info = read_models(response, embeddings_path)
                 if info is not None and await self._has_embed():
                     break  # which is none of TEI's, so nothing is known of it
-                if self._take(info):
-                    return
+                if (source := self._take(info, response)) is not None:
+                    return source
                 trouble = trouble or self._trouble_of(response, path)
         self._note_trouble(trouble)
+        return self._take_silence(response)
 
     async def _has_embed(self) -> bool:
         """Ask whether the server has an /embed of its own, with a call of no inputs."""
@@ -323,12 +347,28 @@ class Discovery:
         headers = self.credentials.on(())
         return UpstreamRequest(method=b"GET", path=path, headers=headers, body=b"")
 
-    def _take(self, info: ServerInfo | None) -> bool:
+    def _take(self, info: ServerInfo | None, response: Response) -> Source | None:
+        """Take over what *response* says; return whose it is, if it says anything."""
         if info is None:
-            return False
+            return None
         self._trouble = ""
         self._believe(info)
-        return True
+        return self._settle(response, info.identity)
+
+    def _take_silence(self, response: Response) -> Source:
+        """Note that a server does not name its model, unless it has done so before."""
+        source = response.source or self.generations.source
+        if source.identity is not None:
+            return source
+        nothing = attrs.evolve(self.info, model=None, models=(), sha=None, dtype=None)
+        self._believe(nothing)
+        return self._settle(response, NO_IDENTITY)
+
+    def _settle(self, response: Response, identity: Identity) -> Source:
+        """Note what the source of *response* says; return the one it is now."""
+        source = response.source or self.generations.source
+        self.generations.settle(source, identity)
+        return self.generations.source if source.later is not None else source
 
     def _trouble_of(self, response: Response, path: bytes = INFO) -> str:
         if response.status in {401, 403}:

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 
 __all__ = [
     "NO_IDENTITY",
+    "Generations",
     "Identity",
     "Source",
     "choose_served",
@@ -149,8 +150,14 @@ class Source:
     is_over: bool = False
     """Whether there is a later one, so that it cannot be asked any more."""
 
-    is_mixed: bool = False
-    """Whether it said something else at last: some of its rows are of that."""
+    later: Identity | None = None
+    """What it said at last, if that is another model: some of its rows are of that."""
+
+    connections: int = field(init=False, default=0)
+    """Those to it that are open."""
+
+    keeps_connections: bool = field(init=False, default=False)
+    """Whether it has kept one open after an answer."""
 
     _waiting: list[Deferred[None]] = field(init=False, factory=list, repr=False)
 
@@ -177,3 +184,72 @@ class Source:
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(None)
+
+
+@define(eq=False)
+class Generations:
+    """
+    The generations of one server, of which the last is the present one.
+
+    As long as a connection stays open, the same process is behind it; so a new
+    generation begins when the last one is closed, whoever has closed it, unless
+    the server never keeps one.  Behind a balancer that is no proof, and neither is
+    it if two servers listen at one address: see docs/many-servers.md.
+    """
+
+    upstream: str = ""
+    strict: bool = False
+    """Whether the same model in other numbers is another one."""
+
+    ask: Callable[[], None] = field(init=False, default=_nobody, repr=False)
+    """Asks the server for its model, soon."""
+
+    source: Source = field(init=False)
+    """The present one."""
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with nothing known."""
+        self.source = self._make(0)
+
+    def connected(self) -> Source:
+        """Return what a new connection leads to."""
+        self.source.connections += 1
+        return self.source
+
+    def lost(self, source: Source) -> None:
+        """Note that a connection to *source* is closed on which nothing was asked."""
+        source.connections -= 1
+        if source.keeps_connections and not source.connections:
+            self.end(source)
+
+    def broke(self, source: Source) -> None:
+        """Note that a connection to *source* has ended without an answer."""
+        source.connections -= 1
+        self.end(source)
+
+    def end(self, source: Source) -> None:
+        """Begin a new one, if *source* is the present one."""
+        if source is self.source:
+            self.source = self._make(source.generation + 1)
+            source.end()
+
+    def of_answer(self, source: Source) -> Source:
+        """Return what has given an answer, if it was asked as *source*."""
+        return Source(self.upstream, is_over=True) if source.is_over else source
+
+    def settle(self, source: Source, identity: Identity) -> None:
+        """Note what *source* says of its model; it may have said something else."""
+        former = source.identity
+        if former is None or same_model(former, identity, strict=self.strict):
+            source.settle(identity)
+            return
+        # Since some time in the past, which nobody has noticed.
+        source.later = identity
+        self.end(source)
+        self.source.settle(identity)
+
+    def _make(self, generation: int) -> Source:
+        return Source(self.upstream, generation, self._ask)
+
+    def _ask(self) -> None:
+        self.ask()

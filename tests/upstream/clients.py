@@ -162,9 +162,20 @@ def treq(base_url: str = "http://upstream", size: int = 1000, most: int = 4) -> 
     agent = ExactPathAgent.usingEndpointFactory(clock, ends, pool)
     http: Any = make_treq(agent)
     http._data_to_body_producer = AtOnce
-    client = TreqClient(http=http, base_url=base_url, max_answer_bytes=size)
+    of_fast = ConnectionPool(clock, most)
+    client = TreqClient(
+        http=http,
+        base_url=base_url,
+        max_answer_bytes=size,
+        generations=of_fast.generations,
+    )
     upstream = make_upstream(
-        client.send, clock, base_url=base_url, agent=agent, agent_pool=pool
+        client.send,
+        clock,
+        base_url=base_url,
+        pool=of_fast,
+        agent=agent,
+        agent_pool=pool,
     )
     return Client(ends, clock, upstream, pool.closeCachedConnections)
 

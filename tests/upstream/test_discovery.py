@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from attrs import define, field
+from msgspec.structs import force_setattr
 from twisted.internet.defer import fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
@@ -13,12 +14,14 @@ from abproxy.http.headers import Credentials
 from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.discovery import Discovery, ServerInfo
+from abproxy.upstream.identity import NO_IDENTITY, Identity
 from support.upstream import RecordingUpstream, make_upstream, reply
 
 INFO = (
     b'{"max_client_batch_size":%d,"max_concurrent_requests":512,'
     b'"model_type":{"embedding":{"pooling":"mean"}}}'
 )
+OF_MODEL = INFO[:-1].replace(b"%d", b"32") + b',"model_id":"%b"}'
 TOO_MANY = b'{"error":"batch size 33 > maximum allowed batch size 8"}'
 BATCH = UpstreamRequest(path=b"/embed", headers=(), body=b"{}")
 
@@ -206,15 +209,15 @@ def paths_of(asking: Aggregator) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("models", "model"),
+    ("models", "known"),
     [
-        (b'{"object":"list","data":[{"id":"m","object":"model"}]}', "m"),
-        (b'{"data":[{"id":"m"},{"id":"n"}]}', None),
-        (b'{"data":[]}', None),
+        (b'{"object":"list","data":[{"id":"m","object":"model"}]}', {"model": "m"}),
+        (b'{"data":[{"id":"n"},{"id":"m"}]}', {"models": ("m", "n")}),
+        (b'{"data":[]}', {}),
     ],
 )
 def test_a_server_with_the_openai_api_is_found_by_its_models(
-    models: bytes, model: str | None
+    models: bytes, known: dict[str, Any]
 ) -> None:
     """Its name is known if there is but one."""
     asking = Aggregator()
@@ -223,7 +226,7 @@ def test_a_server_with_the_openai_api_is_found_by_its_models(
     asking.upstream.open[0].refuse(404)
 
     assert paths_of(asking) == [b"/info", b"/v1/models", b"/embed"]
-    assert asking.learned == [ServerInfo(model=model, embeddings_path="/v1/embeddings")]
+    assert asking.learned == [ServerInfo(embeddings_path="/v1/embeddings", **known)]
 
 
 def test_a_server_without_a_version_in_its_paths_is_found_too() -> None:
@@ -330,6 +333,81 @@ def test_the_model_is_not_certain_before_the_server_has_said_which_it_is() -> No
     asking.clock.advance(1)
     asking.tell()
     assert asking.discovery.is_certain
+
+
+def test_an_answer_from_before_a_break_makes_nothing_certain() -> None:
+    """It was given by the server that may be gone."""
+    asking = Aggregator()
+    asking.server.send(BATCH).addErrback(lambda _: None)
+    before = asking.server.generations.source
+    answer = reply(200, INFO % 32)
+    force_setattr(answer, "source", before)
+
+    asking.upstream.open[1].fail(ConnectionBroken("gone"))
+    asking.upstream.open[0].done.callback(answer)
+    assert not asking.discovery.is_certain
+
+    asking.clock.advance(1)
+    asking.tell()
+    assert asking.discovery.is_certain
+
+
+def test_who_waits_for_the_model_lets_it_be_asked_for_at_once() -> None:
+    """Not only a second after the break."""
+    asking = Aggregator()
+    asking.tell()
+    asking.server.send(BATCH).addErrback(lambda _: None)
+    asking.upstream.open[0].fail(ConnectionBroken("gone"))
+
+    known = asking.server.generations.source.known()
+    asking.clock.advance(0)
+    asking.upstream.open[0].done.callback(reply(200, OF_MODEL % b"m"))
+
+    assert known.called
+    assert asking.server.generations.source.identity == Identity(models=("m",))
+
+
+def test_another_model_at_the_same_address_is_learned() -> None:
+    """Also if no connection broke."""
+    asking = Aggregator()
+    asking.upstream.open[0].done.callback(reply(200, OF_MODEL % b"m"))
+    before = asking.server.generations.source
+
+    asking.clock.advance(60)
+    asking.upstream.open[0].done.callback(reply(200, OF_MODEL % b"n"))
+
+    assert before.later == Identity(models=("n",))
+    assert asking.server.generations.source.identity == before.later
+    assert asking.learned[-1].model == "n"
+    assert asking.discovery.is_certain
+
+
+def test_a_server_that_comes_back_without_a_name_has_another_model() -> None:
+    """What is remembered of the one before is not its own."""
+    asking = Aggregator()
+    asking.upstream.open[0].done.callback(reply(200, OF_MODEL % b"m"))
+    asking.server.send(BATCH).addErrback(lambda _: None)
+    asking.upstream.open[0].fail(ConnectionBroken("gone"))
+
+    asking.clock.advance(1)
+    while asking.upstream.open:
+        asking.upstream.open[0].refuse(404)
+
+    assert asking.server.generations.source.identity == NO_IDENTITY
+    assert asking.learned[-1].model is None
+
+
+def test_a_server_that_lives_on_is_still_known() -> None:
+    """A key that it does not accept any more says nothing of its model."""
+    asking = Aggregator()
+    asking.upstream.open[0].done.callback(reply(200, OF_MODEL % b"m"))
+
+    asking.clock.advance(60)
+    while asking.upstream.open:
+        asking.upstream.open[0].refuse(401)
+
+    assert asking.server.generations.source.identity == Identity(models=("m",))
+    assert asking.discovery.info.model == "m"
 
 
 def test_an_answer_of_a_gateway_does_not_say_which_model_there_is() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import define, field
 from msgspec import Struct
+from msgspec.structs import force_setattr
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import (
@@ -36,6 +37,7 @@ from abproxy.upstream.fast.response import (
     TwistedResponse,
     begin_response,
 )
+from abproxy.upstream.identity import Generations, Source
 
 __all__ = [
     "Connection",
@@ -189,6 +191,9 @@ class ConnectionPool:
     keep_alive_s: float = IDLE_S
     """How long they are kept at first."""
 
+    generations: Generations = field(factory=Generations, repr=False)
+    """Of the server, told apart by its connections."""
+
     limit: IdleLimit = field(init=False, repr=False)
     """How long they are kept."""
 
@@ -282,6 +287,12 @@ class Connection(Protocol):
     max_bytes: int
 
     transport: Any = field(init=False, default=None)
+    source: Source = field(init=False)
+    """What it leads to."""
+
+    has_answered: bool = field(init=False, default=False)
+    """Whether an answer has come while that was the present one."""
+
     has_agreed: bool = field(init=False, default=False)
     """Whether the handshake is over, if there is TLS."""
 
@@ -292,6 +303,7 @@ class Connection(Protocol):
 
     def connectionMade(self) -> None:
         """Hold nothing back: a request is written whole."""
+        self.source = self.pool.generations.connected()
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
 
@@ -332,6 +344,10 @@ class Connection(Protocol):
         if whole is None:
             self._count(len(data))
             return
+        if self.source.is_over and not self.has_answered:
+            # It may have been made before or after that.
+            self.source = self.pool.generations.of_answer(self.source)
+        force_setattr(whole, "source", self.source)
         self._free(response)
         # As `Exchange.tell`, with one function less on the way of each answer.
         waiter, exchange.waiter = exchange.waiter, None
@@ -344,17 +360,23 @@ class Connection(Protocol):
         self.pool.lost(self)
         self._forget()
         self._closed.callback(None)
+        generations = self.pool.generations
         if exchange is None:
+            generations.lost(self.source)
             return
         error: Any = why_lost(self, reason).value
         if response is None:
+            generations.broke(self.source)
             exchange.not_answered(error)
             return
         try:
             whole = response.end(error)
         except Exception as told:  # noqa: BLE001  the waiter is told
+            generations.broke(self.source)
             exchange.fail(told)
         else:
+            force_setattr(whole, "source", generations.of_answer(self.source))
+            generations.lost(self.source)
             exchange.tell(whole)
 
     def _free(self, response: PlainResponse | TwistedResponse) -> None:
@@ -366,7 +388,8 @@ class Connection(Protocol):
             self.pool.heed(response.keep_alive)
         if has_unsent(self.transport):
             self.transport.abortConnection()
-        elif response.may_be_followed:
+        elif response.may_be_followed and not self.source.is_over:
+            self.has_answered = self.source.keeps_connections = True
             self.pool.put(self)
         else:
             self.transport.loseConnection()
