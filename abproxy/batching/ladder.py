@@ -289,7 +289,7 @@ class Ladder:
         for known in self.known:
             known.gain -= gain
         self.known[left].trials = self.known[rung].trials
-        self.known[left].put_off(self.looks, 8)
+        self.known[left].put_off(self.looks, 64 if gain > LOST else 8)
         for each in (rung - 1, rung + 1):
             if 0 <= each <= TOP and each != left and self.known[each].gain > -CLEAR:
                 self.known[each].due = self.looks

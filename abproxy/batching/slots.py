@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from msgspec import Struct
 
 from abproxy.batching.hold import Hold
-from abproxy.batching.ladder import LEAST_CALLS, MOST_CALLS, RUNGS, Ladder, Rung, Turn
+from abproxy.batching.ladder import LEAST_CALLS, RUNGS, Ladder, Rung, Turn
 
 __all__ = ["FixedSlots", "LearnedSlots", "Load", "Slots", "make_slots"]
 
@@ -23,8 +23,13 @@ FULL_FOR_ONE = 4
 LOOK_BATCHES = 8
 """Answers in a look at least."""
 
-LOOK_TURNS = 2
-"""How often in a look all who are here have been answered, unless they are many."""
+LOOK_TURNS, MOST_OF_TURNS = 2, 1024
+"""
+How often in a look all who are here have been answered, and how many they are at most.
+
+Those who are answered together come back together, some cohorts one after the other;
+in a look of one turn or less their times would be taken for those of a rung.
+"""
 
 
 class Load(Struct, kw_only=True, eq=False):
@@ -194,7 +199,7 @@ class LearnedSlots:
     @property
     def _enough(self) -> float:
         turns = LOOK_TURNS * max(self._usually, self._here)
-        return max(self.ladder.calls, min(turns, MOST_CALLS))
+        return max(self.ladder.calls, min(turns, MOST_OF_TURNS))
 
     def _look(self, now: float, in_flight: int) -> None:
         stays_s, passed_s = max(self._stays_s, 1e-9), now - self._began_at

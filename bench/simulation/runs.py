@@ -15,9 +15,10 @@ from bench.simulation.devices import GPU, LARGE, Hosted
 from bench.simulation.servers import Fleet, Groups, Merging, Model, Server, Workers
 from bench.simulation.ways import make_way
 
-__all__ = ["KINDS", "Figures", "Kind", "Run", "play"]
+__all__ = ["FEW", "KINDS", "Figures", "Kind", "Run", "play"]
 
 FEW = 16
+"""With fewer clients a run is watched for longer, as they make few calls."""
 
 
 @frozen(kw_only=True)

@@ -207,19 +207,20 @@ class Chosen:
     packs: bool = True
     wait_ms: float = 0.0
     calls: int = sys.maxsize
+    items: int = BATCH
 
 
 def _proxy(server: Server, chosen: Chosen) -> BatchCollector:
     clock = server.clock
     limit: Limit
     if chosen.budget is None:
-        limit = AdaptiveLimit(clock=clock, ceiling=ASSUMED_PERMITS, batch=BATCH)
+        limit = AdaptiveLimit(clock=clock, ceiling=ASSUMED_PERMITS, batch=chosen.items)
     else:
-        limit = FixedLimit(ceiling=chosen.budget, batch=BATCH)
+        limit = FixedLimit(ceiling=chosen.budget, batch=chosen.items)
     return BatchCollector(
         clock=clock,
         send=server.send,
-        caps=Caps(calls=chosen.calls, items=BATCH, size=1_900_000),
+        caps=Caps(calls=chosen.calls, items=chosen.items, size=1_900_000),
         budget=Budget(
             limit=limit,
             slots=make_slots(chosen.slots),
@@ -236,6 +237,7 @@ READ: dict[str, Any] = {
     "packs": lambda text: text == "yes",
     "wait_ms": float,
     "calls": int,
+    "items": int,
 }
 """How each of them is written."""
 

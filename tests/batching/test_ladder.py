@@ -193,6 +193,18 @@ def test_a_rung_that_was_lost_is_left_alone_for_long() -> None:
     assert sum(rung > FIRST for rung in world.rungs) <= 3
 
 
+def test_a_rung_that_was_left_for_a_much_better_one_is_left_alone_for_long() -> None:
+    """It is as bad as one that was tried and lost."""
+    stays_s = {TOP: 1.0, TOP - 1: 1.1, FIRST: 2.0, FIRST - 1: 1.3}
+    world = World(lambda rung: stays_s.get(rung, 1.4))
+
+    world.look(200)
+
+    assert world.ladder.rung == TOP
+    after = world.rungs[world.rungs.index(TOP) + 1 :]
+    assert FIRST not in after
+
+
 def test_a_server_that_changes_is_learnt_anew() -> None:
     """What was best may be worst by now."""
     best = [0]

@@ -4,6 +4,7 @@ from heapq import heappop, heappush
 from itertools import count
 from math import exp
 
+import pytest
 from attrs import define, field
 
 from abproxy.batching.hold import Hold
@@ -62,18 +63,19 @@ def test_nothing_stays_while_nothing_is_here() -> None:
     assert all(abs(stay - 0.01) < 0.001 for stay in ladder.stays)
 
 
-def test_a_look_takes_all_who_are_here_twice() -> None:
+@pytest.mark.parametrize(("here", "answers"), [(100, 200), (400, 800), (4000, 1024)])
+def test_a_look_takes_all_who_are_here_twice(here: int, answers: int) -> None:
     """What a change does to a crowd shows when all have been answered."""
     ladder = Looks()
     slots = LearnedSlots(ladder=ladder)
-    slots.arrived(0.0, 100, "lane")
-    answers = 0
+    slots.arrived(0.0, here, "lane")
+    answered = 0
 
     while not ladder.stays:
-        answers += 1
-        slots.answered(0.1 * answers, 100, 8, ONE, 1.0)
+        answered += 1
+        slots.answered(0.1 * answered, here, 8, ONE, 1.0)
 
-    assert answers == 200
+    assert answered == answers
 
 
 def test_a_look_knows_whether_a_batch_had_to_wait_for_a_slot() -> None:
