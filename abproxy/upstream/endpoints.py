@@ -12,6 +12,7 @@ from attrs import field, frozen
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.endpoints import (
     HostnameEndpoint,
+    TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     wrapClientTLS,
 )
@@ -65,11 +66,21 @@ class EndpointFactory:
     connect_timeout_s: float
     policy: VerifyingPolicy = field(factory=VerifyingPolicy)
 
+    address: str | None = None
+    """Where the server is, if its name is not to be looked up for a connection."""
+
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
         """Return what connects to the server of *uri*."""
-        endpoint = make_endpoint(self.reactor, uri, self.connect_timeout_s)
+        endpoint = self._endpoint(uri)
         if uri.scheme == b"http":
             return endpoint
         creator = self.policy.creatorForNetloc(uri.host, uri.port)
         secured: IStreamClientEndpoint = wrapClientTLS(creator, endpoint)
         return secured
+
+    def _endpoint(self, uri: URI) -> IStreamClientEndpoint:
+        if self.address is None:
+            return make_endpoint(self.reactor, uri, self.connect_timeout_s)
+        is_6 = isIPv6Address(self.address)
+        kind = TCP6ClientEndpoint if is_6 else TCP4ClientEndpoint
+        return kind(self.reactor, self.address, uri.port, self.connect_timeout_s)

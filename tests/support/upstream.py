@@ -105,10 +105,12 @@ class OpenUpstream(Resource):
     def __init__(self) -> None:
         super().__init__()
         self.shown: list[str | None] = []
+        self.hosts: list[str | None] = []
 
     def render(self, request: Request) -> bytes:
         """Answer anything."""
         self.shown.append(request.getHeader("Authorization"))
+        self.hosts.append(request.getHeader("Host"))
         return b"[[1]]"
 
 

@@ -125,3 +125,15 @@ def test_an_address_keeps_its_zone_on_the_way_to_it() -> None:
 
     [(host, port, *_)] = network.tcpClients
     assert (host, port) == ("fe80::1%eth0", 8080)
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "fd00::1", "fe80::1%3"])
+def test_a_server_at_an_address_is_not_looked_up(address: str) -> None:
+    """Its name may have several."""
+    network: Any = MemoryReactorClock()
+    factory = EndpointFactory(network, 5, address=address)
+
+    factory.endpointForURI(uri_of(b"http://tei:8080")).connect(Factory())
+
+    [(host, port, *_)] = network.tcpClients
+    assert (host, port) == (address, 8080)

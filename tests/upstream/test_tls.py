@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from cryptography.x509 import DNSName
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import Factory, Protocol
@@ -46,11 +47,16 @@ def answering(data: bytes) -> Factory:
     return Factory.forProtocol(type("Made", (Answering,), {"answer": data}))
 
 
-async def ask(url: str, client: str, policy: VerifyingPolicy | None = None) -> Any:
+async def ask(
+    url: str,
+    client: str,
+    policy: VerifyingPolicy | None = None,
+    address: str | None = None,
+) -> Any:
     """Send one request to *url*; return the response, or the error."""
     pool, idle = make_pool(reactor, max_connections=1), ConnectionPool(reactor, 1)
     about: dict[str, Any] = {"base_url": url, "max_answer_bytes": 1000}
-    endpoints = EndpointFactory(reactor, 5, policy or VerifyingPolicy())
+    endpoints = EndpointFactory(reactor, 5, policy or VerifyingPolicy(), address)
     sender: Any
     if client == "treq":
         sender = TreqClient(http=make_treq(make_agent(pool, endpoints)), **about)
@@ -75,11 +81,11 @@ async def listening(port: Any) -> AsyncIterator[int]:
     await maybeDeferred(port.stopListening)
 
 
-def listen_tls(pem: bytes) -> Any:
+def listen_tls(pem: bytes, asked: OpenUpstream | None = None) -> Any:
     """Listen with TLS."""
     options = PrivateCertificate.loadPEM(pem).options()
     listen: Any = reactor.listenSSL  # type: ignore[attr-defined]
-    site = Site(OpenUpstream())
+    site = Site(asked or OpenUpstream())
     site.timeOut = None
     return listen(0, site, options, interface="127.0.0.1")
 
@@ -177,3 +183,22 @@ async def test_a_handshake_that_breaks_off_is_no_connection(client: str) -> None
 
     assert isinstance(error, CannotConnect)
     assert not isinstance(error, ConnectionBroken)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest_twisted.ensureDeferred
+async def test_a_server_at_an_address_is_asked_by_its_name(
+    monkeypatch: Any, tmp_path: Any, client: str
+) -> None:
+    """So its certificate fits, and who is in front of it knows whom we mean."""
+    pem, known = certificate(DNSName("tei.invalid"), 9)
+    (tmp_path / "known.pem").write_bytes(known)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "known.pem"))
+    asked = OpenUpstream()
+
+    async with listening(listen_tls(pem, asked)) as port:
+        url = f"https://tei.invalid:{port}"
+        response = await ask(url, client, address="127.0.0.1")
+
+    assert response.status == 200
+    assert asked.hosts == [f"tei.invalid:{port}"]
