@@ -14,7 +14,7 @@ from attrs import frozen
 from bench.breakable.messages import Answer, Request, error
 from bench.breakable.rows import row_of, spell, spell_base64
 from bench.breakable.shapes import usage, write
-from bench.breakable.traits import Traits
+from bench.breakable.traits import MODEL, Traits
 
 __all__ = ["Job", "info", "models", "read_job", "rerank"]
 
@@ -76,6 +76,8 @@ class Job:
     def _row(self, at: int, traits: Traits) -> bytes:
         item = self.inputs[at]
         whole = item if self.contexts is None else [item, self.contexts[at]]
+        if traits.model != MODEL or traits.sha:
+            whole = [traits.model, traits.sha, whole]
         spelled = (spell_base64 if self.is_base64 else spell)(whole, traits.dimensions)
         if traits.nan_text and isinstance(item, str) and traits.nan_text in item:
             return b"[NaN%b" % spelled[spelled.find(b",") :]
@@ -127,16 +129,17 @@ def rerank(request: Request) -> Answer:
     return Answer(body=msgspec.json.encode(ranks))
 
 
-def models() -> Answer:
+def models(traits: Traits) -> Answer:
     """Say what `GET /v1/models` lists."""
-    model = {"id": "breakable", "object": "model", "owned_by": "nobody"}
+    model = {"id": traits.model, "object": "model", "owned_by": "nobody"}
     return Answer(body=msgspec.json.encode({"object": "list", "data": [model]}))
 
 
 def info(traits: Traits) -> Answer:
     """Say what `GET /info` tells."""
     told = {
-        "model_id": "breakable",
+        "model_id": traits.model,
+        "model_sha": traits.sha or None,
         "model_type": {"embedding": {"pooling": "mean"}},
         "max_concurrent_requests": traits.permits,
         "max_input_length": 512,

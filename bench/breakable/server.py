@@ -213,7 +213,7 @@ class Breakable:
             return rerank(request)
         if self.traits.openai:
             if request.path == b"/v1/models":
-                return models()
+                return models(self.traits)
             if request.path.endswith(b"/"):
                 return _without_slash(request)
         return Answer(status=200 if request.path in {b"/health", b"/ping"} else 404)

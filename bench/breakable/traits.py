@@ -8,7 +8,10 @@ from attrs.validators import ge, in_
 
 from bench.breakable.shapes import SHAPES
 
-__all__ = ["Traits"]
+__all__ = ["MODEL", "Traits"]
+
+MODEL = "breakable"
+"""The model whose rows depend on the input alone."""
 
 
 def _trait(default: Any, about: str, validator: Any = None) -> Any:
@@ -59,6 +62,10 @@ class Traits:
         "", f"form of the answers: {', '.join(filter(None, SHAPES))}", in_(SHAPES)
     )
     nan_text: str = _trait("", "an input with this in it has the word NaN in its row")
+    model: str = _trait(
+        MODEL, "which model it has; the rows of another one are other rows"
+    )
+    sha: str = _trait("", "which version of the model it has; its rows are others, too")
     detailed_usage: bool = _trait(
         False, "have a cost and cached tokens in OpenAI answers"
     )

@@ -198,6 +198,23 @@ async def test_a_row_can_depend_on_all_inputs_of_its_request() -> None:
 
 
 @ensureDeferred
+async def test_another_model_has_other_rows_and_says_that_it_is_another() -> None:
+    """So that rows of two models in one answer would be seen."""
+    async with breakable(Traits(model="other", sha="1f")) as server:
+        caller = await connect(server.port)
+
+        answer = await caller.embed("a")
+        info = await caller.get("/info")
+        models = await caller.get("/v1/models")
+        caller.hang_up()
+
+        assert answer.status == 200
+        assert not answer.is_for(["a"])
+        assert (info.json["model_id"], info.json["model_sha"]) == ("other", "1f")
+        assert models.status == 404
+
+
+@ensureDeferred
 async def test_a_gateway_answers_while_the_server_behind_it_restarts() -> None:
     """Its port stays open, and what was in flight is answered as well."""
     async with breakable(Traits(gateway=502, restart_s=0.2)) as server:
