@@ -6,7 +6,7 @@ over what the upstream reports, which wins over our default.
 """
 
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import attrs
 from attrs import frozen
@@ -46,8 +46,10 @@ __all__ = [
     "keys_for",
     "keys_of_rows",
     "limits_for",
+    "limits_for_all",
     "limits_in_force",
     "part_of",
+    "permits_for",
     "policy_for",
     "read_again",
     "reader_for",
@@ -276,6 +278,14 @@ class Limits:
 
     caps: Caps
     budget: int
+    servers: int = 1
+    """How many servers that is for."""
+
+
+def permits_for(settings: Settings, info: ServerInfo) -> int:
+    """Return how many inputs this process may have in flight at one server."""
+    whole = settings.budget or info.max_inputs_in_flight or BUDGET
+    return part_of(whole, settings.workers)
 
 
 def limits_for(settings: Settings, info: ServerInfo) -> Limits:
@@ -285,8 +295,7 @@ def limits_for(settings: Settings, info: ServerInfo) -> Limits:
     A batch of more inputs than the upstream has permits would never be accepted.
     Workers that share an upstream share its permits.
     """
-    whole = settings.budget or info.max_inputs_in_flight or BUDGET
-    budget = part_of(whole, settings.workers)
+    budget = permits_for(settings, info)
     items = settings.max_batch_inputs or info.max_batch_inputs or MAX_BATCH_INPUTS
     _check("MAX_BATCH_INPUTS", settings.max_batch_inputs, info.max_batch_inputs)
     _check("BUDGET", settings.budget, info.max_inputs_in_flight)
@@ -296,6 +305,28 @@ def limits_for(settings: Settings, info: ServerInfo) -> Limits:
         size=settings.max_batch_bytes,
     )
     return Limits(caps=caps, budget=budget)
+
+
+def limits_for_all(settings: Settings, infos: Sequence[ServerInfo]) -> Limits:
+    """
+    Return the limits in front of all servers that say these *infos*.
+
+    Any batch has to find room at one of them, so what may be left over at each is
+    not counted, where that leaves more than whole batches at each.
+    """
+    known = {info: limits_for(settings, info) for info in dict.fromkeys(infos)}
+    each = [known[info] for info in infos]
+    if len(each) == 1:
+        return each[0]
+    items = min(limits.caps.items for limits in each)
+    budgets = [limits.budget for limits in each]
+    left_over = (len(each) - 1) * (items - 1)
+    whole_batches = sum(budget // items * items for budget in budgets)
+    return Limits(
+        caps=attrs.evolve(each[0].caps, items=items),
+        budget=max(sum(budgets) - left_over, whole_batches),
+        servers=len(each),
+    )
 
 
 def limits_in_force(

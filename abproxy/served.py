@@ -5,7 +5,7 @@ It is made by one function from one Settings.  When these change, or the inferen
 server says something else of itself, the running parts are told.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,13 @@ from abproxy.batching.concurrency import AdaptiveLimit, Budget, FixedLimit, Limi
 from abproxy.batching.ladder import Turn
 from abproxy.batching.slots import make_slots
 from abproxy.configure import (
+    Limits,
     credentials_for,
     keys_of_rows,
     limits_for,
+    limits_for_all,
     limits_in_force,
+    permits_for,
     reader_for,
     retry_timeouts_for,
     reuse_for,
@@ -29,6 +32,7 @@ from abproxy.configure import (
     write_for,
 )
 from abproxy.reuse.layers import Layers, make_layers
+from abproxy.settings.parsers import weighted
 from abproxy.settings.settings import Settings
 from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.telemetry.setup import Telemetry
@@ -39,6 +43,7 @@ from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.endpoints import EndpointFactory, uri_of
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
+from abproxy.upstream.fleet import Fleet
 from abproxy.upstream.identity import Generations
 from abproxy.upstream.tls import VerifyingPolicy
 from abproxy.upstream.tokens import TokenCounter
@@ -56,7 +61,7 @@ class ServedModel:
     """Those in force for it."""
 
     reactor: Any = field(repr=False)
-    upstream: Upstream
+    upstream: Upstream | Fleet
     collector: BatchCollector
     layers: Layers
     relay: Relay
@@ -80,7 +85,7 @@ class ServedModel:
     @property
     def info(self) -> ServerInfo:
         """What its server has said of itself."""
-        return self.upstream.discovery.info
+        return self.upstream.info
 
     def limits_in_force(self) -> LimitsInForce:
         """Return what bounds its batches now."""
@@ -92,10 +97,12 @@ class ServedModel:
         former, self.settings = self.settings, settings
         budget = self.collector.budget
         if (former.budget is None) != (settings.budget is None):
-            budget.limit = _limit(settings, self.reactor, self.info)
+            budget.limit = _limit(settings, self.reactor, self._limits)
         if former.slots != settings.slots:
             budget.slots = make_slots(settings.slots, self.turn)
         self._apply_to_collector(settings)
+        if isinstance(self.upstream, Fleet):
+            self.upstream.permits_of = partial(permits_for, settings)
         self.upstream.use(credentials_for(settings))
         self.upstream.set_timeout(settings.upstream_timeout_s)
         self.relay.timeout_s = settings.upstream_timeout_s
@@ -104,11 +111,24 @@ class ServedModel:
 
     def learn(self, info: ServerInfo) -> None:
         """Apply what its server reports now."""
-        limits = limits_for(self.settings, info)
+        limits = self._limits
         self.on_change()
-        self.collector.learn(limits.caps, limits.budget)
+        self.collector.learn(limits.caps, limits.budget, limits.servers)
         keys = keys_of_rows(self.settings, info)
         self.layers.learn(keys, shows=shows_reuse(self.settings))
+
+    def resize(self) -> None:
+        """Keep as much in flight as the servers take in that take part now."""
+        limits, collector = self._limits, self.collector
+        if limits.caps != collector.caps:
+            collector.learn(limits.caps, limits.budget, limits.servers)
+        else:
+            collector.budget.resize(limits.budget, limits.caps.items, limits.servers)
+            collector.dispatch()
+
+    @property
+    def _limits(self) -> Limits:
+        return limits_for_all(self.settings, self.upstream.infos)
 
     def start(self) -> None:
         """Begin to ask its server for its limits."""
@@ -157,14 +177,22 @@ def make_model(
         # It is called when the proxy runs, and the model is there.
         model.learn(info)
 
-    url = base_url or settings.upstream_url
-    upstream = _upstream(settings, reactor, telemetry, url, learn)
+    def resize() -> None:
+        model.resize()
+
+    servers = weighted(base_url or settings.upstream_url)
+    upstream: Upstream | Fleet
+    if len(servers) == 1:
+        [(url, _)] = servers
+        upstream = _upstream(settings, reactor, telemetry, url, learn)
+    else:
+        upstream = _fleet(settings, reactor, telemetry, servers)
     collector = _collector(settings, reactor, upstream, telemetry, turn)
     layers = make_layers(
         reuse_for(settings),
         collector,
         reactor,
-        is_certain=lambda: upstream.discovery.is_certain,
+        is_certain=lambda: upstream.is_certain,
         observer=telemetry.observer,
     )
     model = ServedModel(
@@ -176,7 +204,28 @@ def make_model(
         relay=_relay(settings, reactor, upstream, telemetry),
         turn=turn,
     )
+    if isinstance(upstream, Fleet):
+        # Only now are there those who hear of it.
+        upstream.on_change, upstream.on_resize = learn, resize
     return model
+
+
+def _fleet(
+    settings: Settings,
+    reactor: Any,
+    telemetry: Telemetry,
+    servers: Sequence[tuple[str, float]],
+) -> Fleet:
+    fleet = Fleet(
+        clock=reactor,
+        timeout_s=settings.upstream_timeout_s,
+        credentials=credentials_for(settings),
+        permits_of=partial(permits_for, settings),
+        observer=telemetry.observer,
+    )
+    for url, weight in servers:
+        fleet.add(_upstream(settings, reactor, telemetry, url), weight)
+    return fleet
 
 
 def _upstream(
@@ -184,7 +233,7 @@ def _upstream(
     reactor: Any,
     telemetry: Telemetry,
     base_url: str,
-    on_change: Callable[[ServerInfo], None],
+    on_change: Callable[[ServerInfo], None] = lambda _info: None,
 ) -> Upstream:
     budget = limits_for(settings, ServerInfo()).budget
     keep_s = settings.upstream_keep_alive_s
@@ -238,23 +287,24 @@ def _transport(
 def _collector(
     settings: Settings,
     reactor: Any,
-    upstream: Upstream,
+    upstream: Upstream | Fleet,
     telemetry: Telemetry,
     turn: Turn,
 ) -> BatchCollector:
-    limits = limits_for(settings, ServerInfo())
+    limits = limits_for_all(settings, upstream.infos)
     # A request to /tokenize is not a request for a batch, nor counted as one.
     counter = TokenCounter(
         send=partial(upstream.send, is_batch=False),
-        info=lambda: upstream.discovery.info,
+        info=lambda: upstream.info,
     )
     return BatchCollector(
         clock=reactor,
         send=upstream.send,
         caps=limits.caps,
         budget=Budget(
-            limit=_limit(settings, reactor, ServerInfo()),
+            limit=_limit(settings, reactor, limits),
             slots=make_slots(settings.slots, turn),
+            servers=limits.servers,
         ),
         admission=Admission(
             clock=reactor,
@@ -265,7 +315,7 @@ def _collector(
         max_wait_s=settings.max_wait_ms / 1000,
         splits=settings.oversize == "split",
         packs=settings.packing,
-        is_alive=upstream.discovery.is_alive,
+        is_alive=upstream.is_alive,
         count=counter.count if settings.usage == "exact" else None,
         call_timeout_s=settings.call_timeout_s,
         retry_timeouts=retry_timeouts_for(settings),
@@ -273,23 +323,24 @@ def _collector(
     )
 
 
-def _limit(settings: Settings, reactor: Any, info: ServerInfo) -> Limit:
-    limits = limits_for(settings, info)
-    batch = limits.caps.items
+def _limit(settings: Settings, reactor: Any, limits: Limits) -> Limit:
+    batch = limits.caps.items * limits.servers
     if settings.budget is not None:
         return FixedLimit(ceiling=limits.budget, batch=batch)
     return AdaptiveLimit(clock=reactor, ceiling=limits.budget, batch=batch)
 
 
 def _relay(
-    settings: Settings, reactor: Any, upstream: Upstream, telemetry: Telemetry
+    settings: Settings, reactor: Any, upstream: Upstream | Fleet, telemetry: Telemetry
 ) -> Relay:
+    first = upstream.members[0].upstream if isinstance(upstream, Fleet) else upstream
     return Relay(
-        agent=upstream.agent,
-        base_url=upstream.base_url,
+        agent=first.agent,
+        base_url=first.base_url,
         clock=reactor,
         trace=telemetry.trace_relayed,
         timeout_s=settings.upstream_timeout_s,
         connect_patience_s=settings.connect_patience_s,
-        close_idle=upstream.close_idle,
+        close_idle=first.close_idle,
+        choose=upstream.choose if isinstance(upstream, Fleet) else None,
     )

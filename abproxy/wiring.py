@@ -199,11 +199,11 @@ def _app(
 
 
 def _memory(reactor: Any, model: ServedModel, telemetry: Telemetry) -> Memory:
-    collected, pool = model.collector.admission.collected, model.upstream.pool
+    collected, upstream = model.collector.admission.collected, model.upstream
     memory = Memory(
         clock=reactor,
         observer=telemetry.observer,
-        coming=lambda: collected.size + pool.unfinished_bytes,
+        coming=lambda: collected.size + upstream.unfinished_bytes,
     )
     collected.make_room = memory.make_room
     return memory
@@ -243,7 +243,7 @@ def _gauges(
         recorder=recorder,
         collector=model.collector,
         layers=model.layers,
-        upstream_state=lambda: model.upstream.health.state,
+        upstream_state=lambda: model.upstream.state,
         connections=lambda: sum(len(site.channels) for site in sites()),
         open_requests=lambda: sum(len(site.requests) for site in sites()),
         is_draining=lambda: sites()[0].is_draining,

@@ -216,11 +216,17 @@ class BatchCollector:
             return True
         return len(items) <= self.caps.items and size_of(items) <= self.caps.size
 
-    def learn(self, caps: Caps, ceiling: int) -> None:
-        """Apply other limits from now on: the upstream has changed its own."""
+    def learn(self, caps: Caps, ceiling: int, servers: int = 1) -> None:
+        """
+        Apply other limits from now on: the upstream has changed its own.
+
+        Args:
+            caps: what one batch may hold.
+            ceiling: items that may be in flight, at all servers together.
+            servers: how many there are.
+        """
         self.caps = caps
-        self.budget.limit.ceiling = ceiling
-        self.budget.limit.batch = caps.items
+        self.budget.resize(ceiling, caps.items, servers)
         self.learned.forget()
         self.offenders.forget()
         self._apply_limits()

@@ -1,5 +1,5 @@
 """
-Concurrency: the work that may be in flight at one upstream.
+Concurrency: the work that may be in flight upstream.
 
 The budget counts items, as TEI counts its permits.  A slot is the right to
 have one batch in flight that was not full when it left.  Both are taken and
@@ -99,7 +99,7 @@ class FixedLimit:
 
     ceiling: int
     batch: int
-    """Items in a full batch."""
+    """Items in a full batch for each server."""
 
     _now: int | None = field(default=None, init=False)
 
@@ -130,7 +130,7 @@ class AdaptiveLimit:
     """Items that the upstream works on at once: its permits."""
 
     batch: int
-    """Items in a full batch."""
+    """Items in a full batch for each server."""
 
     _grown: float = field(init=False)
     _best_s: float = field(default=float("inf"), init=False)
@@ -230,6 +230,9 @@ class Budget:
 
     limit: Limit
     slots: Slots
+    servers: int = 1
+    """How many servers take part: each has as many slots."""
+
     in_time: DeadlineLimit = field(factory=DeadlineLimit, init=False)
 
     batches_in_flight: int = field(default=0, init=False)
@@ -250,7 +253,23 @@ class Budget:
     def slot_free(self) -> bool:
         """Return whether a batch that is not full may leave."""
         full = self.batches_in_flight - self.slots_taken
-        return self.slots_taken < self.slots.beside(full)
+        most = self.slots.beside(full)
+        if self.servers > 1:
+            most += self.slots.count * (self.servers - 1)
+        return self.slots_taken < most
+
+    def resize(self, ceiling: int, batch: int, servers: int) -> None:
+        """
+        Apply other limits from now on.
+
+        Args:
+            ceiling: items that may be in flight, at all servers together.
+            batch: items in a full batch.
+            servers: how many take part.
+        """
+        self.servers = servers
+        self.limit.ceiling = ceiling
+        self.limit.batch = batch * servers
 
     def admits(self, items: int) -> bool:
         """

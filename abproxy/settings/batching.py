@@ -45,16 +45,16 @@ class Batching:
         parsers.at_least(1),
         None,
         "batches",
-        "most batches in flight that were not full when sent; by default as many as "
-        "trials show to be best, from 1 to 512",
+        "most batches in flight that were not full when sent, for each inference "
+        "server; by default as many as trials show to be best, from 1 to 512",
     )
     budget: int | None = setting(
         "budget",
         parsers.at_least(1),
         None,
         "inputs",
-        "most inputs in flight; by default it adapts to the inference server, up to "
-        "the number that the server accepts",
+        "most inputs in flight at each inference server; by default it adapts to it, "
+        "up to the number that the server accepts",
     )
     packing: bool = setting(
         "packing",

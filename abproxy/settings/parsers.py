@@ -37,9 +37,11 @@ __all__ = [
     "rate",
     "seconds",
     "seconds_or_none",
+    "servers",
     "shared_names",
     "some_of",
     "url",
+    "weighted",
     "yes_or_no",
 ]
 
@@ -155,6 +157,40 @@ def url(text: str) -> str:
     if not _could_be_found(host):
         raise ValueError(f"expected the name or address of a host, not {host!r}")
     return text.rstrip("/")
+
+
+def servers(text: str) -> str:
+    """
+    Parse the base URLs of servers, separated by commas; each may end in `=WEIGHT`.
+
+    Returns them as one text, which `weighted` takes apart.
+    """
+    words = [word for each in text.split(",") if (word := each.strip())]
+    read = [_server(word) for word in words] or [(url(text), 1.0)]
+    urls = [each for each, _ in read]
+    if twice := next((each for each in urls if urls.count(each) > 1), None):
+        raise ValueError(f"expected each server once, not twice {twice!r}")
+    return ",".join(
+        each if weight == 1 else f"{each}={weight:g}" for each, weight in read
+    )
+
+
+def weighted(text: str) -> list[tuple[str, float]]:
+    """Return the base URL and the weight of each server in a *text* of `servers`."""
+    return [_server(word) for word in text.split(",")]
+
+
+def _server(word: str) -> tuple[str, float]:
+    place, equals, said = word.rpartition("=")
+    if not equals:
+        return url(word), 1.0
+    try:
+        weight = float(said)
+    except ValueError:
+        return url(word), 1.0
+    if not isfinite(weight) or weight <= 0:
+        raise ValueError(f"expected a weight greater than 0, not {said!r}")
+    return url(place), weight
 
 
 def _in_ascii(text: str, place: str, port: int | None) -> str:

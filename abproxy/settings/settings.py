@@ -142,7 +142,8 @@ def _check(settings: Settings) -> None:
     _check_tls("TLS", settings.tls_cert, settings.tls_key)
     _check_tls("UPSTREAM_TLS", settings.upstream_tls_cert, settings.upstream_tls_key)
     for_tls = settings.upstream_tls_cert or settings.upstream_tls_ca
-    if for_tls and not settings.upstream_url.lower().startswith("https:"):
+    urls = [each.lower() for each, _ in parsers.weighted(settings.upstream_url)]
+    if for_tls and not any(each.startswith("https:") for each in urls):
         name = "UPSTREAM_TLS_CERT" if settings.upstream_tls_cert else "UPSTREAM_TLS_CA"
         raise SettingsError(f"{name} is set, but INFERENCE_SERVICE_URL has no https://")
     if settings.tls_cert and settings.port.startswith("ssl:"):

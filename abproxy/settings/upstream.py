@@ -12,10 +12,11 @@ class Upstream:
 
     upstream_url: str = setting(
         "inference-service-url",
-        parsers.url,
+        parsers.servers,
         "http://127.0.0.1:8080",
         "URL",
-        "base URL of the inference server",
+        "base URL of the inference server; or of several with the same model, "
+        "separated by commas, each with the weight `=2` if it is twice as fast",
     )
     upstream_dialect: str = setting(
         "upstream-dialect",

@@ -65,7 +65,8 @@ class Gauges(Collector):
             "Inputs that the budget may allow at most",
             limit.ceiling,
         )
-        yield "slots", "Batches in flight that may not be full", budget.slots.count
+        slots = budget.slots.count * budget.servers
+        yield "slots", "Batches in flight that may not be full", slots
         yield "slots_taken", "Batches in flight that were not full", budget.slots_taken
         yield from self._ladder()
         yield "batch_max_items", "Inputs that make a batch full", caps.items

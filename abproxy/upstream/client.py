@@ -5,7 +5,7 @@ Everything about it is reachable from its `Upstream`, of which a proxy may have
 several.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import asdict, define, field
@@ -187,6 +187,35 @@ class Upstream:
             dialect=self.dialect,
         )
 
+    @property
+    def info(self) -> ServerInfo:
+        """Return what is known of it."""
+        return self.discovery.info
+
+    @property
+    def infos(self) -> Sequence[ServerInfo]:
+        """Return what is known of each server that takes part: this is the only one."""
+        return (self.discovery.info,)
+
+    @property
+    def is_certain(self) -> bool:
+        """Return whether it has been asked, and no connection broke since then."""
+        return self.discovery.is_certain
+
+    @property
+    def state(self) -> UpstreamState:
+        """Return how it is."""
+        return self.health.state
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """Return what has come of answers that are not whole yet."""
+        return self.pool.unfinished_bytes
+
+    def is_alive(self) -> Deferred[bool | None]:
+        """Ask whether it answers; never fails, and None if it is not certain."""
+        return self.discovery.is_alive()
+
     def use(self, credentials: Credentials) -> None:
         """Show these *credentials* with our own questions from now on."""
         self.credentials = self.discovery.credentials = credentials
@@ -196,7 +225,12 @@ class Upstream:
         return self.send(request, learns=False, is_batch=False)
 
     def send(
-        self, request: UpstreamRequest, *, learns: bool = True, is_batch: bool = True
+        self,
+        request: UpstreamRequest,
+        *,
+        learns: bool = True,
+        is_batch: bool = True,
+        due_at: float | None = None,
     ) -> Deferred[Response]:
         """
         Send *request* and receive the whole response.
@@ -208,6 +242,7 @@ class Upstream:
             request: what to send.
             learns: whether its outcome may tell that the limits have changed.
             is_batch: whether it is measured and traced as a batch.
+            due_at: when the answer is too late, if that is earlier than usual.
 
         Raises:
             UpstreamTimeout: no whole response within the deadline.
@@ -220,7 +255,7 @@ class Upstream:
         began_at, timeout_s = self.clock.seconds(), self.timeout_s
         sent = self.transport(request)
         answer: Deferred[Response] = Deferred(lambda _answer: sent.cancel())
-        self.deadlines.add(answer, began_at + timeout_s)
+        self.deadlines.add(answer, due_at or began_at + timeout_s)
         source = self.generations.source
         sending = _Sending(
             answer, source, began_at, timeout_s, learns, is_batch, end_span

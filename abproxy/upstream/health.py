@@ -3,6 +3,7 @@
 from typing import ClassVar, cast
 
 from attrs import define, field
+from msgspec.structs import replace
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -17,9 +18,16 @@ from abproxy.errors import (
     UpstreamTimeout,
 )
 from abproxy.events import UpstreamState
-from abproxy.http.messages import NO_ROOM, Response, Send, UpstreamRequest
+from abproxy.http.messages import (
+    GATEWAY,
+    NO_ROOM,
+    HeaderList,
+    Response,
+    Send,
+    UpstreamRequest,
+)
 
-__all__ = ["Answer", "Health", "HealthCheck"]
+__all__ = ["Answer", "Health", "HealthCheck", "answers_question"]
 
 
 AWAY = frozenset({UpstreamState.UNREACHABLE, UpstreamState.FAILING})
@@ -123,3 +131,27 @@ def _why(failure: Failure) -> ProxyError:
     # All who wait must be answered.
     _log.failure("A bug while querying the inference server", failure)
     return InternalError("a bug in abproxy; its log says more")
+
+
+QUESTION = UpstreamRequest(method=b"GET", path=b"/health", headers=(), body=b"")
+SAYS_NO = GATEWAY | {503}
+"""What is no answer of the server itself, or says that it is not ready."""
+
+
+def answers_question(
+    send: Send, headers: HeaderList, clock: IReactorTime
+) -> Deferred[bool]:
+    """
+    Ask a server for its health; never fails.
+
+    Any answer will do, as not all have such a route, but not that of a gateway for
+    one that is away, nor 503.
+
+    Args:
+        send: sends the question.
+        headers: what is shown with it.
+        clock: bounds the wait.
+    """
+    asked = send(replace(QUESTION, headers=headers))
+    asked.addTimeout(TIMEOUT_S, clock)
+    return asked.addCallbacks(lambda told: told.status not in SAYS_NO, lambda _: False)

@@ -5,7 +5,7 @@ Both bodies stream, and the slower side slows the other down.  A body that break
 off upstream breaks off here as well: a shortened answer must not look complete.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, BinaryIO, cast
 
 from attrs import define, field
@@ -21,7 +21,13 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
 
 from abproxy.batching.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from abproxy.dialects.routes import may_be_batched
-from abproxy.errors import BadRequest, CannotConnect, ConnectionBroken, ProxyError
+from abproxy.errors import (
+    BadRequest,
+    CannotConnect,
+    ConnectionBroken,
+    HandshakeFailed,
+    ProxyError,
+)
 from abproxy.events import RequestInfo
 from abproxy.http.failures import timed_out, to_proxy_error
 from abproxy.http.headers import Credentials, as_headers, end_to_end, lead_back
@@ -84,6 +90,13 @@ class Relay:
 
     trace: Trace | None = field(default=None, repr=False)
 
+    choose: Callable[[Sequence[Any]], Any] | None = field(default=None, repr=False)
+    """
+    Returns a server of several, which has an agent of its own, and so on.
+
+    It is none of those that it is given, which were tried, or None.
+    """
+
     async def forward(
         self,
         request: ProxyRequest,
@@ -111,22 +124,27 @@ class Relay:
         shown = credentials if shows_key else credentials.without_key
         lines = shown.on(end_to_end(request.requestHeaders.getAllRawHeaders()))
         end_span = None
+        servers = [self.choose([]) if self.choose else self]
+        if servers[0] is None:
+            raise CannotConnect("no inference server is known for this model")
         if self.trace is not None:
-            lines, end_span = self.trace(request.info, lines, self.base_url)
+            lines, end_span = self.trace(request.info, lines, servers[0].base_url)
         try:
             sending = Deferred.fromCoroutine(
-                self._send(request, as_headers(lines), body)
+                self._send(request, servers, as_headers(lines), body)
             )
             if end_span is not None:
                 sending.addBoth(end_span)
-            await self._answer(request, await bound(sending))
+            await self._answer(request, await bound(sending), servers[-1].base_url)
         finally:
             if body is not None:
                 body.close()
 
-    async def _answer(self, request: ProxyRequest, response: IResponse) -> None:
+    async def _answer(
+        self, request: ProxyRequest, response: IResponse, base_url: str
+    ) -> None:
         lines = _with_length(request, response)
-        lines = lead_back(lines, self.base_url, request.prefix)
+        lines = lead_back(lines, base_url, request.prefix)
         write_head(request, response.code, response.phrase, lines)
         request.write(b"")
         downstream = _Downstream(request, self.clock, self.timeout_s)
@@ -134,35 +152,42 @@ class Relay:
         await downstream.done
 
     async def _send(
-        self, request: ProxyRequest, headers: Headers, body: BodyStream | None
+        self,
+        request: ProxyRequest,
+        servers: list[Any],
+        headers: Headers,
+        body: BodyStream | None,
     ) -> IResponse:
+        """Send to the last of *servers*, and then to others that are added there."""
         if not request.uri.startswith(b"/"):
             raise BadRequest("the request target must be a path")
-        url = self.base_url.encode() + request.uri
 
         def attempt() -> Awaitable[IResponse]:
-            return self._try(request, url, headers, body)
+            return self._try(request, servers[-1], headers, body)
 
         if not is_pure(request.method, request.uri):
-            return await self._retry_connecting(attempt)
+            return await self._retry_connecting(attempt, servers)
         if body is not None:
             body.keep()
         try:
-            response = await self._retry_connecting(attempt)
-        except ConnectionBroken:
+            response = await self._retry_connecting(attempt, servers)
+        except ConnectionBroken as error:
             # Not in this turn: Twisted tells us first, and then stops the body.
             await deferLater(self.clock, 0)
             if body is not None and not body.rewind():
                 raise
-            self.close_idle()
-            response = await self._retry_connecting(attempt)
+            servers[-1].close_idle()
+            self._turn_to_another(servers, error)
+            response = await self._retry_connecting(attempt, servers)
         if body is not None:
             body.forget()
         return response
 
-    async def _retry_connecting(self, attempt: Attempt) -> IResponse:
+    async def _retry_connecting(
+        self, attempt: Attempt, servers: list[Any]
+    ) -> IResponse:
         """
-        Try again, as long as the upstream cannot be reached.
+        Try again, elsewhere if there is elsewhere, as long as none can be reached.
 
         Nothing was sent then: the body is still all here, or to come.
         """
@@ -171,24 +196,39 @@ class Relay:
         while True:
             try:
                 return await attempt()
-            except CannotConnect:
+            except (CannotConnect, HandshakeFailed) as error:
+                if self._turn_to_another(servers, error):
+                    continue
                 left_s = until - self.clock.seconds()
-                if left_s <= 0:
+                if left_s <= 0 or isinstance(error, HandshakeFailed):
                     raise
             await deferLater(self.clock, min(pause_s, left_s))
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            if self.choose is not None:
+                servers.append(self.choose([]) or servers[-1])
+
+    def _turn_to_another(self, servers: list[Any], error: ProxyError) -> bool:
+        """Add another server to *servers* as the last one failed, if there is one."""
+        if self.choose is None:
+            return False
+        servers[-1].note_failure(error)
+        other = self.choose(servers)
+        if other is not None:
+            servers.append(other)
+        return other is not None
 
     async def _try(
         self,
         request: ProxyRequest,
-        url: bytes,
+        server: Any,
         headers: Headers,
         body: BodyStream | None,
     ) -> IResponse:
+        url = server.base_url.encode() + request.uri
         try:
-            head = self.agent.request(request.method, url, headers, body)
+            head = server.agent.request(request.method, url, headers, body)
             head.addTimeout(self.timeout_s, self.clock, timed_out)
-            return await head
+            response: IResponse = await head
         except Exception as error:
             if request.channel is None:
                 # The failure came first, or in the place of the cancellation.
@@ -199,6 +239,7 @@ class Relay:
                 message = f"the request cannot be sent on: {error}"
                 raise BadRequest(message) from error
             raise to_proxy_error(error) from error
+        return response
 
 
 def _body_of(request: ProxyRequest) -> BodyStream | None:

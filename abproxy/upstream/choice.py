@@ -1,0 +1,212 @@
+"""
+Which of several inference servers would answer a request soonest.
+
+That is the one whose work in flight, with this request, is the least for its speed.
+Speed is measured: the work of good answers by the time in which there was any.  An
+error is no speed, however fast it comes, and a server that is late is taken to be
+as slow as it is late, before it has answered.
+"""
+
+from collections.abc import Sequence
+from math import exp, inf
+from random import Random
+
+from attrs import define, field
+from msgspec import Struct
+from twisted.internet.interfaces import IReactorTime
+
+from abproxy.http.messages import UpstreamRequest
+
+__all__ = ["Attempt", "Work", "note_share", "soonest", "usual_speed", "work_of"]
+
+REQUEST_BYTES = 400
+"""As how many bytes of inputs a request counts by itself."""
+
+MEMORY_S = 1.0
+"""Over how long speed is measured at least, in seconds in which there is work."""
+
+MEMORY_ANSWERS = 8
+"""Over how many answers it is measured at least."""
+
+TRUSTED_AFTER = 100
+"""After so many answers a speed is what was measured, and nothing else."""
+
+LATE = 2.0
+"""Times the expected time after which a request is late."""
+
+ALIKE = 1.1
+"""Servers that take up to so many times as long as the best are chosen at random."""
+
+SHARE_OVER = 50
+"""Over how many requests a share is reckoned."""
+
+
+def work_of(request: UpstreamRequest) -> float:
+    """Return how much work *request* is; what one unit takes is measured."""
+    return REQUEST_BYTES + len(request.body)
+
+
+class Attempt(Struct, eq=False):
+    """One request at one server, as its work is counted."""
+
+    work: float
+
+    items: int
+    """Inputs in it, which take permits."""
+
+    sent_at: float = 0.0
+
+    ahead: float = 0.0
+    """The work in flight when it had been sent, its own included."""
+
+
+@define(kw_only=True, eq=False)
+class Work:
+    """What is in flight at one server, and how fast that gets done."""
+
+    clock: IReactorTime = field(repr=False)
+    weight: float = 1.0
+    """Its speed beside that of others, as the operator expects it."""
+
+    in_flight: float = field(default=0.0, init=False)
+    items: int = field(default=0, init=False)
+    """Inputs in flight."""
+
+    answers: int = field(default=0, init=False)
+    """Good ones since its speed is measured."""
+
+    share: float = field(default=0.0, init=False)
+    """Its part of the requests that were sent lately, from 0 to 1."""
+
+    _open: dict[Attempt, None] = field(init=False, factory=dict, repr=False)
+    """The oldest first."""
+
+    _noted_at: float = field(default=0.0, init=False)
+    """Until when its time was counted; the clock's seconds."""
+
+    _done: float = field(default=0.0, init=False)
+    _busy_s: float = field(default=0.0, init=False)
+    _took_s: float = field(default=0.0, init=False)
+    """How long a good answer takes, on average of the last ones."""
+
+    _lost: float = field(default=0.0, init=False)
+    """Work that was answered with errors, and counts until it could have been done."""
+
+    _lost_at: float = field(default=0.0, init=False)
+
+    @property
+    def requests(self) -> int:
+        """Return how many requests are in flight."""
+        return len(self._open)
+
+    def begin(self, attempt: Attempt) -> None:
+        """Count a request that is sent."""
+        now = self.clock.seconds()
+        if not self._open:
+            self._noted_at = now
+        self.in_flight += attempt.work
+        self.items += attempt.items
+        attempt.sent_at, attempt.ahead = now, self.in_flight
+        self._open[attempt] = None
+
+    def end(self, attempt: Attempt, *, is_good: bool, is_error: bool = False) -> None:
+        """
+        Count a request that is over.
+
+        Args:
+            attempt: the request.
+            is_good: whether it was computed.
+            is_error: whether it was answered with something else, or broke off.
+        """
+        now = self.clock.seconds()
+        took_s = now - attempt.sent_at
+        del self._open[attempt]
+        # Exactly nothing when nothing is open, whatever was rounded.
+        self.in_flight = self.in_flight - attempt.work if self._open else 0.0
+        self.items -= attempt.items
+        self._let_pass(now, max(MEMORY_S, MEMORY_ANSWERS * took_s))
+        if is_good:
+            self._done += attempt.work
+            self.answers += 1
+            known = self._took_s or took_s
+            self._took_s = known + (took_s - known) / MEMORY_ANSWERS
+        elif is_error:
+            if not self._lost:
+                self._lost_at = now
+            self._lost += attempt.work
+
+    def _let_pass(self, now: float, memory_s: float) -> None:
+        passed_s, self._noted_at = now - self._noted_at, now
+        kept = exp(-passed_s / memory_s)
+        self._busy_s = self._busy_s * kept + passed_s
+        self._done *= kept
+
+    def forget_speed(self) -> None:
+        """Measure anew: it may be another machine by now."""
+        self.answers, self._took_s, self._lost = 0, 0.0, 0.0
+        self._done, self._busy_s = 0.0, 0.0
+
+    @property
+    def measured(self) -> float:
+        """Return the measured speed, in work a second; 0 if nothing was answered."""
+        return self._done / self._busy_s if self._busy_s > 0 else 0.0
+
+    @property
+    def oldest_s(self) -> float:
+        """Return how long the oldest request has been in flight; 0 if none is."""
+        oldest = next(iter(self._open), None)
+        return 0.0 if oldest is None else self.clock.seconds() - oldest.sent_at
+
+    def speed(self, usual: float) -> float:
+        """
+        Return how fast it is now, in work a second.
+
+        Args:
+            usual: the speed of a server of weight 1, which counts in the place of
+                what is not measured yet.
+        """
+        known = min(self.answers / TRUSTED_AFTER, 1.0)
+        speed = known * self.measured + (1 - known) * self.weight * usual
+        oldest = next(iter(self._open), None)
+        if oldest is None or speed <= 0:
+            return speed
+        expected_s = max(oldest.ahead / speed, self._took_s)
+        age_s = self.clock.seconds() - oldest.sent_at
+        return speed / max(age_s / (LATE * expected_s), 1.0)
+
+    def takes_s(self, more: float, usual: float) -> float:
+        """Return how long it would take for what is in flight and *more* work."""
+        speed = self.speed(usual)
+        if speed <= 0:
+            return inf
+        if self._lost:
+            now = self.clock.seconds()
+            passed_s, self._lost_at = now - self._lost_at, now
+            self._lost = max(self._lost - speed * passed_s, 0.0)
+        return (self.in_flight + self._lost + more) / speed
+
+
+def usual_speed(works: Sequence[Work]) -> float:
+    """Return the speed of a server of weight 1, by what is measured of all *works*."""
+    known = [work for work in works if work.answers]
+    weight = sum([work.weight for work in known])
+    return sum([work.measured for work in known]) / weight if weight else 1.0
+
+
+def soonest(works: Sequence[Work], more: float, random: Random) -> int:
+    """
+    Return which of *works* would be done soonest with so much *more*.
+
+    Those that hardly differ share what comes, by chance.
+    """
+    usual = usual_speed(works)
+    takes_s = [work.takes_s(more, usual) for work in works]
+    most_s = min(takes_s) * ALIKE
+    return random.choice([at for at, each in enumerate(takes_s) if each <= most_s])
+
+
+def note_share(chosen: Work, works: Sequence[Work]) -> None:
+    """Reckon the shares anew, as one more request goes to *chosen*."""
+    for work in works:
+        work.share *= 1 - 1 / SHARE_OVER
+    chosen.share += 1 / SHARE_OVER

@@ -1,0 +1,327 @@
+"""
+Several inference servers of one model, as if they were one.
+
+Each request goes to the server that would answer it soonest, among those that take
+part; servers may come and go.  With all of them out one is used all the same.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+from typing import Any
+
+import attrs
+from attrs import asdict, define, field
+from twisted.internet.defer import (
+    Deferred,
+    gatherResults,
+    succeed,
+)
+from twisted.internet.interfaces import IReactorTime
+
+from abproxy.events import Observer, UpstreamState
+from abproxy.http.headers import Credentials
+from abproxy.http.messages import Response, UpstreamRequest
+from abproxy.upstream.choice import Work, note_share, soonest
+from abproxy.upstream.client import Upstream
+from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.ejection import Standing
+from abproxy.upstream.health import answers_question
+from abproxy.upstream.member import Member
+from abproxy.upstream.sending import FleetSender
+
+__all__ = ["Fleet"]
+
+BEST_FIRST = (
+    UpstreamState.UP,
+    UpstreamState.FULL,
+    UpstreamState.UNKNOWN,
+    UpstreamState.FAILING,
+    UpstreamState.UNREACHABLE,
+)
+
+
+@define(kw_only=True, eq=False)
+class Fleet:
+    """The servers of one model."""
+
+    clock: IReactorTime = field(repr=False)
+    timeout_s: float
+    """How long a request may take, wherever it is sent, in seconds."""
+
+    credentials: Credentials = field(repr=False)
+    """Shown with our own questions."""
+
+    permits_of: Callable[[ServerInfo], int] = field(repr=False)
+    """Returns how many inputs may be in flight at the server that says this."""
+
+    on_change: Callable[[ServerInfo], None] = field(
+        default=lambda _info: None, repr=False
+    )
+    """Called when something else is known of them than before."""
+
+    on_resize: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Called when others take part than before."""
+
+    fits: Callable[[Upstream], bool] = field(default=lambda _: True, repr=False)
+    """Returns whether a server has the model that this fleet is for."""
+
+    observer: Observer = field(factory=Observer, repr=False)
+    random: Random = field(factory=Random, repr=False)
+
+    sender: FleetSender = field(init=False, repr=False)
+    members: list[Member] = field(init=False, factory=list)
+    """Those that there are, also those that take no part at the moment."""
+
+    _left: dict[Member, Deferred[Any]] = field(init=False, factory=dict, repr=False)
+    _info: ServerInfo = field(init=False, factory=ServerInfo)
+    _is_running: bool = field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Begin without a server."""
+        self.sender = FleetSender(
+            clock=self.clock,
+            timeout_s=self.timeout_s,
+            choose=self._choose,
+            began=self._began,
+            ended=self._let_go,
+        )
+
+    # Who there is
+
+    def add(self, upstream: Upstream, weight: float = 1.0) -> Member:
+        """Add a server, which gets work from now on."""
+        member = Member(
+            upstream=upstream,
+            work=Work(clock=self.clock, weight=weight),
+            standing=Standing(
+                name=upstream.base_url,
+                clock=self.clock,
+                ask=partial(self._ask_health, upstream),
+                on_change=self.look_again,
+            ),
+        )
+        member.is_last = lambda: (
+            not any(each is not member for each in self._taking_part)
+        )
+        upstream.discovery.on_change = lambda _info: self.look_again()
+        self.members.append(member)
+        if self._is_running:
+            member.standing.begin_small()
+            upstream.start()
+        self.look_again()
+        return member
+
+    def remove(self, member: Member) -> Deferred[Any]:
+        """
+        Send nothing more to *member*; what is in flight there is answered.
+
+        Fires when its last answer is here and its connections are closed.
+        """
+        self.members.remove(member)
+        member.is_leaving = True
+        member.standing.stop()
+        member.upstream.discovery.stop()
+        left: Deferred[Any] = Deferred()
+        self._left[member] = left
+        self.look_again()
+        self._let_go(member)
+        return left
+
+    def drain(self, member: Member, *, is_drained: bool = True) -> None:
+        """Send nothing more to *member*, or again."""
+        member.is_drained = is_drained
+        self.look_again()
+
+    def takes_part(self, member: Member) -> bool:
+        """Return whether *member* gets work."""
+        return (
+            not member.standing.is_out
+            and not member.is_drained
+            and not member.is_leaving
+            and self.fits(member.upstream)
+        )
+
+    def look_again(self) -> None:
+        """Tell those who have to know if others take part, or say something else."""
+        before, self._info = self._info, self._info_of_all()
+        alike = attrs.evolve(
+            before, max_inputs_in_flight=self._info.max_inputs_in_flight
+        )
+        if self._info != alike:
+            self.on_change(self._info)
+        else:
+            self.on_resize()
+
+    @property
+    def _taking_part(self) -> list[Member]:
+        return [each for each in self.members if self.takes_part(each)]
+
+    def _let_go(self, member: Member) -> None:
+        if member.is_leaving and not member.work.requests:
+            left = self._left.pop(member, None)
+            if left is not None:
+                member.upstream.stop().chainDeferred(left)
+
+    # What is known of them
+
+    @property
+    def infos(self) -> Sequence[ServerInfo]:
+        """Return what is known of each server that takes part, or of all if none."""
+        counted = self._taking_part or self.members
+        return [each.upstream.info for each in counted]
+
+    @property
+    def info(self) -> ServerInfo:
+        """Return what is known of all of them."""
+        return self._info
+
+    def _info_of_all(self) -> ServerInfo:
+        infos = self.infos
+        known = [each for each in infos if each != ServerInfo()]
+        if not known:
+            return ServerInfo()
+        limits = [each.max_batch_inputs for each in known if each.max_batch_inputs]
+        permits = None
+        if any(each.is_tei for each in known):
+            permits = sum([self.permits_of(each) for each in infos])
+        return attrs.evolve(
+            known[0],
+            max_batch_inputs=min(limits, default=None),
+            max_inputs_in_flight=permits,
+        )
+
+    @property
+    def is_certain(self) -> bool:
+        """Return whether all that take part were asked since a connection broke."""
+        return all(each.upstream.is_certain for each in self._taking_part)
+
+    @property
+    def state(self) -> UpstreamState:
+        """Return how the best of them is."""
+        states = {each.upstream.state for each in self.members}
+        return next(
+            (each for each in BEST_FIRST if each in states), UpstreamState.UNREACHABLE
+        )
+
+    @property
+    def base_url(self) -> str:
+        """Return where they are."""
+        return ",".join(dict.fromkeys(each.upstream.base_url for each in self.members))
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """Return what has come of answers that are not whole yet."""
+        return sum([each.upstream.unfinished_bytes for each in self.members])
+
+    def is_alive(self) -> Deferred[bool | None]:
+        """Ask whether one of them answers; never fails, and None if uncertain."""
+        member = self._choose(0, 0)
+        return succeed(False) if member is None else member.upstream.is_alive()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the status says of them."""
+        best = min(
+            (each.upstream.describe() for each in self.members),
+            key=lambda each: BEST_FIRST.index(UpstreamState(each["state"])),
+            default={"state": "unreachable", "why": "there is none", "since": 0.0},
+        )
+        return {
+            **best,
+            "url": self.base_url,
+            **asdict(self._info),
+            "servers": [
+                {"takes_part": self.takes_part(each), **each.describe()}
+                for each in self.members
+            ],
+        }
+
+    # What is told to each of them
+
+    def use(self, credentials: Credentials) -> None:
+        """Show these *credentials* with our own questions from now on."""
+        self.credentials = credentials
+        for each in self.members:
+            each.upstream.use(credentials)
+
+    def set_timeout(self, seconds: float) -> None:
+        """Change how long a request may take, from the next one on."""
+        self.timeout_s = self.sender.timeout_s = seconds
+        for each in self.members:
+            each.upstream.set_timeout(seconds)
+
+    def start(self) -> None:
+        """Begin to ask each of them."""
+        self._is_running = True
+        for each in self.members:
+            each.upstream.start()
+
+    def stop(self) -> Deferred[Any]:
+        """Ask no more; fires when the connections without a request are closed."""
+        self._is_running = False
+        for each in self.members:
+            each.standing.stop()
+        stopped = [each.upstream.stop() for each in (*self.members, *self._left)]
+        return gatherResults(stopped)
+
+    def close_idle(self) -> Deferred[Any]:
+        """Close the connections without a request; fires when they are closed."""
+        return gatherResults([each.upstream.close_idle() for each in self.members])
+
+    def _ask_health(self, upstream: Upstream) -> Deferred[bool]:
+        headers = self.credentials.on(())
+        return answers_question(upstream.ask, headers, self.clock)
+
+    # Choosing
+
+    def choose(self, tried: Sequence[Member] = ()) -> Member | None:
+        """Return where a request would be answered soonest, but none of *tried*."""
+        return self._choose(0, 0, tried)
+
+    def _choose(
+        self, work: float, items: int, tried: Sequence[Member] = ()
+    ) -> Member | None:
+        active = [each for each in self._taking_part if each not in tried]
+        if not active:
+            return None if tried else self._least_bad()
+        now = self.clock.seconds()
+        ready = [each for each in active if now >= each.full_until] or active
+        roomy = [each for each in ready if self._has_room(each, items)]
+        if not roomy:
+            return max(ready, key=lambda each: self._permits(each) - each.work.items)
+        works = [each.work for each in roomy]
+        return roomy[soonest(works, work, self.random)]
+
+    def _permits(self, member: Member) -> int:
+        return self.permits_of(member.upstream.info)
+
+    def _has_room(self, member: Member, items: int) -> bool:
+        taken = member.work.items
+        return not taken or taken + items <= self._permits(member)
+
+    def _least_bad(self) -> Member | None:
+        """Return which one to try though all are out: each in its turn."""
+        usable = [each for each in self.members if self.fits(each.upstream)]
+        return min(
+            usable,
+            key=lambda each: (
+                each.is_drained,
+                each.standing.is_away,
+                each.tried,
+            ),
+            default=None,
+        )
+
+    # Sending
+
+    def ask(self, request: UpstreamRequest) -> Deferred[Response]:
+        """Send a question of our own: no reason to ask more, and not measured."""
+        return self.sender.send(request, learns=False, is_batch=False)
+
+    @property
+    def send(self) -> Callable[..., Deferred[Response]]:
+        """Return what sends a request to one of them, and elsewhere if need be."""
+        return self.sender.send
+
+    def _began(self, member: Member) -> None:
+        note_share(member.work, [each.work for each in self.members])

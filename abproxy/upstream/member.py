@@ -1,0 +1,123 @@
+"""One server of a fleet: what it has to do, and what its answers tell of it."""
+
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+from twisted.web.http import OK
+from twisted.web.iweb import IAgent
+
+from abproxy.errors import (
+    CannotConnect,
+    ConnectionBroken,
+    HandshakeFailed,
+    ProxyError,
+)
+from abproxy.http.messages import GATEWAY, NO_ROOM, Response
+from abproxy.upstream.choice import Attempt, Work
+from abproxy.upstream.client import Upstream
+from abproxy.upstream.ejection import FAILURES_IN_A_ROW, Standing
+
+__all__ = ["Member"]
+
+FIRST_FULL_S, LONGEST_FULL_S = 0.05, 1.0
+"""For how long one that has no room is left out, in seconds."""
+
+UNREACHED = (CannotConnect, HandshakeFailed, ConnectionBroken)
+"""How a server fails that may be away: it has to answer a question first."""
+
+FAILED = frozenset({424, 500, *GATEWAY})
+"""Answers that are the server's fault, and may be so only at this one."""
+
+
+@define(kw_only=True, eq=False)
+class Member:
+    """One server of a fleet."""
+
+    upstream: Upstream
+    work: Work
+    standing: Standing
+
+    is_last: Callable[[], bool] = field(default=lambda: False, repr=False)
+    """Returns whether no other takes part."""
+
+    is_drained: bool = field(default=False, init=False)
+    """Whether the operator wants nothing more to be sent there."""
+
+    is_leaving: bool = field(default=False, init=False)
+    """Whether it is to be forgotten when its last request is over."""
+
+    tried: int = field(default=0, init=False)
+    """The number of the request that was sent there last."""
+
+    full_until: float = field(default=-inf, init=False)
+    _full_s: float = field(default=0.0, init=False)
+
+    @property
+    def base_url(self) -> str:
+        """Return where it is."""
+        return self.upstream.base_url
+
+    @property
+    def agent(self) -> IAgent:
+        """Return what relayed requests are sent with."""
+        return self.upstream.agent
+
+    def close_idle(self) -> Deferred[Any]:
+        """Close the connections without a request; fires when they are closed."""
+        return self.upstream.close_idle()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the status says of it."""
+        work, standing = self.work, self.standing
+        return {
+            **self.upstream.describe(),
+            "is_drained": self.is_drained,
+            "out": standing.why if standing.is_out else "",
+            "weight": work.weight,
+            "requests": work.requests,
+            "inputs": work.items,
+            "speed": work.measured,
+            "share": work.share,
+        }
+
+    # What outcomes tell
+
+    def note(self, outcome: Response | Failure, attempt: Attempt) -> None:
+        """Learn from the *outcome* of a batch."""
+        if isinstance(outcome, Failure):
+            is_error = not outcome.check(CancelledError)
+            self.work.end(attempt, is_good=False, is_error=is_error)
+            self.note_failure(outcome.value)
+            return
+        is_good = outcome.status == OK
+        self.work.end(attempt, is_good=is_good, is_error=not is_good)
+        if is_good:
+            self._full_s, self.full_until = 0.0, -inf
+            self.standing.answered()
+        elif outcome.status in NO_ROOM:
+            self._refused()
+        elif outcome.status in FAILED:
+            self._failed(f"it answers with {outcome.status}")
+
+    def note_failure(self, error: BaseException | None) -> None:
+        """Learn from the *error* that a request has met."""
+        if isinstance(error, UNREACHED):
+            self.standing.lost(str(error))
+        elif isinstance(error, ProxyError):
+            self._failed(str(error))
+
+    def _refused(self) -> None:
+        """Leave it out for a moment: it has no room."""
+        now = self.work.clock.seconds()
+        if now >= self.full_until:
+            self._full_s = min(2 * self._full_s, LONGEST_FULL_S) or FIRST_FULL_S
+            self.full_until = now + self._full_s
+
+    def _failed(self, why: str) -> None:
+        self.standing.failures += 1
+        if self.standing.failures >= FAILURES_IN_A_ROW and not self.is_last():
+            self.standing.eject(f"{why}, {FAILURES_IN_A_ROW} times in a row")

@@ -1,0 +1,189 @@
+"""
+One request to a fleet, which may be sent to several of its servers.
+
+What could not be sent at all goes elsewhere at once; what one server refuses goes
+elsewhere within a budget.  A connection that breaks with a request in flight is told
+to the caller, who knows what may have broken it.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import cast
+
+from attrs import define, field
+from msgspec import Struct
+from msgspec.structs import replace
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from abproxy.errors import CannotConnect, ConnectionBroken, HandshakeFailed
+from abproxy.http.messages import GATEWAY, NO_ROOM, Response, UpstreamRequest
+from abproxy.upstream.choice import Attempt, work_of
+from abproxy.upstream.member import Member
+
+__all__ = ["Choose", "FleetSender"]
+
+QUICK_S = 1.0
+"""A gateway that answers sooner has not waited for the server behind it."""
+
+RETRIES = 0.2
+"""Requests that may be sent elsewhere after a refusal, for each that is sent."""
+
+MOST_RETRIES = 10.0
+"""Of these, how many may be saved up, and are there at first."""
+
+Choose = Callable[[float, int, Sequence[Member]], Member | None]
+"""Returns who gets so much work with so many inputs, but none of those tried."""
+
+
+class _Sending(Struct, eq=False):
+    """A request, and what has become of it so far."""
+
+    request: UpstreamRequest
+    learns: bool
+    is_batch: bool
+    due_at: float
+    answer: Deferred[Response] | None = None
+    tried: list[Member] = []
+    open: dict[int, Deferred[Response]] = {}
+    """What is under way, by the number of the attempt."""
+
+    refusal: Response | None = None
+    """What a server answered that had no room for it."""
+
+    is_over: bool = False
+
+
+@define(kw_only=True, eq=False)
+class FleetSender:
+    """Sends requests to servers that are chosen for each."""
+
+    clock: IReactorTime = field(repr=False)
+    timeout_s: float
+    """How long a request may take, wherever it is sent, in seconds."""
+
+    choose: Choose = field(repr=False)
+
+    began: Callable[[Member], None] = field(repr=False)
+    """Called with each server that gets a batch."""
+
+    ended: Callable[[Member], None] = field(repr=False)
+    """Called with each server that is through with a request."""
+
+    _retries: float = field(init=False, default=MOST_RETRIES)
+    _serial: "count[int]" = field(init=False, factory=lambda: count(1), repr=False)
+
+    def send(
+        self, request: UpstreamRequest, *, learns: bool = True, is_batch: bool = True
+    ) -> Deferred[Response]:
+        """
+        Send *request* to one server, and elsewhere if that is of use.
+
+        Cancelling closes the connections of all that is under way for it.
+
+        Args:
+            request: what to send.
+            learns: whether its outcome may tell that the limits have changed.
+            is_batch: whether it is measured and traced as a batch.
+
+        Raises:
+            UpstreamTimeout: no whole response within the deadline, wherever.
+            UpstreamBroken: no connection, or no usable response.
+        """
+        due_at = self.clock.seconds() + self.timeout_s
+        sending = _Sending(request, learns, is_batch, due_at)
+        answer = sending.answer = Deferred(lambda _answer: _stop(sending))
+        if is_batch:
+            self._retries = min(self._retries + RETRIES, MOST_RETRIES)
+        member = self._choose_for(sending)
+        if member is None:
+            return fail(CannotConnect("no inference server is known for this model"))
+        self._try(sending, member)
+        return answer
+
+    def _choose_for(self, sending: _Sending) -> Member | None:
+        request = sending.request
+        return self.choose(work_of(request), request.items, sending.tried)
+
+    def _try(self, sending: _Sending, member: Member) -> None:
+        request, number = sending.request, len(sending.tried)
+        if number:
+            request = replace(request, resends=request.resends + number)
+        sending.tried.append(member)
+        member.tried = next(self._serial)
+        attempt = Attempt(work_of(request), request.items, self.clock.seconds())
+        if sending.is_batch:
+            member.work.begin(attempt)
+            self.began(member)
+        try:
+            sent = member.upstream.send(
+                request,
+                learns=sending.learns,
+                is_batch=sending.is_batch,
+                due_at=sending.due_at,
+            )
+        except Exception:  # noqa: BLE001  a bug, as if it came with the Deferred
+            sent = fail(Failure())
+        sending.open[number] = sent
+        sent.addBoth(self._ended, sending, number, attempt)
+
+    def _ended(
+        self,
+        outcome: Response | Failure,
+        sending: _Sending,
+        number: int,
+        attempt: Attempt,
+    ) -> None:
+        """Learn from the *outcome* at one server, and hand it on or try another."""
+        member = sending.tried[number]
+        del sending.open[number]
+        if sending.is_batch:
+            member.note(outcome, attempt)
+        elif isinstance(outcome, Failure):
+            member.note_failure(outcome.value)
+        self.ended(member)
+        if not sending.is_over and not self._goes_elsewhere(outcome, sending, attempt):
+            self._tell(outcome, sending)
+
+    def _goes_elsewhere(
+        self, outcome: Response | Failure, sending: _Sending, attempt: Attempt
+    ) -> bool:
+        """Send it elsewhere if that is of use, and return whether it is."""
+        if not self._may_go_elsewhere(outcome, sending, attempt):
+            return False
+        other = self._choose_for(sending)
+        if other is None:
+            return False
+        if isinstance(outcome, Response):
+            sending.refusal = outcome
+            self._retries -= 1
+        self._try(sending, other)
+        return True
+
+    def _may_go_elsewhere(
+        self, outcome: Response | Failure, sending: _Sending, attempt: Attempt
+    ) -> bool:
+        now = self.clock.seconds()
+        if now >= sending.due_at:
+            return False
+        if isinstance(outcome, Failure):
+            unsent = outcome.check(CannotConnect, HandshakeFailed)
+            # Our own questions change nothing, however often they are asked.
+            is_harmless = not sending.is_batch and outcome.check(ConnectionBroken)
+            return bool(unsent or is_harmless)
+        is_away = outcome.status in GATEWAY and now - attempt.sent_at < QUICK_S
+        return (outcome.status in NO_ROOM or is_away) and self._retries >= 1
+
+    def _tell(self, outcome: Response | Failure, sending: _Sending) -> None:
+        sending.is_over = True
+        if isinstance(outcome, Failure) and sending.refusal is not None:
+            # That others are away tells less than what this one says.
+            outcome = sending.refusal
+        cast("Deferred[Response]", sending.answer).callback(outcome)
+
+
+def _stop(sending: _Sending) -> None:
+    sending.is_over = True
+    for sent in list(sending.open.values()):
+        sent.cancel()

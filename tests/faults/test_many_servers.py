@@ -1,0 +1,124 @@
+"""Several servers behind one address: any of them may die, and nobody notices."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from attrs import define
+from pytest_twisted import ensureDeferred
+
+from bench.breakable import Breakable, Traits
+from support.client import Answer, Caller, sleep, the_reactor, together, until
+from support.proxy import StartedProxy, in_front_of
+
+TRAITS = Traits(ms=4, ms_per_input=0.2)
+
+
+@define(eq=False)
+class Several:
+    """Servers that break on demand, as one upstream of a proxy."""
+
+    servers: Sequence[Breakable]
+
+    @property
+    def url(self) -> str:
+        """What INFERENCE_SERVICE_URL is."""
+        return ",".join(each.url for each in self.servers)
+
+    @property
+    def work(self) -> "Several":
+        """What is computed, of all of them."""
+        return self
+
+    @property
+    def inputs(self) -> int:
+        """Inputs that are computed, or wait for it."""
+        return sum(each.work.inputs for each in self.servers)
+
+    async def stop(self) -> None:
+        """Close everything, for good."""
+        for each in self.servers:
+            await each.stop()
+
+
+@asynccontextmanager
+async def several(
+    *traits: Traits, **settings: Any
+) -> AsyncIterator[tuple[StartedProxy, Sequence[Breakable]]]:
+    """Start servers, and a proxy in front of them."""
+    servers = [Breakable(reactor=the_reactor(), traits=each) for each in traits]
+    for each in servers:
+        each.start()
+    async with in_front_of(Several(servers), settings) as proxy:
+        fleet: Any = proxy.service.stop_upstream
+        await until(lambda: all(m.upstream.is_certain for m in fleet.__self__.members))
+        yield proxy, servers
+    await until(lambda: not any(each.connections for each in servers))
+
+
+async def _asks_on(caller: Caller, name: str, is_over: list[bool]) -> list[Answer]:
+    """Ask until it is over; only answers that are not the caller's rows are kept."""
+    wrong, turn = [], 0
+    while not is_over:
+        own = [f"{name} {turn} {at}" for at in range(1 + turn % 3)]
+        answer = await caller.embed(*own)
+        if not answer.is_for(own):
+            wrong.append(answer)
+        turn += 1
+    return wrong
+
+
+@asynccontextmanager
+async def load(here: StartedProxy, callers: int = 30) -> AsyncIterator[None]:
+    """Keep callers asking; each gets its own rows, every time."""
+    is_over: list[bool] = []
+    crowd = await here.crowd(callers)
+    asked = together(
+        _asks_on(caller, f"caller {at}", is_over) for at, caller in enumerate(crowd)
+    )
+    yield
+    is_over.append(True)
+    assert await asked == [[]] * callers
+    await here.comes_to_rest()
+
+
+async def _works_again(server: Breakable) -> None:
+    """Wait until a server has got some more requests."""
+    before = len(server.seen.batches)
+    await until(lambda: len(server.seen.batches) > before + 5)
+
+
+@ensureDeferred
+async def test_all_servers_get_work() -> None:
+    """And each caller its own rows."""
+    async with several(TRAITS, TRAITS, TRAITS) as (here, servers), load(here):
+        await until(lambda: all(len(each.seen.batches) > 20 for each in servers))
+
+
+@ensureDeferred
+async def test_a_server_that_dies_under_load_fails_no_call() -> None:
+    """What it had is computed elsewhere, and it is used again when it is back."""
+    async with several(TRAITS, TRAITS, TRAITS) as (here, servers), load(here):
+        await sleep(0.3)
+        servers[0].die(restart_s=0.5)
+        await _works_again(servers[0])
+
+
+@ensureDeferred
+async def test_a_rolling_restart_under_load_fails_no_call() -> None:
+    """One server after the other, as a Deployment does it."""
+    async with several(TRAITS, TRAITS, TRAITS) as (here, servers), load(here):
+        for each in servers:
+            await sleep(0.2)
+            each.die(restart_s=0.3)
+            await _works_again(each)
+
+
+@ensureDeferred
+async def test_all_servers_may_be_away_for_a_moment() -> None:
+    """Calls wait for the first that is back."""
+    async with several(TRAITS, TRAITS) as (here, servers), load(here):
+        await sleep(0.2)
+        for each in servers:
+            each.die(restart_s=0.5)
+        await together(_works_again(each) for each in servers)

@@ -1,0 +1,175 @@
+"""Servers that are out, what brings them back, and how much they get then."""
+
+from itertools import pairwise
+
+import pytest
+
+from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
+from support.fleet import Servers
+from support.upstream import reply
+
+AWAY = CannotConnect("cannot reach the inference server: refused")
+BROKEN = ConnectionBroken("the connection broke")
+
+
+def one_away(error: Exception = AWAY) -> Servers:
+    """Two servers, of which a is away."""
+    servers = Servers(2)
+    servers.send_to("a")
+    servers.fail("a", error)
+    return servers
+
+
+@pytest.mark.parametrize("error", [AWAY, BROKEN])
+def test_who_may_be_away_is_asked_at_once(error: Exception) -> None:
+    """Perhaps nothing is wrong."""
+    servers = one_away(error)
+
+    assert len(servers.questions("a")) == 1
+
+
+@pytest.mark.parametrize("status", [200, 404, 401])
+def test_any_answer_brings_a_server_back(status: int) -> None:
+    """Not all have such a route."""
+    servers = one_away()
+
+    servers.answer_question("a", status)
+
+    assert servers.fleet.takes_part(servers.members["a"])
+    servers.clock.advance(60)
+    assert not servers.questions("a")
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_the_word_of_a_gateway_is_no_answer(status: int) -> None:
+    """Nor is that of a server which is not ready."""
+    servers = one_away()
+
+    servers.answer_question("a", status)
+
+    assert not servers.fleet.takes_part(servers.members["a"])
+
+
+def test_who_does_not_answer_is_asked_again_and_again() -> None:
+    """Soon at first, and then once a second, so that a restart is noticed."""
+    servers = one_away()
+    asked_at = []
+
+    for _ in range(8):
+        while not servers.questions("a"):
+            servers.clock.advance(0.01)
+        asked_at.append(servers.clock.seconds())
+        servers.questions("a")[0].fail(AWAY)
+
+    pauses = [round(later - earlier, 1) for earlier, later in pairwise(asked_at)]
+    assert pauses == [0.1, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+
+
+def test_a_question_that_is_never_answered_is_given_up() -> None:
+    """And asked again: the server may have been restarted meanwhile."""
+    servers = one_away()
+    [first] = servers.questions("a")
+
+    servers.clock.advance(5)
+    servers.clock.advance(1)
+
+    assert first.was_cancelled
+    assert len(servers.questions("a")) == 1
+
+
+def fail(servers: Servers, answer: object, times: int = 1) -> None:
+    """Let server a fail, with a status or an error."""
+    for _ in range(times):
+        servers.send_to("a")
+        if isinstance(answer, Exception):
+            servers.fail("a", answer)
+        else:
+            servers.answer("a", reply(int(str(answer)), b"no"))
+
+
+@pytest.mark.parametrize("answer", [500, 424, UpstreamTimeout("too late")])
+def test_who_fails_five_times_in_a_row_is_out(answer: object) -> None:
+    """Others may do better."""
+    servers = Servers(2)
+    fail(servers, answer, times=4)
+    assert servers.fleet.takes_part(servers.members["a"])
+
+    fail(servers, answer)
+
+    assert not servers.fleet.takes_part(servers.members["a"])
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_what_callers_do_wrong_puts_no_server_out(status: int) -> None:
+    """It would be refused elsewhere as well."""
+    servers = Servers(2)
+
+    fail(servers, status, times=10)
+
+    assert servers.fleet.takes_part(servers.members["a"])
+
+
+def test_a_good_answer_ends_the_row() -> None:
+    """Nine of ten may be good."""
+    servers = Servers(2)
+    fail(servers, 500, times=4)
+    servers.send_to("a")
+    servers.answer("a")
+
+    fail(servers, 500, times=4)
+
+    assert servers.fleet.takes_part(servers.members["a"])
+
+
+def test_the_last_one_is_not_put_out_for_its_errors() -> None:
+    """Whatever is wrong, nothing else could answer."""
+    servers = Servers(1)
+
+    fail(servers, 500, times=10)
+
+    assert servers.fleet.takes_part(servers.members["a"])
+
+
+def out_again(servers: Servers) -> float:
+    """Let a fail until it is out, and return for how long it is."""
+    began_at = servers.clock.seconds()
+    member = servers.members["a"]
+    fail(servers, 500)
+    assert not servers.fleet.takes_part(member)
+    while not servers.questions("a"):
+        servers.clock.advance(0.1)
+    servers.answer_question("a")
+    assert servers.fleet.takes_part(member)
+    return round(servers.clock.seconds() - began_at)
+
+
+def test_who_fails_again_is_out_for_longer() -> None:
+    """At most for half a minute; one more failure is enough."""
+    servers = Servers(2)
+    fail(servers, 500, times=4)
+
+    pauses = [out_again(servers) for _ in range(7)]
+
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_who_was_good_for_long_is_out_for_a_moment() -> None:
+    """An old failure is forgotten."""
+    servers = Servers(2)
+    fail(servers, 500, times=4)
+    for _ in range(4):
+        out_again(servers)
+    servers.clock.advance(120)
+
+    assert out_again(servers) == 1
+
+
+def test_nothing_is_asked_when_the_fleet_has_stopped() -> None:
+    """No timer is left, and no question open."""
+    servers = one_away()
+    servers.answer("b")
+
+    servers.fleet.stop()
+
+    assert not servers.questions("a")
+    assert not servers.clock.getDelayedCalls()

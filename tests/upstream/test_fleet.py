@@ -1,0 +1,445 @@
+"""Several servers as one: who gets a request, and what is sent elsewhere."""
+
+import pytest
+from twisted.internet.defer import CancelledError
+
+from abproxy.errors import (
+    CannotConnect,
+    ConnectionBroken,
+    HandshakeFailed,
+    UpstreamTimeout,
+)
+from abproxy.upstream.discovery import ServerInfo
+from support.fleet import Servers, request_of, say
+from support.upstream import reply
+
+AWAY = CannotConnect("cannot reach the inference server: refused")
+FULL = reply(429, b'{"error_type":"Overloaded"}')
+
+
+def test_a_request_goes_where_nothing_is_in_flight() -> None:
+    """One server each, before any has two."""
+    servers = Servers(3)
+
+    for _ in range(3):
+        servers.send()
+
+    assert servers.where() == "abc"
+
+
+def test_servers_that_are_alike_share_what_comes_by_chance() -> None:
+    """With nothing in flight none is the first."""
+    servers = Servers(3)
+    seen = ""
+
+    for _ in range(30):
+        servers.send()
+        seen += servers.where()
+        servers.answer(servers.where())
+
+    assert set(seen) == {"a", "b", "c"}
+
+
+def test_a_fast_server_gets_more() -> None:
+    """It has answered what it has sooner."""
+    servers = Servers(2)
+    servers.learn_speeds(a=0.1, b=0.4)
+
+    for _ in range(10):
+        servers.send()
+
+    assert servers.where() == "aaaaaaaabb"
+
+
+def test_a_larger_request_counts_for_more() -> None:
+    """Where it is, others go only when as much is elsewhere."""
+    servers = Servers(2)
+    servers.send(size=2000)
+    large = servers.where()
+
+    for _ in range(5):
+        servers.send()
+
+    assert servers.batches(large)[1:] == []
+
+
+def test_weights_tell_the_speed_as_long_as_none_is_measured() -> None:
+    """The operator knows the machines."""
+    servers = Servers(2, weights=[3, 1])
+
+    for _ in range(8):
+        servers.send()
+
+    assert servers.where() == "aaaaaabb"
+
+
+def test_what_is_measured_counts_in_the_end() -> None:
+    """A wrong weight is outlived."""
+    servers = Servers(2, weights=[3, 1])
+    servers.learn_speeds(a=0.2, b=0.1)
+
+    for _ in range(6):
+        servers.send()
+
+    assert servers.where() == "aabbbb"
+
+
+def test_no_server_gets_more_than_its_permits_while_another_has_room() -> None:
+    """However fast it is."""
+    servers = Servers(2, permits=64)
+    servers.learn_speeds(a=0.1, b=0.9)
+
+    for _ in range(4):
+        servers.send(32)
+
+    assert servers.where() == "aabb"
+
+
+def test_each_server_has_the_permits_that_it_says() -> None:
+    """A small one fills up first."""
+    servers = Servers(2)
+    say(servers, "a", max_inputs_in_flight=32)
+
+    for _ in range(5):
+        servers.send(32)
+
+    assert servers.where() == "abbbb"
+
+
+# What cannot be sent
+
+
+@pytest.mark.parametrize("error", [AWAY, HandshakeFailed("no TLS")])
+def test_what_could_not_be_sent_goes_elsewhere_at_once(error: Exception) -> None:
+    """Nobody hears of it."""
+    servers = Servers(2)
+    asked = servers.send()
+    first = servers.where()
+
+    servers.fail(first, error)
+
+    assert servers.where() == ("b" if first == "a" else "a")
+    servers.answer(servers.where())
+    assert asked.status == 200
+    assert servers.is_at_rest
+
+
+def test_a_request_that_is_sent_again_says_so() -> None:
+    """Traces tell how often."""
+    servers = Servers(2)
+    servers.send()
+    first = servers.where()
+
+    servers.fail(first, AWAY)
+
+    [again] = servers.batches(servers.where())
+    assert again.request.resends == 1
+
+
+def test_who_cannot_be_reached_gets_nothing_more() -> None:
+    """Until it has answered a question."""
+    servers = Servers(2)
+    servers.send()
+    first = servers.where()
+    servers.fail(first, AWAY)
+    other = servers.where()
+
+    for _ in range(3):
+        servers.send()
+
+    assert servers.where() == other * 4
+
+
+def test_with_all_away_the_caller_hears_why() -> None:
+    """The error is the server's, and not of our making."""
+    servers = Servers(2)
+    asked = servers.send()
+
+    for _ in range(2):
+        servers.fail(servers.where(), AWAY)
+
+    assert asked.error is AWAY
+    assert servers.is_at_rest
+
+
+def test_with_all_out_one_is_tried_all_the_same() -> None:
+    """In turns: a guess is better than no answer."""
+    servers = Servers(2)
+    servers.send()
+    for _ in range(2):
+        servers.fail(servers.where(), AWAY)
+
+    asked = servers.send()
+    first = servers.where()
+    servers.fail(first, AWAY)
+    servers.send()
+
+    assert asked.error is AWAY
+    assert servers.where() not in {first, ""}
+
+
+def test_an_answer_of_one_that_was_away_brings_it_back() -> None:
+    """Nothing else needs to be asked."""
+    servers = Servers(1)
+    servers.send()
+    servers.fail("a", AWAY)
+
+    servers.send()
+    servers.answer("a")
+
+    assert servers.fleet.takes_part(servers.members["a"])
+
+
+def test_a_connection_that_breaks_is_told_to_the_caller() -> None:
+    """It knows what may have broken it."""
+    servers = Servers(2)
+    asked = servers.send()
+    broken = ConnectionBroken("it broke")
+
+    servers.fail(servers.where(), broken)
+
+    assert asked.error is broken
+
+
+def test_after_a_broken_connection_others_get_what_follows() -> None:
+    """The server may be gone."""
+    servers = Servers(2)
+    servers.send()
+    first = servers.where()
+    servers.fail(first, ConnectionBroken("it broke"))
+
+    for _ in range(3):
+        servers.send()
+
+    assert first not in servers.where()
+
+
+def test_a_question_of_ours_goes_elsewhere_even_if_its_connection_breaks() -> None:
+    """To ask twice changes nothing."""
+    servers = Servers(2)
+    asked: list[object] = []
+    servers.fleet.ask(request_of()).addCallback(asked.append)
+
+    servers.fail(servers.where(), ConnectionBroken("it broke"))
+    servers.answer(servers.where())
+
+    assert asked
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("status", [429, 503, 502, 504])
+def test_what_one_server_refuses_at_once_goes_elsewhere(status: int) -> None:
+    """It has no room, or its gateway does not reach it."""
+    servers = Servers(2)
+    asked = servers.send()
+
+    servers.answer(servers.where(), reply(status, b"no"))
+    servers.answer(servers.where())
+
+    assert asked.status == 200
+    assert servers.is_at_rest
+
+
+def test_a_gateway_that_has_waited_is_believed() -> None:
+    """The work was done there, perhaps, and may be as late elsewhere."""
+    servers = Servers(2)
+    asked = servers.send()
+    servers.clock.advance(2)
+
+    servers.answer(servers.where(), reply(504, b"late"))
+
+    assert asked.status == 504
+
+
+def test_an_error_of_the_model_is_told() -> None:
+    """It would be the same elsewhere."""
+    servers = Servers(2)
+    asked = servers.send()
+
+    servers.answer(servers.where(), reply(500, b"no"))
+
+    assert asked.status == 500
+
+
+def test_refusals_are_sent_elsewhere_for_one_request_in_five() -> None:
+    """With all full, more requests would only make it worse."""
+    servers = Servers(2)
+    sent = 200
+
+    for _ in range(sent):
+        servers.send()
+        while letters := servers.where():
+            servers.answer(letters[0], FULL)
+
+    requests = sum(len(each.sent) for each in servers.ends.values())
+    assert requests <= sent * 1.2 + 10
+
+
+def test_a_server_without_room_is_left_out_for_a_moment() -> None:
+    """The others have room."""
+    servers = Servers(2)
+    servers.send()
+    first = servers.where()
+    servers.answer(first, FULL)
+
+    for _ in range(3):
+        servers.send()
+    assert first not in servers.where()
+
+    servers.clock.advance(0.06)
+    servers.send()
+    assert first in servers.where()
+
+
+def test_a_refusal_tells_more_than_that_others_are_away() -> None:
+    """Who is full may have room later."""
+    servers = Servers(2)
+    asked = servers.send()
+    servers.answer(servers.where(), FULL)
+
+    servers.fail(servers.where(), AWAY)
+
+    assert asked.results == [FULL]
+
+
+# Time, and callers who leave
+
+
+def test_to_cancel_is_to_cancel_what_is_under_way() -> None:
+    """Wherever that is."""
+    servers = Servers(2)
+    asked = servers.send()
+    first = servers.where()
+    servers.fail(first, AWAY)
+    [open_now] = servers.batches(servers.where())
+
+    asked.answer.cancel()
+
+    assert isinstance(asked.error, CancelledError)
+    assert open_now.was_cancelled
+    assert servers.is_at_rest
+
+
+def test_all_attempts_together_have_the_time_of_one() -> None:
+    """The caller waits no longer because there are more servers."""
+    servers = Servers(2)
+    asked = servers.send()
+    servers.clock.advance(5)
+    servers.fail(servers.where(), AWAY)
+
+    servers.clock.advance(1.9)
+    assert not asked.results
+    servers.clock.advance(0.2)
+
+    assert isinstance(asked.error, UpstreamTimeout)
+    assert "within 7 seconds" in str(asked.error)
+
+
+# Who comes and goes
+
+
+def test_a_server_that_is_removed_answers_what_it_has() -> None:
+    """And gets nothing more."""
+    servers = Servers(2)
+    asked = [servers.send(), servers.send()]
+    gone = servers.fleet.remove(servers.members["a"])
+    left: list[object] = []
+    gone.addCallback(left.append)
+    servers.send()
+
+    assert servers.where() == "abb"
+    assert not left
+
+    servers.answer("a")
+    assert any(each.status == 200 for each in asked)
+    assert left
+
+
+def test_a_server_that_is_added_gets_work() -> None:
+    """At once, if the others are busy."""
+    servers = Servers(1)
+    servers.send()
+
+    servers.add("z")
+    servers.send()
+
+    assert servers.where() == "az"
+
+
+def test_a_server_that_is_drained_gets_nothing_until_it_may() -> None:
+    """The operator says so."""
+    servers = Servers(2)
+    servers.fleet.drain(servers.members["a"])
+    servers.send()
+    assert servers.where() == "b"
+
+    servers.fleet.drain(servers.members["a"], is_drained=False)
+    servers.send()
+    assert servers.where() == "ab"
+
+
+def test_a_server_that_does_not_fit_is_never_used() -> None:
+    """Not even if all others are out: its rows would be wrong."""
+    servers = Servers(2)
+    servers.fleet.fits = lambda upstream: upstream.base_url != "http://a"
+    servers.send()
+    servers.fail("b", AWAY)
+
+    asked = servers.send()
+
+    assert servers.where() == "b"
+    servers.fail("b", AWAY)
+    assert asked.error is AWAY
+
+
+def test_with_no_server_at_all_nothing_can_be_reached() -> None:
+    """A name may have no address for a while."""
+    servers = Servers(0)
+
+    asked = servers.send()
+
+    assert isinstance(asked.error, CannotConnect)
+
+
+# What is known of all
+
+
+def test_a_batch_is_what_the_smallest_takes() -> None:
+    """It may be sent to any; and in flight is what they take together."""
+    servers = Servers(2)
+
+    say(servers, "a", model="m", max_batch_inputs=32, max_inputs_in_flight=100)
+    say(servers, "b", model="m", max_batch_inputs=16, max_inputs_in_flight=50)
+
+    assert servers.fleet.info == ServerInfo(
+        model="m", max_batch_inputs=16, max_inputs_in_flight=150
+    )
+
+
+def test_who_has_to_know_hears_how_many_take_part() -> None:
+    """What is in flight is for those."""
+    servers = Servers(3)
+    heard: list[int] = []
+    servers.fleet.on_resize = lambda: heard.append(len(servers.fleet.infos))
+
+    servers.send()
+    servers.fail(servers.where(), AWAY)
+
+    assert heard == [2]
+
+
+def test_the_status_lists_each_server() -> None:
+    """With what it has, and why it is out."""
+    servers = Servers(2)
+    servers.send()
+    first = servers.where()
+    servers.fail(first, AWAY)
+
+    status = servers.fleet.describe()
+
+    assert status["url"] == "http://a,http://b"
+    out = {each["url"]: each["out"] for each in status["servers"]}
+    assert out[f"http://{first}"] == str(AWAY)
+    assert sum(each["requests"] for each in status["servers"]) == 1
