@@ -140,9 +140,11 @@ class Isolation:
         key = parts[0].call.lane_key
         alone = failed.is_no_room and not batch.is_shared
         if alone or is_no_answer(failed, parts[0]):
+            # Those of one wave, which were in flight together, tell the same.
+            is_first = not self.backoff.pauses(key)
             self.backoff.requeue(parts, cause, shared=batch.is_shared)
             is_one_call = not batch.is_shared and parts[0].is_whole_call
-            if is_size_possible(cause) and not is_one_call:
+            if is_first and is_size_possible(cause) and not is_one_call:
                 self.learned.try_less(key.path, batch.items, batch.size)
         elif isinstance(cause, HandshakeFailed):
             # Nothing was sent, and no other call would fare better.

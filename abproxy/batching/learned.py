@@ -62,6 +62,9 @@ class _RouteLimit:
     passed: int
     """The most that were not, before the last step up."""
 
+    kept_s: float
+    """For how long it counts until more is tried."""
+
     next_step_at: float
 
 
@@ -120,6 +123,9 @@ class LearnedCaps:
     _less: dict[bytes, _Refused] = field(init=False, factory=dict)
     """The last refusal that may be due to size: half as much is tried next."""
 
+    _doubted: set[bytes] = field(init=False, factory=set)
+    """Routes of which the last request was refused, though as much passed lately."""
+
     _sharing: "OrderedDict[int, _Sharing]" = field(init=False, factory=OrderedDict)
     """By the hash of a lane's key, as a key is as long as its client likes."""
 
@@ -175,6 +181,7 @@ class LearnedCaps:
             self._largest[path] = _Passed(items, size, now)
             if len(self._largest) > MOST_ROUTES:
                 self._largest.popitem(last=False)
+        self._doubted.discard(path)
         limit = self._limits.get(path)
         is_wrong = limit is not None and items >= limit.too_many
         if is_wrong:
@@ -186,7 +193,7 @@ class LearnedCaps:
             del self._less[path]
             self._apply()
             if items <= less.half:
-                self.too_many_items(path, less.items, less.size, items)
+                self.too_many_items(path, less.items, less.size, items, SEEN_LATELY_S)
 
     def had_bad(self, key: LaneKey, most: int) -> None:
         """Note that a request of one lane had bad calls; of *most* few would have."""
@@ -222,40 +229,59 @@ class LearnedCaps:
             del self._sharing[hash(key)]
         self.on_lane_change(key)
 
-    def too_many_items(self, path: bytes, refused: int, size: int, passed: int) -> None:
+    def too_many_items(
+        self,
+        path: bytes,
+        refused: int,
+        size: int,
+        passed: int,
+        kept_s: float = KEPT_S,
+    ) -> None:
         """
         Note that *refused* items were too many for one request, and *passed* not.
 
-        One step up is tried every `KEPT_S`: halfway to what was refused.  Where as
-        many passed lately, as large as these, the failure had another cause.
+        One step up is tried every `KEPT_S`: halfway to what was refused.  What is
+        less certain is *kept_s* at first, and then put to the test as a whole.  Where
+        as many passed lately, as large as these, the failure had another cause.
         """
-        now, largest = self.clock.seconds(), self._largest.get(path)
-        if (
-            largest is not None
-            and now - largest.at < SEEN_LATELY_S
-            and largest.items >= refused
-            and largest.size * SIMILAR >= size
-        ):
+        if self._passes(path, refused, size):
             return
-        known = self._limits.get(path)
+        now, known = self.clock.seconds(), self._limits.get(path)
         if known is not None:
             passed = max(n for n in (passed, known.passed, known.items) if n < refused)
+            kept_s = max(kept_s, known.kept_s)
         self._limits[path] = _RouteLimit(
             items=max(passed, 1),
             too_many=refused,
             passed=max(passed, 1),
-            next_step_at=now + KEPT_S,
+            kept_s=kept_s,
+            next_step_at=now + kept_s,
         )
         if len(self._limits) > MOST_ROUTES:
             del self._limits[next(iter(self._limits))]
         self._apply()
 
+    def _passes(self, path: bytes, items: int, size: int) -> bool:
+        """Return whether as many *items* passed lately, about as large."""
+        largest = self._largest.get(path)
+        return (
+            largest is not None
+            and self.clock.seconds() - largest.at < SEEN_LATELY_S
+            and largest.items >= items
+            and largest.size * SIMILAR >= size
+        )
+
     def try_less(self, path: bytes, items: int, size: int) -> None:
         """
         Halve the next requests, compared with one of so many *items*.
 
-        If one about so large passes, the size was the cause, and is learned.
+        If one about so large passes, the size was the cause, and is learned.  Where
+        as many passed lately, that is tried after a second refusal only: less in each
+        makes more requests, of which there may be too many already.
         """
+        if self._passes(path, items, size) and path not in self._doubted:
+            self._doubted.add(path)
+            return
         self._less[path] = _Refused(items, size)
         if len(self._less) > MOST_ROUTES:
             del self._less[next(iter(self._less))]
@@ -273,6 +299,7 @@ class LearnedCaps:
         self._limits.clear()
         self._alone_until.clear()
         self._less.clear()
+        self._doubted.clear()
         self._largest.clear()
         self._sharing.clear()
         self.is_any = False
@@ -291,6 +318,11 @@ class LearnedCaps:
 
     def _step_up(self, path: bytes, limit: _RouteLimit, caps: Caps) -> None:
         limit.passed = limit.items
+        if limit.kept_s < KEPT_S:
+            limit.items = max(limit.too_many, limit.items)
+            limit.kept_s = min(2 * limit.kept_s, KEPT_S)
+            limit.next_step_at = self.clock.seconds() + limit.kept_s
+            return
         limit.items = max((limit.items + limit.too_many) // 2, limit.items)
         if limit.items + 1 >= limit.too_many:
             limit.too_many = 2 * limit.too_many  # it may have grown since

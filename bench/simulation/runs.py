@@ -30,6 +30,7 @@ class Kind:
     make: Callable[[VirtualClock], Model]
     permits: int | None = 512
     restart_s: float | None = None
+    quota_per_s: float | None = None
 
     warm_s: float
     """How long a run may take to settle."""
@@ -43,6 +44,7 @@ class Kind:
             model=self.make(clock),
             permits=self.permits,
             restart_s=self.restart_s,
+            quota_per_s=self.quota_per_s,
         )
 
 
@@ -70,6 +72,14 @@ MERGING = Kind(
     make=_merging,
     warm_s=4.8,
     measured_s=0.6,
+)
+HOSTED = Kind(
+    name="hosted",
+    about="200 to 400 ms for any request, any number at once (a hosted API)",
+    make=lambda clock: Hosted(clock=clock),
+    permits=None,
+    warm_s=60,
+    measured_s=60,
 )
 _SEVERAL = [
     MERGING,
@@ -153,13 +163,12 @@ _SEVERAL = [
         warm_s=4,
         measured_s=1,
     ),
-    Kind(
-        name="hosted",
-        about="200 to 400 ms for any request, any number at once (a hosted API)",
-        make=lambda clock: Hosted(clock=clock),
-        permits=None,
-        warm_s=60,
-        measured_s=60,
+    HOSTED,
+    evolve(
+        HOSTED,
+        name="quota",
+        about="the same, and 429 for more than 20 requests a second",
+        quota_per_s=20,
     ),
 ]
 KINDS = {kind.name: kind for kind in _SEVERAL}

@@ -108,6 +108,13 @@ _ALL = [
         ways=("direct", "timer 5/32", "abproxy"),
     ),
     Scenario(
+        name="quota",
+        question="What is left of a quota of requests if nobody is told of it?",
+        kind="quota",
+        loads=_grid((8, 64, 256)),
+        ways=("direct", "timer 50/32", "abproxy"),
+    ),
+    Scenario(
         name="deadly",
         question="Who suffers from a text that kills the server?",
         kind="mortal",

@@ -33,6 +33,7 @@ DEADLY = b"deadly"
 """The text that kills a server which is mortal."""
 
 OVERLOADED = b'{"error":"Model is overloaded","error_type":"Overloaded"}'
+TOO_FAST = b'{"error":{"message":"Rate limit reached","code":"rate_limit_exceeded"}}'
 REFUSES_AFTER_S = 0.0001
 DIES_AFTER_S = 0.002
 """How long a server computes on a deadly text before it is gone."""
@@ -242,6 +243,12 @@ class Server:
     restart_s: float | None = None
     """How long it is away after a deadly text; None if nothing kills it."""
 
+    quota_per_s: float | None = None
+    """Requests a second that it lets in, and as many at once; all if None."""
+
+    _quota: float = field(default=0.0, init=False)
+    _counted_at: float = field(default=0.0, init=False)
+
     requests: int = field(default=0, init=False)
     """Requests that were let in."""
 
@@ -259,10 +266,9 @@ class Server:
         work = Work(request.body, [len(item) for item in request.body.split(b",")])
         count = len(work.items)
         if self.permits is not None and self._items_inside + count > self.permits:
-            self.refusals += 1
-            return self._later(
-                Response(status=429, reason=b"", headers=(), body=OVERLOADED)
-            )
+            return self._refuse(OVERLOADED)
+        if self.quota_per_s is not None and not self._is_in(self.quota_per_s):
+            return self._refuse(TOO_FAST)
         self.requests += 1
         self.items += count
         self._items_inside += count
@@ -273,6 +279,20 @@ class Server:
         else:
             self.model.take(work)
         return work.done
+
+    def _is_in(self, per_s: float) -> bool:
+        """Return whether one more request is within the quota, and count it if so."""
+        now = self.clock.seconds()
+        self._quota = min(self._quota + per_s * (now - self._counted_at), per_s)
+        self._counted_at = now
+        if self._quota < 1:
+            return False
+        self._quota -= 1
+        return True
+
+    def _refuse(self, body: bytes) -> Deferred[Response]:
+        self.refusals += 1
+        return self._later(Response(status=429, reason=b"", headers=(), body=body))
 
     def _later(self, outcome: Response | Exception) -> Deferred[Response]:
         done: Deferred[Response] = Deferred()

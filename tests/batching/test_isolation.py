@@ -289,11 +289,11 @@ def test_a_size_that_is_over_a_quota_is_learned() -> None:
     proxy = harness(calls=16, items=32, max_wait_s=1)
     for text in texts(16):
         proxy.submit(text)
-    work(proxy, of_size(429, 8))
+    work(proxy, of_size(429, 8), seconds=2)
     first = [len(batch) for batch in proxy.upstream.batches]
 
     calls = [proxy.submit(text) for text in texts(16, "later")]
-    work(proxy, of_size(429, 8))
+    work(proxy, of_size(429, 8), seconds=2)
 
     assert all(call.is_right for call in calls)
     assert first == [16, 8, 8]
@@ -311,7 +311,50 @@ def test_a_refusal_of_what_passed_lately_teaches_no_size() -> None:
             proxy.clock.advance(0.05)
         work(proxy, of_size(429, 16), seconds=2)
 
-    assert [len(batch) for batch in proxy.upstream.batches] == [16, 16, 8, 8, 16]
+    assert [len(batch) for batch in proxy.upstream.batches] == [16, 16, 16, 16]
+
+
+def test_a_size_that_was_refused_again_is_halved_though_it_passed_lately() -> None:
+    """The calls are others by now, and may cost more."""
+    proxy = harness(calls=16, items=32, max_wait_s=1)
+    for turn in range(2):
+        for text in texts(16):
+            proxy.submit(f"{turn} {text}")
+        work(proxy, of_size(429, (16, 8)[turn]), seconds=2)
+
+    assert [len(batch) for batch in proxy.upstream.batches] == [16, 16, 16, 8, 8]
+
+
+def test_refusals_of_one_wave_count_as_one() -> None:
+    """They were in flight together, and tell the same."""
+    proxy = harness(calls=16, items=32, max_wait_s=1)
+    for text in texts(16, "first"):
+        proxy.submit(text)
+    work(proxy, of_size(429, 16), seconds=2)
+    for text in texts(48, "later"):
+        proxy.submit(text)
+    for request in list(proxy.upstream.open):
+        request.refuse(429)
+
+    work(proxy, of_size(429, 16), seconds=2)
+
+    assert [len(batch) for batch in proxy.upstream.batches] == [16] * 7
+
+
+def test_a_size_learned_from_a_429_is_put_to_the_test_ever_later() -> None:
+    """Ten, twenty, forty seconds later: perhaps a quota was used up for a moment."""
+    proxy = harness(calls=16, items=32, max_wait_s=1)
+    tests = []
+    for second in range(100):
+        before = len(proxy.upstream.batches)
+        for text in texts(16):
+            proxy.submit(f"{second} {text}")
+        work(proxy, of_size(429, 8), seconds=1)
+        sizes = [len(batch) for batch in proxy.upstream.batches[before:]]
+        if 16 in sizes:
+            tests.append(second)
+
+    assert tests == [0, 11, 32, 73]
 
 
 def test_a_single_call_that_passes_teaches_no_size() -> None:

@@ -127,6 +127,17 @@ def test_permits_that_nobody_told_of_are_learned(permits: int) -> None:
     assert ours.items_per_s >= 0.98 * direct.items_per_s
 
 
+@pytest.mark.parametrize("clients", [8, 64, 256])
+def test_a_quota_that_nobody_told_of_is_used_up(clients: int) -> None:
+    """Refusals make batches no smaller, as that would take more requests."""
+    run = Run(kind=KINDS["quota"], way="", crowds=(Crowd(clients=clients),), scale=0.2)
+
+    ours, timer = (play(evolve(run, way=way))[0] for way in ("abproxy", "timer 50/32"))
+
+    assert ours.refused == ours.failed == 0
+    assert ours.items_per_s >= 0.95 * timer.items_per_s
+
+
 @pytest.mark.parametrize(
     "clients",
     [
