@@ -30,11 +30,8 @@ from abproxy.dialects.routes import dialect_of
 from abproxy.dialects.tei import EMBED
 from abproxy.errors import ModelNotFound, ProxyError, Unauthorized
 from abproxy.http.headers import (
-    each_line,
-    group,
     spell,
     with_request_id,
-    write_lines,
 )
 from abproxy.http.messages import HeaderList, Response, reason_of
 
@@ -94,10 +91,9 @@ def write_reply(request: Request, reply: Response) -> None:
 
 def encode(reply: Response, *, closes: bool) -> Written:
     """Write *reply*, whose connection *closes* after it or is kept."""
-    lines = _spell_all((*CLOSE, *reply.headers) if closes else reply.headers)
-    head = [_status_line(reply.status, reply.reason)]
-    head += [b"%b: %b\r\n" % line for line in lines]
-    if all(name != DATE for name, _ in lines):
+    lines = _written((*CLOSE, *reply.headers) if closes else reply.headers)
+    head = [_status_line(reply.status, reply.reason), *lines.values()]
+    if DATE not in lines:
         head.append(b"%b: %b\r\n" % (DATE, datetimeToString()))
     if reply.status in NO_BODY_CODES:
         return b"".join((*head, b"\r\n")), 0
@@ -144,23 +140,37 @@ class Encoder:
 
 def _common(reply: Response) -> bytes | None:
     """Write what is common, unless lines would get into another order by it."""
-    lines = _spell_all(lines_of_all(reply))
-    names = {name for name, _ in lines}
-    if DATE not in names or not OF_ONE.isdisjoint(names):
+    lines = _written(lines_of_all(reply))
+    if DATE not in lines or not OF_ONE.isdisjoint(lines):
         return None
-    return _status_line(reply.status, reply.reason) + write_lines(lines)
+    return b"".join((_status_line(reply.status, reply.reason), *lines.values()))
 
 
-def _spell_all(lines: HeaderList) -> HeaderList:
-    """Put lines of one name together, and spell all as Twisted does."""
-    values = b"".join([value for _, value in lines])
-    if b"\r" in values or b"\n" in values:
-        headers = Headers()
-        _add_lines(headers, lines)
-        return each_line(headers.getAllRawHeaders())
-    spelled = tuple([(spell(name), value) for name, value in lines])
-    repeats = len(dict(spelled)) < len(spelled)
-    return group(spelled) if repeats else spelled
+def _written(lines: HeaderList) -> dict[bytes, bytes]:
+    """Write *lines* as Twisted does: spelled alike, and those of one name together."""
+    written: dict[bytes, bytes] = {}
+    for line in lines:
+        name, whole = _WRITTEN.get(line) or _write_line(*line)
+        written[name] = written[name] + whole if name in written else whole
+    return written
+
+
+_WRITTEN: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
+"""Lines that were written: most of an answer are those of the one before."""
+
+MOST_LINES, LONGEST_LINE = 1000, 128
+"""So many are kept, up to so many bytes each; then all are forgotten."""
+
+
+def _write_line(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Write one line; return the name as it is spelled, and the line."""
+    spelled = spell(name)
+    line = b"%b: %b\r\n" % (spelled, b" ".join(value.splitlines()))
+    if len(line) <= LONGEST_LINE:
+        if len(_WRITTEN) >= MOST_LINES:
+            _WRITTEN.clear()
+        _WRITTEN[name, value] = spelled, line
+    return spelled, line
 
 
 @lru_cache(100)

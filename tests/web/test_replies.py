@@ -6,6 +6,7 @@ from twisted.internet.defer import succeed
 from twisted.web.resource import Resource
 
 from abproxy.http.messages import HeaderList, Response
+from abproxy.web.replies import _WRITTEN, LONGEST_LINE, MOST_LINES, encode
 from support.proxy import in_memory_proxy
 
 TOKEN = st.text("abcXYZ-1", min_size=1, max_size=6).map(lambda name: "x" + name)
@@ -74,3 +75,17 @@ def test_an_answer_without_a_date_gets_one() -> None:
     reply = Response(status=200, reason=b"OK", headers=(), body=ROWS)
 
     assert b"\r\nDate: " in _answer(reply, is_fast=True, calls=2)
+
+
+def test_what_is_remembered_of_lines_is_bounded() -> None:
+    """Whatever a server has in them: ids that never repeat, and very long ones."""
+    for number in range(2 * MOST_LINES):
+        value = b"%d" % number
+        long = value + b"a" * LONGEST_LINE
+        headers = (b"X-Id", value), (b"X-Long", long)
+        reply = Response(status=200, reason=b"OK", headers=headers, body=ROWS)
+        written, _ = encode(reply, closes=False)
+        assert b"\r\nX-Id: %b\r\nX-Long: %b\r\n" % (value, long) in written
+
+    assert len(_WRITTEN) <= MOST_LINES
+    assert max(len(line) for _, line in _WRITTEN.values()) <= LONGEST_LINE

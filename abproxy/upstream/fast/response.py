@@ -35,11 +35,8 @@ from abproxy.upstream.connections import (
 
 __all__ = ["PlainResponse", "TwistedResponse", "begin_response"]
 
-_STATUS = re.compile(rb"HTTP/1\.1 (?!204|304)([2-9]\d\d)(?: (.*))?", re.DOTALL)
+_STATUS = re.compile(rb"HTTP/1\.1 (?!204|304)([2-9]\d\d)(?: ([^\r\n]*))?")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_FRAMING = re.compile(
-    rb"Content-Length:(\d{1,15})|Transfer-Encoding:chunked", re.IGNORECASE
-)
 
 
 @define(eq=False)
@@ -104,24 +101,31 @@ class PlainResponse(Struct, kw_only=True):
 
     def receive(self, data: bytes) -> Response | None:
         """Add a piece; return the response if it is whole now."""
+        is_new = self.head_size and self.chunks is None
+        if is_new and self.head_size + self.left == len(data):
+            # Nearly always: all of it has come at once.
+            body, self.left = data[self.head_size :], 0
+        elif self._add(data):
+            body = b"".join(self.pieces)
+        else:
+            return None
+        self.pieces.clear()
+        return Response(
+            status=self.status, reason=self.reason, headers=self.headers, body=body
+        )
+
+    def _add(self, data: bytes) -> bool:
+        """Add a piece, and return whether it was the last."""
         piece: bytes | memoryview = data
         if self.head_size:
             # No copy: joining makes one anyway.
             piece, self.head_size = memoryview(data)[self.head_size :], 0
         if self.chunks is not None:
             self.chunks.receive(piece)
-            is_whole = self.chunks.surplus is not None
-        else:
-            self.left -= len(piece)
-            self.pieces.append(piece[: self.left] if self.left < 0 else piece)
-            is_whole = self.left <= 0
-        if not is_whole:
-            return None
-        body = b"".join(self.pieces)
-        self.pieces.clear()
-        return Response(
-            status=self.status, reason=self.reason, headers=self.headers, body=body
-        )
+            return self.chunks.surplus is not None
+        self.left -= len(piece)
+        self.pieces.append(piece[: self.left] if self.left < 0 else piece)
+        return self.left <= 0
 
     def end(self, error: Exception) -> Response:
         """Raise the *error* with which the connection ended: some is missing."""
@@ -149,21 +153,20 @@ def begin_response(
 # then has to be spelled and checked as below all the same.
 def _begin_plain(data: bytes, max_bytes: int) -> PlainResponse | None:
     end = data.find(b"\r\n\r\n")
-    head = data[: max(end, 0)]
-    first, *lines = head.split(b"\r\n")
-    status = _STATUS.fullmatch(first)
-    if status is None or not head.count(b"\r") == head.count(b"\n") == len(lines):
+    if end < 0:
         return None
-    found = _read_lines(lines)
-    if found is None:
+    first, *lines = data[:end].split(b"\r\n")
+    status = _read_status(first)
+    found = None if status is None else _read_lines(lines)
+    if status is None or found is None:
         return None
     headers, length, keep_alive = found
     if length is not None and length > max_bytes:
         raise too_long(max_bytes)
     pieces: list[bytes | memoryview] = []
     return PlainResponse(
-        status=int(status[1]),
-        reason=status[2] or b"",
+        status=status[0],
+        reason=status[1],
         headers=headers,
         head_size=end + 4,
         left=length or 0,
@@ -171,6 +174,13 @@ def _begin_plain(data: bytes, max_bytes: int) -> PlainResponse | None:
         pieces=pieces,
         keep_alive=keep_alive,
     )
+
+
+@lru_cache(100)
+def _read_status(first: bytes) -> tuple[int, bytes] | None:
+    """Return status and reason in the *first* line; None if it is not plain."""
+    status = _STATUS.fullmatch(first)
+    return (int(status[1]), status[2] or b"") if status is not None else None
 
 
 def _read_lines(lines: list[bytes]) -> tuple[HeaderList, int | None, bytes] | None:
@@ -181,29 +191,52 @@ def _read_lines(lines: list[bytes]) -> tuple[HeaderList, int | None, bytes] | No
         None if they are not plain; a length of None if the body is in chunks.
     """
     headers = []
-    framing = None
+    length: int | None = None
+    is_framed = False
     keep_alive = b""
     for line in lines:
-        name, colon, value = line.partition(b":")
-        spelled = _spelled(name)
-        value = value.strip()
-        if not colon or not spelled:
+        known = _LINES.get(line) or _read_line(line)
+        if known is None:
             return None
+        spelled, value = known
         if spelled not in _SPECIAL:
-            headers.append((spelled, value))
-        elif spelled in _FRAMES and framing is None:
-            framing = _FRAMING.fullmatch(b"%b:%b" % (spelled, value))
-            if framing is None:
-                return None
+            headers.append(known)
+        elif is_framed and spelled in _FRAMES:
+            return None
+        elif spelled == _LENGTH and value.isdigit() and len(value) <= MOST_DIGITS:
+            length, is_framed = int(value), True
+        elif spelled == _CODING and value.lower() == b"chunked":
+            is_framed = True
         elif spelled == _KEEP_ALIVE:
             keep_alive = value
         elif spelled not in _LEFT_OUT and (spelled, value.lower()) != _AS_EVER:
             return None
-    if framing is None:
+    if not is_framed:
         return None
     repeats = len(dict(headers)) < len(headers)
     grouped = group(headers) if repeats else tuple(headers)
-    return grouped, int(framing[1]) if framing[1] else None, keep_alive
+    return grouped, length, keep_alive
+
+
+_LINES: dict[bytes, tuple[bytes, bytes]] = {}
+"""Lines that were read: most of an answer are those of the one before."""
+
+MOST_LINES, LONGEST_LINE = 1000, 128
+"""So many are kept, up to so many bytes each; then all are forgotten."""
+
+
+def _read_line(line: bytes) -> tuple[bytes, bytes] | None:
+    """Return the name as Twisted spells it, and the value; None if it is no line."""
+    name, colon, value = line.partition(b":")
+    spelled = _spelled(name)
+    if not colon or not spelled or b"\r" in line or b"\n" in line:
+        return None
+    read = spelled, value.strip()
+    if len(line) <= LONGEST_LINE:
+        if len(_LINES) >= MOST_LINES:
+            _LINES.clear()
+        _LINES[line] = read
+    return read
 
 
 @lru_cache(1000)
@@ -219,7 +252,11 @@ def _spelled_all(names: Iterable[bytes]) -> frozenset[bytes]:
 _KEEP_ALIVE = _spelled(b"keep-alive")
 _AS_EVER = (b"Connection", b"keep-alive")
 
-_FRAMES = _spelled_all({b"content-length", b"transfer-encoding"})
+_LENGTH, _CODING = _spelled(b"content-length"), _spelled(b"transfer-encoding")
+_FRAMES = frozenset({_LENGTH, _CODING})
+
+MOST_DIGITS = 15
+"""A length with more of them is no length."""
 
 _CHANGING = _FRAMES | _spelled_all({b"connection", b"content-encoding"})
 """Lines that may change how a response is read."""

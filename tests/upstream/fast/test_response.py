@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from abproxy.errors import ConnectionBroken, UpstreamBroken
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.fast.response import TwistedResponse
+from abproxy.upstream.fast.response import (
+    _LINES,
+    LONGEST_LINE,
+    MOST_LINES,
+    PlainResponse,
+    TwistedResponse,
+    begin_response,
+)
 from support.recorded import Exchange, exchanges
 from upstream.clients import Client, ask, fast, question, treq
 
@@ -345,6 +352,20 @@ def test_other_methods_are_answered_as_well(method: bytes) -> None:
 
     assert isinstance(ours, Response)
     assert ours == ask(treq(), [answer], request)
+
+
+def test_what_is_remembered_of_lines_is_bounded() -> None:
+    """Whatever a server has in them: ids that never repeat, and very long ones."""
+    for number in range(2 * MOST_LINES):
+        long = b"X-Long: %d%b" % (number, b"a" * LONGEST_LINE)
+        ours = begin_response(
+            b"POST", head(LENGTH, b"X-Id: %d" % number, long) + BODY, 1000
+        )
+        assert isinstance(ours, PlainResponse)
+        assert ours.headers[0] == (b"X-Id", b"%d" % number)
+
+    assert len(_LINES) <= MOST_LINES
+    assert max(map(len, _LINES)) <= LONGEST_LINE
 
 
 def test_an_answer_lets_go_of_what_it_has_given_away() -> None:
