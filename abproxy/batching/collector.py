@@ -23,7 +23,7 @@ from abproxy.batching.isolation import Isolation
 from abproxy.batching.lane import Lane
 from abproxy.batching.lanes_out import LanesOut
 from abproxy.batching.learned import LearnedCaps, Offenders
-from abproxy.batching.part import Caps, size_of, split_part, whole_part
+from abproxy.batching.part import Caps, size_of, split_part
 from abproxy.batching.queue import Queue
 from abproxy.batching.refusal import RetryTimeouts
 from abproxy.batching.sender import Sender
@@ -200,9 +200,7 @@ class BatchCollector:
         here = self.admission.queued + self.budget.calls_in_flight + 1
         others_come = self.budget.slots.arrived(now, here, call.lane_key)
         if not others_come and self._leaves_at_once(call, size, caps):
-            part = whole_part(call, size, now)
-            self.sender.send_alone(part)
-            return part.waiter
+            return self.sender.send_alone(call, size, now)
         results, is_full = self.queue.submit(call, size, caps)
         if is_full or not self.budget.batches_in_flight:
             self.dispatch()

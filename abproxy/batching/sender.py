@@ -20,10 +20,10 @@ from abproxy.batching.backoff import Backoff
 from abproxy.batching.batch import OK, Batch, Count
 from abproxy.batching.concurrency import Budget
 from abproxy.batching.isolation import Isolation
-from abproxy.batching.part import Part
+from abproxy.batching.part import Part, whole_part
 from abproxy.batching.queue import Queue
 from abproxy.batching.slots import Load
-from abproxy.dialects.call import PartResult
+from abproxy.dialects.call import Call, PartResult
 from abproxy.events import BatchSent, FlushReason, Observer
 from abproxy.http.messages import Response, Send
 
@@ -67,22 +67,28 @@ class Sender:
         self.observer.batch_sent(sent)
         sending.addBoth(self._over, batch, load, sent)
 
-    def send_alone(self, part: Part) -> None:
-        """Send *part*, which is a whole call that has just come."""
-        load = Load(
-            items=len(part.items), slot=True, lane=part.call.lane_key, callers=1
-        )
-        self.budget.take(load)
-        part.sends = 1
+    def send_alone(
+        self, call: Call, size: int, now: float
+    ) -> Deferred[list[PartResult]]:
+        """
+        Send *call*, of that *size*, which has come just *now*.
+
+        What only its answer needs is made when it is on its way.
+        """
         try:
-            sending = self.send_request(part.call.alone)
+            sending = self.send_request(call.alone)
         except Exception:  # noqa: BLE001  a bug, as if it came with the Deferred
             sending = fail(Failure())
-        part.on_cancel = lambda _part: sending.cancel()
-        self.backoff.tried_at = part.arrived_at
+        part = whole_part(call, size, now)
+        part.sends, part.on_cancel = 1, lambda _part: sending.cancel()
+        load = Load(items=len(part.items), slot=True, lane=call.lane_key, callers=1)
+        self.budget.take(load)
+        self.backoff.tried_at = now
         sent = self._record((part,), FlushReason.FREE, load)
         self.observer.batch_sent(sent)
+        waiter = part.waiter
         sending.addBoth(self._answered_alone, part, load, sent)
+        return waiter
 
     def _answered_alone(
         self, outcome: Response | Failure, part: Part, load: Load, sent: BatchSent
@@ -95,10 +101,10 @@ class Sender:
             again = Deferred.fromCoroutine(self.isolation.send(batch, outcome))
             again.addBoth(self._over, batch, load, sent)
             return
-        self.isolation.extra.requests += 1
         took_s = self.clock.seconds() - part.arrived_at
         if not part.cancelled:
             part.waiter.fire([PartResult(response=outcome, upstream_s=took_s)])
+        self.isolation.extra.requests += 1
         try:
             self.isolation.note_answer((part,), part.arrived_at)
         finally:

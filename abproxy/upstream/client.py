@@ -274,18 +274,17 @@ class Upstream:
                 outcome = self._learn_from(outcome, sending, is_late=is_late)
             if sending.is_batch and answer is not None:
                 outcome = self._lead_back(answer)
-            name = _name_of(outcome)
             if sending.end_span is not None:
                 outcome = sending.end_span(outcome)
         except Exception:  # noqa: BLE001  it must be answered
-            outcome, name = Failure(), "bug"
+            outcome = Failure()
         took_s = self.clock.seconds() - sending.began_at
         sending.answer.callback(outcome)
         # Noted when the client has its answer already.
         if is_good and answer and self.health.state is not UpstreamState.UP:
             self.health.answered(answer)
         if sending.is_batch:
-            self.observer.upstream_request_ended(name, took_s)
+            self.observer.upstream_request_ended(_name_of(outcome), took_s)
         self.deadlines.rest()
 
     def _learn_from(
