@@ -233,11 +233,13 @@ def use_huge_pages() -> int:
     if collapse is None or not _MAPS.exists():
         return 0
     collapse.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return HUGE_PAGE * sum(
-        collapse(page, HUGE_PAGE, _MADV_COLLAPSE) == 0
+    done = [
+        page
         for begins, ends in _ANONYMOUS.findall(_MAPS.read_text())
         for page in _pages_between(int(begins, 16), int(ends, 16))
-    )
+        if collapse(page, HUGE_PAGE, _MADV_COLLAPSE) == 0
+    ]
+    return HUGE_PAGE * len(done)
 
 
 def _pages_between(begins: int, ends: int) -> range:
