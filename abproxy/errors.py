@@ -11,6 +11,7 @@ from typing import ClassVar
 import msgspec
 
 __all__ = [
+    "MODEL_CHANGED",
     "BadRequest",
     "BodyTooLarge",
     "CallTooLarge",
@@ -24,6 +25,7 @@ __all__ = [
     "InternalError",
     "MemoryFull",
     "MethodNotAllowed",
+    "ModelChanged",
     "ModelNotFound",
     "Overloaded",
     "ProxyError",
@@ -46,6 +48,12 @@ __all__ = [
 
 class SettingsError(Exception):
     """A setting cannot be used; the message is for the operator."""
+
+
+MODEL_CHANGED = (
+    "the inference server was given another model while it computed this request, "
+    "and rows of two models do not belong together: send it again"
+)
 
 
 class ProxyError(Exception):
@@ -234,6 +242,12 @@ class RefusedTogether(UpstreamBroken):
     """A request of several calls failed, and this call was not tried alone."""
 
     reason = "refused_together"
+
+
+class ModelChanged(UpstreamBroken):
+    """The rows of a call are not of one model, also when it was computed again."""
+
+    reason = "model_changed"
 
 
 class CannotConnect(UpstreamBroken):

@@ -44,7 +44,7 @@ from abproxy.upstream.endpoints import EndpointFactory, uri_of
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.fleet import Fleet
-from abproxy.upstream.identity import Generations
+from abproxy.upstream.identity import Generations, Joining
 from abproxy.upstream.tls import VerifyingPolicy
 from abproxy.upstream.tokens import TokenCounter
 from abproxy.web.models import Served
@@ -242,7 +242,8 @@ def _upstream(
         reactor, settings.connect_timeout_s, VerifyingPolicy(tls_files_for(settings))
     )
     agent = make_agent(agent_pool, endpoints)
-    pool = ConnectionPool(reactor, budget, keep_s, Generations(base_url))
+    generations = Generations(base_url, settings.model_strict)
+    pool = ConnectionPool(reactor, budget, keep_s, generations)
     return Upstream(
         base_url=base_url,
         credentials=credentials_for(settings),
@@ -317,6 +318,7 @@ def _collector(
         packs=settings.packing,
         is_alive=upstream.is_alive,
         count=counter.count if settings.usage == "exact" else None,
+        may_join=Joining(clock=reactor, strict=settings.model_strict).may_join,
         call_timeout_s=settings.call_timeout_s,
         retry_timeouts=retry_timeouts_for(settings),
         observer=telemetry.observer,

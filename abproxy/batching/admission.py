@@ -184,12 +184,16 @@ class Admission(Waiting):
             )
 
     def enter(self, part: Part) -> None:
-        """Count in a part that came back, whatever the limits say."""
-        items, size = len(part.items), part.size
+        """Count in a part that came back, and its rest, whatever the limits say."""
+        items, size, rest = len(part.items), part.size, part.rest_of
         own = self.of_clients.setdefault(part.call.client, Waiting())
         for waiting in (self, own):
             waiting.items += items
             waiting.size += size
+            if rest is not None:
+                waiting.rest_items += rest.left_items
+                waiting.rest_size += rest.left_size
+        self.kept += items if rest else 0
         self._leaving.count(-size)
 
     def advance(self, part: Part) -> None:

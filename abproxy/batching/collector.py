@@ -23,11 +23,11 @@ from abproxy.batching.isolation import Isolation
 from abproxy.batching.lane import Lane
 from abproxy.batching.lanes_out import LanesOut
 from abproxy.batching.learned import LearnedCaps, Offenders
-from abproxy.batching.part import Caps, size_of, split_part
+from abproxy.batching.part import Caps, size_of
 from abproxy.batching.queue import Queue
 from abproxy.batching.refusal import RetryTimeouts
 from abproxy.batching.sender import Sender
-from abproxy.dialects.call import Call, LaneKey, PartResult
+from abproxy.dialects.call import Call, LaneKey, MayJoin, PartResult, may_join_all
 from abproxy.errors import CannotConnect, QueueTimeout
 from abproxy.events import BlockedBy, FlushReason, Observer
 from abproxy.http.messages import Send
@@ -93,6 +93,8 @@ class BatchCollector:
     is_alive: Callable[[], Deferred[bool | None]] = field(default=_unknown, repr=False)
     """Asks whether the upstream answers; never fails, and None if it is not certain."""
 
+    may_join: MayJoin = field(default=may_join_all, repr=False)
+
     call_timeout_s: float = 300.0
     """How long a call may wait in the queue, or to be sent again after a failure."""
 
@@ -133,6 +135,7 @@ class BatchCollector:
         self.offenders = Offenders(self.clock)
         self.queue = Queue(
             caps_of=self.learned.apply,
+            may_join=self.may_join,
             clock=self.clock,
             admission=self.admission,
             caps=self.caps,
@@ -371,7 +374,7 @@ class BatchCollector:
         is_whole = lane.key.serial or self.learned.is_alone(lane.key.path)
         may_split = self.splits and not is_whole
         if may_split and len(parts[0].items) > caps.items:
-            self.queue.requeue(split_part(parts[0], caps))
+            self.queue.requeue(self.queue.split(parts[0], caps))
             return
         if self.backoff.is_any:
             self.backoff.note_sent(lane.key)

@@ -40,15 +40,19 @@ from abproxy.batching.learned import LearnedCaps, Offenders
 from abproxy.batching.part import (
     Caps,
     Part,
-    halves,
-    likely_good_first,
     reject,
-    split_part,
 )
 from abproxy.batching.quarantine import QUARANTINE_AFTER
 from abproxy.batching.queue import Queue
 from abproxy.batching.refusal import is_no_answer, is_size_possible
-from abproxy.batching.search import PROBE, RESEND, ExtraRequests, Search
+from abproxy.batching.search import (
+    PROBE,
+    RESEND,
+    ExtraRequests,
+    Search,
+    halves,
+    likely_good_first,
+)
 from abproxy.errors import (
     CannotConnect,
     ConnectionBroken,
@@ -212,7 +216,7 @@ class Isolation:
     async def _send_pieces(
         self, batch: Batch, part: Part, caps: Caps, failed: Failed
     ) -> None:
-        groups = [[piece] for piece in split_part(part, caps)]
+        groups = [[piece] for piece in self.queue.split(part, caps)]
         if failed.is_deadline:
             self.budget.missed_deadline(failed.took_s)
             await self._send_in_turn(batch, groups)

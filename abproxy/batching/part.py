@@ -12,15 +12,15 @@ free as soon as it is answered, refused or cancelled.
 import sys
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any
 
 from attrs import define, field, frozen
 from msgspec import Struct
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from abproxy.dialects.call import Call, PartResult
-from abproxy.errors import MemoryFull
+from abproxy.batching.waiter import Waiter
+from abproxy.dialects.call import Call, MayJoin, PartResult
+from abproxy.errors import MODEL_CHANGED, MemoryFull, ModelChanged
 from abproxy.events import Cause
 from abproxy.http.messages import Response
 
@@ -31,10 +31,7 @@ __all__ = [
     "LargeCall",
     "Part",
     "Priority",
-    "Waiter",
     "end_of_part",
-    "halves",
-    "likely_good_first",
     "reject",
     "size_of",
     "split_part",
@@ -69,56 +66,6 @@ class Caps:
         """Return how full a batch is, by the cap it comes closest to; 1 is full."""
         shares = (calls / self.calls, items / self.items, size / self.size)
         return min(1.0, max(shares))
-
-
-Outcome = list[PartResult] | Failure
-
-
-class Waiter(Deferred[list[PartResult]]):
-    """
-    Fires with the results of a call, or of a part of one.
-
-    Other calls may follow it; a caller that leaves takes nothing from them.
-    """
-
-    call: Call
-    """What is asked for, where others may follow."""
-
-    followers: list[Any] | None = None
-    """Those who wait for the same outcome; as long as there are any, work goes on."""
-
-    on_end: Callable[["Waiter", Outcome], None] | None = None
-    """Called with the outcome, when the caller has it; None once it is there."""
-
-    _stop: Callable[[Deferred[list[PartResult]]], object] | None = None
-    """Stops the work, once only others wait."""
-
-    def fire(self, outcome: Outcome) -> None:
-        """Hand the *outcome* to the caller, unless it has left, and to the others."""
-        on_end, self.on_end, self._stop = self.on_end, None, None
-        if not self.called:
-            self.callback(outcome)
-        if on_end is not None:
-            on_end(self, outcome)
-
-    def cancel(self) -> None:
-        """Note that the caller has left; if no other waits, stop the work."""
-        if self.called or not self.followers:
-            on_end, self.on_end = self.on_end, None
-            super().cancel()
-            if on_end is not None:
-                on_end(self, Failure(CancelledError()))
-        else:
-            self._stop = self._canceller
-            self.errback(CancelledError())
-
-    def give_up(self) -> None:
-        """Stop the work, as its caller and the last of the others have left."""
-        on_end, self.on_end = self.on_end, None
-        if self._stop is not None:
-            self._stop(self)
-        if on_end is not None:
-            on_end(self, Failure(CancelledError()))
 
 
 _NO_WAITER = Waiter()
@@ -159,6 +106,9 @@ class Part(Struct, kw_only=True, eq=False):
 
     connection_failures: int = 0
     """How many requests it was in when their connection broke."""
+
+    is_second: bool = False
+    """Whether it is computed again, as its pieces were not of one model."""
 
     waiter: Waiter = _NO_WAITER
     """Fires once; with several results if the part had to be split after all."""
@@ -214,40 +164,21 @@ def reject(parts: Sequence[Part], cause: Cause) -> None:
             part.fire(Failure(cause.copy()))
 
 
-def halves(parts: list[Part]) -> list[list[Part]]:
-    """Return two halves of *parts*, or fewer if there are fewer."""
-    middle = (len(parts) + 1) // 2
-    return [half for half in (parts[:middle], parts[middle:]) if half]
-
-
-def likely_good_first(parts: list[Part]) -> list[Part]:
-    """
-    Order *parts* by how likely they are to succeed.
-
-    Bad inputs are most often too long, or empty: so those of the usual length go
-    first; and of those alike the ones in the middle, to begin somewhere.
-    """
-    middle = len(parts) // 2
-    usual = sorted(part.size for part in parts)[middle]
-
-    def unlikelihood(at: int) -> tuple[int, int]:
-        return abs(parts[at].size - usual), abs(at - middle)
-
-    return [parts[at] for at in sorted(range(len(parts)), key=unlikelihood)]
-
-
 # From one call to parts, and back
 
 
-@define(eq=False)
+@define(kw_only=True, eq=False)
 class _Joined:
     """
     The results of several parts of one call, in order.
 
     What ends the wait for one part ends it for all, be it a failure, a caller who
-    leaves, or a response of the upstream that is no rows.
+    leaves, or a response of the upstream that is no rows.  If they are not of one
+    model, all is computed again, once.
     """
 
+    call: Call
+    may_join: MayJoin = field(repr=False)
     done: Waiter = field(init=False, repr=False)
     """Fires with the results; a response that is no rows is the only one then."""
 
@@ -255,6 +186,10 @@ class _Joined:
     """The parts that have no result yet, by their place."""
 
     _results: list[list[PartResult]] = field(init=False, factory=list)
+    _deciding: Deferred[bool] | None = field(init=False, default=None, repr=False)
+    """Fires when it is known whether the results may be joined."""
+
+    _is_over: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         self.done = Waiter(self._cancel)
@@ -275,12 +210,34 @@ class _Joined:
             return
         self._results[place] = outcome
         if not self._open and not self.left_items:
-            self._end()
-            self.done.fire([each for one in self._results for each in one])
+            self._join([each for one in self._results for each in one])
         elif not self._may_keep(outcome):
             self._stop()
             most = "answers that are being collected take too much memory"
-            self.done.errback(MemoryFull(f"{most}: try again later"))
+            self.done.fire(Failure(MemoryFull(f"{most}: try again later")))
+
+    def _join(self, results: list[PartResult]) -> None:
+        """Answer with *results*, if they are of one model."""
+        answer = self.may_join(self.call, results)
+        if isinstance(answer, bool):
+            self._decide(answer, results)
+        else:
+            self._deciding = answer
+            answer.addBoth(self._decide, results)
+
+    def _decide(self, answer: bool | Failure, results: list[PartResult]) -> None:  # noqa: FBT001
+        self._deciding = None
+        if self._is_over or (answer is False and self._begin_again()):
+            return
+        self._end()
+        if isinstance(answer, Failure):
+            self.done.fire(answer)
+        else:
+            self.done.fire(results if answer else Failure(ModelChanged(MODEL_CHANGED)))
+
+    def _begin_again(self) -> bool:
+        """Return whether all is computed once more, which it has not been before."""
+        raise NotImplementedError
 
     def _may_keep(self, results: list[PartResult]) -> bool:  # noqa: ARG002
         """Return whether there is memory for *results* until the others come."""
@@ -299,7 +256,10 @@ class _Joined:
 
     def _stop(self) -> None:
         """Cancel all parts that have no result yet."""
+        self._is_over = True
         self._end()
+        if self._deciding is not None:
+            self._deciding.cancel()
         left, self._open = self._open, {}
         # From the last to the first: room that one part gives back must not be
         # taken by a later one that is about to go.
@@ -334,11 +294,13 @@ class Collected:
         self.size -= self._of_calls.pop(call, 0)
 
 
-@define(eq=False)
+@define(kw_only=True, eq=False)
 class LargeCall(_Joined):
     """A call larger than a batch: its parts are made one after the other."""
 
-    call: Call
+    on_again: Callable[["LargeCall"], None] = field(repr=False)
+    """Called when its parts have to be made once more."""
+
     on_stop: Callable[["LargeCall"], None] = field(repr=False)
     """Called when it ends with a rest that has not queued up."""
 
@@ -350,6 +312,8 @@ class LargeCall(_Joined):
 
     _at: int = field(init=False, default=0)
     """The first item that is in no part yet."""
+
+    _is_second: bool = field(init=False, default=False)
 
     @property
     def left_items(self) -> int:
@@ -369,6 +333,16 @@ class LargeCall(_Joined):
             part.rest_of = self
         self.add(part)
         return part
+
+    def _begin_again(self) -> bool:
+        if self._is_second:
+            return False
+        self._end()
+        self._is_second = True
+        self._results.clear()
+        self._at, self.left_size = 0, size_of(self.call.items.raw)
+        self.on_again(self)
+        return True
 
     def _may_keep(self, results: list[PartResult]) -> bool:
         rows = [row for each in results if each.rows for row in each.rows.raw]
@@ -432,9 +406,35 @@ def end_of_part(items: Sequence[bytes], start: int, caps: Caps) -> int:
     return most
 
 
-def split_part(part: Part, caps: Caps) -> list[Part]:
-    """Make parts within *caps* that take the place of a *part*, and answer it."""
-    joined, pieces, start = _Joined(), list[Part](), 0
+@define(kw_only=True, eq=False)
+class _Pieces(_Joined):
+    """The pieces of a part that had to be split after all."""
+
+    part: Part
+    on_again: Callable[[Part], None] = field(repr=False)
+
+    def _begin_again(self) -> bool:
+        if self.part.is_second:
+            return False
+        self.part.is_second = True
+        self.on_again(self.part)
+        return True
+
+
+def split_part(
+    part: Part, caps: Caps, may_join: MayJoin, on_again: Callable[[Part], None]
+) -> list[Part]:
+    """
+    Make parts within *caps* that take the place of a *part*, and answer it.
+
+    Args:
+        part: what is split.
+        caps: what fits into a piece.
+        may_join: says whether rows may be in one answer.
+        on_again: called when *part* has to be sent once more.
+    """
+    joined = _Pieces(call=part.call, part=part, may_join=may_join, on_again=on_again)
+    pieces, start = list[Part](), 0
     while start < len(part.items):
         end = end_of_part(part.items, start, caps)
         span = slice(start, end)

@@ -25,11 +25,12 @@ from abproxy.batching.part import (
     end_of_part,
     reject,
     size_of,
+    split_part,
     whole_part,
 )
 from abproxy.batching.quarantine import QUARANTINE_AFTER, Quarantine
 from abproxy.batching.turns import ReadyLanes, Turns
-from abproxy.dialects.call import Call, LaneKey, PartResult
+from abproxy.dialects.call import Call, LaneKey, MayJoin, PartResult, may_join_all
 from abproxy.errors import ProxyError
 
 __all__ = ["HeldBy", "Queue"]
@@ -71,6 +72,8 @@ class Queue:
 
     caps_of: Callable[[LaneKey, Caps], Caps] = field(repr=False)
     """Return what fits into a batch of a lane, where that is less than elsewhere."""
+
+    may_join: MayJoin = field(repr=False)
 
     held: dict[LaneKey, dict[HeldBy, float]] = field(
         init=False, factory=dict, repr=False
@@ -172,7 +175,9 @@ class Queue:
         )
         large = LargeCall(
             call=call,
+            may_join=self.may_join,
             left_size=size,
+            on_again=self._compute_again,
             on_stop=self.admission.forget_rest,
             collected=self.admission.collected,
         )
@@ -211,6 +216,20 @@ class Queue:
         part = call.next_part(caps, self.clock.seconds())
         self.admission.advance(part)
         self.add(part)
+
+    def _compute_again(self, call: LargeCall) -> None:
+        """Queue up a *call* whose parts are all made once more."""
+        lane = self._lane_of(call.call.lane_key)
+        part = call.next_part(self.admission.fit(lane.caps), self.clock.seconds())
+        self.admission.enter(part)
+        self.add(part)
+        self.on_change()
+
+    def split(self, part: Part, caps: Caps) -> list[Part]:
+        """Make parts within *caps* that take the place of a *part*, and answer it."""
+        # Those of a part of a large call are looked at together with its others.
+        may_join = self.may_join if part.is_whole_call else may_join_all
+        return split_part(part, caps, may_join, lambda part: self.requeue([part]))
 
     def requeue(self, parts: Sequence[Part], *, last: bool = False) -> None:
         """

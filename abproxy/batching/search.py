@@ -19,13 +19,21 @@ from abproxy.batching.backoff import Backoff
 from abproxy.batching.batch import Batch, Failed
 from abproxy.batching.lanes_out import LanesOut, is_twin, speaks_of_inputs
 from abproxy.batching.learned import LearnedCaps, Offenders
-from abproxy.batching.part import Part, halves, likely_good_first, reject
+from abproxy.batching.part import Part, reject
 from abproxy.batching.queue import Queue
 from abproxy.batching.refusal import is_no_answer
 from abproxy.errors import ConnectionBroken, QueueTimeout
 from abproxy.events import Observer
 
-__all__ = ["PIECE", "PROBE", "RESEND", "ExtraRequests", "Search"]
+__all__ = [
+    "PIECE",
+    "PROBE",
+    "RESEND",
+    "ExtraRequests",
+    "Search",
+    "halves",
+    "likely_good_first",
+]
 
 PROBE, PIECE, RESEND = "probe", "piece", "resend"
 """
@@ -254,3 +262,25 @@ class Search:
         refused, size = min(self._refused)
         passed = max((n for n in self._passed if n < refused), default=1)
         self.learned.too_many_items(key.path, refused, size, passed)
+
+
+def halves(parts: list[Part]) -> list[list[Part]]:
+    """Return two halves of *parts*, or fewer if there are fewer."""
+    middle = (len(parts) + 1) // 2
+    return [half for half in (parts[:middle], parts[middle:]) if half]
+
+
+def likely_good_first(parts: list[Part]) -> list[Part]:
+    """
+    Order *parts* by how likely they are to succeed.
+
+    Bad inputs are most often too long, or empty: so those of the usual length go
+    first; and of those alike the ones in the middle, to begin somewhere.
+    """
+    middle = len(parts) // 2
+    usual = sorted(part.size for part in parts)[middle]
+
+    def unlikelihood(at: int) -> tuple[int, int]:
+        return abs(parts[at].size - usual), abs(at - middle)
+
+    return [parts[at] for at in sorted(range(len(parts)), key=unlikelihood)]

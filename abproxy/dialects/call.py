@@ -7,10 +7,12 @@ only if they would be the same request with the same items.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from msgspec import Raw, Struct
-from msgspec.json import Decoder
+from msgspec import DecodeError, Raw, Struct
+from msgspec.json import Decoder, decode
+from twisted.internet.defer import Deferred
 
 from abproxy import __version__
 from abproxy.dialects.members import OF_TEI, MemberRules
@@ -24,10 +26,12 @@ __all__ = [
     "Dialect",
     "Items",
     "LaneKey",
+    "MayJoin",
     "ParsedBody",
     "PartResult",
     "Rows",
     "UnsplittableAnswer",
+    "may_join_all",
 ]
 
 
@@ -111,6 +115,11 @@ class PartResult(Struct, frozen=True, kw_only=True):
     """How long the upstream took."""
 
 
+def may_join_all(_call: Any, _results: Sequence[PartResult]) -> bool:
+    """Return that rows may be joined, wherever they come from."""
+    return True
+
+
 class Dialect(ABC):
     """The language of one route, between bytes and calls."""
 
@@ -166,6 +175,14 @@ class Dialect(ABC):
     def write(self, parts: Sequence[Rows], items: Items) -> bytes:
         """Write the answer of a call for *items* from the rows of its parts."""
 
+    def width(self, row: bytes) -> int | None:  # noqa: ARG002
+        """
+        Return how many numbers *row* has, or the first of several with commas.
+
+        None where rows of one model may have different numbers of them.
+        """
+        return None
+
     def pack_frame(self, frame: Any) -> bytes:  # noqa: ARG002
         """Write the frame of a part's rows so that it can be kept."""
         return b""
@@ -218,6 +235,14 @@ class LaneKey(Struct, frozen=True, kw_only=True, cache_hash=True):
         return f"LaneKey({self.path!r}, {self.options!r})"
 
     @property
+    def model(self) -> str | None:
+        """Return the model that its calls ask for by name."""
+        named = self._options.get("model")
+        with suppress(DecodeError):
+            return decode(named, type=str) if named else None
+        return None
+
+    @property
     def size(self) -> int:
         """Return how many bytes of its clients' it holds."""
         lines = sum([len(name) + len(value) for name, value in self.headers])
@@ -245,12 +270,15 @@ class LaneKey(Struct, frozen=True, kw_only=True, cache_hash=True):
         values: dict[str, list[bytes]] = {}
         for name, value in self.headers:
             values.setdefault(name.decode("latin-1"), []).append(value)
-        options = _decode_options(b"{%b}" % self.options.removeprefix(b","))
-        for member, raw in options.items():
+        for member, raw in self._options.items():
             values[MEMBER + member] = [bytes(raw)]
         if self.is_bulk:
             values["X-Priority"] = [b"bulk"]
         return values
+
+    @property
+    def _options(self) -> dict[str, Raw]:
+        return _decode_options(b"{%b}" % self.options.removeprefix(b","))
 
     def _own_lines(self) -> HeaderList:
         """Return what a shared request says of itself, where its lane does not."""
@@ -295,3 +323,7 @@ class Call(Struct, frozen=True, kw_only=True, eq=False):
     def __repr__(self) -> str:
         """Show where it belongs: a text or a key is never printed."""
         return f"Call({self.lane_key!r})"
+
+
+MayJoin = Callable[[Call, Sequence[PartResult]], bool | Deferred[bool]]
+"""Return whether rows of several answers may be in one: they must be of one model."""

@@ -22,6 +22,7 @@ from abproxy.dialects.split import (
     Members,
     Order,
     Template,
+    count_numbers,
     distribute,
     find_embeddings,
     join_rows,
@@ -38,6 +39,7 @@ from abproxy.errors import ProxyError, openai_error_body
 __all__ = ["OPENAI", "OPENAI_BARE"]
 
 _LAST_INDEX = re.compile(rb'"index":(\d+)\}\Z')
+_EMBEDDING = re.compile(rb'"embedding":[ \t\r\n]*[\["]')
 _BARE = (b"[", b'"')
 _NULL = b"null"
 _NONE = msgspec.Raw(_NULL)
@@ -129,6 +131,17 @@ class OpenAIRoute(JSONRoute):
             frame = next(frame for frame in frames if frame.usage)
         raw = encode_usage(usage) if usage else frame.raw_usage
         return frame.template.fill({"data": join_rows(numbered), "usage": raw})
+
+    def width(self, row: bytes) -> int | None:
+        """Return how many numbers the embedding in *row* has, in either format."""
+        found = _EMBEDDING.search(row)
+        if found is None:
+            return None
+        start = found.end()
+        if row.startswith(b"[", start - 1):
+            return count_numbers(row, start)
+        digits = row.find(b'"', start) - start
+        return (digits - row.count(b"=", start, start + digits)) * 6 // 8 // 4
 
     def pack_frame(self, frame: _Frame) -> bytes:
         """Write the frame of a part's rows so that it can be kept."""

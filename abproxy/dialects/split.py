@@ -25,6 +25,7 @@ __all__ = [
     "Members",
     "Order",
     "Template",
+    "count_numbers",
     "distribute",
     "find_arrays",
     "find_embeddings",
@@ -111,6 +112,11 @@ def _ends_of_rows(body: bytes) -> list[int] | None:
             return ends if body[end:] == b"]" else None
         start = end + 1
     return None
+
+
+def count_numbers(row: bytes, start: int = 0) -> int:
+    """Return how many numbers the flat array has that begins at *start* of *row*."""
+    return row.count(b",", start, row.find(b"]", start)) + 1
 
 
 def find_values(body: bytes, count: int) -> list[bytes]:

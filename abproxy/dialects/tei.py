@@ -42,7 +42,14 @@ from abproxy.dialects.parse import (
     read_options,
     write_members,
 )
-from abproxy.dialects.split import Lengths, Order, join, split_arrays, split_values
+from abproxy.dialects.split import (
+    Lengths,
+    Order,
+    count_numbers,
+    join,
+    split_arrays,
+    split_values,
+)
 from abproxy.errors import ProxyError, tei_error_body
 
 __all__ = [
@@ -55,6 +62,10 @@ __all__ = [
     "JSONRoute",
     "TruncatingBody",
 ]
+
+
+def _any_width(_row: bytes) -> None:
+    """Return that rows of one model may have different numbers of values."""
 
 
 @frozen(kw_only=True, eq=False)
@@ -80,6 +91,9 @@ class JSONRoute(Dialect):
 
     split_rows: Callable[[bytes, Lengths, Order], list[Rows]] = split_values
     """Split an answer among the parts."""
+
+    measure: Callable[[bytes], int | None] = _any_width
+    """Return how many numbers a row has, where all rows of a model have as many."""
 
     has_usage: bool = False
 
@@ -170,6 +184,10 @@ class JSONRoute(Dialect):
         """Write all rows as a list, or the only row by itself."""
         return join(parts) if items.is_list else parts[0].raw[0]
 
+    def width(self, row: bytes) -> int | None:
+        """Return how many numbers the first row in *row* has."""
+        return self.measure(row)
+
     def error_body(self, error: ProxyError) -> bytes:
         """Write `{"error","error_type"}`."""
         return tei_error_body(error)
@@ -238,7 +256,11 @@ def _length(texts: list[str]) -> int:
 
 
 EMBED = JSONRoute(
-    path=b"/embed", items="inputs", body=EmbedBody, split_rows=split_arrays
+    path=b"/embed",
+    items="inputs",
+    body=EmbedBody,
+    split_rows=split_arrays,
+    measure=count_numbers,
 )
 EMBED_ALL = JSONRoute(path=b"/embed_all", items="inputs", body=PromptedBody)
 EMBED_SPARSE = JSONRoute(path=b"/embed_sparse", items="inputs", body=PromptedBody)

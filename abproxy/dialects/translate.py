@@ -134,6 +134,7 @@ def before_openai(path: str | None, model: str | None) -> Mapping[bytes, Dialect
         items=EMBED.items,
         body=NamedEmbedBody,
         split_rows=EMBED.split_rows,
+        measure=EMBED.measure,
         batch_path=path.encode(),
         model=model,
     )

@@ -70,6 +70,14 @@ class Upstream:
         "certificates of those who may issue the inference server's own, in PEM, in "
         "the place of those that the system trusts; read again when it changes",
     )
+    model_strict: bool = setting(
+        "model-strict",
+        parsers.yes_or_no,
+        False,
+        "",
+        "whether the numbers in which a model computes (float16, float32) are part of "
+        "which model it is: rows of two models are never in one answer",
+    )
     upstream_timeout_s: float = setting(
         "upstream-timeout",
         parsers.seconds,

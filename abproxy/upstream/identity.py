@@ -9,15 +9,20 @@ later, or never.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import combinations
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IReactorTime
+
+from abproxy.dialects.call import Call, PartResult
 
 __all__ = [
     "NO_IDENTITY",
     "Generations",
     "Identity",
+    "Joining",
     "Source",
     "choose_served",
     "same_model",
@@ -253,3 +258,62 @@ class Generations:
 
     def _ask(self) -> None:
         self.ask()
+
+
+# What is put together
+
+
+@define(kw_only=True, eq=False)
+class Joining:
+    """Says which rows may be in one answer: those of one model only."""
+
+    clock: IReactorTime = field(repr=False)
+    strict: bool = False
+    """Whether the same model in other numbers is another one."""
+
+    def may_join(
+        self, call: Call, results: Sequence[PartResult]
+    ) -> bool | Deferred[bool]:
+        """
+        Return whether *results* may be in one answer of *call*.
+
+        If a server has not said yet which model it has, it is asked for it first.
+        """
+        every = {id(each.response): each for each in results}.values()
+        sources = {each.response.source for each in every} - {None}
+        if _differ_in_width(call, every):
+            for each in sources:
+                each.ask()
+            return False
+        if len(sources) < 2:  # noqa: PLR2004
+            return self._are_of_one_model(call, sources)
+        unknown = [each.known() for each in sources if each.identity is None]
+        if all(each.called for each in unknown):
+            return self._are_of_one_model(call, sources)
+        known = DeferredList(unknown, consumeErrors=True)
+        known.addTimeout(KNOWN_WITHIN_S, self.clock)
+        return known.addCallback(lambda _: self._are_of_one_model(call, sources))
+
+    def _are_of_one_model(self, call: Call, sources: Collection[Source]) -> bool:
+        said = [each.identity for each in sources]
+        said += [each.later for each in sources if each.later is not None]
+        if len(said) < 2:  # noqa: PLR2004
+            return True  # whatever it is
+        asked = call.lane_key.model
+        return all(
+            one is not None
+            and other is not None
+            and same_model(one, other, strict=self.strict, asked=asked)
+            for one, other in combinations(said, 2)
+        )
+
+
+KNOWN_WITHIN_S = 10.0
+"""How long an answer waits at most for what a server says of its model, in seconds."""
+
+
+def _differ_in_width(call: Call, results: Iterable[PartResult]) -> bool:
+    """Return whether embeddings have different lengths, looking at one of each."""
+    dialect = call.lane_key.dialect
+    widths = {dialect.width(each.rows.raw[0]) for each in results if each.rows}
+    return len(widths) > 1

@@ -15,7 +15,7 @@ from abproxy.batching.collector import BatchCollector
 from abproxy.batching.concurrency import Budget, FixedLimit
 from abproxy.batching.part import Caps
 from abproxy.batching.slots import make_slots
-from abproxy.dialects.call import Call, LaneKey
+from abproxy.dialects.call import Call, LaneKey, MayJoin, may_join_all
 from abproxy.dialects.reply import write_answer
 from abproxy.dialects.tei import EMBED
 from abproxy.events import Observer
@@ -151,6 +151,7 @@ def harness(
     packs: bool = False,
     count: Count | None = None,
     observer: Observer | None = None,
+    may_join: MayJoin = may_join_all,
 ) -> Harness:
     """Make a collector in front of a recording upstream."""
     clock = Clock()
@@ -171,6 +172,7 @@ def harness(
         packs=packs,
         count=count,
         observer=observer or Observer(),
+        may_join=may_join,
         max_wait_s=max_wait_s,
     )
     return Harness(clock, upstream, collector)
