@@ -15,7 +15,8 @@ from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 
 from abproxy.batching.concurrency import Rate
-from abproxy.batching.part import Caps, Collected, LargeCall, Part
+from abproxy.batching.joined import Collected, LargeCall
+from abproxy.batching.part import Caps, Part
 from abproxy.errors import CallTooLarge, ClientQueueFull, QueueFull
 
 __all__ = ["Admission", "Waiting"]
@@ -185,7 +186,8 @@ class Admission(Waiting):
 
     def enter(self, part: Part) -> None:
         """Count in a part that came back, and its rest, whatever the limits say."""
-        items, size, rest = len(part.items), part.size, part.rest_of
+        items, size = len(part.items), part.size
+        rest: LargeCall | None = part.rest_of
         own = self.of_clients.setdefault(part.call.client, Waiting())
         for waiting in (self, own):
             waiting.items += items

@@ -15,17 +15,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from abproxy.batching.admission import Admission
+from abproxy.batching.joined import LargeCall, split_part
 from abproxy.batching.lane import Lane
 from abproxy.batching.part import (
     ANY_NUMBER,
     Caps,
-    LargeCall,
     Part,
     Priority,
     end_of_part,
     reject,
     size_of,
-    split_part,
     whole_part,
 )
 from abproxy.batching.quarantine import QUARANTINE_AFTER, Quarantine
@@ -206,7 +205,8 @@ class Queue:
         self._turns.note_left(parts, lane.caps, clients)
         self._note(lane)
         for part in parts:
-            call, part.rest_of = part.rest_of, None
+            call: LargeCall | None = part.rest_of
+            part.rest_of = None
             if call is not None and call.left_items:
                 self._add_next_part(call, lane)
         return parts

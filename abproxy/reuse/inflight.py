@@ -24,7 +24,7 @@ from twisted.internet.defer import (
 )
 from twisted.python.failure import Failure
 
-from abproxy.batching.waiter import Waiter
+from abproxy.batching.part import Waiter
 from abproxy.dialects.call import BadAnswer, Call, LaneKey, PartResult
 from abproxy.dialects.reply import lines_of_all
 from abproxy.events import Observer
