@@ -215,6 +215,12 @@ def test_fast_paths_are_all_or_none_or_those_that_are_named(
     assert settings({"fast-paths": chosen}).fast_paths == paths
 
 
+def test_memory_in_which_no_call_would_fit_is_refused() -> None:
+    """A number of megabytes is the usual slip."""
+    with pytest.raises(SettingsError, match="MAX_MEMORY_BYTES.*1048576 or more"):
+        settings(environ={"MAX_MEMORY_BYTES": "256"})
+
+
 def test_a_fast_path_that_is_unknown_is_refused_with_those_that_are_known() -> None:
     """A typing mistake does not switch anything off."""
     expected = "FAST_PATHS in the environment: expected all, none, or some of server, "

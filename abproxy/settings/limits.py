@@ -78,7 +78,7 @@ class Limits:
     )
     max_memory_bytes: int = setting(
         "max-memory-bytes",
-        parsers.at_least(1),
+        parsers.at_least(1 << 20),
         256 << 20,
         "bytes",
         "how much may be held of requests, and of answers that gather or wait to be "

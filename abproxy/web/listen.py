@@ -155,7 +155,9 @@ def bind(ip: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = found
         ours = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise SettingsError(f"cannot listen on {ip}: {error}") from error
+        reason = error.strerror or error
+        message = f"cannot listen on {ip}: {reason}; IP takes an address of this machine"
+        raise SettingsError(message) from error
     try:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         ours.setblocking(False)

@@ -140,6 +140,12 @@ def test_an_address_that_is_not_ours_is_one_clear_line(ip: str) -> None:
         make_listener(reactor, ip, "0")
 
 
+def test_an_unknown_address_is_told_with_its_setting() -> None:
+    """The name alone would not say where it comes from."""
+    with pytest.raises(SettingsError, match="IP takes an address of this machine"):
+        make_listener(reactor, "no.such.host.invalid", "0")
+
+
 @pytest.mark.parametrize("port", ["nonsense:1", "tcp:x", "tcp:0:colour=red"])
 def test_an_endpoint_that_is_none_is_one_clear_line(port: str) -> None:
     """With what was given."""
