@@ -217,7 +217,7 @@ def test_fast_paths_are_all_or_none_or_those_that_are_named(
 
 def test_memory_in_which_no_call_would_fit_is_refused() -> None:
     """A number of megabytes is the usual slip."""
-    with pytest.raises(SettingsError, match="MAX_MEMORY_BYTES.*1048576 or more"):
+    with pytest.raises(SettingsError, match=r"MAX_MEMORY_BYTES.*1048576 or more"):
         settings(environ={"MAX_MEMORY_BYTES": "256"})
 
 

@@ -156,7 +156,7 @@ def bind(ip: str, port: int) -> socket.socket:
         ours = socket.socket(family, kind, protocol)
     except OSError as error:
         reason = error.strerror or error
-        message = f"cannot listen on {ip}: {reason}; IP takes an address of this machine"
+        message = f"cannot listen on {ip}: {reason}; IP takes our own addresses"
         raise SettingsError(message) from error
     try:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

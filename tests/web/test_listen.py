@@ -142,7 +142,7 @@ def test_an_address_that_is_not_ours_is_one_clear_line(ip: str) -> None:
 
 def test_an_unknown_address_is_told_with_its_setting() -> None:
     """The name alone would not say where it comes from."""
-    with pytest.raises(SettingsError, match="IP takes an address of this machine"):
+    with pytest.raises(SettingsError, match="IP takes our own addresses"):
         make_listener(reactor, "no.such.host.invalid", "0")
 
 
