@@ -14,7 +14,7 @@ from attrs import frozen
 from abproxy.errors import SettingsError
 from abproxy.settings.parsers import key
 
-__all__ = ["KEY_FILES", "KeyFile"]
+__all__ = ["KEY_FILES", "OF_UPSTREAM", "KeyFile"]
 
 MOST_BYTES = 1 << 20
 """No list of keys is larger; a wrong path may lead to anything."""
@@ -81,8 +81,12 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
+OF_UPSTREAM = KeyFile(
+    "INFERENCE_SERVICE_KEY_FILE", "upstream_key_file", "upstream_key", _key_in
+)
+
 KEY_FILES = (
     KeyFile("API_KEY_FILE", "api_key_file", "api_keys", _keys_in),
     KeyFile("BULK_API_KEY_FILE", "bulk_api_key_file", "bulk_api_keys", _keys_in),
-    KeyFile("INFERENCE_SERVICE_KEY_FILE", "upstream_key_file", "upstream_key", _key_in),
+    OF_UPSTREAM,
 )

@@ -21,6 +21,7 @@ from abproxy.settings.batching import Batching
 from abproxy.settings.key_files import KEY_FILES
 from abproxy.settings.limits import Limits
 from abproxy.settings.listening import FAST_PATHS, Listening
+from abproxy.settings.models import ModelTable, read_models
 from abproxy.settings.reuse import Reuse
 from abproxy.settings.sources import Sources, find_typos, variable
 from abproxy.settings.telemetry import Telemetry
@@ -33,8 +34,27 @@ __all__ = [
     "explain",
     "list_settings",
     "settings_from",
+    "settings_of",
     "shown",
 ]
+
+OF_MODELS = frozenset(
+    {
+        *(each.name for base in (Upstream, Batching) for each in attrs.fields(base)),
+        "cache_bytes",
+        "cache_epoch",
+        "cache_scope",
+        "cache_ttl_s",
+        "call_timeout_s",
+        "dedupe",
+        "max_answer_bytes",
+        "max_call_inputs",
+        "max_waiting_bytes",
+        "max_waiting_inputs",
+        "max_waiting_inputs_of_one",
+    }
+) - {"embedded", "embedded_model", "models"}
+"""The settings that each of several models may have of its own."""
 
 REPLACED: Mapping[str, tuple[str, Callable[[str], Any], Any]] = {
     "express": ("server", parsers.yes_or_no, False),
@@ -130,9 +150,40 @@ def settings_from(
             values[file.of] = file.read(values[file.name])
     if "fast_paths" not in values:
         values["fast_paths"] = _former_fast_paths(sources)
+    if "models" in values:
+        values["models"] = read_models(values["models"], _parsers_of_models())
     settings = Settings(**values)
     _check(settings)
     return settings
+
+
+def _parsers_of_models() -> dict[str, Callable[[str], Any]]:
+    return {_member(each): each.metadata["read"] for each in _fields_of_models()}
+
+
+def _fields_of_models() -> "list[attrs.Attribute[Any]]":
+    return [each for each in attrs.fields(Settings) if each.name in OF_MODELS]
+
+
+def _member(setting: "attrs.Attribute[Any]") -> str:
+    """Return what a *setting* is called in a table."""
+    return variable(setting.metadata["option"]).lower()
+
+
+def settings_of(settings: Settings, table: ModelTable) -> Settings:
+    """Return the settings of the model in a *table*, where *settings* are of all."""
+    own: dict[str, Any] = {
+        each.name: each.metadata["read"](table.texts[_member(each)])
+        for each in _fields_of_models()
+        if _member(each) in table.texts
+    }
+    if "upstream_key" in own:
+        own.setdefault("upstream_key_file", None)
+    tables = settings.models.tables if settings.models else ()
+    # Those that have none of their own have equal parts of the memory for rows.
+    among = max(1, sum("cache_bytes" not in each.texts for each in tables))
+    own.setdefault("cache_bytes", settings.cache_bytes // among)
+    return attrs.evolve(settings, **own)
 
 
 def _check(settings: Settings) -> None:
@@ -140,16 +191,30 @@ def _check(settings: Settings) -> None:
     if settings.operations_port == settings.port != "0":
         raise SettingsError("OPERATIONS_PORT is the same as PORT; it may be empty")
     _check_tls("TLS", settings.tls_cert, settings.tls_key)
+    if settings.models is None:
+        _check_upstream(settings)
+    elif settings.embedded:
+        raise SettingsError("EMBEDDED and MODELS are both set; keep one of them")
+    else:
+        for table in settings.models.tables:
+            try:
+                _check_upstream(settings_of(settings, table))
+            except SettingsError as error:
+                where = f"MODELS: {settings.models.path}: [{table.name}]"
+                raise SettingsError(f"{where}: {error}") from error
+    if settings.tls_cert and settings.port.startswith("ssl:"):
+        raise SettingsError("TLS_CERT is for a PORT without ssl:, which has its own")
+    if settings.rate_limit_shared and settings.cache_url is None:
+        raise SettingsError("RATE_LIMIT_SHARED is set, but CACHE_URL is not")
+
+
+def _check_upstream(settings: Settings) -> None:
     _check_tls("UPSTREAM_TLS", settings.upstream_tls_cert, settings.upstream_tls_key)
     for_tls = settings.upstream_tls_cert or settings.upstream_tls_ca
     urls = [each.lower() for each, _ in parsers.weighted(settings.upstream_url)]
     if for_tls and not any(each.startswith("https:") for each in urls):
         name = "UPSTREAM_TLS_CERT" if settings.upstream_tls_cert else "UPSTREAM_TLS_CA"
         raise SettingsError(f"{name} is set, but INFERENCE_SERVICE_URL has no https://")
-    if settings.tls_cert and settings.port.startswith("ssl:"):
-        raise SettingsError("TLS_CERT is for a PORT without ssl:, which has its own")
-    if settings.rate_limit_shared and settings.cache_url is None:
-        raise SettingsError("RATE_LIMIT_SHARED is set, but CACHE_URL is not")
 
 
 def _check_tls(name: str, cert: str | None, key: str | None) -> None:

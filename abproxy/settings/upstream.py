@@ -4,6 +4,7 @@ from attrs import frozen
 
 from abproxy.settings import parsers
 from abproxy.settings.field import secret, setting
+from abproxy.settings.models import ModelsFile
 
 
 @frozen(kw_only=True, slots=False)
@@ -17,6 +18,14 @@ class Upstream:
         "URL",
         "base URL of the inference server; or of several with the same model, "
         "separated by commas, each with the weight `=2` if it is twice as fast",
+    )
+    models: ModelsFile | None = setting(  # noqa: RUF009  as the others
+        "models",
+        parsers.file,
+        None,
+        "file",
+        "several models behind one address: a TOML file with a table for each; what a "
+        "table does not set is as for one model; read again on SIGHUP",
     )
     upstream_dialect: str = setting(
         "upstream-dialect",
