@@ -208,11 +208,9 @@ def reuse_for(settings: Settings) -> Reuse:
     return Reuse(
         dedupe=settings.dedupe,
         cache_bytes=settings.cache_bytes,
-        cache_url=settings.cache_url,
         cache_ttl_s=settings.cache_ttl_s,
         keys=keys_of_rows(settings, ServerInfo()),
         shows=shows_reuse(settings),
-        shares_rates=settings.rate_limit_shared,
     )
 
 

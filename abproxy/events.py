@@ -205,8 +205,14 @@ class Observer:
     def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
         """Note that it was answered, or that its client was *gone* before."""
 
-    def answered_with(self, error: ProxyError) -> None:
-        """Note that a client gets an error of ours, and not an upstream's answer."""
+    def answered_with(self, error: ProxyError, model: str = "") -> None:
+        """
+        Note that a client gets an error of ours, and not an upstream's answer.
+
+        Args:
+            error: which one.
+            model: the name of the model it asked for; empty for the only one, or none.
+        """
 
     def connection_cut(self, reason: str) -> None:
         """Note that a connection was cut for *reason*: a `slow_reader`."""

@@ -2,14 +2,15 @@
 Apply settings to a running proxy, when they are read again.
 
 Keys and limits can change at any moment; for all else a line in the log asks for a
-restart.
+restart.  Of several models one that is new is made, and one that is not there any
+more is taken out.
 """
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import attrs
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from abproxy.configure import (
@@ -20,13 +21,13 @@ from abproxy.configure import (
     variables,
 )
 from abproxy.errors import SettingsError
-from abproxy.served import ServedModel
-from abproxy.settings.settings import Settings
+from abproxy.serving import Serving
+from abproxy.settings.models import ModelTable
+from abproxy.settings.settings import Settings, member_of, of_models, settings_of
 from abproxy.web.app import ProxyApp
-from abproxy.web.models import Models
 from abproxy.web.server import ProxySite
 
-__all__ = ["Configuration"]
+__all__ = ["Change", "Configuration", "merge"]
 
 OF_SITES = (
     "client_keep_alive_s",
@@ -38,6 +39,67 @@ OF_SITES = (
 """Those that are limits of the HTTP server."""
 
 
+@frozen(kw_only=True)
+class Change:
+    """The settings from now on, and what the log says of them."""
+
+    settings: Settings = field(repr=False)
+    made: list[str]
+    """What changes."""
+
+    left: list[str]
+    """What would need a restart."""
+
+
+def merge(current: Settings, wanted: Settings) -> Change:
+    """Return what of the *wanted* settings can take the place of the *current* ones."""
+    changed = _differing(current, wanted)
+    may = changed & CHANGEABLE
+    new = {name: getattr(wanted, name) for name in may}
+    made, left = _line("Settings changed", may), []
+    if current.models is not None and wanted.models is not None:
+        changed -= {"models"}
+        new["models"] = wanted.models
+        settings = attrs.evolve(current, **new)
+        tables = []
+        former = {table.name: table for table in current.models.tables}
+        for table in wanted.models.tables:
+            tables.append(_merge_table(former.get(table.name, table), table))
+            if table.name in former:
+                before = settings_of(settings, former.pop(table.name))
+                after = settings_of(settings, tables[-1])
+                asked = settings_of(settings, table)
+                model = f"Model {table.name}: settings"
+                made += _line(f"{model} changed", _differing(before, after))
+                left += _line(f"{model} need a restart", _differing(after, asked))
+            else:
+                made.append(f"Model added: {table.name}")
+        made += [f"Model removed: {name}" for name in former]
+        new["models"] = attrs.evolve(wanted.models, tables=tuple(tables))
+    return Change(
+        settings=attrs.evolve(current, **new),
+        made=made,
+        left=_line("Settings need a restart", changed - CHANGEABLE) + left,
+    )
+
+
+def _differing(one: Settings, other: Settings) -> set[str]:
+    names = [each.name for each in attrs.fields(Settings)]
+    return {name for name in names if getattr(one, name) != getattr(other, name)}
+
+
+def _merge_table(former: ModelTable, table: ModelTable) -> ModelTable:
+    """Return *table* with the settings of the *former* one that cannot change."""
+    may = {member_of(each) for each in of_models() if each.name in CHANGEABLE}
+    texts = {name: text for name, text in former.texts.items() if name not in may}
+    texts |= {name: text for name, text in table.texts.items() if name in may}
+    return attrs.evolve(table, texts=texts)
+
+
+def _line(what: str, names: set[str]) -> list[str]:
+    return [f"{what}: {variables(names)}"] if names else []
+
+
 @define(kw_only=True, eq=False)
 class Configuration:
     """The settings in force, and the objects that they are applied to."""
@@ -47,7 +109,7 @@ class Configuration:
     """Reads all settings again; raises SettingsError."""
 
     app: ProxyApp
-    model: ServedModel
+    serving: Serving
     sites: Callable[[], Sequence[ProxySite]] = field(default=tuple, repr=False)
     """Return the sites at all ports."""
 
@@ -58,7 +120,7 @@ class Configuration:
 
     def __attrs_post_init__(self) -> None:
         """Hear when calls have to be read in another way."""
-        self.model.on_change = self.renew_policy
+        self.serving.on_change = self.renew_policy
 
     def reload(self) -> None:
         """Read the settings again, and apply those that can change."""
@@ -67,35 +129,35 @@ class Configuration:
         except SettingsError as error:
             self._log.error("Settings stay as they are: {error}", error=error)
             return
-        names = [each.name for each in attrs.fields(Settings)]
-        changed = {
-            name: getattr(wanted, name)
-            for name in names
-            if getattr(wanted, name) != getattr(self.settings, name)
-        }
-        if not changed:
+        change = merge(self.settings, wanted)
+        if wanted == self.settings:
             self._log.info("Settings read again: nothing has changed")
-        self._say("Settings changed: {names}", CHANGEABLE.intersection(changed))
-        self._say("Settings need a restart: {names}", changed.keys() - CHANGEABLE)
-        may_change = {name: changed[name] for name in CHANGEABLE & changed.keys()}
-        self.apply(attrs.evolve(self.settings, **may_change))
+        try:
+            self.apply(change.settings)
+        except SettingsError as error:
+            self._log.error("Settings stay as they are: {error}", error=error)
+            return
+        for line in (*change.made, *change.left):
+            self._log.warn("{line}", line=line)
 
     def apply(self, settings: Settings) -> None:
-        """Apply *settings* from now on; batches in flight are not touched."""
-        former, self.settings = self.settings, settings
+        """
+        Apply *settings* from now on; batches in flight are not touched.
+
+        Raises:
+            SettingsError: a new model cannot be made; all is as it was then.
+        """
+        former = self.settings
+        self.serving.apply(settings)
+        self.settings = settings
         if former.log_level != settings.log_level:
             self.set_log_level(settings.log_level)
-        self.model.apply(settings)
+        self.renew_policy()
         self._apply_to_sites(former, settings)
 
     def renew_policy(self) -> None:
         """Read calls as settings and server ask for now."""
-        models = Models(default=self.model.served())
-        self.app.policy = policy_for(self.settings, models)
-
-    def _say(self, message: str, names: set[str] | frozenset[str]) -> None:
-        if names:
-            self._log.warn(message, names=variables(names))
+        self.app.policy = policy_for(self.settings, self.serving.table)
 
     def _apply_to_sites(self, former: Settings, settings: Settings) -> None:
         # Not for each change: it may ask the system for more files, and log why not.

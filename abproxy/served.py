@@ -5,7 +5,7 @@ It is made by one function from one Settings.  When these change, or the inferen
 server says something else of itself, the running parts are told.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,10 +32,16 @@ from abproxy.configure import (
     write_for,
 )
 from abproxy.reuse.layers import Layers, make_layers
+from abproxy.reuse.redis import RedisStore
+from abproxy.settings.models import ModelTable
 from abproxy.settings.parsers import weighted
-from abproxy.settings.settings import Settings
+from abproxy.settings.settings import Settings, list_settings
 from abproxy.telemetry.diagnosis import LimitsInForce
+from abproxy.telemetry.gauges import ProcessGauges
+from abproxy.telemetry.recorder import Recorder
 from abproxy.telemetry.setup import Telemetry
+from abproxy.telemetry.status import Status, make_status
+from abproxy.tuning import wall_clock
 from abproxy.upstream.agent import TreqClient, make_agent, make_treq
 from abproxy.upstream.client import Transport, Upstream
 from abproxy.upstream.connections import make_pool
@@ -44,6 +50,7 @@ from abproxy.upstream.endpoints import EndpointFactory, uri_of
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.fleet import Fleet
+from abproxy.upstream.health import HealthCheck, make_checks
 from abproxy.upstream.identity import Generations, Joining
 from abproxy.upstream.tls import VerifyingPolicy
 from abproxy.upstream.tokens import TokenCounter
@@ -60,6 +67,9 @@ class ServedModel:
     settings: Settings
     """Those in force for it."""
 
+    table: ModelTable | None = None
+    """What says that it is one of several; None if it is the only one."""
+
     reactor: Any = field(repr=False)
     upstream: Upstream | Fleet
     collector: BatchCollector
@@ -68,15 +78,54 @@ class ServedModel:
     turn: Turn = field(repr=False)
     """Says when other numbers of slots may be tried."""
 
+    recorder: Recorder = field(repr=False)
+    status: Status = field(repr=False)
+    checks: Mapping[bytes, HealthCheck] = field(repr=False)
+    """Ask its server for its health, by the path of the page."""
+
+    created: int
+    """Since when it is served, in seconds since 1970."""
+
     on_change: Callable[[], None] = field(default=lambda: None, repr=False)
     """Called when its calls may have to be read in another way."""
+
+    @property
+    def name(self) -> str:
+        """Its name; empty for the only one."""
+        return self.table.name if self.table else ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All its names; the only one needs none."""
+        return self.table.names if self.table else ()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call waits or is in flight."""
+        collector = self.collector
+        waiting = collector.admission.items + collector.admission.rest_items
+        return not (waiting or collector.budget.batches_in_flight)
+
+    @property
+    def coming_bytes(self) -> int:
+        """Bytes of answers that are not whole yet."""
+        collected = self.collector.admission.collected.size
+        return collected + self.upstream.unfinished_bytes
 
     def served(self) -> Served:
         """Return it as requests reach it now."""
         collector = self.collector
+        known_as = self.table.known_as if self.table else None
         return Served(
+            name=self.name,
+            created=self.created,
+            known_as=known_as or self.name,
             reader=reader_for(
-                self.settings, self.info, collector.takes, collector.observer
+                self.settings,
+                self.info,
+                takes=collector.takes,
+                observer=collector.observer,
+                model=known_as,
             ),
             compute=self.layers.submit,
             relay=self.relay,
@@ -138,7 +187,6 @@ class ServedModel:
         """Send nothing more, and close what is open."""
         self.collector.stop()
         await self.upstream.stop()
-        await self.layers.stop()
 
     def _apply_to_collector(self, settings: Settings) -> None:
         collector = self.collector
@@ -150,13 +198,19 @@ class ServedModel:
         collector.admission.max_items = settings.max_waiting_inputs
         collector.admission.max_size = settings.max_waiting_bytes
         collector.admission.max_items_of_one = settings.max_waiting_inputs_of_one
+        if self.layers.memory is not None:
+            self.layers.memory.store.max_size = settings.cache_bytes
 
 
-def make_model(
+def make_model(  # noqa: PLR0913
     settings: Settings,
     reactor: Any,
     telemetry: Telemetry,
     turn: Turn,
+    *,
+    process: ProcessGauges,
+    table: ModelTable | None = None,
+    rows: RedisStore | None = None,
     base_url: str | None = None,
 ) -> ServedModel:
     """
@@ -167,10 +221,13 @@ def make_model(
         reactor: clock and network.
         telemetry: hears of it.
         turn: says when other numbers of slots may be tried.
+        process: the figures of the process.
+        table: says that it is one of several.
+        rows: remembers rows for several proxies.
         base_url: of its server, if that is not the one in the settings.
 
     Raises:
-        SettingsError: files for TLS cannot be used, or a library is missing.
+        SettingsError: files for TLS cannot be used.
     """
 
     def learn(info: ServerInfo) -> None:
@@ -192,11 +249,31 @@ def make_model(
         reuse_for(settings),
         collector,
         reactor,
+        shared=rows,
         is_certain=lambda: upstream.is_certain,
         observer=telemetry.observer,
     )
+
+    def limits() -> LimitsInForce:
+        return model.limits_in_force()
+
+    recorder = telemetry.recorder
+    status = make_status(
+        recorder,
+        collector,
+        layers,
+        upstream,
+        process=process,
+        settings=lambda: list_settings(model.settings),
+        limits=limits,
+    )
     model = ServedModel(
         settings=settings,
+        table=table,
+        recorder=recorder,
+        status=status,
+        checks=make_checks(reactor, upstream),
+        created=int(wall_clock(reactor)()),
         reactor=reactor,
         upstream=upstream,
         collector=collector,

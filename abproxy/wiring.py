@@ -6,34 +6,33 @@ Each object gets the objects that it uses as arguments of its constructor.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from attrs import evolve
-from msgspec.structs import replace
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import succeed
 
 from abproxy.configure import drain_times, policy_for, server_limits, write_for
 from abproxy.events import Observer
-from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.reload import Configuration
+from abproxy.reuse.layers import make_shared_store
 from abproxy.served import ServedModel, make_model
 from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
 from abproxy.service.proxy import Listening, ProxyService
 from abproxy.service.signals import Signals
-from abproxy.settings.settings import Settings, list_settings
+from abproxy.serving import Serving
+from abproxy.settings.models import ModelTable
+from abproxy.settings.settings import Settings
 from abproxy.settings.watching import KeyWatch
-from abproxy.telemetry.gauges import Gauges
+from abproxy.telemetry.gauges import ProcessGauges
 from abproxy.telemetry.setup import Telemetry, make_telemetry, traces_endpoint
-from abproxy.telemetry.status import Status
 from abproxy.upstream.embedded import make_child
-from abproxy.upstream.health import HealthCheck
 from abproxy.web.admin import HealthPages, Operations, Pages, own_pages
 from abproxy.web.app import ProxyApp
 from abproxy.web.fast.connection import FastSite
 from abproxy.web.fast.request import FastPath
 from abproxy.web.listen import Listener, make_listener
 from abproxy.web.memory import Memory
-from abproxy.web.models import Models
 from abproxy.web.proxy_header import with_header
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.server import ProxySite, ServerLimits
@@ -102,6 +101,7 @@ def _build(
             settings.otlp_endpoint, settings.otlp_traces_endpoint
         ),
         scheme="https" if settings.has_tls else "http",
+        has_models=settings.models is not None,
     )
 
     def sites() -> list[ProxySite]:
@@ -109,28 +109,54 @@ def _build(
         return [port.site for port in ports]
 
     child = make_child(reactor, settings.embedded_model) if settings.embedded else None
-    base_url = child.url if child else None
-    model = make_model(settings, reactor, telemetry, process.turn, base_url)
-    app = _app(settings, reactor, model, telemetry)
-    memory = _memory(reactor, model, telemetry)
+    rows = (
+        make_shared_store(reactor, settings.cache_url) if settings.cache_url else None
+    )
+    memory = Memory(
+        clock=reactor,
+        observer=telemetry.observer,
+        coming=lambda: sum(model.coming_bytes for model in serving.all),
+    )
+    process_gauges = _process_gauges(telemetry, sites)
+
+    def make(own: Settings, table: ModelTable | None) -> ServedModel:
+        model = make_model(
+            own,
+            reactor,
+            telemetry.of_model() if table else telemetry,
+            process.turn,
+            process=process_gauges,
+            table=table,
+            rows=rows,
+            base_url=child.url if child else None,
+        )
+        model.collector.admission.collected.make_room = memory.make_room
+        telemetry.show(model.name, model.recorder)
+        return model
+
+    serving = Serving(make=make, clock=reactor, forget=telemetry.forget)
+    serving.apply(settings)
+    app = ProxyApp(
+        policy=policy_for(settings, serving.table),
+        clock=reactor,
+        rate_limiter=RateLimiter(clock=reactor),
+        shared_rate=rows.take if rows and settings.rate_limit_shared else None,
+        observer=telemetry.observer,
+    )
     configuration = Configuration(
         settings=settings,
         read=read,
         app=app,
-        model=model,
+        serving=serving,
         sites=sites,
         set_log_level=process.set_log_level,
     )
-    status = Status(
-        recorder=telemetry.recorder,
-        collector=model.collector,
-        gauges=_gauges(telemetry, model, sites),
-        upstream=model.upstream.describe,
-        settings=lambda: list_settings(configuration.settings),
-        limits=model.limits_in_force,
-    )
-    health = _health_pages(reactor, model, sites)
-    every = health | own_pages(telemetry.recorder.metrics.write, status.document)
+    health = HealthPages(
+        checks={path: partial(serving.ask, path) for path in (b"/health", b"/ping")},
+        is_full=serving.is_full,
+        is_draining=lambda: sites()[0].is_draining,
+    ).by_path()
+    every = health | own_pages(telemetry.write_metrics, serving.document)
     # With a separate port for operators, only that one has the other pages.
     public = health if settings.operations_port else every
     private_observer = app.observer
@@ -175,38 +201,15 @@ def _build(
         certificate=certificate,
         reopen_logs=telemetry.reopen,
         stop_telemetry=telemetry.stop,
-        report=status.report,
-        collector=model.collector,
-        start_upstream=model.upstream.start,
-        stop_upstream=model.upstream.stop,
-        stop_cache=model.layers.stop,
+        report=serving.report,
+        start_models=serving.start,
+        flush=serving.flush,
+        stop_models=serving.stop,
+        stop_cache=rows.stop if rows else lambda: succeed(None),
         model=child,
-        upstream_url=model.upstream.base_url,
+        upstream_url=serving.servers,
         drain_times=lambda: drain_times(configuration.settings),
     )
-
-
-def _app(
-    settings: Settings, reactor: Any, model: ServedModel, telemetry: Telemetry
-) -> ProxyApp:
-    return ProxyApp(
-        policy=policy_for(settings, Models(default=model.served())),
-        clock=reactor,
-        rate_limiter=RateLimiter(clock=reactor),
-        shared_rate=model.layers.shared_rate,
-        observer=telemetry.observer,
-    )
-
-
-def _memory(reactor: Any, model: ServedModel, telemetry: Telemetry) -> Memory:
-    collected, upstream = model.collector.admission.collected, model.upstream
-    memory = Memory(
-        clock=reactor,
-        observer=telemetry.observer,
-        coming=lambda: collected.size + upstream.unfinished_bytes,
-    )
-    collected.make_room = memory.make_room
-    return memory
 
 
 def _site(  # noqa: PLR0913, PLR0917
@@ -235,15 +238,12 @@ def _site(  # noqa: PLR0913, PLR0917
     return ProxySite(resource, **about)
 
 
-def _gauges(
-    telemetry: Telemetry, model: ServedModel, sites: Callable[[], Sequence[ProxySite]]
-) -> Gauges:
+def _process_gauges(
+    telemetry: Telemetry, sites: Callable[[], Sequence[ProxySite]]
+) -> ProcessGauges:
     recorder = telemetry.recorder
-    gauges = Gauges(
+    gauges = ProcessGauges(
         recorder=recorder,
-        collector=model.collector,
-        layers=model.layers,
-        upstream_state=lambda: model.upstream.state,
         connections=lambda: sum(len(site.channels) for site in sites()),
         open_requests=lambda: sum(len(site.requests) for site in sites()),
         is_draining=lambda: sites()[0].is_draining,
@@ -251,27 +251,3 @@ def _gauges(
     )
     recorder.metrics.registry.register(gauges)
     return gauges
-
-
-def _health_pages(
-    reactor: Any, model: ServedModel, sites: Callable[[], Sequence[ProxySite]]
-) -> Pages:
-    upstream = model.upstream
-
-    def ask(question: UpstreamRequest) -> Deferred[Response]:
-        # The key may have changed since the last time.
-        return upstream.ask(replace(question, headers=upstream.credentials.on(())))
-
-    checks = {
-        path: HealthCheck(
-            question=UpstreamRequest(method=b"GET", path=path, headers=(), body=b""),
-            send=ask,
-            clock=reactor,
-        ).ask
-        for path in (b"/health", b"/ping")
-    }
-    return HealthPages(
-        checks=checks,
-        admission=model.collector.admission,
-        is_draining=lambda: sites()[0].is_draining,
-    ).by_path()

@@ -42,9 +42,10 @@ def serve(way: str, upstream: str) -> None:
     service: Any = wire(settings, reactor, process=ProcessContext(tune=tune))
     if way == "without":
         service.site.observer = Observer()
-        service.collector.observer = service.collector.sender.observer = Observer()
-        service.collector.backoff.observer = Observer()
-        service.stop_upstream.__self__.observer = Observer()
+        [model] = service.stop_models.__self__.models
+        model.collector.observer = model.collector.sender.observer = Observer()
+        model.collector.backoff.observer = Observer()
+        model.upstream.observer = Observer()
     service.startService()
     reactor.callWhenRunning(_say_where, service)
     reactor.run()

@@ -73,7 +73,7 @@ def _model(service: Any, step: Any) -> None:
 
 
 def _upstream(service: Any, step: Any) -> None:
-    service.start_upstream = step
+    service.start_models = step
 
 
 def _clients(service: Any, step: Any) -> None:

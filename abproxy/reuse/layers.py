@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, succeed
 
 from abproxy.batching.collector import BatchCollector
 from abproxy.errors import SettingsError
@@ -23,7 +22,7 @@ from abproxy.reuse.rows import Submit
 from abproxy.reuse.shared import SharedCache
 from abproxy.reuse.store import Store
 
-__all__ = ["Layers", "Reuse", "make_layers"]
+__all__ = ["Layers", "Reuse", "make_layers", "make_shared_store"]
 
 
 @frozen(kw_only=True)
@@ -32,14 +31,10 @@ class Reuse:
 
     dedupe: bool
     cache_bytes: int
-    cache_url: str | None = field(repr=False)
     cache_ttl_s: float
     keys: Keys
     shows: bool
     """Whether answers say where their rows come from."""
-
-    shares_rates: bool
-    """Whether the rate of a client counts in all proxies together."""
 
 
 @define(kw_only=True, eq=False)
@@ -53,9 +48,6 @@ class Layers:
     in_flight: InFlight | None = None
     memory: MemoryCache | None = None
     shared: SharedCache | None = None
-    shared_rate: Callable[[bytes, int, float], Deferred[float]] | None = field(
-        default=None, repr=False
-    )
 
     def learn(self, keys: Keys, *, shows: bool) -> None:
         """
@@ -74,16 +66,13 @@ class Layers:
         if self.shared is not None and not self.shared.keys.are(keys):
             self.shared.keys = keys
 
-    def stop(self) -> Deferred[Any]:
-        """Close what is open."""
-        return self.shared.store.stop() if self.shared is not None else succeed(None)
 
-
-def make_layers(
+def make_layers(  # noqa: PLR0913
     reuse: Reuse,
     collector: BatchCollector,
     reactor: Any,
     *,
+    shared: RedisStore | None = None,
     is_certain: Callable[[], bool],
     observer: Observer,
 ) -> Layers:
@@ -94,11 +83,9 @@ def make_layers(
         reuse: which ones.
         collector: computes what none of them knows.
         reactor: clock and network.
+        shared: remembers rows for several proxies.
         is_certain: whether the upstream is known to have the model whose rows are kept.
         observer: hears what was not computed.
-
-    Raises:
-        SettingsError: a library is missing.
     """
     layers = Layers(collector=collector, submit=collector.submit)
     rows: dict[str, Any] = {
@@ -107,11 +94,9 @@ def make_layers(
         "is_certain": is_certain,
         "observer": observer,
     }
-    if reuse.cache_url:
-        store = _shared_store(reactor, reuse.cache_url)
-        layers.shared = SharedCache(compute=layers.submit, store=store, **rows)
+    if shared is not None:
+        layers.shared = SharedCache(compute=layers.submit, store=shared, **rows)
         layers.submit = layers.shared.submit
-        layers.shared_rate = store.take if reuse.shares_rates else None
     if reuse.dedupe:
         layers.in_flight = InFlight(
             compute=layers.submit,
@@ -131,7 +116,13 @@ def make_layers(
     return layers
 
 
-def _shared_store(reactor: Any, url: str) -> RedisStore:
+def make_shared_store(reactor: Any, url: str) -> RedisStore:
+    """
+    Return the rows that several proxies remember together, at *url*.
+
+    Raises:
+        SettingsError: a library is missing.
+    """
     try:
         client = connect(reactor, read_address(url))
     except ImportError as error:

@@ -13,7 +13,7 @@ the process, too.
 """
 
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
@@ -25,7 +25,6 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
-from abproxy.batching.collector import BatchCollector
 from abproxy.service.lifetime import Lifetime
 from abproxy.web.listen import Listener, close_port, where
 from abproxy.web.server import ProxySite
@@ -84,13 +83,16 @@ class ProxyService(Lifetime):
     private: Listening | None
     """The port for operators, if there is a separate one."""
 
-    collector: BatchCollector
-    start_upstream: Callable[[], None]
-    """Begins to ask the upstream for its limits."""
+    start_models: Callable[[], None]
+    """Begins to ask upstreams for their limits."""
 
-    stop_upstream: Callable[[], Deferred[Any]]
+    flush: Callable[[], None]
+    """Sends batches without waiting from now on."""
+
+    stop_models: Callable[[], Awaitable[Any]]
+    """Ends that; done when the connections to upstreams are closed."""
+
     stop_cache: Callable[[], Deferred[Any]]
-    """Ends that; fires when the connections to the upstream are closed."""
 
     reload: Callable[[], None]
     certificate: Certificate | None
@@ -175,7 +177,7 @@ class ProxyService(Lifetime):
             self._log.info("Operations are on {address}/-/", address=address)
         if self.model is not None:
             await self.model.start()
-        self.start_upstream()
+        self.start_models()
         self._port = await self.public.listener.listen(self.site)
         self._log.info(
             "abproxy answers on {address}; inference server: {url}",
@@ -194,8 +196,7 @@ class ProxyService(Lifetime):
             await self._stay_open(times)
             await close_port(self.reactor, self._port)
         await self._drain(ends_at)
-        self.collector.stop()
-        await self.stop_upstream()
+        await self.stop_models()
         await self.stop_cache()
         if self.model is not None:
             await self.model.stop()
@@ -216,7 +217,7 @@ class ProxyService(Lifetime):
 
     async def _drain(self, ends_at: float) -> None:
         self._log.info("Draining {n} calls", n=len(self.site.requests))
-        self.collector.flush()
+        self.flush()
         left_s = max(0.0, ends_at - self.reactor.seconds())
         await self._answer_all(self.site, left_s, idle_s=IDLE_STAY_S)
         if self.private is not None and self._private_port is not None:

@@ -16,7 +16,7 @@ from abproxy.errors import SettingsError
 from abproxy.settings.key_files import OF_UPSTREAM
 from abproxy.settings.sources import find_typos
 
-__all__ = ["ModelTable", "ModelsFile", "read_models"]
+__all__ = ["KEY_FILE", "ModelTable", "ModelsFile", "read_models"]
 
 NAMES, MODEL, DEFAULT = "names", "model", "default"
 """Members of a table that are no settings."""
@@ -31,6 +31,7 @@ SHORT: Mapping[str, str] = {
 """Short names of settings."""
 
 KEY, KEY_FILE = "inference_service_key", "inference_service_key_file"
+"""What the key of a model's server, and the file with it, are called in `texts`."""
 
 LONGEST_NAME = 200
 
@@ -147,7 +148,10 @@ def _table(path: str, name: str, members: Any, parsers: Parsers) -> ModelTable:
     texts = found["texts"]
     if KEY in texts and KEY_FILE in texts:
         raise SettingsError(f"{where} has both key and key_file; keep one of them")
-    return ModelTable(name=name, **found).with_key()
+    try:
+        return ModelTable(name=name, **found).with_key()
+    except SettingsError as error:
+        raise SettingsError(f"{where} key_file: {error}") from error
 
 
 def _read(member: str, value: Any, parsers: Parsers, found: dict[str, Any]) -> None:

@@ -33,9 +33,12 @@ __all__ = [
     "default_of",
     "explain",
     "list_settings",
+    "member_of",
+    "of_models",
     "settings_from",
     "settings_of",
     "shown",
+    "table_of",
 ]
 
 OF_MODELS = frozenset(
@@ -158,14 +161,15 @@ def settings_from(
 
 
 def _parsers_of_models() -> dict[str, Callable[[str], Any]]:
-    return {_member(each): each.metadata["read"] for each in _fields_of_models()}
+    return {member_of(each): each.metadata["read"] for each in of_models()}
 
 
-def _fields_of_models() -> "list[attrs.Attribute[Any]]":
+def of_models() -> "list[attrs.Attribute[Any]]":
+    """List the settings that each of several models may have of its own."""
     return [each for each in attrs.fields(Settings) if each.name in OF_MODELS]
 
 
-def _member(setting: "attrs.Attribute[Any]") -> str:
+def member_of(setting: "attrs.Attribute[Any]") -> str:
     """Return what a *setting* is called in a table."""
     return variable(setting.metadata["option"]).lower()
 
@@ -173,9 +177,9 @@ def _member(setting: "attrs.Attribute[Any]") -> str:
 def settings_of(settings: Settings, table: ModelTable) -> Settings:
     """Return the settings of the model in a *table*, where *settings* are of all."""
     own: dict[str, Any] = {
-        each.name: each.metadata["read"](table.texts[_member(each)])
-        for each in _fields_of_models()
-        if _member(each) in table.texts
+        each.name: each.metadata["read"](table.texts[member_of(each)])
+        for each in of_models()
+        if member_of(each) in table.texts
     }
     if "upstream_key" in own:
         own.setdefault("upstream_key_file", None)
@@ -184,6 +188,12 @@ def settings_of(settings: Settings, table: ModelTable) -> Settings:
     among = max(1, sum("cache_bytes" not in each.texts for each in tables))
     own.setdefault("cache_bytes", settings.cache_bytes // among)
     return attrs.evolve(settings, **own)
+
+
+def table_of(settings: Settings, name: str) -> ModelTable | None:
+    """Return the table of the model of this *name*, or the default; None for none."""
+    tables = settings.models.tables if settings.models else ()
+    return next((each for each in tables if name in each.names), *tables[:1] or (None,))
 
 
 def _check(settings: Settings) -> None:

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from abproxy.errors import SettingsError
 from abproxy.settings.key_files import KEY_FILES
+from abproxy.settings.models import ModelTable
 from abproxy.settings.settings import Settings
 
 __all__ = ["KeyWatch"]
@@ -54,8 +55,27 @@ class KeyWatch:
                 self._log.warn("{file} has changed, and is used", file=file.variable)
             elif was_wrong:
                 self._log.info("{file} can be used again", file=file.variable)
+        if settings.models is not None:
+            tables = tuple(map(self._with_key, settings.models.tables))
+            if tables != settings.models.tables:
+                changed["models"] = attrs.evolve(settings.models, tables=tables)
         if changed:
             self.apply(attrs.evolve(settings, **changed))
+
+    def _with_key(self, table: ModelTable) -> ModelTable:
+        """Return *table* with the key that is in its file now, if it can be used."""
+        name = f"key_file of model {table.name}"
+        try:
+            new = table.with_key()
+        except SettingsError as error:
+            self._note_wrong(name, f"[{table.name}] {error}")
+            return table
+        was_wrong = self._wrong.pop(name, None) is not None
+        if new != table:
+            self._log.warn("{file} has changed, and is used", file=name)
+        elif was_wrong:
+            self._log.info("{file} can be used again", file=name)
+        return new
 
     def _note_wrong(self, variable: str, why: str) -> None:
         if self._wrong.get(variable) != why:

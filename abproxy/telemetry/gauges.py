@@ -18,17 +18,16 @@ from abproxy.reuse.layers import Layers
 from abproxy.telemetry.lines import lost_lines
 from abproxy.telemetry.recorder import Recorder
 
-__all__ = ["Gauges"]
+__all__ = ["Gauges", "ProcessGauges"]
 
 
 @define(kw_only=True, eq=False)
-class Gauges(Collector):
-    """The state of the proxy at one moment, as metrics."""
+class ProcessGauges(Collector):
+    """The state of the process at one moment, as metrics."""
 
     recorder: Recorder
-    collector: BatchCollector
-    layers: Layers
-    upstream_state: Callable[[], UpstreamState] = field(repr=False)
+    """Hears of all requests."""
+
     connections: Callable[[], int] = field(repr=False)
     """Return how many connections of clients are open."""
 
@@ -44,14 +43,41 @@ class Gauges(Collector):
         """Yield everything."""
         for name, about, value in self.readings():
             yield GaugeMetricFamily(f"abproxy_{name}", about, value=value)
-        yield self._states()
-        yield self._kept()
         yield _lost()
         info = GaugeMetricFamily(
             "abproxy_build_info", "Always 1, with the version", labels=["version"]
         )
         info.add_metric([__version__], 1)
         yield info
+
+    def readings(self) -> Iterator[tuple[str, str, float]]:
+        """Yield all figures without a label: name, meaning and value."""
+        yield "connections", "Open client connections", self.connections()
+        yield "requests_open", "Requests not yet answered", self.open_requests()
+        arriving, unread, most = self.memory()
+        yield "arriving_bytes", "Bytes of requests that arrive", arriving
+        yield "unread_bytes", "Bytes of answers that gather or wait to be read", unread
+        yield "memory_max_bytes", "Bytes that both may have together", most
+        yield "draining", "1 after SIGTERM", self.is_draining()
+        cpu_s = self.recorder.cpu_s_per_call()
+        yield "cpu_seconds_per_call", "CPU time of a call in the last hour", cpu_s
+
+
+@define(kw_only=True, eq=False)
+class Gauges(Collector):
+    """The state of a model at one moment, as metrics."""
+
+    recorder: Recorder
+    collector: BatchCollector
+    layers: Layers
+    upstream_state: Callable[[], UpstreamState] = field(repr=False)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield everything."""
+        for name, about, value in self.readings():
+            yield GaugeMetricFamily(f"abproxy_{name}", about, value=value)
+        yield self._states()
+        yield self._kept()
 
     def readings(self) -> Iterator[tuple[str, str, float]]:
         """Yield all figures without a label: name, meaning and value."""
@@ -93,16 +119,7 @@ class Gauges(Collector):
         size, rows = (memory.store.size, len(memory.store)) if memory else (0, 0)
         yield "cache_bytes", "Memory that remembered rows take", size
         yield "cache_rows", "Rows that are remembered", rows
-        yield "connections", "Open client connections", self.connections()
-        yield "requests_open", "Requests not yet answered", self.open_requests()
-        arriving, unread, most = self.memory()
-        yield "arriving_bytes", "Bytes of requests that arrive", arriving
-        yield "unread_bytes", "Bytes of answers that gather or wait to be read", unread
-        yield "memory_max_bytes", "Bytes that both may have together", most
         yield "upstream_up", "1 if the upstream answers", self.upstream_state().answers
-        yield "draining", "1 after SIGTERM", self.is_draining()
-        cpu_s = self.recorder.cpu_s_per_call()
-        yield "cpu_seconds_per_call", "CPU time of a call in the last hour", cpu_s
 
     def _oldest_wait_s(self) -> float:
         oldest = self.collector.queue.oldest_arrived_at

@@ -159,6 +159,8 @@ class Metrics:
     """Everything that is counted."""
 
     registry: CollectorRegistry = field(factory=CollectorRegistry)
+    is_of_process: bool = True
+    """Whether the figures of the process are among them."""
 
     calls: Counter = field(init=False)
     call_seconds: Histogram = field(init=False)
@@ -188,7 +190,8 @@ class Metrics:
         self._declare_calls()
         self._declare_batches()
         self._declare_upstream()
-        ProcessCollector(registry=self.registry)
+        if self.is_of_process:
+            ProcessCollector(registry=self.registry)
 
     def write(self, accepted: bytes) -> tuple[bytes, bytes]:
         """Return content type and body of all metrics, as an `Accept` line asks."""

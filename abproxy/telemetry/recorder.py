@@ -137,7 +137,7 @@ class Recorder(Observer):
         found = self._answered[route, code] = cell, self.metrics.call_seconds.of(route)
         return found
 
-    def answered_with(self, error: ProxyError) -> None:
+    def answered_with(self, error: ProxyError, model: str = "") -> None:  # noqa: ARG002
         """Count an answer of our own, and keep it among the last errors."""
         if error.status < SERVER_ERROR:
             self._totals.refused += 1

@@ -8,15 +8,17 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from abproxy.errors import SettingsError
 from abproxy.events import Observer, Observers
 from abproxy.telemetry.access_log import AccessLog
+from abproxy.telemetry.by_model import ByModel
 from abproxy.telemetry.lines import LineWriter, append_to, open_stdout
 from abproxy.telemetry.logs import forward_standard_logging
+from abproxy.telemetry.metrics import Metrics
 from abproxy.telemetry.recorder import Recorder
 
 __all__ = ["Telemetry", "make_telemetry", "traces_endpoint"]
@@ -33,6 +35,9 @@ class Telemetry:
     recorder: Recorder
     access_log: AccessLog | None
     tracing: Any
+    by_model: ByModel | None = None
+    """Tells apart the figures of several models."""
+
     observer: Observer = field(init=False)
     """All of them as one."""
 
@@ -40,7 +45,31 @@ class Telemetry:
 
     def __attrs_post_init__(self) -> None:
         others: list[Any] = [self.tracing, self.access_log]
-        self.observer = Observers([self.recorder, *filter(None, others)])
+        figures = self.by_model or self.recorder
+        self.observer = Observers([figures, *filter(None, others)])
+
+    def of_model(self) -> "Telemetry":
+        """Return the observers of one of several models, with figures of its own."""
+        recorder = Recorder(
+            clock=self.reactor,
+            cpu_s=self.recorder.cpu_s,
+            metrics=Metrics(is_of_process=False),
+        )
+        return evolve(self, recorder=recorder, access_log=None, by_model=None)
+
+    def show(self, name: str, recorder: Recorder) -> None:
+        """Show the figures of the model of this *name* from now on."""
+        if self.by_model is not None:
+            self.by_model.recorders[name] = recorder
+
+    def forget(self, recorder: Recorder) -> None:
+        """Show the figures no more of a model that is not served any more."""
+        if self.by_model is not None:
+            self.by_model.forget(recorder)
+
+    def write_metrics(self, accepted: bytes) -> tuple[bytes, bytes]:
+        """Return content type and body of all metrics, as an `Accept` line asks."""
+        return (self.by_model or self.recorder.metrics).write(accepted)
 
     @property
     def trace_relayed(self) -> Any:
@@ -87,6 +116,7 @@ def make_telemetry(  # noqa: PLR0913  each is one wish of the operator
     owner: tuple[int, int] = (-1, -1),
     traces_endpoint: str | None = None,
     scheme: str = "http",
+    has_models: bool = False,
 ) -> Telemetry:
     """
     Make all observers, before there is anything to observe.
@@ -99,13 +129,16 @@ def make_telemetry(  # noqa: PLR0913  each is one wish of the operator
             those that this process has.
         traces_endpoint: where traces are sent, if they are.
         scheme: how clients reach the proxy.
+        has_models: whether the figures of several models are to be told apart.
 
     Raises:
         SettingsError: there is no way to write the access log, or to trace.
     """
+    recorder = Recorder(clock=reactor, cpu_s=time.process_time)
     return Telemetry(
         reactor=reactor,
-        recorder=Recorder(clock=reactor, cpu_s=time.process_time),
+        recorder=recorder,
+        by_model=ByModel(whole=recorder) if has_models else None,
         access_log=(
             _open_access_log(access_log, reactor, owner, as_json=as_json)
             if access_log

@@ -5,7 +5,7 @@ No text that a client sent is in it, and no key: of options only their names, an
 the model's, of secrets only whether there are any.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -19,12 +19,14 @@ from abproxy.batching.lane import Lane
 from abproxy.dialects.call import LaneKey
 from abproxy.events import Cause
 from abproxy.http.messages import Response
+from abproxy.reuse.layers import Layers
 from abproxy.telemetry.diagnosis import Diagnosis, LimitsInForce, diagnose
-from abproxy.telemetry.gauges import Gauges
+from abproxy.telemetry.gauges import Gauges, ProcessGauges
+from abproxy.telemetry.history import Totals
 from abproxy.telemetry.recorder import Recorder
 from abproxy.tuning import wall_clock
 
-__all__ = ["Status"]
+__all__ = ["Status", "make_status"]
 
 LANES = 20
 """Lanes that are listed, those with most inputs first."""
@@ -34,11 +36,12 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 @define(kw_only=True, eq=False)
 class Status:
-    """The status of the proxy, as `/-/status.json` has it."""
+    """The status of a model and of the process, as `/-/status.json` has it."""
 
     recorder: Recorder
     collector: BatchCollector
     gauges: Gauges
+    process: ProcessGauges
     upstream: Callable[[], dict[str, Any]] = field(repr=False)
     """Return what is known of the upstream."""
 
@@ -82,20 +85,32 @@ class Status:
             "now": now + to_date,
             "started_at": self._started_at + to_date,
             "upstream": {**upstream, "since": upstream["since"] + to_date},
-            "flow": {name: value for name, _, value in self.gauges.readings()},
+            "flow": {name: value for name, _, value in self._readings()},
             "kept_by": recorder.blocked_time.blocked_by.value,
             "lanes": self._lanes(now),
             "refused": self._refused(now),
             "sharing": recorder.sharing().document(),
             "totals": attrs.asdict(recorder.totals()),
-            "cpu_us_per_call": recorder.cpu_s_per_call() * 1e6,
+            "cpu_us_per_call": self.process.recorder.cpu_s_per_call() * 1e6,
             "verdict": attrs.asdict(self.diagnosis()),
             "batches": _dated(recent.batches(since), to_date),
             "errors": _dated(reversed(recent.errors), to_date),
             "settings": self.settings(),
-            "lately": attrs.asdict(recorder.window.lately()),
+            "lately": attrs.asdict(self._lately()),
             "workers": [],
         }
+
+    def _readings(self) -> Iterator[tuple[str, str, float]]:
+        yield from self.gauges.readings()
+        yield from self.process.readings()
+
+    def _lately(self) -> Totals:
+        """Return what has happened lately; of the CPU time what its calls have cost."""
+        lately, of_all = self.recorder.window.lately(), self.process.recorder
+        if of_all is self.recorder:
+            return lately
+        calls = lately.calls + lately.relayed
+        return attrs.evolve(lately, cpu_s=of_all.cpu_s_per_call() * calls)
 
     def _lanes(self, now: float) -> list[dict[str, Any]]:
         lanes = sorted(self.collector.queue.lanes, key=lambda lane: -lane.items)
@@ -115,6 +130,35 @@ class Status:
             for key, probe in out.lanes().items()
         ]
         return sorted(found, key=_how_long_refused)[:LANES]
+
+
+def make_status(  # noqa: PLR0913
+    recorder: Recorder,
+    collector: BatchCollector,
+    layers: Layers,
+    upstream: Any,
+    *,
+    process: ProcessGauges,
+    settings: Callable[[], list[dict[str, Any]]],
+    limits: Callable[[], LimitsInForce],
+) -> Status:
+    """Return the status of a model, whose gauges are added to its metrics."""
+    gauges = Gauges(
+        recorder=recorder,
+        collector=collector,
+        layers=layers,
+        upstream_state=lambda: upstream.state,
+    )
+    recorder.metrics.registry.register(gauges)
+    return Status(
+        recorder=recorder,
+        collector=collector,
+        gauges=gauges,
+        process=process,
+        upstream=upstream.describe,
+        settings=settings,
+        limits=limits,
+    )
 
 
 def _dated(events: Iterable[Any], to_date: float) -> list[dict[str, Any]]:

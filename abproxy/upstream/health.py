@@ -1,6 +1,6 @@
 """Health of the upstream: from the outcome of each request, and by asking it."""
 
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from attrs import define, field
 from msgspec.structs import replace
@@ -27,7 +27,7 @@ from abproxy.http.messages import (
     UpstreamRequest,
 )
 
-__all__ = ["Answer", "Health", "HealthCheck", "answers_question"]
+__all__ = ["Answer", "Health", "HealthCheck", "answers_question", "make_checks"]
 
 
 AWAY = frozenset({UpstreamState.UNREACHABLE, UpstreamState.FAILING})
@@ -119,6 +119,26 @@ class HealthCheck:
         for asked in waiting:
             # One that was cancelled takes no notice.
             asked.callback(answer)
+
+
+def make_checks(clock: IReactorTime, upstream: Any) -> dict[bytes, HealthCheck]:
+    """Return what asks *upstream* for its health, by the path that is asked for."""
+
+    def ask(question: UpstreamRequest) -> Deferred[Response]:
+        # The key may have changed since the last time.
+        answer: Deferred[Response] = upstream.ask(
+            replace(question, headers=upstream.credentials.on(()))
+        )
+        return answer
+
+    return {
+        path: HealthCheck(
+            question=UpstreamRequest(method=b"GET", path=path, headers=(), body=b""),
+            send=ask,
+            clock=clock,
+        )
+        for path in (b"/health", b"/ping")
+    }
 
 
 def _why(failure: Failure) -> ProxyError:

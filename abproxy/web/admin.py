@@ -17,7 +17,6 @@ from msgspec.structs import replace
 from twisted.internet.defer import maybeDeferred
 from twisted.web.http import parse_qs
 
-from abproxy.batching.admission import Admission
 from abproxy.dialects.reply import CORS
 from abproxy.errors import ProxyError, Unauthorized
 from abproxy.events import RequestInfo
@@ -110,14 +109,17 @@ _SERIAL = re.compile(rb"[0-9]{1,18}")
 """What the number of a batch looks like; anything else is taken for 0."""
 
 
-def own_pages(metrics: Callable[[bytes], Any], status: Callable[[int], Any]) -> Pages:
+def own_pages(
+    metrics: Callable[[bytes], Any], status: Callable[[int, str], Any]
+) -> Pages:
     """
     Return all pages but those on health.
 
     Args:
         metrics: returns content type and body of all figures for an `Accept` line.
-        status: returns what the live page shows, with the batches after a serial.
-            Either may return a Deferred.
+        status: returns what the live page shows, with the batches after a serial,
+            of the model with a name if there are several.  Either may return a
+            Deferred.
     """
 
     async def figures(request: RequestInfo) -> Response:
@@ -128,7 +130,9 @@ def own_pages(metrics: Callable[[bytes], Any], status: Callable[[int], Any]) -> 
         query = parse_qs(request.target.partition(b"?")[2], keep_blank_values=True)
         [since, *_] = query.get(b"since", [b""])
         serial = int(since) if _SERIAL.fullmatch(since) else 0
-        return json_reply(OK, await maybeDeferred(status, serial))
+        [model, *_] = query.get(b"model", [b""])
+        name = model.decode(errors="replace")
+        return json_reply(OK, await maybeDeferred(status, serial, name))
 
     return {
         b"/metrics": figures,
@@ -216,7 +220,9 @@ class HealthPages:
     checks: Mapping[bytes, Callable[[], Awaitable[Response | ProxyError]]]
     """Asks the upstream, or returns why that failed, by path of the page."""
 
-    admission: Admission
+    is_full: Callable[[], int] = field(repr=False)
+    """Return how many inputs wait if there is no room for another; else 0."""
+
     is_draining: Callable[[], bool] = field(repr=False)
 
     def by_path(self) -> Pages:
@@ -253,8 +259,7 @@ class HealthPages:
         reasons = []
         if self.is_draining():
             reasons.append(_reason("draining", "abproxy is going to stop"))
-        if self.admission.is_full:
-            waiting = self.admission.items
+        if waiting := self.is_full():
             reasons.append(_reason("full", f"{waiting} inputs are waiting"))
         return reasons
 

@@ -12,7 +12,7 @@ from typing import ClassVar, NoReturn, TypeVar, cast
 
 from attrs import define, field, frozen
 from klein import Klein
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -90,6 +90,10 @@ class ProxyApp:
         if info.is_ours:
             return Deferred.fromCoroutine(self._show(request))
         self.judge(info)
+        listed = self.policy.models.describe(info.method, info.target)
+        if listed is not None:
+            write_reply(request, listed)
+            return succeed(None)
         served, body = self._choose(request)
         caller = self.policy.clients.identify(info)
         call = _read_call(request, served, body, caller)
@@ -200,7 +204,7 @@ class ProxyApp:
                 "Request {request_id} failed", failure, request_id=request_id
             )
             error = InternalError("a bug in abproxy; its log says more")
-        self.observer.answered_with(error)
+        self.observer.answered_with(error, request.model)
         return error_response(error, request.target, request.request_id())
 
     def _choose(self, request: ProxyRequest) -> tuple[Served, bytes]:

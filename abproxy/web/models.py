@@ -8,19 +8,24 @@ request needs to name it, and none is looked at for it.
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
-from urllib.parse import quote
+from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from attrs import field, frozen
 
 from abproxy.dialects.parse import NOT_JSON
 from abproxy.errors import ModelNotFound
+from abproxy.http.messages import Response
 from abproxy.reuse.rows import Submit
+from abproxy.web.admin import json_reply
 from abproxy.web.calls import CallReader
 from abproxy.web.relay import Relay
 
 __all__ = ["Models", "Served", "Way"]
+
+READS = frozenset({b"GET", b"HEAD"})
+OK = 200
 
 PATH = b"/models/"
 """How paths begin that name a model."""
@@ -39,6 +44,9 @@ class Served:
 
     name: str = ""
     """Empty for the only one."""
+
+    created: int = 0
+    """Since when it is served, in seconds since 1970."""
 
     known_as: str = ""
     """What its server calls it, in the place of any of its names; empty: the same."""
@@ -73,18 +81,6 @@ class Models:
     named: Mapping[str, Served] = field(factory=dict, repr=False)
     """All by each of their names; none if there is only one, which needs no name."""
 
-    _paths: Mapping[bytes, Served] = field(init=False, repr=False)
-    """By each way to write a name in a path, the longest first."""
-
-    @_paths.default
-    def _make_paths(self) -> Mapping[bytes, Served]:
-        written = {
-            PATH + quote(name, safe=safe).encode(): served
-            for name, served in self.named.items()
-            for safe in ("", "/", "/:@!$&'()*+,;=")
-        }
-        return dict(sorted(written.items(), key=lambda pair: -len(pair[0])))
-
     def by_path(self, target: bytes) -> Way:
         """
         Return the way that the path of *target* names, or one to no model.
@@ -94,11 +90,18 @@ class Models:
         """
         if not self.named or not target.startswith(PATH):
             return Way(None, b"", target)
-        for prefix, served in self._paths.items():
-            rest = target[len(prefix) :]
-            if target.startswith(prefix) and rest[:1] in {b"", b"/", b"?"}:
-                return Way(served, prefix, rest if rest[:1] == b"/" else b"/" + rest)
-        raise self._not_found(target[len(PATH) :].partition(b"/")[0].decode())
+        path = target.partition(b"?")[0]
+        ends = len(path)
+        # A name may have slashes in it, so the longest is looked for.
+        while ends > len(PATH):
+            served = self.named.get(_unquote(path[len(PATH) : ends]))
+            if served is not None:
+                rest = target[ends:]
+                if not rest.startswith(b"/"):
+                    rest = b"/" + rest
+                return Way(served, target[:ends], rest)
+            ends = path.rfind(b"/", 0, ends)
+        raise self._not_found(_unquote(path[len(PATH) :].partition(b"/")[0]))
 
     def by_body(self, body: bytes, way: Served | None) -> tuple[Served, bytes]:
         """
@@ -125,6 +128,39 @@ class Models:
             body = _rename(body, raw, served.known_as)
         return served, body
 
+    def describe(self, method: bytes, target: bytes) -> Response | None:
+        """
+        Return the list of all models, or one of them, if that is what is asked for.
+
+        Source: `GET /v1/models` and `GET /v1/models/{model}` of the OpenAI API; `root`
+        is from vLLM, which lists a model by each of its names as well.
+
+        Raises:
+            ModelNotFound: there is no such model.
+        """
+        listing, _, name = target.partition(b"?")[0].partition(b"/models")
+        if not self.named or method not in READS or listing not in {b"", b"/v1"}:
+            return None
+        if not name:
+            cards = [self._card(each) for each in self.named]
+            return json_reply(OK, {"object": "list", "data": cards})
+        known = _unquote(name.removeprefix(b"/"))
+        if known in self.named:
+            return json_reply(OK, self._card(known))
+        if not listing:
+            return None  # it may be a path within a model's
+        raise self._not_found(known)
+
+    def _card(self, name: str) -> dict[str, Any]:
+        served = self.named[name]
+        return {
+            "id": name,
+            "object": "model",
+            "created": served.created,
+            "owned_by": "abproxy",
+            "root": served.name,
+        }
+
     def must_be_read(self, method: bytes, target: bytes) -> bool:
         """Return whether the body must be read whole to know what a request is."""
         if not self.named:
@@ -141,6 +177,10 @@ class Models:
     def _not_found(self, name: str) -> ModelNotFound:
         known = ", ".join(self.named)
         return ModelNotFound(f"there is no model {name[:200]!r}; there are: {known}")
+
+
+def _unquote(written: bytes) -> str:
+    return unquote_to_bytes(written).decode(errors="replace")
 
 
 def _model_in(body: bytes) -> bytes:

@@ -7,23 +7,22 @@ moment, and the figures say so.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 import attrs
 import msgspec
-from attrs import define, field, frozen
+from attrs import define, field
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.samples import Sample
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from abproxy import __version__
 from abproxy.configure import keys_for, limits_in_force
 from abproxy.errors import CannotConnect
-from abproxy.events import BlockedBy, RequestInfo, UpstreamState
+from abproxy.events import BlockedBy, RequestInfo
 from abproxy.http.messages import HeaderList, Response, Send
-from abproxy.settings.settings import Settings, list_settings
+from abproxy.settings.settings import Settings, list_settings, settings_of, table_of
 from abproxy.telemetry.diagnosis import diagnose
 from abproxy.telemetry.history import BATCHES, ERRORS, Totals
 from abproxy.telemetry.metrics import write_metrics
@@ -32,30 +31,34 @@ from abproxy.telemetry.status import LANES
 from abproxy.tuning import wall_clock
 from abproxy.workers.ipc import get_page
 from abproxy.workers.process import WorkerPool, WorkerProcess
+from abproxy.workers.scrapes import (
+    WORST_FIRST,
+    Collected,
+    Scrape,
+    add_scrapes,
+    combine,
+    cumulative,
+    momentary,
+    parse_scrape,
+)
 
 __all__ = [
     "Aggregator",
     "CumulativeTotals",
     "RecentBatches",
-    "Scrape",
-    "add_scrapes",
     "add_totals",
-    "cumulative",
     "merge_status",
-    "momentary",
-    "parse_scrape",
 ]
 
 OK = 200
+
+PER_CALL = "abproxy_cpu_seconds_per_call"
 
 ANSWER_S = 1.0
 """How long a worker may take to answer, in seconds."""
 
 PROBE_S = 6.0
 """How long it may take if it asks the inference server first, in seconds."""
-
-Scrape = list[Metric]
-"""The metric families of one scrape."""
 
 StatusDocument = dict[str, Any]
 """`/-/status.json` of one worker, or of all."""
@@ -78,8 +81,9 @@ class Aggregator:
     _started_at: float = field(init=False)
     _wall: Callable[[], float] = field(init=False, repr=False)
     _scrapes: "CumulativeTotals[Scrape]" = field(init=False)
-    _totals: "CumulativeTotals[Mapping[str, float]]" = field(init=False)
-    _batches: "RecentBatches" = field(init=False)
+    _counts: "dict[str, _Counts]" = field(init=False, factory=dict)
+    """By the name of the model; of none where there is only one."""
+
     _own: CollectorRegistry = field(init=False, factory=CollectorRegistry)
     """Metrics of the supervisor's own process."""
 
@@ -88,15 +92,14 @@ class Aggregator:
         self._started_at = self.clock.seconds()
         self._wall = wall_clock(self.clock)
         self._scrapes = CumulativeTotals(add_scrapes)
-        self._totals = CumulativeTotals(add_totals)
-        self._batches = RecentBatches()
         ProcessCollector(registry=self._own)
 
     def worker_ended(self, name: str) -> None:
         """Keep what a worker has counted; the next of this name begins at 0."""
         self._scrapes.worker_ended(name)
-        self._totals.worker_ended(name)
-        self._batches.worker_ended(name)
+        for counts in self._counts.values():
+            counts.totals.worker_ended(name)
+            counts.batches.worker_ended(name)
 
     async def best_answer(self, request: RequestInfo) -> Response:
         """
@@ -112,7 +115,7 @@ class Aggregator:
     async def metrics(self, accepted: bytes) -> tuple[bytes, bytes]:
         """Return content type and body of all metrics for an `Accept` line."""
         asked = self._ask(lambda _: b"/metrics", ANSWER_S)
-        documents = await self._ask_for_status()
+        documents = await self._ask_for_status("")
         scrapes = {
             name: parse_scrape(reply.body.decode())
             for name, reply in (await asked).items()
@@ -125,18 +128,21 @@ class Aggregator:
         whole = add_scrapes([self._scrapes.total(), *now, own])
         about = self._about(len(scrapes), list(documents.values()))
         whole = [family for family in whole if family.name != PER_CALL]
-        return write_metrics(_Collected([*whole, *about]), accepted)
+        return write_metrics(Collected([*whole, *about]), accepted)
 
-    async def status(self, since: int) -> StatusDocument:
-        """Return the status document, with the batches after a serial."""
-        documents = await self._ask_for_status()
+    async def status(self, since: int, model: str = "") -> StatusDocument:
+        """Return the status document of a *model*, with the batches after a serial."""
+        table = table_of(self.settings, model)
+        name = table.name if table else ""
+        documents = await self._ask_for_status(name)
         if not documents:
             raise CannotConnect("no worker answers")
+        settings = settings_of(self.settings, table) if table else self.settings
         return {
-            **merge_status(list(documents.values()), self.settings),
+            **merge_status(list(documents.values()), settings),
             "started_at": self._to_date(self._started_at),
-            "totals": self._totals.total(),
-            "batches": self._batches.after(since),
+            "totals": self._counts[name].totals.total(),
+            "batches": self._counts[name].batches.after(since),
             "workers": [
                 {
                     **_about_one(each, documents),
@@ -149,10 +155,13 @@ class Aggregator:
     def _to_date(self, at: float) -> float:
         return self._wall() - self.clock.seconds() + at
 
-    async def _ask_for_status(self) -> dict[str, StatusDocument]:
-        seen = dict(self._batches.seen)
+    async def _ask_for_status(self, model: str) -> dict[str, StatusDocument]:
+        counts = self._counts.setdefault(model, _Counts())
+        seen = dict(counts.batches.seen)
+        query = b"&model=" + quote(model, safe="").encode() if model else b""
         replies = await self._ask(
-            lambda name: b"/-/status.json?since=%d" % seen.get(name, 0), ANSWER_S
+            lambda name: b"/-/status.json?since=%d%b" % (seen.get(name, 0), query),
+            ANSWER_S,
         )
         documents = {
             name: msgspec.json.decode(reply.body)
@@ -160,8 +169,8 @@ class Aggregator:
             if reply.status == OK
         }
         for name, document in documents.items():
-            self._totals.update(name, document["totals"])
-        self._batches.add({n: each["batches"] for n, each in documents.items()})
+            counts.totals.update(name, document["totals"])
+        counts.batches.add({n: each["batches"] for n, each in documents.items()})
         return documents
 
     def _ask(
@@ -276,102 +285,20 @@ class RecentBatches:
         return [batch for batch in self._kept if batch["serial"] > serial]
 
 
-# Metrics: sums, and where a sum would mean nothing, the worst
+@define(eq=False)
+class _Counts:
+    """What was counted of one model."""
 
-PER_CALL = "abproxy_cpu_seconds_per_call"
-
-_LARGEST = frozenset(
-    {
-        "abproxy_batch_max_items",
-        "abproxy_build_info",
-        "abproxy_draining",
-        "abproxy_ladder_rung",
-        "abproxy_oldest_wait_seconds",
-        "abproxy_upstream_state",
-    }
-)
-"""What is the same for all, or matters where it is largest."""
-
-_FIRST = ("abproxy_ladder_looks_to_trial", "process_start_time_seconds")
-_SMALLEST = frozenset({"abproxy_upstream_up", *_FIRST})
-
-_CUMULATIVE = frozenset({"counter", "histogram"})
-
-_WORST_FIRST = (
-    UpstreamState.UNREACHABLE,
-    UpstreamState.FAILING,
-    UpstreamState.FULL,
-    UpstreamState.UNKNOWN,
-    UpstreamState.UP,
-)
-"""One upstream has one state: the worst that a worker knows of."""
-
-
-@frozen
-class _Collected:
-    """Metric families as a registry has them."""
-
-    families: Scrape
-
-    def collect(self) -> Scrape:
-        return self.families
-
-
-def parse_scrape(text: str) -> Scrape:
-    """Return the metric families of one process."""
-    return list(text_string_to_metric_families(text))
-
-
-def cumulative(scrape: Scrape) -> Scrape:
-    """Return the families that only grow."""
-    return [family for family in scrape if family.type in _CUMULATIVE]
-
-
-def momentary(scrape: Scrape) -> Scrape:
-    """Return the families that are true for a moment."""
-    return [family for family in scrape if family.type not in _CUMULATIVE]
-
-
-def add_scrapes(scrapes: Iterable[Scrape]) -> Scrape:
-    """Return one scrape made of those of several processes."""
-    families: dict[str, list[Metric]] = {}
-    for scrape in scrapes:
-        for family in scrape:
-            families.setdefault(family.name, []).append(family)
-    return [_add(same) for same in families.values()]
-
-
-def _add(same: Sequence[Metric]) -> Metric:
-    first = same[0]
-    samples: dict[tuple[str, frozenset[tuple[str, str]]], list[Sample]] = {}
-    for sample in (sample for family in same for sample in family.samples):
-        key = sample.name, frozenset(sample.labels.items())
-        samples.setdefault(key, []).append(sample)
-    whole = Metric(first.name, first.documentation, first.type)
-    for equal in samples.values():
-        value = _combine(first.name, [sample.value for sample in equal])
-        whole.samples.append(Sample(equal[0].name, equal[0].labels, value))
-    if first.name == "abproxy_upstream_state":
-        _keep_the_worst(whole)
-    return whole
-
-
-def _combine(name: str, values: Iterable[float]) -> float:
-    if name in _LARGEST:
-        return max(values)
-    return min(values) if name in _SMALLEST else sum(values)
-
-
-def _keep_the_worst(states: Metric) -> None:
-    are = {sample.labels["state"] for sample in states.samples if sample.value}
-    worst = next((state.value for state in _WORST_FIRST if state.value in are), None)
-    states.samples = [
-        sample._replace(value=float(sample.labels["state"] == worst))
-        for sample in states.samples
-    ]
+    totals: CumulativeTotals[Mapping[str, float]] = field(
+        init=False, factory=lambda: CumulativeTotals(add_totals)
+    )
+    batches: RecentBatches = field(init=False, factory=RecentBatches)
 
 
 # Status: the shape is the same, whether there are workers or not
+
+ADDED = ("calls", "errors", "waiting_items", "items_in_flight")
+"""What of a model each worker counts for itself."""
 
 _MOST_SERIOUS_FIRST = tuple(reversed(BlockedBy))
 
@@ -392,7 +319,7 @@ def merge_status(
     """Return what can be said of all workers from their *documents* alone."""
     lately = _sum([each["lately"] for each in documents])
     flow: StatusDocument = {
-        name: _combine(f"abproxy_{name}", [each["flow"][name] for each in documents])
+        name: combine(f"abproxy_{name}", [each["flow"][name] for each in documents])
         for name in documents[0]["flow"]
     }
     flow["cpu_seconds_per_call"] = lately.cpu_s_per_call
@@ -405,6 +332,7 @@ def merge_status(
     period_s = lately.at / len(documents)
     found = attrs.evolve(diagnose(lately, limits, sharing), period_s=period_s)
     return {
+        **_models(documents),
         "version": __version__,
         "now": max(each["now"] for each in documents),
         "upstream": upstream,
@@ -421,12 +349,31 @@ def merge_status(
     }
 
 
+def _models(documents: Sequence[StatusDocument]) -> StatusDocument:
+    """Return what is said of several models, if there are several."""
+    if "models" not in documents[0]:
+        return {}
+    models: dict[str, list[StatusDocument]] = {}
+    for each in (each for document in documents for each in document["models"]):
+        models.setdefault(each["name"], []).append(each)
+    order = [state.value for state in WORST_FIRST]
+    merged = [
+        {
+            **same[0],
+            "state": min((each["state"] for each in same), key=order.index),
+            **{name: sum(each[name] for each in same) for name in ADDED},
+        }
+        for same in models.values()
+    ]
+    return {"model": documents[0]["model"], "models": merged}
+
+
 def _sum(totals: Sequence[StatusDocument]) -> Totals:
     return Totals(**{name: sum(each[name] for each in totals) for name in totals[0]})
 
 
 def _upstream(seen: Sequence[StatusDocument]) -> StatusDocument:
-    order = [state.value for state in _WORST_FIRST]
+    order = [state.value for state in WORST_FIRST]
     ordered = sorted(seen, key=lambda each: order.index(each["state"]))
     # What the worst off has not learnt yet others may know.
     return {

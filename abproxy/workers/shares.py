@@ -13,7 +13,8 @@ from twisted.logger import Logger
 
 from abproxy.configure import part_of
 from abproxy.settings.key_files import KEY_FILES
-from abproxy.settings.settings import Settings
+from abproxy.settings.models import KEY_FILE, ModelsFile
+from abproxy.settings.settings import Settings, member_of, of_models
 from abproxy.settings.sources import variable
 
 __all__ = ["share_of", "warn_of_too_little"]
@@ -49,12 +50,31 @@ def share_of(settings: Settings, upstream_url: str) -> Settings:
     return attrs.evolve(
         settings,
         **parts,
+        models=_models_of_one(settings.models, workers),
         rate_limit=rate
         if rate is None or settings.rate_limit_shared
         else rate / workers,
         embedded=False,
         upstream_url=upstream_url,
     )
+
+
+def _models_of_one(models: ModelsFile | None, workers: int) -> ModelsFile | None:
+    if models is None:
+        return None
+    divided = {member_of(each) for each in of_models() if each.name in _DIVIDED}
+    tables = [
+        attrs.evolve(
+            table,
+            texts={
+                name: str(part_of(int(text), workers)) if name in divided else text
+                for name, text in table.texts.items()
+                if name != KEY_FILE
+            },
+        )
+        for table in models.tables
+    ]
+    return attrs.evolve(models, tables=tuple(tables))
 
 
 def warn_of_too_little(settings: Settings) -> None:

@@ -7,18 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import attrs
 from attrs import define, field
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from abproxy.configure import (
-    CHANGEABLE,
-    keys_for,
-    read_again,
-    variables,
-)
+from abproxy.configure import keys_for, read_again
 from abproxy.errors import SettingsError
+from abproxy.reload import merge
 from abproxy.service.lifetime import Lifetime
 from abproxy.service.proxy import LAST_S
 from abproxy.settings.settings import Settings
@@ -114,12 +109,11 @@ class Supervisor(Lifetime):
         except SettingsError as error:
             self._log.error("Settings stay as they are: {error}", error=error)
             return
-        new = {name: getattr(wanted, name) for name in CHANGEABLE}
-        self.apply(attrs.evolve(self.settings, **new))
-        rest = attrs.asdict(wanted).items() - attrs.asdict(self.settings).items()
-        if rest:
-            names = variables({name for name, _ in rest})
-            self._log.warn("Settings need a restart: {names}", names=names)
+        change = merge(self.settings, wanted)
+        self.apply(change.settings)
+        # The workers say what changes.
+        for line in change.left:
+            self._log.warn("{line}", line=line)
 
     def apply(self, settings: Settings) -> None:
         """Apply *settings* here and in all workers."""
@@ -152,7 +146,7 @@ class Supervisor(Lifetime):
             "abproxy answers on {address} with {n} workers; inference server: {url}",
             address=self.shared_port.address,
             n=self.settings.workers,
-            url=self.upstream_url,
+            url=self.settings.models or self.upstream_url,
         )
 
     async def _stop(self) -> None:

@@ -40,7 +40,10 @@ def _configuration(proxy: InMemoryProxy, file: Path) -> Configuration:
 
     model = proxy.model
     model.settings, model.upstream.discovery.info = read(), INFO
-    return Configuration(settings=model.settings, read=read, app=proxy.app, model=model)
+    serving = proxy.configuration.serving
+    return Configuration(
+        settings=model.settings, read=read, app=proxy.app, serving=serving
+    )
 
 
 def _started(proxy: InMemoryProxy, file: Path) -> Configuration:

@@ -17,7 +17,7 @@ from twisted.internet.task import Clock
 
 from abproxy.events import UpstreamState
 from abproxy.reuse.layers import Layers
-from abproxy.telemetry.gauges import Gauges
+from abproxy.telemetry.gauges import Gauges, ProcessGauges
 from abproxy.telemetry.metrics import Counter, Metrics
 from abproxy.telemetry.recorder import Recorder
 from support.batching import harness
@@ -125,12 +125,16 @@ def exposed() -> dict[str, Labels]:
             submit=collector.submit,
         ),
         upstream_state=lambda: UpstreamState.UP,
+    )
+    process = ProcessGauges(
+        recorder=gauges.recorder,
         connections=lambda: 0,
         open_requests=lambda: 0,
         is_draining=lambda: False,
         memory=lambda: (0, 0, 1),
     )
     metrics.registry.register(gauges)
+    metrics.registry.register(process)
     of_supervisor: dict[str, Labels] = {name: {} for name in OF_SUPERVISOR}
     return of_supervisor | {
         name: labels

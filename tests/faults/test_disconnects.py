@@ -9,7 +9,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from bench.breakable import Traits
 from support.client import connect, sleep, together, until
 from support.processes import daemon
-from support.proxy import StartedProxy, started_proxy
+from support.proxy import StartedProxy, collector_of, started_proxy
 from support.upstream import breakable
 
 
@@ -65,7 +65,7 @@ async def test_a_client_that_closes_its_half_counts_as_disconnected() -> None:
     """As to the upstream itself, a closed half is a closed connection."""
     async with started_proxy(max_wait_ms=60_000, max_batch_calls=3) as here:
         half, *others = await here.crowd(4)
-        room = here.service.collector.admission
+        room = collector_of(here.service).admission
         lost = half.embed("half")
         asked = [others[0].embed("0")]
         await until(lambda: room.items == 2)
@@ -97,7 +97,7 @@ async def test_a_client_that_never_reads_delays_no_other() -> None:
         answers = [await other.embed(f"other {at}") for at in range(20)]
 
         assert [answer.status for answer in answers] == [200] * 20
-        collector = here.service.collector
+        collector = collector_of(here.service)
         assert not collector.admission.items
         assert not collector.budget.items_in_flight
         deaf.hang_up()

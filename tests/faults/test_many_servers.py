@@ -9,7 +9,7 @@ from pytest_twisted import ensureDeferred
 
 from bench.breakable import Breakable, Traits
 from support.client import Answer, Caller, sleep, the_reactor, together, until
-from support.proxy import StartedProxy, in_front_of
+from support.proxy import StartedProxy, in_front_of, inference_server
 
 TRAITS = Traits(ms=4, ms_per_input=0.2)
 
@@ -50,8 +50,8 @@ async def several(
     for each in servers:
         each.start()
     async with in_front_of(Several(servers), settings) as proxy:
-        fleet: Any = proxy.service.stop_upstream
-        await until(lambda: all(m.upstream.is_certain for m in fleet.__self__.members))
+        fleet = inference_server(proxy.service)
+        await until(lambda: all(m.upstream.is_certain for m in fleet.members))
         yield proxy, servers
     await until(lambda: not any(each.connections for each in servers))
 

@@ -13,7 +13,13 @@ from abproxy.dialects.reply import write_answer
 from bench.breakable import Traits, row_of
 from support.batching import call_of
 from support.client import Answer, Caller, Client, sleep, together, until
-from support.proxy import StartedProxy, inference_server, paths_of, started_proxy
+from support.proxy import (
+    StartedProxy,
+    collector_of,
+    inference_server,
+    paths_of,
+    started_proxy,
+)
 
 JSON = (b"Content-Type", b"application/json")
 
@@ -172,7 +178,7 @@ async def test_idle_connections_that_have_all_closed_fail_no_call() -> None:
 
         call = call_of("a")
         call = replace(call, alone=replace(call.alone, headers=(JSON,)))
-        results = await here.service.collector.submit(call)
+        results = await collector_of(here.service).submit(call)
 
         assert msgspec.json.decode(write_answer(call, results).body) == [row_of("a")]
         await here.comes_to_rest()

@@ -16,7 +16,7 @@ from pytest_twisted import ensureDeferred
 from abproxy.reuse.entry import Keys
 from abproxy.reuse.layers import Layers
 from support.client import sleep, together, until
-from support.proxy import StartedProxy, started_proxy
+from support.proxy import StartedProxy, model_of, started_proxy
 
 pytestmark = pytest.mark.skipif(
     shutil.which("redis-server") is None, reason="redis-server is not installed"
@@ -84,8 +84,7 @@ def _running(server: Redis) -> Iterator[Redis]:
 
 def layers_of(proxy: StartedProxy) -> Layers:
     """Return what a proxy asks before it computes."""
-    stop: Any = proxy.service.stop_cache
-    layers: Layers = stop.__self__
+    layers: Layers = model_of(proxy.service).layers
     return layers
 
 

@@ -32,7 +32,7 @@ from bench.breakable import Breakable, Fault, Traits, messages
 from bench.breakable.connection import Connection
 from bench.breakable.messages import Request
 from support.client import Answer, Client
-from support.proxy import START, Reactor, inference_server, paths_of
+from support.proxy import START, Reactor, collector_of, inference_server, paths_of
 from support.upstream import AtOnce
 
 __all__ = ["LATENCY_S", "Asked", "Network", "bound", "inputs_of", "is_ours", "network"]
@@ -421,7 +421,7 @@ def network(
         discovery.stop()
         for each in here.clients:
             each.leave()
-        service.collector.stop()
+        collector_of(service).stop()
         inference_server(service).close_idle()
         upstream.cut_all()
         service.public.listener.socket.close()

@@ -107,7 +107,7 @@ class InMemoryProxy:
     @property
     def collector(self) -> BatchCollector:
         """What waits and is in flight."""
-        return self.service.collector
+        return collector_of(self.service)
 
     @property
     def telemetry(self) -> Any:
@@ -123,8 +123,7 @@ class InMemoryProxy:
     @property
     def status(self) -> Any:
         """What the pages show."""
-        report: Any = self.service.report
-        return report.__self__
+        return self.model.status
 
     @property
     def configuration(self) -> Any:
@@ -140,7 +139,7 @@ class InMemoryProxy:
     @property
     def model(self) -> Any:
         """The only model."""
-        return self.configuration.model
+        return model_of(self.service)
 
     @property
     def served(self) -> Any:
@@ -223,7 +222,7 @@ class InMemoryProxy:
         """Let all clients leave; nothing may be left to do."""
         for client in self.clients:
             client.leave()
-        self.service.collector.stop()
+        self.collector.stop()
         assert not self.clock.getDelayedCalls()
 
 
@@ -317,8 +316,20 @@ class _Unopened:
 
 def inference_server(service: ProxyService) -> Any:
     """Return the upstream of a proxy, as the proxy sees it."""
-    stop: Any = service.stop_upstream
-    return stop.__self__
+    return model_of(service).upstream
+
+
+def model_of(service: ProxyService) -> Any:
+    """Return the only model of a proxy."""
+    stop: Any = service.stop_models
+    [model] = stop.__self__.models
+    return model
+
+
+def collector_of(service: ProxyService) -> BatchCollector:
+    """Return what waits and is in flight."""
+    collector: BatchCollector = model_of(service).collector
+    return collector
 
 
 def _wire(
@@ -407,7 +418,7 @@ class StartedProxy:
     @property
     def is_at_rest(self) -> bool:
         """Whether every counter is back to 0."""
-        collector, site = self.service.collector, self.service.site
+        collector, site = collector_of(self.service), self.service.site
         return not (
             collector.budget.items_in_flight
             or collector.budget.slots_taken

@@ -49,7 +49,7 @@ def test_what_is_in_flight_is_seen(here: InMemoryProxy) -> None:
 def test_without_slots_the_rung_in_force_is_seen() -> None:
     """And whether it is on trial."""
     with wired() as proxy:
-        ladder = proxy.service.collector.budget.slots.ladder
+        ladder = proxy.collector.budget.slots.ladder
         before = [proxy.figure(f"ladder_{name}") for name in LADDER]
         ladder.look(0.0, binds=True, may_leap=True)
         trying = [proxy.figure(f"ladder_{name}") for name in LADDER]
@@ -78,7 +78,7 @@ def test_what_waits_for_callers_is_told_apart(here: InMemoryProxy) -> None:
 
 def test_the_budget_is_what_it_is_now(here: InMemoryProxy) -> None:
     """It follows the upstream."""
-    limit = here.service.collector.budget.limit
+    limit = here.collector.budget.limit
 
     assert here.figure("budget_items") == limit.items
     limit.refused()

@@ -127,7 +127,7 @@ def test_a_failure_is_kept_with_what_it_said(here: InMemoryProxy) -> None:
 
 def test_a_bug_is_a_failure(here: InMemoryProxy, nothing_leaked: list[object]) -> None:
     """It is ours, and the message points to the log."""
-    here.service.collector.sender.send_request = (
+    here.collector.sender.send_request = (
         here.upstream.send
     )  # all that fails there is ours
     here.call("a")
@@ -417,7 +417,7 @@ def test_a_mistake_in_watching_costs_no_answer(
 
     [answer] = client.answers()
     assert answer.status == 200
-    assert here.service.collector.budget.items_in_flight == 0
+    assert here.collector.budget.items_in_flight == 0
     assert nothing_leaked
     nothing_leaked.clear()
 

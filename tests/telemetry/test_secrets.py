@@ -63,13 +63,13 @@ def _all_that_may_happen(here: InMemoryProxy) -> None:
     here.answer_all()
     _call(here)
     here.upstream.open[0].fail(UpstreamTimeout("too slow"))
-    send = here.service.collector.sender.send_request
-    here.service.collector.sender.send_request = (
+    send = here.collector.sender.send_request
+    here.collector.sender.send_request = (
         here.upstream.send
     )  # all that fails there is ours
     _call(here)
     here.upstream.open[0].fail(ZeroDivisionError("a bug"))
-    here.service.collector.sender.send_request = send
+    here.collector.sender.send_request = send
     for _ in range(3):
         _call(here)
     here.upstream.open[0].answer()

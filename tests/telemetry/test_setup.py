@@ -32,7 +32,7 @@ class Traces(Observer):
     shut_down: Callable[[], Any] = field(default=lambda: None)
     answered: list[ProxyError] = field(factory=list)
 
-    def answered_with(self, error: ProxyError) -> None:
+    def answered_with(self, error: ProxyError, model: str = "") -> None:  # noqa: ARG002
         self.answered.append(error)
 
     def trace(self, request: UpstreamRequest, *_about: Any) -> Any:

@@ -84,8 +84,7 @@ def following(**settings: Any) -> Iterator[Followed]:
     proxy.site.observer = tracing
     proxy.model.relay.trace = tracing.relay
     proxy.inference_server.trace = tracing.trace
-    stop_cache: Any = proxy.service.stop_cache
-    layers = stop_cache.__self__
+    layers = proxy.model.layers
     for layer in filter(None, (layers.in_flight, layers.memory)):
         layer.observer = tracing
     yield Followed(upstream, proxy, exporter)

@@ -24,7 +24,7 @@ class Notes(Observer):
     def request_ended(self, request: RequestInfo, *, gone: bool) -> None:
         self.told.append(("gone" if gone else "ended", request.path))
 
-    def answered_with(self, error: ProxyError) -> None:
+    def answered_with(self, error: ProxyError, model: str = "") -> None:  # noqa: ARG002
         self.told.append(("answered with", error.reason))
 
 

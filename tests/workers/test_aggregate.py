@@ -18,9 +18,9 @@ from abproxy.workers.aggregate import (
     ANSWER_S,
     PROBE_S,
     Aggregator,
-    parse_scrape,
 )
 from abproxy.workers.process import WorkerPool, WorkerProcess
+from abproxy.workers.scrapes import parse_scrape
 from support.proxy import InMemoryProxy, wired
 
 

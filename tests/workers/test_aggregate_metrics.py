@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from prometheus_client.core import Metric
 
 from abproxy.telemetry.metrics import Metrics
-from abproxy.workers.aggregate import (
-    CumulativeTotals,
+from abproxy.workers.aggregate import CumulativeTotals
+from abproxy.workers.scrapes import (
     Scrape,
     add_scrapes,
     cumulative,
