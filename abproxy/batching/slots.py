@@ -129,6 +129,11 @@ class LearnedSlots:
         """Return how many slots there are now."""
         return self.rung.slots
 
+    @property
+    def holds(self) -> bool:
+        """Return whether batches that are not full wait for callers to return."""
+        return self.rung.holds and self.hold.is_trusted
+
     def beside(self, full: int) -> int:
         """
         Return how many there are while so many *full* batches are in flight.

@@ -5,17 +5,25 @@ The figures of the last hour and the limits in force are turned into a few
 sentences and at most one recommendation.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from operator import attrgetter, itemgetter
 
 from attrs import evolve, frozen
 
+from abproxy.batching.ladder import RUNGS
 from abproxy.events import BlockedBy
 from abproxy.telemetry.history import Totals
 from abproxy.telemetry.sharing import Hindrance, Sharing
 
-__all__ = ["Diagnosis", "LimitsInForce", "Recommendation", "advise", "diagnose"]
+__all__ = [
+    "Diagnosis",
+    "LimitsInForce",
+    "Recommendation",
+    "about_slots",
+    "advise",
+    "diagnose",
+]
 
 NOTHING_SEEN = Sharing()
 
@@ -245,6 +253,28 @@ def _limit(lately: Totals, limited_by: BlockedBy) -> str:
             return f"Calls waited for a slot {share:.0%} of the time{grew}."
         case _:
             return ""
+
+
+def about_slots(flow: Mapping[str, float]) -> str:
+    """Return in words how freely batches leave, and what is tried, from gauges."""
+    slots, rung = f"{flow['slots']:.0f}", flow["ladder_rung"]
+    if not rung:
+        return f"SLOTS fixes how many batches in flight may not be full: {slots}."
+    are = "batch that is" if slots == "1" else "batches that are"
+    leaving = f"at most {slots} {are} not full in flight"
+    if rung == len(RUNGS):
+        leaving = "all calls leave at once, as without a proxy"
+    if flow["ladder_holds"]:
+        leaving += ", the next held a moment for callers who were just answered"
+    if flow["ladder_trying"]:
+        return f"Being tried: {leaving}. It is kept if calls stay for less time."
+    trials, looks = flow["ladder_trials"], flow["ladder_looks_to_trial"]
+    found = f"found by {trials:.0f} trials" if trials else "where trials begin"
+    when = "when it would show something and calls stay as long as usual"
+    if looks:
+        when = f"after {looks:.0f} looks at how long calls stay"
+    place = f"rung {rung:.0f} of {len(RUNGS)}, {found}"
+    return f"{leaving[0].upper()}{leaving[1:]}: {place}. The next trial comes {when}."
 
 
 def _shares_requests(lately: Totals) -> bool:

@@ -133,6 +133,8 @@ class Gauges(Collector):
             "How freely batches leave, from 1 (held for callers) to 6; 0 with SLOTS",
             ladder.on + 1 if ladder else 0,
         )
+        holds = isinstance(slots, LearnedSlots) and slots.holds
+        yield "ladder_holds", "1 while batches are held for callers to return", holds
         trying = ladder is not None and ladder.is_trying
         yield "ladder_trying", "1 while that is a trial", trying
         trials = ladder.trials if ladder else 0

@@ -20,7 +20,12 @@ from abproxy.dialects.call import LaneKey
 from abproxy.events import Cause
 from abproxy.http.messages import Response
 from abproxy.reuse.layers import Layers
-from abproxy.telemetry.diagnosis import Diagnosis, LimitsInForce, diagnose
+from abproxy.telemetry.diagnosis import (
+    Diagnosis,
+    LimitsInForce,
+    about_slots,
+    diagnose,
+)
 from abproxy.telemetry.gauges import Gauges, ProcessGauges
 from abproxy.telemetry.history import Totals
 from abproxy.telemetry.recorder import Recorder
@@ -80,19 +85,20 @@ class Status:
         to_date = self._wall() - now
         upstream = self.upstream()
         recorder, recent = self.recorder, self.recorder.recent
+        flow = {name: value for name, _, value in self._readings()}
         return {
             "version": __version__,
             "now": now + to_date,
             "started_at": self._started_at + to_date,
             "upstream": {**upstream, "since": upstream["since"] + to_date},
-            "flow": {name: value for name, _, value in self._readings()},
+            "flow": flow,
             "kept_by": recorder.blocked_time.blocked_by.value,
             "lanes": self._lanes(now),
             "refused": self._refused(now),
             "sharing": recorder.sharing().document(),
             "totals": attrs.asdict(recorder.totals()),
             "cpu_us_per_call": self.process.recorder.cpu_s_per_call() * 1e6,
-            "verdict": attrs.asdict(self.diagnosis()),
+            "verdict": {**attrs.asdict(self.diagnosis()), "slots": about_slots(flow)},
             "batches": _dated(recent.batches(since), to_date),
             "errors": _dated(reversed(recent.errors), to_date),
             "settings": self.settings(),

@@ -23,7 +23,7 @@ from abproxy.errors import CannotConnect
 from abproxy.events import BlockedBy, RequestInfo
 from abproxy.http.messages import HeaderList, Response, Send
 from abproxy.settings.settings import Settings, list_settings, settings_of, table_of
-from abproxy.telemetry.diagnosis import diagnose
+from abproxy.telemetry.diagnosis import about_slots, diagnose
 from abproxy.telemetry.history import BATCHES, ERRORS, Totals
 from abproxy.telemetry.metrics import write_metrics
 from abproxy.telemetry.sharing import merge_sharing
@@ -331,6 +331,7 @@ def merge_status(
     # Each of them has seen as much time: shares of it are those of the average.
     period_s = lately.at / len(documents)
     found = attrs.evolve(diagnose(lately, limits, sharing), period_s=period_s)
+    verdict = msgspec.to_builtins(attrs.asdict(found))
     return {
         **_models(documents),
         "version": __version__,
@@ -342,7 +343,7 @@ def merge_status(
         "refused": _sorted(documents, "refused", "for_s")[:LANES],
         "sharing": sharing.document(),
         "cpu_us_per_call": lately.cpu_s_per_call * 1e6,
-        "verdict": msgspec.to_builtins(attrs.asdict(found)),
+        "verdict": {**verdict, "slots": about_slots(flow)},
         "errors": _sorted(documents, "errors", "at")[:ERRORS],
         "settings": list_settings(settings),
         "lately": {**attrs.asdict(lately), "at": period_s},

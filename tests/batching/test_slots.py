@@ -290,6 +290,17 @@ def test_a_caller_who_leaves_ends_the_hold() -> None:
     assert proxy.is_at_rest
 
 
+def test_it_can_be_told_whether_callers_are_waited_for() -> None:
+    """On the lowest rung, if those who were answered have called again soon so far."""
+    trusted, unsure = Hold(trust=1.0), Hold()
+
+    lowest = LearnedSlots(ladder=Ladder(rung=0), hold=trusted)
+    higher = LearnedSlots(ladder=Ladder(rung=1), hold=trusted)
+    unknown = LearnedSlots(ladder=Ladder(rung=0), hold=unsure)
+
+    assert [each.holds for each in (lowest, higher, unknown)] == [True, False, False]
+
+
 def test_a_lone_client_is_never_held() -> None:
     """Nobody else was answered just now, so nobody is expected."""
     proxy = harness()

@@ -9,6 +9,7 @@ from abproxy.telemetry.diagnosis import (
     Diagnosis,
     LimitsInForce,
     Recommendation,
+    about_slots,
     advise,
     diagnose,
 )
@@ -436,3 +437,52 @@ def test_the_most_urgent_speaks_first() -> None:
     advice = told(lately, budget=64, max_batch_calls=10)
 
     assert advice.setting == "a second or faster inference server"
+
+
+def told_of_slots(**gauges: float) -> str:
+    """Tell of slots on the lowest rung but for some *gauges*, without `ladder_`."""
+    usual = {"rung": 1, "holds": 1, "trying": 0, "trials": 12, "looks_to_trial": 40}
+    named = {f"ladder_{name}": value for name, value in {**usual, **gauges}.items()}
+    return about_slots({"slots": gauges.get("slots", 1), **named})
+
+
+def test_it_is_told_which_rung_is_in_force_and_that_calls_are_held() -> None:
+    """And when another one is tried."""
+    assert told_of_slots() == (
+        "At most 1 batch that is not full in flight, the next held a moment for "
+        "callers who were just answered: rung 1 of 6, found by 12 trials. "
+        "The next trial comes after 40 looks at how long calls stay."
+    )
+
+
+def test_it_is_told_what_is_being_tried() -> None:
+    """And what for."""
+    assert told_of_slots(slots=2, rung=2, holds=0, trying=1) == (
+        "Being tried: at most 2 batches that are not full in flight. "
+        "It is kept if calls stay for less time."
+    )
+
+
+def test_it_is_told_that_nothing_was_tried_yet() -> None:
+    """Nor will be, as long as there is nothing to be learned."""
+    told = told_of_slots(slots=8, rung=4, holds=0, trials=0, looks_to_trial=0)
+
+    assert told == (
+        "At most 8 batches that are not full in flight: rung 4 of 6, where trials "
+        "begin. The next trial comes when it would show something and calls stay as "
+        "long as usual."
+    )
+
+
+def test_it_is_told_that_all_calls_leave_at_once() -> None:
+    """However many slots that are, with several servers or workers."""
+    told = told_of_slots(slots=1024, rung=6, holds=0)
+
+    assert told.startswith("All calls leave at once, as without a proxy: rung 6 of 6")
+
+
+def test_it_is_told_that_the_number_of_slots_is_fixed() -> None:
+    """Then there is nothing to try."""
+    told = told_of_slots(slots=4, rung=0, holds=0)
+
+    assert told == "SLOTS fixes how many batches in flight may not be full: 4."

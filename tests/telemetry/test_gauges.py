@@ -10,7 +10,7 @@ from abproxy.errors import CannotConnect, ConnectionBroken
 from abproxy.events import BlockedBy
 from support.proxy import InMemoryProxy, wired
 
-LADDER = ("rung", "trying", "trials", "looks_to_trial")
+LADDER = ("rung", "holds", "trying", "trials", "looks_to_trial")
 
 
 @pytest.fixture
@@ -57,14 +57,14 @@ def test_without_slots_the_rung_in_force_is_seen() -> None:
             ladder.look(1.0, binds=True, may_leap=True)
         after = proxy.figure("ladder_trials"), proxy.figure("ladder_looks_to_trial")
 
-    assert before == [FIRST + 1, 0, 0, 0]
-    assert trying == [TOP + 1, 1, 0, 0]
+    assert before == [FIRST + 1, 0, 0, 0, 0]
+    assert trying == [TOP + 1, 0, 1, 0, 0]
     assert after[0] == 1
 
 
 def test_with_slots_there_is_no_ladder(here: InMemoryProxy) -> None:
     """Their number is fixed."""
-    assert [here.figure(f"ladder_{name}") for name in LADDER] == [0, 0, 0, 0]
+    assert [here.figure(f"ladder_{name}") for name in LADDER] == [0, 0, 0, 0, 0]
 
 
 def test_what_waits_for_callers_is_told_apart(here: InMemoryProxy) -> None:

@@ -12,6 +12,7 @@ from abproxy import __version__
 from abproxy.errors import CannotConnect, UpstreamTimeout
 from abproxy.events import BlockedBy
 from abproxy.settings.settings import Settings
+from abproxy.telemetry.diagnosis import about_slots
 from abproxy.telemetry.status import LANES
 from abproxy.upstream.discovery import ServerInfo
 from support.batching import texts
@@ -219,6 +220,7 @@ def test_without_calls_the_diagnosis_says_so(here: InMemoryProxy) -> None:
 
     assert status["verdict"]["text"] == "No calls lately."
     assert status["verdict"]["advice"] is None
+    assert status["verdict"]["slots"] == about_slots(status["flow"])
 
 
 def test_the_diagnosis_is_of_the_last_hour(here: InMemoryProxy) -> None:

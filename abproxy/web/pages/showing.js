@@ -93,7 +93,7 @@ const KEPT = {
   upstream: "The inference server is unreachable or overloaded: calls wait.",
 };
 
-function showNow({ flow, kept_by, cpu_us_per_call }, isTelling) {
+function showNow({ flow, kept_by, cpu_us_per_call, verdict }, isTelling) {
   const rate = past.rates.at(-1) ?? {};
   figures("now", [
     ["calls/s", number(rate.calls), "Batched calls of clients that were answered"],
@@ -110,15 +110,7 @@ function showNow({ flow, kept_by, cpu_us_per_call }, isTelling) {
   meter("slots", flow.slots_taken, flow.slots, `${number(flow.slots_taken)} of ${number(flow.slots)}`);
   meter("waiting", flow.waiting_items, flow.waiting_max_items, `${number(flow.waiting_items)} of ${number(flow.waiting_max_items)}`);
   write("kept", KEPT[kept_by]);
-  write("ladder", aboutLadder(flow));
-}
-
-function aboutLadder({ ladder_rung: rung, ladder_trying, ladder_trials, ladder_looks_to_trial: left, slots }) {
-  if (!rung) return "The number of slots is fixed by SLOTS.";
-  const slotsAre = `${number(slots)} ${slots === 1 ? "slot" : "slots"} (rung ${rung} of 6)`;
-  if (ladder_trying) return `Trying ${slotsAre}: kept if calls stay for less time.`;
-  const next = left ? `the next in ${number(left)} looks` : "the next when more would show something, and calls stay as long as usual";
-  return `${slotsAre}, found by ${number(ladder_trials)} trials; ${next}.`;
+  write("ladder", verdict.slots);
 }
 
 function showTimes(batches) {
