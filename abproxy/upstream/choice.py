@@ -10,6 +10,7 @@ as slow as it is late, before it has answered.
 from collections.abc import Sequence
 from math import exp, inf
 from random import Random
+from statistics import median
 
 from attrs import define, field
 from msgspec import Struct
@@ -17,9 +18,18 @@ from twisted.internet.interfaces import IReactorTime
 
 from abproxy.http.messages import UpstreamRequest
 
-__all__ = ["Attempt", "Work", "note_share", "soonest", "usual_speed", "work_of"]
+__all__ = [
+    "Attempt",
+    "Work",
+    "is_outlier",
+    "may_have_more",
+    "note_share",
+    "soonest",
+    "usual_speed",
+    "work_of",
+]
 
-REQUEST_BYTES = 400
+REQUEST_BYTES = 100
 """As how many bytes of inputs a request counts by itself."""
 
 MEMORY_S = 1.0
@@ -30,6 +40,15 @@ MEMORY_ANSWERS = 8
 
 TRUSTED_AFTER = 100
 """After so many answers a speed is what was measured, and nothing else."""
+
+ENOUGH = 16
+"""Answers after which a server can be compared with others."""
+
+LATE_S, SILENT_S = 1.0, 3.0
+"""After so long without an answer a server is asked, and is compared by that."""
+
+OUTLIER, TWICE = 4.0, 2.0
+"""Times as long as others for its work, and to answer: the limits of being alike."""
 
 LATE = 2.0
 """Times the expected time after which a request is late."""
@@ -87,8 +106,6 @@ class Work:
     _done: float = field(default=0.0, init=False)
     _busy_s: float = field(default=0.0, init=False)
     _took_s: float = field(default=0.0, init=False)
-    """How long a good answer takes, on average of the last ones."""
-
     _lost: float = field(default=0.0, init=False)
     """Work that was answered with errors, and counts until it could have been done."""
 
@@ -157,6 +174,11 @@ class Work:
         oldest = next(iter(self._open), None)
         return 0.0 if oldest is None else self.clock.seconds() - oldest.sent_at
 
+    @property
+    def took_s(self) -> float:
+        """Return how long answers take lately, or one that is late by now."""
+        return max(self._took_s, self.oldest_s)
+
     def speed(self, usual: float) -> float:
         """
         Return how fast it is now, in work a second.
@@ -167,12 +189,15 @@ class Work:
         """
         known = min(self.answers / TRUSTED_AFTER, 1.0)
         speed = known * self.measured + (1 - known) * self.weight * usual
+        return speed / self.late_by(speed)
+
+    def late_by(self, speed: float) -> float:
+        """Return how many times later it is than at such a *speed*; 1 if it is not."""
         oldest = next(iter(self._open), None)
         if oldest is None or speed <= 0:
-            return speed
+            return 1.0
         expected_s = max(oldest.ahead / speed, self._took_s)
-        age_s = self.clock.seconds() - oldest.sent_at
-        return speed / max(age_s / (LATE * expected_s), 1.0)
+        return max(self.oldest_s / (LATE * expected_s), 1.0)
 
     def takes_s(self, more: float, usual: float) -> float:
         """Return how long it would take for what is in flight and *more* work."""
@@ -203,6 +228,38 @@ def soonest(works: Sequence[Work], more: float, random: Random) -> int:
     takes_s = [work.takes_s(more, usual) for work in works]
     most_s = min(takes_s) * ALIKE
     return random.choice([at for at, each in enumerate(takes_s) if each <= most_s])
+
+
+def may_have_more(work: Work, part: float, works: Sequence[Work]) -> bool:
+    """
+    Return whether *work* has less than its share of the requests.
+
+    That is bounded where it gets only *part* of it, and where it is known how fast
+    all are, though the operator wants it to have less than another one.
+    """
+    most = max([each.weight for each in works])
+    is_bounded = work.weight < most and work.answers >= TRUSTED_AFTER
+    if part >= 1 and not is_bounded:
+        return True
+    return work.share < part * work.weight / sum([each.weight for each in works])
+
+
+def is_outlier(work: Work, others: Sequence[Work]) -> bool:
+    """
+    Return whether *work* takes far longer than that of the *others*.
+
+    Measured for what it does, and for how long it takes to answer: one that gets
+    little to do seems slower than it is, but answers as soon as the others.
+    """
+    known = [each for each in others if each.answers >= ENOUGH]
+    if not known:
+        return False
+    took_s = median([each.took_s for each in known])
+    if work.oldest_s > max(SILENT_S, OUTLIER * TWICE * took_s):
+        return True
+    usual = median([each.measured / each.weight for each in known])
+    is_slow = OUTLIER * work.measured / work.weight < usual
+    return work.answers >= ENOUGH and is_slow and work.took_s > TWICE * took_s
 
 
 def note_share(chosen: Work, works: Sequence[Work]) -> None:

@@ -63,6 +63,9 @@ class Standing:
     since: float = field(init=False)
     """Since when it is out or in."""
 
+    heard_at: float = field(init=False)
+    """When it has answered last; the clock's seconds."""
+
     failures: int = field(default=0, init=False)
     """Requests in a row that failed."""
 
@@ -80,7 +83,7 @@ class Standing:
 
     def __attrs_post_init__(self) -> None:
         """Begin as one that takes part."""
-        self.since = self.clock.seconds()
+        self.since = self.heard_at = self.clock.seconds()
 
     @property
     def part(self) -> float:
@@ -102,6 +105,7 @@ class Standing:
         """Note a good answer."""
         self.failures = 0
         self.answers += 1
+        self.heard_at = self.clock.seconds()
         if self.is_away:
             self.stop()
             self._come_back()
@@ -162,6 +166,7 @@ class Standing:
             return
         self._asking = None
         if answers:
+            self.heard_at = self.clock.seconds()
             if self.is_out:
                 self._come_back()
             return

@@ -17,12 +17,18 @@ from twisted.internet.defer import (
     gatherResults,
     succeed,
 )
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from abproxy.events import Observer, UpstreamState
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.choice import Work, note_share, soonest
+from abproxy.upstream.choice import (
+    Work,
+    is_outlier,
+    may_have_more,
+    note_share,
+    soonest,
+)
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.ejection import Standing
@@ -31,6 +37,9 @@ from abproxy.upstream.member import Member
 from abproxy.upstream.sending import FleetSender
 
 __all__ = ["Fleet"]
+
+LOOK_S = 0.5
+"""How often it is looked for servers that may be away, or are too slow, in seconds."""
 
 BEST_FIRST = (
     UpstreamState.UP,
@@ -75,6 +84,7 @@ class Fleet:
 
     _left: dict[Member, Deferred[Any]] = field(init=False, factory=dict, repr=False)
     _info: ServerInfo = field(init=False, factory=ServerInfo)
+    _next_look: IDelayedCall | None = field(init=False, default=None, repr=False)
     _is_running: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
@@ -162,6 +172,19 @@ class Fleet:
             left = self._left.pop(member, None)
             if left is not None:
                 member.upstream.stop().chainDeferred(left)
+
+    # What is noticed without being told
+
+    def _look(self) -> None:
+        """Ask those that may be away, and take out who is far too slow."""
+        self._next_look = self.clock.callLater(LOOK_S, self._look)
+        for member in self._taking_part:
+            others = [each.work for each in self._taking_part if each is not member]
+            if others and is_outlier(member.work, others):
+                member.standing.eject("it takes far longer than the others")
+                member.work.forget_speed()
+            elif member.is_suspect(self.clock.seconds()):
+                member.standing.doubt()
 
     # What is known of them
 
@@ -253,12 +276,16 @@ class Fleet:
     def start(self) -> None:
         """Begin to ask each of them."""
         self._is_running = True
+        self._next_look = self.clock.callLater(LOOK_S, self._look)
         for each in self.members:
             each.upstream.start()
 
     def stop(self) -> Deferred[Any]:
         """Ask no more; fires when the connections without a request are closed."""
         self._is_running = False
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
         for each in self.members:
             each.standing.stop()
         stopped = [each.upstream.stop() for each in (*self.members, *self._left)]
@@ -289,8 +316,13 @@ class Fleet:
         roomy = [each for each in ready if self._has_room(each, items)]
         if not roomy:
             return max(ready, key=lambda each: self._permits(each) - each.work.items)
-        works = [each.work for each in roomy]
-        return roomy[soonest(works, work, self.random)]
+        fair = [each for each in roomy if self._may_have_more(each, active)] or roomy
+        works = [each.work for each in fair]
+        return fair[soonest(works, work, self.random)]
+
+    def _may_have_more(self, member: Member, active: Sequence[Member]) -> bool:
+        works = [each.work for each in active]
+        return may_have_more(member.work, member.standing.part, works)
 
     def _permits(self, member: Member) -> int:
         return self.permits_of(member.upstream.info)

@@ -17,7 +17,7 @@ from abproxy.errors import (
     ProxyError,
 )
 from abproxy.http.messages import GATEWAY, NO_ROOM, Response
-from abproxy.upstream.choice import Attempt, Work
+from abproxy.upstream.choice import LATE_S, Attempt, Work
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.ejection import FAILURES_IN_A_ROW, Standing
 
@@ -25,6 +25,9 @@ __all__ = ["Member"]
 
 FIRST_FULL_S, LONGEST_FULL_S = 0.05, 1.0
 """For how long one that has no room is left out, in seconds."""
+
+IDLE_S = 10.0
+"""After so long without an answer one without work is asked, in seconds."""
 
 UNREACHED = (CannotConnect, HandshakeFailed, ConnectionBroken)
 """How a server fails that may be away: it has to answer a question first."""
@@ -65,6 +68,13 @@ class Member:
     def agent(self) -> IAgent:
         """Return what relayed requests are sent with."""
         return self.upstream.agent
+
+    def is_suspect(self, now: float) -> bool:
+        """Return whether it should be asked if it is still there."""
+        standing, work = self.standing, self.work
+        if work.requests:
+            return work.oldest_s > LATE_S and work.late_by(work.measured) > 1
+        return standing.failures > 0 or now - standing.heard_at > IDLE_S
 
     def close_idle(self) -> Deferred[Any]:
         """Close the connections without a request; fires when they are closed."""

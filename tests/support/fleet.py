@@ -129,6 +129,9 @@ class Servers:
             for _ in range(rounds):
                 self._answer_in(letter, takes_s.get(letter, 0.1))
             assert work.answers >= rounds
+        for member in self.members.values():
+            member.work.share = 1 / len(self.members)
+            member.standing.heard_at = self.clock.seconds()
 
     def _answer_in(self, letter: str, seconds: float) -> None:
         self.send_to(letter)

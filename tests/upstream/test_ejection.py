@@ -1,5 +1,6 @@
 """Servers that are out, what brings them back, and how much they get then."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -173,3 +174,123 @@ def test_nothing_is_asked_when_the_fleet_has_stopped() -> None:
 
     assert not servers.questions("a")
     assert not servers.clock.getDelayedCalls()
+
+
+# What nobody tells
+
+
+@pytest.fixture
+def running() -> Iterator[Servers]:
+    """Three servers whose speeds are known, of a fleet that looks after them."""
+    servers = Servers(3)
+    servers.learn_speeds()
+    servers.fleet.start()
+    for letter in servers.ends:
+        _answer_questions(servers, letter)
+    yield servers
+    for letter in servers.ends:
+        while servers.batches(letter):
+            servers.answer(letter)
+    servers.fleet.stop()
+    assert not servers.clock.getDelayedCalls()
+
+
+def _answer_questions(servers: Servers, letter: str) -> None:
+    while servers.questions(letter):
+        servers.answer_question(letter, 404)
+
+
+def test_who_has_nothing_to_do_is_asked_now_and_then(running: Servers) -> None:
+    """So that its end is noticed before it is needed."""
+    running.clock.pump([0.5] * 19)
+    assert not running.questions("a")
+
+    running.clock.pump([0.5] * 2)
+    running.questions("a")[0].fail(AWAY)
+
+    assert not running.fleet.takes_part(running.members["a"])
+
+
+def test_who_is_late_is_asked(running: Servers) -> None:
+    """It may hang; if it answers all the same, it may go on."""
+    running.send_to("a")
+
+    running.clock.pump([0.5] * 3)
+
+    assert running.questions("a")
+    assert not running.questions("b")
+    running.answer_question("a")
+    assert running.fleet.takes_part(running.members["a"])
+
+
+def test_who_is_late_and_does_not_answer_is_out(running: Servers) -> None:
+    """Nothing more is sent there."""
+    running.send_to("a")
+    running.clock.pump([0.5] * 3)
+
+    running.clock.advance(5)
+
+    assert not running.fleet.takes_part(running.members["a"])
+
+
+def test_who_takes_far_longer_than_the_others_is_out(running: Servers) -> None:
+    """Its callers would wait for nothing else."""
+    member, rounds = running.members["a"], 0
+    while running.fleet.takes_part(member):
+        rounds += 1
+        running.send_to("a")
+        running.clock.advance(0.5)
+        running.answer("a")
+        for letter in "bc":
+            running.send_to(letter)
+            running.clock.advance(0.1)
+            running.answer(letter)
+        for letter in "abc":
+            _answer_questions(running, letter)
+
+    assert rounds < 20
+    assert member.standing.why == "it takes far longer than the others"
+
+
+def test_who_answers_nothing_but_questions_is_out(running: Servers) -> None:
+    """Its model hangs, and only the rest of it lives."""
+    running.send_to("a")
+
+    for _ in range(8):
+        running.clock.advance(0.5)
+        for letter in "abc":
+            _answer_questions(running, letter)
+
+    assert not running.fleet.takes_part(running.members["a"])
+
+
+def test_who_takes_twice_as_long_is_not(running: Servers) -> None:
+    """It gets less to do, and that is enough."""
+    for _ in range(20):
+        running.send_to("a")
+        running.clock.advance(0.25)
+        running.answer("a")
+        for letter in "bc":
+            running.send_to(letter)
+            running.clock.advance(0.1)
+            running.answer(letter)
+
+    assert running.fleet.takes_part(running.members["a"])
+
+
+def test_of_a_server_that_is_late_less_is_expected(running: Servers) -> None:
+    """Before it has answered: it has become ten times slower."""
+    for letter in "abc":
+        running.send_to(letter)
+    for _ in range(5):
+        running.clock.advance(0.1)
+        for letter in "bc":
+            running.answer(letter)
+            running.send_to(letter)
+
+    for _ in range(6):
+        running.send()
+
+    assert running.where().count("a") == 1
+    for letter in "abc":
+        _answer_questions(running, letter)

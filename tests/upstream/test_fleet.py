@@ -74,14 +74,71 @@ def test_weights_tell_the_speed_as_long_as_none_is_measured() -> None:
 
 
 def test_what_is_measured_counts_in_the_end() -> None:
-    """A wrong weight is outlived."""
+    """A weight that promises too much is outlived."""
     servers = Servers(2, weights=[3, 1])
-    servers.learn_speeds(a=0.2, b=0.1)
+    servers.learn_speeds(a=0.4, b=0.1)
+    servers.members["b"].work.share = 0.0
 
-    for _ in range(6):
+    servers.send()
+    servers.send()
+
+    assert servers.where() == "bb"
+
+
+def shares(servers: Servers, requests: int = 400) -> dict[str, float]:
+    """Return which part each server gets of requests that come one by one."""
+    got = dict.fromkeys(servers.ends, 0)
+    for _ in range(requests):
+        servers.send()
+        [letter] = servers.where()
+        got[letter] += 1
+        servers.clock.advance(0.1)
+        servers.answer(letter)
+    return {letter: each / requests for letter, each in got.items()}
+
+
+def test_who_has_the_smaller_weight_never_gets_more_than_that() -> None:
+    """Though it is as fast: it may be meant for something else."""
+    servers = Servers(3, weights=[1, 1, 0.2])
+    servers.learn_speeds()
+
+    assert shares(servers)["c"] < 0.2 / 2.2 + 0.03
+
+
+def test_servers_of_one_weight_get_what_they_can_do() -> None:
+    """Nothing but speed bounds them."""
+    servers = Servers(2)
+    servers.learn_speeds(a=0.1, b=0.3)
+
+    assert shares(servers)["a"] > 0.9
+
+
+def test_who_has_been_away_begins_with_a_small_share() -> None:
+    """It grows with time."""
+    servers = Servers(2)
+    servers.learn_speeds()
+    member = servers.members["a"]
+    member.standing.lost("it is away")
+    servers.clock.advance(2)
+    servers.answer_question("a")
+    assert servers.fleet.takes_part(member)
+
+    assert shares(servers, 20)["a"] <= 0.2
+    assert 0.35 < shares(servers, 200)["a"] < 0.65
+
+
+def test_a_new_server_gets_something_at_once() -> None:
+    """While nothing is known of it."""
+    servers = Servers(2)
+    servers.fleet.start()
+    servers.learn_speeds()
+
+    servers.add("c")
+    for _ in range(10):
         servers.send()
 
-    assert servers.where() == "aabbbb"
+    assert 0 < servers.where().count("c") <= 2
+    servers.fleet.stop()
 
 
 def test_no_server_gets_more_than_its_permits_while_another_has_room() -> None:
