@@ -81,6 +81,7 @@ CHANGEABLE = frozenset(
         "connect_patience_s",
         "drain_delay_s",
         "drain_timeout_s",
+        "hedge_after",
         "log_level",
         "max_batch_bytes",
         "max_batch_calls",

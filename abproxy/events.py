@@ -230,7 +230,13 @@ class Observer:
         """Note that a batch whose connection broke is sent again."""
 
     def extra_request(self, reason: str) -> None:
-        """Note a request only due to a failed one: `probe`, `piece` or `resend`."""
+        """
+        Note a request that is only due to another one of the same inputs.
+
+        Args:
+            reason: `probe`, `piece` or `resend`, as that one failed; `elsewhere`, as
+                a server did not take it; `hedge`, as one takes long.
+        """
 
     def batch_requeued(self, cause: Cause) -> None:
         """Note that a batch was queued again because of *cause*."""

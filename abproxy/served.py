@@ -152,6 +152,7 @@ class ServedModel:
         self._apply_to_collector(settings)
         if isinstance(self.upstream, Fleet):
             self.upstream.permits_of = partial(permits_for, settings)
+            self.upstream.hedge_after(settings.hedge_after)
         self.upstream.use(credentials_for(settings))
         self.upstream.set_timeout(settings.upstream_timeout_s)
         self.relay.timeout_s = settings.upstream_timeout_s
@@ -300,6 +301,7 @@ def _fleet(
         permits_of=partial(permits_for, settings),
         observer=telemetry.observer,
     )
+    fleet.hedge_after(settings.hedge_after)
     for url, weight in servers:
         fleet.add(_upstream(settings, reactor, telemetry, url), weight)
     return fleet

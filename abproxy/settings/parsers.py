@@ -25,6 +25,7 @@ __all__ = [
     "cache_url",
     "file",
     "header_lines",
+    "hedge_after",
     "ignored_names",
     "key",
     "keys",
@@ -109,6 +110,11 @@ def seconds(text: str) -> float:
 def seconds_or_none(text: str) -> float:
     """Parse a number of seconds, which may be 0."""
     return _duration(text, "seconds, 0 or more", zero=True)
+
+
+def hedge_after(text: str) -> str:
+    """Parse a number of seconds, which may not be 0, or `p95`."""
+    return text if text == "p95" else f"{seconds(text):g}"
 
 
 def rate(text: str) -> float:

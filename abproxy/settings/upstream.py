@@ -123,6 +123,14 @@ class Upstream:
         "s",
         "how long calls wait while the inference server has no capacity (429, 503)",
     )
+    hedge_after: str | None = setting(
+        "hedge-after",
+        parsers.hedge_after,
+        None,
+        "s or p95",
+        "with several inference servers: what one has not answered by then is sent to "
+        "another as well, at most 5 % of all batches; p95 is longer than 95 % take",
+    )
     embedded: bool = setting(
         "embedded",
         parsers.yes_or_no,

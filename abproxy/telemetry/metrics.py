@@ -282,10 +282,11 @@ class Metrics:
         )
         self.extra_requests = self._counter(
             "extra_requests",
-            "Requests that are only due to a failed one, by what they are for",
+            "Requests only due to one that failed or is late, by what they are for",
             "reason",
         )
-        _start_at_0(self.extra_requests, ("probe", "piece", "resend"))
+        reasons = ("probe", "piece", "resend", "elsewhere", "hedge")
+        _start_at_0(self.extra_requests, reasons)
         self.cut = self._counter(
             "connections_cut",
             "Connections of clients that were cut, by reason",

@@ -53,6 +53,9 @@ class Standing:
     on_change: Callable[[], None] = field(default=lambda: None, repr=False)
     """Called when it goes out, and when it is back."""
 
+    on_silence: Callable[[], None] = field(init=False, default=lambda: None, repr=False)
+    """Called when it goes out, or does not answer a question."""
+
     is_out: bool = field(default=False, init=False)
     is_away: bool = field(default=False, init=False)
     """Whether it is out because it does not answer at all."""
@@ -128,6 +131,7 @@ class Standing:
         self._out_s = max(self._out_s, FIRST_OUT_S)
         self._go_out(why)
         self._ask_in(self._out_s)
+        self.on_silence()
 
     def doubt(self) -> None:
         """Ask it now, as it may be away: if so, it is out."""
@@ -175,6 +179,7 @@ class Standing:
         self._ask_in(self._ask_s)
         if not self.is_out:
             self._go_out("it does not answer")
+        self.on_silence()
 
     def _come_back(self) -> None:
         now = self.clock.seconds()

@@ -95,6 +95,7 @@ class Fleet:
             choose=self._choose,
             began=self._began,
             ended=self._let_go,
+            observer=self.observer,
         )
 
     # Who there is
@@ -111,6 +112,7 @@ class Fleet:
                 on_change=self.look_again,
             ),
         )
+        member.standing.on_silence = lambda: self.sender.rescue(member)
         member.is_last = lambda: (
             not any(each is not member for each in self._taking_part)
         )
@@ -273,6 +275,10 @@ class Fleet:
         for each in self.members:
             each.upstream.set_timeout(seconds)
 
+    def hedge_after(self, after: str | None) -> None:
+        """Send what takes longer than that a second time; None: nothing."""
+        self.sender.hedging.after = after
+
     def start(self) -> None:
         """Begin to ask each of them."""
         self._is_running = True
@@ -306,15 +312,24 @@ class Fleet:
         return self._choose(0, 0, tried)
 
     def _choose(
-        self, work: float, items: int, tried: Sequence[Member] = ()
+        self,
+        work: float,
+        items: int,
+        tried: Sequence[Member] = (),
+        needs_room: bool = False,  # noqa: FBT001, FBT002  one place calls it
     ) -> Member | None:
         active = [each for each in self._taking_part if each not in tried]
         if not active:
             return None if tried else self._least_bad()
         now = self.clock.seconds()
-        ready = [each for each in active if now >= each.full_until] or active
+        ready = [each for each in active if now >= each.full_until]
+        if needs_room and not ready:
+            return None
+        ready = ready or active
         roomy = [each for each in ready if self._has_room(each, items)]
         if not roomy:
+            if needs_room:
+                return None
             return max(ready, key=lambda each: self._permits(each) - each.work.items)
         fair = [each for each in roomy if self._may_have_more(each, active)] or roomy
         works = [each.work for each in fair]

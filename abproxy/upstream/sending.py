@@ -1,9 +1,9 @@
 """
 One request to a fleet, which may be sent to several of its servers.
 
-What could not be sent at all goes elsewhere at once; what one server refuses goes
-elsewhere within a budget.  A connection that breaks with a request in flight is told
-to the caller, who knows what may have broken it.
+What could not be sent at all goes elsewhere at once; what one server refuses, or does
+not answer, goes elsewhere within a budget.  A connection that breaks with a request in
+flight is told to the caller, who knows what may have broken it.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,12 +14,15 @@ from attrs import define, field
 from msgspec import Struct
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
+from twisted.web.http import OK
 
 from abproxy.errors import CannotConnect, ConnectionBroken, HandshakeFailed
+from abproxy.events import Observer
 from abproxy.http.messages import GATEWAY, NO_ROOM, Response, UpstreamRequest
 from abproxy.upstream.choice import Attempt, work_of
+from abproxy.upstream.hedging import Hedging
 from abproxy.upstream.member import Member
 
 __all__ = ["Choose", "FleetSender"]
@@ -33,8 +36,12 @@ RETRIES = 0.2
 MOST_RETRIES = 10.0
 """Of these, how many may be saved up, and are there at first."""
 
-Choose = Callable[[float, int, Sequence[Member]], Member | None]
-"""Returns who gets so much work with so many inputs, but none of those tried."""
+Choose = Callable[[float, int, Sequence[Member], bool], Member | None]
+"""
+Returns who gets so much work with so many inputs, but none of those tried.
+
+The last argument is whether it has to have room for them.
+"""
 
 
 class _Sending(Struct, eq=False):
@@ -49,8 +56,11 @@ class _Sending(Struct, eq=False):
     open: dict[int, Deferred[Response]] = {}
     """What is under way, by the number of the attempt."""
 
-    refusal: Response | None = None
-    """What a server answered that had no room for it."""
+    outcome: Response | Failure | None = None
+    """What one server made of it, as long as others may do better."""
+
+    timer: IDelayedCall | None = None
+    """When it is sent a second time."""
 
     is_over: bool = False
 
@@ -70,6 +80,12 @@ class FleetSender:
 
     ended: Callable[[Member], None] = field(repr=False)
     """Called with each server that is through with a request."""
+
+    hedging: Hedging = field(factory=Hedging)
+    observer: Observer = field(factory=Observer, repr=False)
+
+    _open: dict[_Sending, None] = field(init=False, factory=dict, repr=False)
+    """Batches without an answer, the oldest first."""
 
     _retries: float = field(init=False, default=MOST_RETRIES)
     _serial: "count[int]" = field(init=False, factory=lambda: count(1), repr=False)
@@ -93,18 +109,52 @@ class FleetSender:
         """
         due_at = self.clock.seconds() + self.timeout_s
         sending = _Sending(request, learns, is_batch, due_at)
-        answer = sending.answer = Deferred(lambda _answer: _stop(sending))
-        if is_batch:
-            self._retries = min(self._retries + RETRIES, MOST_RETRIES)
+        answer = sending.answer = Deferred(lambda _answer: self._stop(sending))
         member = self._choose_for(sending)
         if member is None:
             return fail(CannotConnect("no inference server is known for this model"))
+        if is_batch:
+            self._retries = min(self._retries + RETRIES, MOST_RETRIES)
+            self.hedging.began()
+            self._open[sending] = None
         self._try(sending, member)
+        after_s = self.hedging.after_s if is_batch else None
+        if after_s is not None and not sending.is_over:
+            sending.timer = self.clock.callLater(after_s, self._hedge, sending)
         return answer
 
-    def _choose_for(self, sending: _Sending) -> Member | None:
-        request = sending.request
-        return self.choose(work_of(request), request.items, sending.tried)
+    def rescue(self, member: Member) -> None:
+        """Send elsewhere as well what *member* does not answer, as far as allowed."""
+        for sending in list(self._open):
+            if self._retries < 1:
+                return
+            is_there = [sending.tried[at] is member for at in sending.open]
+            if is_there == [True] and self._try_another(sending, needs_room=True):
+                self._retries -= 1
+
+    def _hedge(self, sending: _Sending) -> None:
+        sending.timer = None
+        may = len(sending.open) == 1 and self.hedging.may
+        if may and self._try_another(sending, "hedge", needs_room=True):
+            self.hedging.sent()
+
+    def _choose_for(
+        self, sending: _Sending, *, needs_room: bool = False
+    ) -> Member | None:
+        request, tried = sending.request, sending.tried
+        return self.choose(work_of(request), request.items, tried, needs_room)
+
+    def _try_another(
+        self, sending: _Sending, reason: str = "elsewhere", *, needs_room: bool
+    ) -> bool:
+        """Send it to one that was not tried, and return whether there is one."""
+        other = self._choose_for(sending, needs_room=needs_room)
+        if other is None:
+            return False
+        if sending.is_batch:
+            self.observer.extra_request(reason)
+        self._try(sending, other)
+        return True
 
     def _try(self, sending: _Sending, member: Member) -> None:
         request, number = sending.request, len(sending.tried)
@@ -143,8 +193,17 @@ class FleetSender:
         elif isinstance(outcome, Failure):
             member.note_failure(outcome.value)
         self.ended(member)
-        if not sending.is_over and not self._goes_elsewhere(outcome, sending, attempt):
-            self._tell(outcome, sending)
+        if sending.is_over:
+            return
+        if _is_good(outcome):
+            self.hedging.answered(self.clock.seconds() - attempt.sent_at)
+        elif self._goes_elsewhere(outcome, sending, attempt):
+            return
+        elif sending.open:
+            # Another one may do better.
+            sending.outcome = _telling(sending.outcome, outcome)
+            return
+        self._tell(outcome, sending)
 
     def _goes_elsewhere(
         self, outcome: Response | Failure, sending: _Sending, attempt: Attempt
@@ -152,20 +211,20 @@ class FleetSender:
         """Send it elsewhere if that is of use, and return whether it is."""
         if not self._may_go_elsewhere(outcome, sending, attempt):
             return False
-        other = self._choose_for(sending)
-        if other is None:
+        former, sending.outcome = sending.outcome, _telling(sending.outcome, outcome)
+        is_refusal = isinstance(outcome, Response)
+        if not self._try_another(sending, needs_room=is_refusal):
+            sending.outcome = former
             return False
-        if isinstance(outcome, Response):
-            sending.refusal = outcome
+        if is_refusal:
             self._retries -= 1
-        self._try(sending, other)
         return True
 
     def _may_go_elsewhere(
         self, outcome: Response | Failure, sending: _Sending, attempt: Attempt
     ) -> bool:
         now = self.clock.seconds()
-        if now >= sending.due_at:
+        if now >= sending.due_at or sending.open:
             return False
         if isinstance(outcome, Failure):
             unsent = outcome.check(CannotConnect, HandshakeFailed)
@@ -176,14 +235,30 @@ class FleetSender:
         return (outcome.status in NO_ROOM or is_away) and self._retries >= 1
 
     def _tell(self, outcome: Response | Failure, sending: _Sending) -> None:
-        sending.is_over = True
-        if isinstance(outcome, Failure) and sending.refusal is not None:
-            # That others are away tells less than what this one says.
-            outcome = sending.refusal
+        if not _is_good(outcome):
+            outcome = _telling(sending.outcome, outcome)
+        self._stop(sending)
         cast("Deferred[Response]", sending.answer).callback(outcome)
 
+    def _stop(self, sending: _Sending) -> None:
+        """Stop all that is still under way for it."""
+        sending.is_over = True
+        self._open.pop(sending, None)
+        if sending.timer is not None:
+            sending.timer.cancel()
+            sending.timer = None
+        for sent in list(sending.open.values()):
+            sent.cancel()
 
-def _stop(sending: _Sending) -> None:
-    sending.is_over = True
-    for sent in list(sending.open.values()):
-        sent.cancel()
+
+def _is_good(outcome: Response | Failure) -> bool:
+    return isinstance(outcome, Response) and outcome.status == OK
+
+
+def _telling(
+    former: Response | Failure | None, outcome: Response | Failure
+) -> Response | Failure:
+    """Return what tells more: that a server is away tells less than any answer."""
+    if former is None or isinstance(outcome, Response):
+        return outcome
+    return former if isinstance(former, Response) else outcome

@@ -1,0 +1,183 @@
+"""A request that takes long is sent a second time, and the first answer counts."""
+
+from attrs import define, field
+
+from abproxy.errors import ConnectionBroken, UpstreamTimeout
+from abproxy.events import Observer
+from support.fleet import Servers
+from support.upstream import reply
+
+
+@define(eq=False)
+class Extra(Observer):
+    """Notes requests that are sent elsewhere as well."""
+
+    reasons: list[str] = field(factory=list)
+
+    def extra_request(self, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+def hedged(after: str = "1", count: int = 2) -> Servers:
+    """Make servers that have answered often enough for one more request."""
+    servers = Servers(count, observer=Extra())
+    servers.learn_speeds()
+    servers.fleet.hedge_after(after)
+    return servers
+
+
+def test_what_takes_long_is_sent_to_another_as_well() -> None:
+    """The first answer counts, and the other request is cancelled."""
+    servers = hedged()
+    asked = servers.send_to("a")
+    [slow] = servers.batches("a")
+
+    servers.clock.advance(1)
+    assert servers.where() == "ab"
+    servers.answer("b")
+
+    assert asked.status == 200
+    assert slow.was_cancelled
+    assert servers.is_at_rest
+
+
+def test_the_one_that_was_asked_first_may_still_answer_first() -> None:
+    """Then the second is cancelled."""
+    servers = hedged()
+    asked = servers.send_to("a")
+    servers.clock.advance(1)
+    [second] = servers.batches("b")
+
+    servers.answer("a")
+
+    assert asked.status == 200
+    assert second.was_cancelled
+    assert servers.is_at_rest
+
+
+def test_an_error_does_not_win() -> None:
+    """The other one may do better."""
+    servers = hedged()
+    asked = servers.send_to("a")
+    servers.clock.advance(1)
+
+    servers.answer("b", reply(500, b"no"))
+    assert not asked.results
+    servers.answer("a")
+
+    assert asked.status == 200
+
+
+def test_if_both_fail_an_answer_tells_more() -> None:
+    """And each request has one outcome."""
+    servers = hedged()
+    asked = servers.send_to("a")
+    servers.clock.advance(1)
+
+    servers.answer("b", reply(500, b"no"))
+    servers.fail("a", ConnectionBroken("it broke"))
+
+    assert asked.status == 500
+    assert servers.is_at_rest
+
+
+def test_what_is_answered_in_time_is_sent_once() -> None:
+    """No timer is left."""
+    servers = hedged()
+    servers.send_to("a")
+
+    servers.answer("a")
+
+    assert not servers.clock.getDelayedCalls()
+
+
+def test_without_the_setting_nothing_is_sent_twice() -> None:
+    """It costs work."""
+    servers = Servers(2)
+    servers.learn_speeds()
+    servers.send_to("a")
+
+    servers.clock.advance(6)
+
+    assert servers.where() == "a"
+
+
+def test_nothing_is_sent_twice_where_there_is_no_room() -> None:
+    """It would only be refused."""
+    servers = hedged()
+    servers.permits = 1
+    servers.send_to("b")
+    servers.clock.advance(0.5)
+    servers.send_to("a")
+
+    servers.clock.advance(1)
+
+    assert servers.where() == "ab"
+
+
+def test_a_twentieth_is_sent_twice_at_most() -> None:
+    """If all take long, more work would not help."""
+    servers = hedged("0.1")
+
+    for _ in range(200):
+        servers.send()
+        servers.clock.advance(0.2)
+        for letter in "ab":
+            while servers.batches(letter):
+                servers.answer(letter)
+
+    observer = servers.observer
+    assert isinstance(observer, Extra)
+    assert 8 <= len(observer.reasons) <= 200 / 20 + 2
+    assert set(observer.reasons) == {"hedge"}
+
+
+def test_what_is_long_is_learnt_from_answers() -> None:
+    """Longer than all but a twentieth take."""
+    servers = hedged("p95")
+    for at in range(100):
+        servers.send_to("a")
+        servers.clock.advance(1 if at % 10 else 2)
+        servers.answer("a")
+
+    servers.send_to("a")
+    servers.clock.advance(1.9)
+    assert servers.where() == "a"
+    servers.clock.advance(0.2)
+
+    assert servers.where() == "ab"
+
+
+# What a server does not answer at all
+
+
+def test_what_hangs_is_sent_to_another_when_that_is_noticed() -> None:
+    """Its callers wait no longer than that."""
+    servers = hedged()
+    servers.fleet.hedge_after(None)
+    asked = servers.send_to("a")
+    servers.fleet.start()
+
+    servers.clock.pump([0.5] * 13)
+    assert not servers.fleet.takes_part(servers.members["a"])
+    servers.answer("b")
+
+    assert asked.status == 200
+    assert servers.is_at_rest
+    servers.fleet.stop()
+
+
+def test_a_hang_of_all_is_no_reason_to_send_all_again() -> None:
+    """A fifth of the requests at most goes elsewhere, besides the first ten."""
+    servers = hedged()
+    servers.fleet.hedge_after(None)
+    asked = [servers.send_to("a") for _ in range(30)]
+    servers.fleet.start()
+
+    servers.clock.pump([0.5] * 12)
+
+    assert len(servers.batches("b")) <= 10 + 30 / 5
+    servers.clock.pump([0.5] * 3)
+    assert all(isinstance(each.error, UpstreamTimeout) for each in asked)
+    assert servers.is_at_rest
+    servers.fleet.stop()
