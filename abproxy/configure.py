@@ -29,6 +29,7 @@ from abproxy.settings.sources import variable
 from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.tuning import Write, write_later, write_now
 from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.identity import Source
 from abproxy.upstream.tls import TlsFiles
 from abproxy.web.app import Policy, ProxyApp
 from abproxy.web.auth import ApiKeys, Clients
@@ -201,6 +202,7 @@ def keys_of_rows(settings: Settings, info: ServerInfo) -> Keys:
         epoch=[word or "" for word in epoch],
         by_client=_is_by_client(settings),
         are_ours=not credentials_for(settings).are_the_clients,
+        source=Source(identity=info.identity),
     )
 
 

@@ -245,7 +245,8 @@ def make_model(  # noqa: PLR0913
         upstream = _upstream(settings, reactor, telemetry, url, learn)
     else:
         upstream = _fleet(settings, reactor, telemetry, servers)
-    collector = _collector(settings, reactor, upstream, telemetry, turn)
+    joining = Joining(clock=reactor, strict=settings.model_strict)
+    collector = _collector(settings, reactor, upstream, telemetry, turn, joining)
     layers = make_layers(
         reuse_for(settings),
         collector,
@@ -364,12 +365,13 @@ def _transport(
     ).send
 
 
-def _collector(
+def _collector(  # noqa: PLR0913, PLR0917
     settings: Settings,
     reactor: Any,
     upstream: Upstream | Fleet,
     telemetry: Telemetry,
     turn: Turn,
+    joining: Joining,
 ) -> BatchCollector:
     limits = limits_for_all(settings, upstream.infos)
     # A request to /tokenize is not a request for a batch, nor counted as one.
@@ -397,7 +399,7 @@ def _collector(
         packs=settings.packing,
         is_alive=upstream.is_alive,
         count=counter.count if settings.usage == "exact" else None,
-        may_join=Joining(clock=reactor, strict=settings.model_strict).may_join,
+        may_join=joining.may_join,
         call_timeout_s=settings.call_timeout_s,
         retry_timeouts=retry_timeouts_for(settings),
         observer=telemetry.observer,

@@ -10,21 +10,31 @@ credentials of ours, perhaps the client, and the item byte for byte.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 from attrs import define, field
+from twisted.internet.defer import CancelledError
 from twisted.web.http import OK
 
-from abproxy.dialects.call import BadAnswer, Call, Dialect, LaneKey, PartResult, Rows
+from abproxy.dialects.call import (
+    BadAnswer,
+    Call,
+    Dialect,
+    LaneKey,
+    MayJoin,
+    PartResult,
+    Rows,
+)
 from abproxy.dialects.reply import CHARACTERS, counts_characters, lines_of_all
 from abproxy.dialects.tei import DECODE, TOKENIZE
 from abproxy.http.messages import HeaderList, Response
 from abproxy.reuse.rows import has_rows, rows_of
 
-__all__ = ["Keys", "entries_of", "key_of", "pack", "unpack"]
+__all__ = ["Keys", "entries_of", "keep", "key_of", "pack", "unpack"]
 
 VERSION = b"1"
 """Of the form of keys and entries: others are never found."""
@@ -66,6 +76,9 @@ class Keys:
 
     are_ours: bool
     """Whether the credentials in a lane are those of the proxy."""
+
+    source: Any = None
+    """Stands for the model, as what its rows come from."""
 
     _prefixes: dict[tuple[LaneKey, bytes], bytes] = field(
         init=False, factory=dict, repr=False
@@ -132,16 +145,24 @@ def pack(dialect: Dialect, result: PartResult) -> bytes | None:
     return _encode((head, rows.raw[0], dialect.pack_frame(rows.frame)))
 
 
-def unpack(dialect: Dialect, packed: bytes, marks: HeaderList = ()) -> PartResult:
+def unpack(
+    dialect: Dialect, packed: bytes, source: Any = None, marks: HeaderList = ()
+) -> PartResult:
     """
-    Return the result that `pack` wrote, with the lines *marks* in its answer.
+    Return the result that `pack` wrote.
+
+    Args:
+        dialect: of its route.
+        packed: what was written.
+        source: what stands for its model.
+        marks: header lines that are added.
 
     Raises:
         ValueError: it is none.
     """
     head, row, frame = _decode(packed)
     return PartResult(
-        response=_response(head, marks),
+        response=_response(head, source, marks),
         rows=Rows(raw=(row,), frame=dialect.unpack_frame(frame)),
         calls=0,
     )
@@ -174,10 +195,11 @@ def _head(reason: bytes, lines: HeaderList) -> bytes:
 
 
 @lru_cache(64)
-def _response(head: bytes, marks: HeaderList) -> Response:
+def _response(head: bytes, source: Any, marks: HeaderList) -> Response:
     """Return one object for equal heads: their lines are spelled once."""
     reason, lines = _decode_head(head)
-    return Response(status=OK, reason=reason, headers=(*lines, *marks), body=b"")
+    lines = (*lines, *marks)
+    return Response(status=OK, reason=reason, headers=lines, body=b"", source=source)
 
 
 def _lasting(response: Response) -> HeaderList:
@@ -198,10 +220,8 @@ def entries_of(
     """
     Return what is to be kept of the *results* of a *call*, by its keys.
 
-    Nothing if they are a failure, or their rows cannot be told from each other.
+    Nothing if their rows cannot be told from each other.
     """
-    if not has_rows(results):
-        return {}
     try:
         rows = rows_of(call, results)
     except BadAnswer:
@@ -212,3 +232,36 @@ def entries_of(
         for item, row in zip(call.items.raw, rows, strict=True)
         if (packed := pack(dialect, row)) is not None
     }
+
+
+def keep(
+    call: Call,
+    results: list[PartResult],
+    keys: Keys,
+    may_join: MayJoin,
+    put: Callable[[dict[bytes, bytes]], None],
+) -> list[PartResult]:
+    """
+    Return the *results* of a *call*, and keep their rows once their model is known.
+
+    Args:
+        call: what was asked for.
+        results: what it got.
+        keys: those in force when it was asked for.
+        may_join: says whether the rows are of the model of these keys.
+        put: keeps entries, if the keys are still in force.
+    """
+    if not has_rows(results):
+        return results
+
+    def decided(are_of_model: bool) -> None:  # noqa: FBT001
+        if are_of_model:
+            put(entries_of(call, results, keys))
+
+    of_model = Response(status=OK, reason=b"", headers=(), body=b"", source=keys.source)
+    answer = may_join(call, [*results, PartResult(response=of_model)])
+    if isinstance(answer, bool):
+        decided(answer)
+    else:
+        answer.addCallback(decided).addErrback(lambda why: why.trap(CancelledError))
+    return results

@@ -25,12 +25,19 @@ from twisted.internet.defer import (
 from twisted.python.failure import Failure
 
 from abproxy.batching.part import Waiter
-from abproxy.dialects.call import BadAnswer, Call, LaneKey, PartResult
+from abproxy.dialects.call import (
+    BadAnswer,
+    Call,
+    LaneKey,
+    MayJoin,
+    PartResult,
+    may_join_all,
+)
 from abproxy.dialects.reply import lines_of_all
 from abproxy.events import Observer
 from abproxy.http.messages import Response
 from abproxy.reuse.repeats import NOT_SAMPLED, Repeats
-from abproxy.reuse.rows import Submit, has_rows, only, rows_of, span
+from abproxy.reuse.rows import Submit, has_rows, joined, only, rows_of, span
 
 __all__ = ["InFlight"]
 
@@ -67,9 +74,6 @@ class _Follower:
     rows: dict[bytes, PartResult]
     works: list[Waiter]
     """What it still waits for."""
-
-    version: int
-    """Of the model, when the call came."""
 
     pieces: int = 0
     """From how many works it has rows."""
@@ -113,6 +117,18 @@ class _Follower:
             if item in rows and item not in self.rows:
                 self.rows[item] = rows[item]
 
+    def go_on(
+        self, alone: Deferred[list[PartResult]]
+    ) -> Deferred[list[PartResult] | None]:
+        """Answer with what *alone* fires with; fires with that, or None if it fails."""
+
+        def ended(outcome: Outcome) -> list[PartResult] | None:
+            self.finish(outcome)
+            return None if isinstance(outcome, Failure) else outcome
+
+        self.alone = alone
+        return alone.addBoth(ended)
+
     def finish(self, outcome: Outcome) -> None:
         """Answer with what the call got by itself, or what was found to be the same."""
         if not self.waiter.called:
@@ -134,8 +150,7 @@ class InFlight:
     is_of_collector: bool = False
     """Whether *compute* returns waiters of the collector, which others may follow."""
 
-    version: int = 0
-    """Of the model: rows of several versions are never in one answer."""
+    may_join: MayJoin = field(default=may_join_all, repr=False)
 
     held_bytes: int = field(init=False, default=0)
     """The bodies of the calls that follow others."""
@@ -151,7 +166,6 @@ class InFlight:
 
     def forget(self) -> None:
         """Let no later call follow what is in flight, as the model has changed."""
-        self.version += 1
         self._works.clear()
 
     def submit(self, call: Call) -> Deferred[list[PartResult]]:
@@ -212,9 +226,7 @@ class InFlight:
         if self.held_bytes + size > MAX_HELD_BYTES:
             return self.compute(call)
         own = [Waiter()] if places else []
-        follower = _Follower(
-            call, {}, [*shared, *own], self.version, on_end=self._release
-        )
+        follower = _Follower(call, {}, [*shared, *own], on_end=self._release)
         self.held_bytes += size
         for work in shared:
             work.followers = [*(work.followers or ()), follower]
@@ -303,10 +315,16 @@ class InFlight:
             follower.take(work, rows)
             if follower.works:
                 continue
-            if follower.pieces == 1 or follower.version == self.version:
-                follower.finish(span(follower.call, follower.rows))
+            results = span(follower.call, follower.rows)
+            if follower.pieces == 1:
+                follower.finish(results)
             else:
-                _Undone(compute=self.compute).begin(follower)
+                follower.go_on(
+                    joined(follower.call, results, self.may_join, self._compute)
+                )
+
+    def _compute(self, call: Call) -> Deferred[list[PartResult]]:
+        return maybeDeferred(self.compute, call)
 
 
 @define(kw_only=True, eq=False)
@@ -351,21 +369,12 @@ class _Undone:
     def _send_in_turn(self, follower: _Follower) -> None:
         self._room.run(self._send, follower)
 
-    def begin(self, follower: _Follower) -> None:
-        """Send one by itself."""
-        self._send(follower)
-
     def _send(self, follower: _Follower) -> Deferred[list[PartResult] | None]:
         """Send one by itself; fires with its results, or None if there are none."""
         if follower.is_over:
             return succeed(None)
 
-        def ended(outcome: Outcome) -> list[PartResult] | None:
-            follower.finish(outcome)
-            return None if isinstance(outcome, Failure) else outcome
-
-        alone = follower.alone = maybeDeferred(self.compute, follower.call)
-        return alone.addBoth(ended)
+        return follower.go_on(maybeDeferred(self.compute, follower.call))
 
 
 def _asks_the_same(one: Call, other: Call) -> bool:

@@ -92,6 +92,7 @@ def make_layers(  # noqa: PLR0913
         "keys": reuse.keys,
         "ttl_s": reuse.cache_ttl_s,
         "is_certain": is_certain,
+        "may_join": collector.may_join,
         "observer": observer,
     }
     if shared is not None:
@@ -101,6 +102,7 @@ def make_layers(  # noqa: PLR0913
         layers.in_flight = InFlight(
             compute=layers.submit,
             is_of_collector=layers.shared is None,
+            may_join=collector.may_join,
             observer=observer,
         )
         layers.submit = layers.in_flight.submit

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from abproxy.dialects.call import Call, PartResult
+from abproxy.dialects.call import Call, MayJoin, PartResult, may_join_all
 from abproxy.events import Observer
 from abproxy.http.messages import HeaderList, Response
-from abproxy.reuse.entry import Keys, entries_of, key_of, unpack
+from abproxy.reuse.entry import Keys, keep, key_of, unpack
 from abproxy.reuse.rows import Submit, ask_for_rest, has_rows, span
 from abproxy.reuse.store import Store
 
@@ -48,6 +48,8 @@ class MemoryCache:
     is_certain: Callable[[], bool] = field(default=_certain, repr=False)
     """Whether the upstream is known to have the model whose rows are kept."""
 
+    may_join: MayJoin = field(default=may_join_all, repr=False)
+
     observer: Observer = field(factory=Observer, repr=False)
     _marked: tuple[Response, Response] | None = field(
         init=False, default=None, repr=False
@@ -72,10 +74,7 @@ class MemoryCache:
         self.observer.reused("cache", found, call.trace)
         if not places:
             return succeed(span(call, known))
-        keys = self.keys
-        rest = ask_for_rest(
-            call, known, places, self._keep_computed, lambda: self.keys is keys
-        )
+        rest = ask_for_rest(call, known, places, self._keep_computed, self.may_join)
         return rest.addCallback(self._mark, PARTIAL)
 
     def forget(self, keys: Keys) -> None:
@@ -85,7 +84,8 @@ class MemoryCache:
 
     def _look_up(self, call: Call) -> tuple[dict[bytes, PartResult], list[int]]:
         """Return the rows that are known, and the places of those that are not."""
-        prefix, now = self.keys.prefix(call), self.clock.seconds()
+        keys, now = self.keys, self.clock.seconds()
+        prefix, source = keys.prefix(call), keys.source
         packed: dict[bytes, bytes] = {}
         places: list[int] = []
         for place, item in enumerate(call.items.raw):
@@ -98,7 +98,9 @@ class MemoryCache:
                 packed[item] = entry
         dialect = call.lane_key.dialect
         marks = HIT if self.shows and not places else ()
-        known = {item: unpack(dialect, each, marks) for item, each in packed.items()}
+        known = {
+            item: unpack(dialect, each, source, marks) for item, each in packed.items()
+        }
         return known, places
 
     def _mark(self, results: list[PartResult], mark: HeaderList) -> list[PartResult]:
@@ -122,9 +124,11 @@ class MemoryCache:
         self, results: list[PartResult], call: Call, keys: Keys
     ) -> list[PartResult]:
         """Keep the rows of good *results*, and hand them on."""
-        # Which model has computed them has to be known for sure.
-        if self.keys is keys and self.is_certain():
-            expires_at = self.clock.seconds() + self.ttl_s
-            for key, packed in entries_of(call, results, keys).items():
-                self.store.put(key, packed, len(packed), expires_at)
-        return results
+
+        def put(entries: dict[bytes, bytes]) -> None:
+            if self.keys is keys:
+                expires_at = self.clock.seconds() + self.ttl_s
+                for key, packed in entries.items():
+                    self.store.put(key, packed, len(packed), expires_at)
+
+        return keep(call, results, keys, self.may_join, put)

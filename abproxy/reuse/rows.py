@@ -8,13 +8,13 @@ already asks for the others only, in a request that names just these.
 from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.python.failure import Failure
 from twisted.web.http import OK
 
-from abproxy.dialects.call import BadAnswer, Call, Items, PartResult, Rows
+from abproxy.dialects.call import BadAnswer, Call, Items, MayJoin, PartResult, Rows
 
-__all__ = ["Submit", "ask_for_rest", "has_rows", "only", "rows_of", "span"]
+__all__ = ["Submit", "ask_for_rest", "has_rows", "joined", "only", "rows_of", "span"]
 
 Submit = Callable[[Call], Deferred[list[PartResult]]]
 """Fire with the results of a call's parts, as `BatchCollector.submit` does."""
@@ -76,19 +76,29 @@ def span(call: Call, rows: Mapping[bytes, PartResult]) -> list[PartResult]:
     return [rows[item] for item in call.items.raw]
 
 
+def joined(
+    call: Call, results: list[PartResult], may_join: MayJoin, submit: Submit
+) -> Deferred[list[PartResult]]:
+    """Fire with *results* of a *call* if they may join, and if not submit it."""
+    answer = may_join(call, results)
+    if isinstance(answer, bool):
+        return succeed(results) if answer else submit(call)
+    return answer.addCallback(lambda yes: results if yes else submit(call))
+
+
 def ask_for_rest(
     call: Call,
     known: dict[bytes, PartResult],
     places: Sequence[int],
     submit: Submit,
-    is_current: Callable[[], bool],
+    may_join: MayJoin,
 ) -> Deferred[list[PartResult]]:
     """
     Ask for the items of *call* at *places* only; *known* has the rows of all others.
 
     If that fails, the whole call is submitted as its client sent it: what is said
     of some of its items need not be what it would have heard by itself.  The same if
-    what was known is not *is_current* any more, as the model has changed meanwhile.
+    what was known and what was computed may not join, as the model has changed.
 
     Raises:
         Overloaded: there is no room for it.
@@ -96,14 +106,14 @@ def ask_for_rest(
     rest = only(call, places)
 
     def answered(results: list[PartResult]) -> Outcome:
-        if not has_rows(results) or not is_current():
+        if not has_rows(results):
             return submit(call)
         try:
             rows = rows_of(rest, results)
         except BadAnswer:
             return submit(call)
         found = known | dict(zip(rest.items.raw, rows, strict=True))
-        return span(call, found)
+        return joined(call, span(call, found), may_join, submit)
 
     def failed(failure: Failure) -> Outcome:
         return failure if failure.check(CancelledError) else submit(call)

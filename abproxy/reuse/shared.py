@@ -6,9 +6,9 @@ from attrs import define, field
 from msgspec import DecodeError
 from twisted.internet.defer import Deferred
 
-from abproxy.dialects.call import Call, PartResult
+from abproxy.dialects.call import Call, MayJoin, PartResult, may_join_all
 from abproxy.events import Observer
-from abproxy.reuse.entry import Keys, entries_of, key_of, unpack
+from abproxy.reuse.entry import Keys, keep, key_of, unpack
 from abproxy.reuse.redis import RedisStore
 from abproxy.reuse.rows import Submit, ask_for_rest, span
 
@@ -29,6 +29,7 @@ class SharedCache:
     is_certain: Callable[[], bool] = field(repr=False)
     """Whether the upstream is known to have the model whose rows are kept."""
 
+    may_join: MayJoin = field(default=may_join_all, repr=False)
     observer: Observer = field(factory=Observer, repr=False)
 
     def submit(self, call: Call) -> Deferred[list[PartResult]]:
@@ -51,7 +52,7 @@ class SharedCache:
         found = await self.store.get([key_of(prefix, item) for item in items])
         known: dict[bytes, PartResult] = {}
         for item, packed in zip(items, found, strict=True):
-            result = _read(call, packed)
+            result = _read(call, packed, keys)
             if result is not None:
                 known[item] = result
         if not known or self.keys is not keys:
@@ -61,9 +62,7 @@ class SharedCache:
         self.observer.reused("shared_cache", found_items, call.trace)
         if not places:
             return span(call, known)
-        return await ask_for_rest(
-            call, known, places, self._compute, lambda: self.keys is keys
-        )
+        return await ask_for_rest(call, known, places, self._compute, self.may_join)
 
     def _compute(self, call: Call) -> Deferred[list[PartResult]]:
         return self.compute(call).addCallback(self._keep, call, self.keys)
@@ -72,18 +71,19 @@ class SharedCache:
         self, results: list[PartResult], call: Call, keys: Keys
     ) -> list[PartResult]:
         """Keep the rows of good *results*, and hand them on."""
-        # Which model has computed them has to be known for sure.
-        is_known = self.keys is keys and self.is_certain()
-        if is_known and not self.store.is_away:
-            self.store.put(entries_of(call, results, keys), self.ttl_s)
-        return results
+
+        def put(entries: dict[bytes, bytes]) -> None:
+            if self.keys is keys and not self.store.is_away:
+                self.store.put(entries, self.ttl_s)
+
+        return keep(call, results, keys, self.may_join, put)
 
 
-def _read(call: Call, packed: bytes | None) -> PartResult | None:
+def _read(call: Call, packed: bytes | None, keys: Keys) -> PartResult | None:
     """Return the result in an entry; None if it cannot be read."""
     if packed is None:
         return None
     try:
-        return unpack(call.lane_key.dialect, packed)
+        return unpack(call.lane_key.dialect, packed, keys.source)
     except (DecodeError, ValueError, UnicodeDecodeError):
         return None

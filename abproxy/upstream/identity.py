@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import combinations
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from abproxy.dialects.call import Call, PartResult
@@ -271,6 +271,9 @@ class Joining:
     strict: bool = False
     """Whether the same model in other numbers is another one."""
 
+    _waiting: set[Deferred[None]] = field(init=False, factory=set, repr=False)
+    """Those that wait for what a server says."""
+
     def may_join(
         self, call: Call, results: Sequence[PartResult]
     ) -> bool | Deferred[bool]:
@@ -290,9 +293,32 @@ class Joining:
         unknown = [each.known() for each in sources if each.identity is None]
         if all(each.called for each in unknown):
             return self._are_of_one_model(call, sources)
+        return self._when_known(unknown).addCallback(
+            lambda _: self._are_of_one_model(call, sources)
+        )
+
+    def stop(self) -> None:
+        """Wait for nothing any more."""
+        for each in list(self._waiting):
+            each.cancel()
+
+    def _when_known(self, unknown: Sequence[Deferred[None]]) -> Deferred[None]:
+        """Fire when all of *unknown* have fired, or are waited for no longer."""
         known = DeferredList(unknown, consumeErrors=True)
-        known.addTimeout(KNOWN_WITHIN_S, self.clock)
-        return known.addCallback(lambda _: self._are_of_one_model(call, sources))
+
+        def stop(waiter: Deferred[None]) -> None:
+            waiter.errback(CancelledError())
+            known.cancel()
+
+        def over(_: object) -> None:
+            self._waiting.discard(waiter)
+            if not waiter.called:
+                waiter.callback(None)
+
+        waiter: Deferred[None] = Deferred(stop)
+        self._waiting.add(waiter)
+        known.addTimeout(KNOWN_WITHIN_S, self.clock).addBoth(over)
+        return waiter
 
     def _are_of_one_model(self, call: Call, sources: Collection[Source]) -> bool:
         said = [each.identity for each in sources]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 
 from abproxy.dialects.call import Call, PartResult
@@ -13,8 +14,9 @@ from abproxy.errors import CannotConnect, QueueFull
 from abproxy.events import Observer
 from abproxy.http.messages import Response
 from abproxy.reuse.inflight import AT_ONCE, InFlight
+from abproxy.upstream.identity import Source
 from support.batching import Outcome, call_of, harness
-from support.reuse import BAD, EVENTS, Computer, alone, check, play, texts_of
+from support.reuse import BAD, EVENTS, Computer, alone, check, may_join, play, texts_of
 
 
 class Reused(Observer):
@@ -296,13 +298,46 @@ def test_work_of_the_old_model_is_not_followed() -> None:
     assert not in_flight.items
 
 
-@given(st.lists(EVENTS, max_size=60))
+def test_work_of_two_models_is_not_joined() -> None:
+    """A call that followed both is computed by itself."""
+    server = Computer()
+    in_flight = InFlight(compute=server.compute, may_join=may_join)
+    submit(in_flight, "a")
+    submit(in_flight, "b")
+    both = submit(in_flight, "a", "b")
+    server.answer()
+    server.model = 1
+    server.answer()
+    assert server.batches == [["a"], ["b"], ["a", "b"]]
+    server.answer()
+    assert both.reply.body == alone(["a", "b"], 1).body
+    assert not in_flight.held_bytes
+
+
+def test_who_follows_work_of_two_models_may_leave() -> None:
+    """While it is not known yet that they are two."""
+    server, source = Computer(), Source()
+    in_flight = InFlight(compute=server.compute, may_join=may_join)
+    submit(in_flight, "a")
+    submit(in_flight, "b")
+    both = submit(in_flight, "a", "b")
+    server.answer()
+    server.answer_with(replace(alone(["b"]), source=source))
+    assert both.is_open
+    both.done.cancel()
+    source.end()
+    assert isinstance(both.error, CancelledError)
+    assert not server.open
+    assert not in_flight.held_bytes
+
+
+@given(st.lists(EVENTS, min_size=20, max_size=60))
 def test_each_caller_gets_what_it_would_get_alone(
     events: list[tuple[str, Any]],
 ) -> None:
     """Whatever is submitted, answered, cancelled and fails, in any order."""
     server = Computer()
-    in_flight = InFlight(compute=server.compute)
+    in_flight = InFlight(compute=server.compute, may_join=may_join)
 
     def learn(model: int) -> None:
         del model

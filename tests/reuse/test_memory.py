@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
 from abproxy.dialects.call import Call, Dialect, LaneKey, PartResult, Rows
@@ -25,14 +26,24 @@ from abproxy.reuse.entry import Keys
 from abproxy.reuse.inflight import InFlight
 from abproxy.reuse.memory import MemoryCache
 from abproxy.reuse.store import Store
+from abproxy.upstream.identity import NO_IDENTITY, Source
 from support.batching import Outcome, call_of
-from support.reuse import BAD, EVENTS, Computer, alone, check, play
+from support.reuse import (
+    BAD,
+    EVENTS,
+    Computer,
+    alone,
+    check,
+    may_join,
+    play,
+    source_of,
+)
 
 
-def keys(model: str = "m", **about: Any) -> Keys:
+def keys(model: int = 0, **about: Any) -> Keys:
     """Return the keys of a model."""
     settings = {"by_client": False, "are_ours": False, **about}
-    return Keys(epoch=[model], **settings)
+    return Keys(epoch=[str(model)], source=source_of(model), **settings)
 
 
 def cache(server: Computer, **about: Any) -> MemoryCache:
@@ -42,6 +53,7 @@ def cache(server: Computer, **about: Any) -> MemoryCache:
         "store": Store(max_size=1 << 20),
         "keys": keys(),
         "ttl_s": 60.0,
+        "may_join": may_join,
         **about,
     }
     return MemoryCache(compute=server.compute, **settings)
@@ -64,6 +76,11 @@ def known(server: Computer, *texts: str, **about: Any) -> MemoryCache:
 def line(outcome: Outcome) -> list[bytes]:
     """Return the values of X-Cache in an answer."""
     return [value for name, value in outcome.reply.headers if name == b"X-Cache"]
+
+
+def of_source(response: Response, source: Source) -> Response:
+    """Return a response of another source."""
+    return replace(response, source=source)
 
 
 def of_route(dialect: Dialect, body: bytes = b"") -> Call:
@@ -242,7 +259,7 @@ def test_another_model_has_other_rows() -> None:
     """What was kept of the old one is forgotten."""
     server = Computer()
     cached = known(server, "a")
-    cached.forget(keys("other"))
+    cached.forget(keys(1))
     assert submit(cached, "a").is_open
     assert len(cached.store) == 0
 
@@ -252,20 +269,79 @@ def test_a_row_of_the_old_model_is_not_one_of_the_new() -> None:
     server = Computer()
     cached = cache(server)
     submit(cached, "a")
-    cached.forget(keys("other"))
+    cached.forget(keys(1))
     server.answer()
     assert submit(cached, "a").is_open
 
 
 def test_nothing_is_kept_that_another_model_may_have_computed() -> None:
-    """The connection broke meanwhile, and who has answered is not known."""
+    """The server came back with it, which has not been noticed yet."""
     server = Computer()
     cached = cache(server)
     first = submit(cached, "a")
-    cached.is_certain = lambda: False
+    server.model = 1
     server.answer()
-    assert first.is_right
+    assert first.reply.body == alone(["a"], 1).body
     assert not len(cached.store)
+
+
+def test_rows_are_kept_once_it_is_known_whose_they_are() -> None:
+    """The caller does not wait for that."""
+    server = Computer()
+    cached = cache(server)
+    call, source = submit(cached, "a"), Source()
+    server.answer_with(of_source(alone(["a"]), source))
+    assert call.is_right
+    assert not len(cached.store)
+    source.settle(source_of(0).identity or NO_IDENTITY)
+    assert len(cached.store) == 1
+
+
+def test_rows_are_not_kept_if_the_model_changes_before_that_is_known() -> None:
+    """They are asked for under other keys by then."""
+    server = Computer()
+    cached = cache(server)
+    submit(cached, "a")
+    source = Source()
+    server.answer_with(of_source(alone(["a"]), source))
+    cached.forget(keys(1))
+    source.settle(source_of(0).identity or NO_IDENTITY)
+    assert not len(cached.store)
+
+
+def test_known_rows_are_not_joined_with_those_of_another_model() -> None:
+    """The call is computed again, all of it."""
+    server = Computer()
+    cached = known(server, "a")
+    call = submit(cached, "a", "b")
+    server.model = 1
+    server.answer()
+    assert server.batches[1:] == [["b"], ["a", "b"]]
+    server.answer()
+    assert call.reply.body == alone(["a", "b"], 1).body
+
+
+def test_known_rows_wait_for_the_model_of_the_others() -> None:
+    """The server is asked for it meanwhile."""
+    server = Computer()
+    cached = known(server, "a")
+    call, source = submit(cached, "a", "b"), Source()
+    server.answer_with(of_source(alone(["b"]), source))
+    assert call.is_open
+    source.settle(source_of(0).identity or NO_IDENTITY)
+    assert call.is_right
+
+
+def test_who_leaves_meanwhile_has_nothing_computed_again() -> None:
+    """Nobody would get it."""
+    server = Computer()
+    cached = known(server, "a")
+    call, source = submit(cached, "a", "b"), Source()
+    server.answer_with(of_source(alone(["b"]), source))
+    call.done.cancel()
+    source.end()
+    assert isinstance(call.error, CancelledError)
+    assert not server.open
 
 
 def test_nothing_is_kept_across_a_change_of_the_model() -> None:
@@ -273,7 +349,7 @@ def test_nothing_is_kept_across_a_change_of_the_model() -> None:
     server = Computer()
     cached = cache(server)
     submit(cached, "a")
-    cached.forget(keys("other"))
+    cached.forget(keys(1))
     server.answer()
     assert not len(cached.store)
 
@@ -459,13 +535,13 @@ def test_a_part_of_a_large_call_is_kept_by_item() -> None:
     assert submit(cached, "b").is_right
 
 
-@given(st.lists(EVENTS, max_size=60), st.integers(1, 12))
+@given(st.lists(EVENTS, min_size=20, max_size=60), st.integers(1, 12))
 def test_each_caller_gets_what_it_would_get_alone(
     events: list[tuple[str, Any]], room: int
 ) -> None:
     """Whatever hits, expires, is dropped, cancelled and fails, in any order."""
     server, clock = Computer(), Clock()
-    in_flight = InFlight(compute=server.compute)
+    in_flight = InFlight(compute=server.compute, may_join=may_join)
     cached = cache(server, clock=clock, ttl_s=5, store=Store(max_size=room * 5000))
     cached.compute = in_flight.submit
 
@@ -475,7 +551,7 @@ def test_each_caller_gets_what_it_would_get_alone(
 
     def learn(model: int) -> None:
         in_flight.forget()
-        cached.forget(keys(str(model)))
+        cached.forget(keys(model))
 
     calls, failures = play(events, server, ask, learn)
     assert not in_flight.items

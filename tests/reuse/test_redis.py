@@ -23,7 +23,7 @@ from abproxy.reuse.redis import (
 )
 from abproxy.reuse.shared import MOST_ITEMS, SharedCache
 from support.batching import Outcome, call_of
-from support.reuse import BAD, Computer, alone
+from support.reuse import BAD, Computer, alone, may_join, source_of
 
 
 @define
@@ -69,7 +69,10 @@ class Proxy:
         self.cache = SharedCache(
             compute=self.computer.compute,
             store=store,
-            keys=Keys(epoch=["m"], by_client=False, are_ours=False),
+            keys=Keys(
+                epoch=["m"], by_client=False, are_ours=False, source=source_of(0)
+            ),
+            may_join=may_join,
             ttl_s=60.0,
             is_certain=lambda: True,
         )
@@ -117,10 +120,19 @@ def test_nothing_is_kept_that_another_model_may_have_computed() -> None:
     """Other proxies may still be in front of the model whose keys these are."""
     proxy = Proxy(Server())
     call = proxy.submit("a")
-    proxy.cache.is_certain = lambda: False
+    proxy.computer.model = 1
     proxy.computer.answer()
-    assert call.is_right
+    assert call.reply.body == alone(["a"], 1).body
     assert not proxy.server.values
+
+
+def test_known_rows_are_not_joined_with_those_of_another_model() -> None:
+    """The call is computed again, all of it."""
+    proxy = Proxy(Server())
+    proxy.ask("a")
+    proxy.computer.model = 1
+    assert proxy.ask("a", "b").reply.body == alone(["a", "b"], 1).body
+    assert proxy.computer.batches == [["a"], ["b"], ["a", "b"]]
 
 
 def test_nothing_is_kept_across_a_change_of_the_model() -> None:

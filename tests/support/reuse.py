@@ -1,21 +1,26 @@
 """What computes calls in tests of what is not computed twice."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
 from attrs import define, field
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 
 from abproxy.dialects.call import Call, PartResult
 from abproxy.errors import CannotConnect, QueueFull
 from abproxy.http.messages import Response
+from abproxy.upstream.identity import Identity, Joining, Source
 from support.batching import Outcome
 from support.upstream import row_of
 
 BAD = "bad"
 """Texts that begin so are refused, and so is every request that has one."""
+
+may_join = Joining(clock=Clock()).may_join
 
 Asked = tuple[Call, Deferred[list[PartResult]]]
 
@@ -24,8 +29,10 @@ TEXTS = st.lists(
 )
 EVENTS = st.one_of(
     st.tuples(st.just("submit"), TEXTS),
+    st.tuples(st.just("submit"), TEXTS),
+    st.tuples(st.just("answer"), st.integers(0, 50)),
     st.tuples(st.sampled_from(["answer", "leave", "fail"]), st.integers(0, 50)),
-    st.tuples(st.just("swap"), st.none()),
+    st.tuples(st.sampled_from(["swap", "swap unseen", "see"]), st.none()),
 )
 
 
@@ -84,16 +91,23 @@ def texts_of(call: Call) -> list[str]:
     return list(msgspec.json.decode(call.alone.body)["inputs"])
 
 
+@cache
+def source_of(model: int) -> Source:
+    """Return where rows of a *model* come from."""
+    return Source(identity=Identity(models=(str(model),)))
+
+
 def alone(texts: Sequence[str], model: int = 0) -> Response:
     """Return what a call with *texts* gets by itself of a *model*."""
+    source = source_of(model)
     bad = [text for text in texts if text.startswith(BAD)]
     if bad:
         body = msgspec.json.encode({"error": f"{bad} of {len(texts)}"})
-        return Response(status=422, reason=b"", headers=(), body=body)
+        return Response(status=422, reason=b"", headers=(), body=body, source=source)
     body = msgspec.json.encode(
         [[*row_of(text), *[model] * (model > 0)] for text in texts]
     )
-    return Response(status=200, reason=b"OK", headers=(), body=body)
+    return Response(status=200, reason=b"OK", headers=(), body=body, source=source)
 
 
 def play(
@@ -109,9 +123,10 @@ def play(
         waiting = [call for call in calls if call.is_open]
         if event == "submit":
             calls.append(submit(value))
-        elif event == "swap":
-            server.model += 1
-            learn(server.model)
+        elif event in {"swap", "swap unseen", "see"}:
+            server.model += event != "see"
+            if event != "swap unseen":
+                learn(server.model)
         elif event == "leave":
             if waiting:
                 waiting[value % len(waiting)].done.cancel()
