@@ -73,6 +73,7 @@ class ServedModel:
     reactor: Any = field(repr=False)
     upstream: Upstream | Fleet
     collector: BatchCollector
+    joining: Joining = field(repr=False)
     layers: Layers
     relay: Relay
     turn: Turn = field(repr=False)
@@ -187,6 +188,7 @@ class ServedModel:
     async def stop(self) -> None:
         """Send nothing more, and close what is open."""
         self.collector.stop()
+        self.joining.stop()
         await self.upstream.stop()
 
     def _apply_to_collector(self, settings: Settings) -> None:
@@ -279,6 +281,7 @@ def make_model(  # noqa: PLR0913
         reactor=reactor,
         upstream=upstream,
         collector=collector,
+        joining=joining,
         layers=layers,
         relay=_relay(settings, reactor, upstream, telemetry),
         turn=turn,

@@ -10,7 +10,7 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from abproxy.dialects.call import Call, Dialect, PartResult, Rows
@@ -170,10 +170,13 @@ def test_who_leaves_is_not_told() -> None:
     unknown = joined.of()
     answer = joined.may_of(joined.of(A), unknown)
     assert isinstance(answer, Deferred)
+    told: list[object] = []
+    answer.addCallbacks(told.append, lambda failure: failure.trap(CancelledError))
 
     answer.cancel()
     unknown.settle(A)
 
+    assert not told
     assert not joined.clock.getDelayedCalls()
 
 
@@ -228,3 +231,17 @@ def test_other_rows_have_no_length_of_their_own(dialect: Dialect) -> None:
 def test_an_embedding_in_another_form_has_no_known_length() -> None:
     """It says nothing of the model."""
     assert OPENAI.width(b'{"embedding":null}') is None
+
+
+def test_nothing_waits_any_more_when_the_proxy_stops() -> None:
+    """No timer is left behind."""
+    joined = Joined()
+    joining = Joining(clock=joined.clock)
+    answer = joining.may_join(joined.call, [result(joined.of(A)), result(joined.of())])
+    assert isinstance(answer, Deferred)
+    answer.addErrback(lambda failure: failure.trap(CancelledError))
+
+    joining.stop()
+
+    assert answer.called
+    assert not joined.clock.getDelayedCalls()
