@@ -20,7 +20,7 @@ __all__ = ["FAILURES_IN_A_ROW", "Standing"]
 FAILURES_IN_A_ROW = 5
 """After so many requests in a row that failed a server is out."""
 
-FIRST_ASK_S, LONGEST_ASK_S = 0.05, 1.0
+FIRST_ASK_S, LONGEST_ASK_S = 0.05, 0.5
 """Pauses between questions to one that does not answer, in seconds."""
 
 FIRST_OUT_S, LONGEST_OUT_S = 1.0, 30.0
