@@ -18,7 +18,12 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.http import OK
 
-from abproxy.errors import CannotConnect, ConnectionBroken, HandshakeFailed
+from abproxy.errors import (
+    CannotConnect,
+    ConnectionBroken,
+    HandshakeFailed,
+    UpstreamTimeout,
+)
 from abproxy.events import Observer
 from abproxy.http.messages import GATEWAY, NO_ROOM, Response, UpstreamRequest
 from abproxy.upstream.choice import Attempt, work_of
@@ -258,7 +263,7 @@ def _is_good(outcome: Response | Failure) -> bool:
 def _telling(
     former: Response | Failure | None, outcome: Response | Failure
 ) -> Response | Failure:
-    """Return what tells more: that a server is away tells less than any answer."""
-    if former is None or isinstance(outcome, Response):
-        return outcome
-    return former if isinstance(former, Response) else outcome
+    """Return what tells more: an answer, unless all the time has been used up."""
+    if isinstance(outcome, Failure) and not outcome.check(UpstreamTimeout):
+        return former or outcome
+    return outcome

@@ -300,7 +300,8 @@ def wired(
     chosen = Settings(**{"port": "0", **APART, **settings})
     proxy = _wire(chosen, elsewhere or OpenUpstream(), process)
     proxy.upstream = RecordingUpstream()
-    proxy.inference_server.transport = proxy.upstream.send
+    for each in inference_servers(proxy.service):
+        each.transport = proxy.upstream.send
     try:
         yield proxy
         proxy.close()
@@ -317,6 +318,13 @@ class _Unopened:
 def inference_server(service: ProxyService) -> Any:
     """Return the upstream of a proxy, as the proxy sees it."""
     return model_of(service).upstream
+
+
+def inference_servers(service: ProxyService) -> list[Any]:
+    """Return each upstream of a proxy, of one or several."""
+    upstream = inference_server(service)
+    members = getattr(upstream, "members", None)
+    return [upstream] if members is None else [each.upstream for each in members]
 
 
 def model_of(service: ProxyService) -> Any:
@@ -338,17 +346,20 @@ def _wire(
     clock = Reactor()
     clock.advance(START)
     service: Any = wire(settings, clock, process=process)
+    servers = inference_servers(service)
     proxy = InMemoryProxy(
         clock=clock,
         service=service,
         upstream=None,
         agent=RequestTraversalAgent(elsewhere),
         site=service.site,
-        transport=inference_server(service).transport,
+        transport=servers[0].transport,
     )
     proxy.model.relay.agent = proxy.agent
-    # As if the server had been asked, and had said nothing.
-    proxy.inference_server.discovery._in_doubt = False
+    for each in servers:
+        each.agent = proxy.agent
+        # As if the server had been asked, and had said nothing.
+        each.discovery._in_doubt = False
     return proxy
 
 

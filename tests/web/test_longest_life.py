@@ -157,3 +157,50 @@ def test_the_longest_way_to_exact_counts(proxy: InMemoryProxy) -> None:
     at_most = ARRIVES_S + TURN_S + 2 * ANSWER_S
     assert [answer.status for answer in answers] == [200] * 5
     assert 0.75 * at_most < took_s <= at_most
+
+
+@pytest.fixture
+def two() -> Iterator[InMemoryProxy]:
+    """Give a proxy in front of two servers."""
+    with wired(
+        slots=1,
+        budget=BATCH,
+        request_timeout_s=ARRIVES_S,
+        call_timeout_s=TURN_S,
+        upstream_timeout_s=ANSWER_S,
+        upstream_url="http://a,http://b",
+        hedge_after="60",
+    ) as here:
+        yield here
+
+
+@pytest.mark.parametrize("others", [0, 4])
+@pytest.mark.parametrize("calls", [1, 5])
+def test_several_servers_take_no_longer_to_fail(
+    two: InMemoryProxy, calls: int, others: int
+) -> None:
+    """All attempts for a batch together have the time of one."""
+    bodies = [b'{"inputs":"ours %d"}' % number for number in range(calls)]
+
+    took_s, answers = live(
+        two, bodies, lambda sent: 88 if is_others(sent) else inf, others=others
+    )
+
+    assert [answer.status for answer in answers] == [504] * calls
+    assert took_s <= ARRIVES_S + TURN_S + ANSWER_S + CHECKS_S
+
+
+def test_a_late_refusal_leaves_only_the_rest_of_the_time_elsewhere(
+    two: InMemoryProxy,
+) -> None:
+    """One server has no room after all, and the other one does not answer."""
+    client = two.call("ours")
+    two.clock.advance(59)
+    two.upstream.open[0].refuse(503)
+    assert len(two.upstream.open) == 1
+
+    two.clock.advance(60.9)
+    assert not client.answers()
+    two.clock.advance(0.2)
+
+    assert [answer.status for answer in client.answers()] == [504]
