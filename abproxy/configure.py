@@ -313,7 +313,7 @@ def limits_for_all(settings: Settings, infos: Sequence[ServerInfo]) -> Limits:
     Return the limits in front of all servers that say these *infos*.
 
     Any batch has to find room at one of them, so what may be left over at each is
-    not counted, where that leaves more than whole batches at each.
+    not counted; but two full batches are for each that takes them.
     """
     known = {info: limits_for(settings, info) for info in dict.fromkeys(infos)}
     each = [known[info] for info in infos]
@@ -322,10 +322,10 @@ def limits_for_all(settings: Settings, infos: Sequence[ServerInfo]) -> Limits:
     items = min(limits.caps.items for limits in each)
     budgets = [limits.budget for limits in each]
     left_over = (len(each) - 1) * (items - 1)
-    whole_batches = sum(budget // items * items for budget in budgets)
+    full = sum(min(budget // items, 2) * items for budget in budgets)
     return Limits(
         caps=attrs.evolve(each[0].caps, items=items),
-        budget=max(sum(budgets) - left_over, whole_batches),
+        budget=max(sum(budgets) - left_over, full),
         servers=len(each),
     )
 

@@ -1,5 +1,7 @@
 """How the text of a setting becomes a value, or an error."""
 
+import re
+
 import pytest
 
 from abproxy.settings import parsers
@@ -124,6 +126,55 @@ def test_a_url_has_nothing_that_would_get_lost(text: str) -> None:
     """User, query and fragment could not be sent upstream."""
     with pytest.raises(ValueError, match="without user, query or fragment"):
         parsers.url(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "servers"),
+    [
+        ("http://a:80/", [("http://a:80", 1.0)]),
+        ("http://a, http://b/p ,", [("http://a", 1.0), ("http://b/p", 1.0)]),
+        ("http://a=2,http://b=0.5", [("http://a", 2.0), ("http://b", 0.5)]),
+        ("http://a/x=y", [("http://a/x=y", 1.0)]),
+        ("http://[::1]:80=3", [("http://[::1]:80", 3.0)]),
+    ],
+)
+def test_servers_are_read_with_their_weights(
+    text: str, servers: list[tuple[str, float]]
+) -> None:
+    """What is read is a text again, in which nothing is to be corrected."""
+    read = parsers.servers(text)
+
+    assert parsers.weighted(read) == servers
+    assert parsers.servers(read) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("http://a,b:80", "expected a URL like http://host:port, not 'b:80'"),
+        ("http://a=0", "expected a weight greater than 0, not '0'"),
+        ("http://a=nan,http://b", "expected a weight greater than 0, not 'nan'"),
+        ("http://a,http://a/", "expected each server once, not twice 'http://a'"),
+        (",", "expected a URL like"),
+    ],
+)
+def test_what_is_no_list_of_servers_is_refused(text: str, why: str) -> None:
+    """The error names what is wrong in it."""
+    with pytest.raises(ValueError, match=re.escape(why)):
+        parsers.servers(text)
+
+
+@pytest.mark.parametrize(("text", "read"), [("p95", "p95"), ("0.50", "0.5")])
+def test_the_time_to_send_twice_is_read(text: str, read: str) -> None:
+    """Seconds, or a word."""
+    assert parsers.hedge_after(text) == read
+
+
+@pytest.mark.parametrize("text", ["p99", "0", "-1", "soon"])
+def test_what_is_no_time_to_send_twice_is_refused(text: str) -> None:
+    """Only one percentile is known."""
+    with pytest.raises(ValueError, match="expected"):
+        parsers.hedge_after(text)
 
 
 @pytest.mark.parametrize("text", ["1", "true", "Yes", "ON"])

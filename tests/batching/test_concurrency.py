@@ -10,10 +10,11 @@ from abproxy.batching.concurrency import (
     PERIOD_S,
     REMEMBERED_S,
     AdaptiveLimit,
+    Budget,
     FixedLimit,
     Rate,
 )
-from abproxy.batching.slots import Load
+from abproxy.batching.slots import FixedSlots, Load
 
 BATCH = 32
 FULL = Load(items=BATCH, slot=False)
@@ -344,3 +345,39 @@ def test_what_is_rare_is_measured_over_as_long_as_it_takes() -> None:
     rate.count(1)
 
     assert rate.per_second == 0.1
+
+
+# Several servers
+
+
+def test_each_server_has_as_many_slots() -> None:
+    """What is not full in front of one may be in front of each."""
+    budget = Budget(limit=FixedLimit(ceiling=512, batch=32), slots=FixedSlots(2))
+    budget.resize(ceiling=1536, batch=32, servers=3)
+
+    taken = 0
+    while budget.slot_free:
+        budget.take(Load(items=1, slot=True))
+        taken += 1
+
+    assert taken == 6
+
+
+def test_each_server_has_two_full_batches_at_least() -> None:
+    """It never waits for the next one to be sent."""
+    limit = AdaptiveLimit(clock=Clock(), ceiling=512, batch=BATCH)
+    budget = Budget(limit=limit, slots=FixedSlots(2))
+
+    budget.resize(ceiling=1500, batch=BATCH, servers=3)
+
+    assert budget.most_items == 3 * 2 * BATCH
+
+
+def test_fewer_servers_have_less_in_flight() -> None:
+    """What was in flight at one that is away counts until it is over."""
+    budget = Budget(limit=FixedLimit(ceiling=64, batch=32), slots=FixedSlots(2))
+    budget.take(Load(items=48, slot=False))
+
+    budget.resize(ceiling=32, batch=32, servers=1)
+
+    assert not budget.admits(1)
