@@ -12,6 +12,7 @@ import attrs
 from attrs import frozen
 from twisted.logger import Logger
 
+from abproxy.batching.account import Rates
 from abproxy.batching.part import Caps
 from abproxy.batching.refusal import RetryTimeouts
 from abproxy.dialects.members import MemberRules
@@ -24,11 +25,13 @@ from abproxy.http.sharing import LineRules
 from abproxy.reuse.entry import Keys
 from abproxy.reuse.layers import Reuse
 from abproxy.service.proxy import DrainTimes
+from abproxy.settings.parsers import hosts
 from abproxy.settings.settings import Settings
 from abproxy.settings.sources import variable
 from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.tuning import Write, write_later, write_now
 from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.hosted import HostedApi, find_hosted
 from abproxy.upstream.identity import Source
 from abproxy.upstream.tls import TlsFiles
 from abproxy.web.app import Policy, ProxyApp
@@ -52,6 +55,7 @@ __all__ = [
     "part_of",
     "permits_for",
     "policy_for",
+    "rates_for",
     "read_again",
     "reader_for",
     "retry_timeouts_for",
@@ -65,6 +69,12 @@ __all__ = [
 
 MAX_BATCH_INPUTS = 32
 """Inputs in a batch unless set or reported by the upstream: TEI's own default."""
+
+BATCHES_IN_FLIGHT = 8
+"""Full batches in flight at a hosted API, unless BUDGET is set."""
+
+OVERLOAD_PATIENCE_S = 5.0
+"""How long calls wait for an upstream without room, where nothing says more."""
 
 BUDGET = 512
 """Inputs in flight unless set or reported by the upstream: TEI's own default."""
@@ -87,6 +97,7 @@ CHANGEABLE = frozenset(
         "max_batch_bytes",
         "max_batch_calls",
         "max_batch_inputs",
+        "max_batch_tokens",
         "max_body_bytes",
         "max_call_inputs",
         "max_connections",
@@ -107,7 +118,9 @@ CHANGEABLE = frozenset(
         "trusted_proxies",
         "upstream_key",
         "upstream_key_file",
+        "upstream_requests_per_minute",
         "upstream_timeout_s",
+        "upstream_tokens_per_minute",
     }
 )
 """Settings that can change without a restart."""
@@ -246,7 +259,30 @@ def retry_timeouts_for(settings: Settings) -> RetryTimeouts:
     """Return how long calls wait for an upstream that is down or full."""
     return RetryTimeouts(
         connect_s=settings.connect_patience_s,
-        overload_s=settings.overload_patience_s,
+        overload_s=settings.overload_patience_s or OVERLOAD_PATIENCE_S,
+    )
+
+
+def rates_for(settings: Settings) -> Rates:
+    """Return what the account at the upstream may have, and one request to it."""
+    known = _hosted(settings)
+
+    def most_of(model: bytes) -> tuple[int | None, int | None]:
+        if known is None:
+            return None, settings.max_batch_tokens
+        most = known.most_of(model)
+        inputs = None if settings.max_batch_inputs else most.inputs
+        return inputs, settings.max_batch_tokens or most.tokens
+
+    return Rates(
+        requests=settings.upstream_requests_per_minute,
+        tokens=settings.upstream_tokens_per_minute,
+        batch_tokens=settings.max_batch_tokens,
+        patience_s=settings.overload_patience_s,
+        is_hosted=known is not None,
+        is_one_account=len(hosts(settings.upstream_url)) == 1,
+        most_of=most_of,
+        shares=settings.workers,
     )
 
 
@@ -286,7 +322,23 @@ class Limits:
 def permits_for(settings: Settings, info: ServerInfo) -> int:
     """Return how many inputs this process may have in flight at one server."""
     whole = settings.budget or info.max_inputs_in_flight or BUDGET
+    if settings.budget is None and _hosted(settings) is not None:
+        # It works on as many requests at once as come; only their rate is limited.
+        items = _items_for(settings, info)
+        whole = max(whole, BATCHES_IN_FLIGHT * items * settings.workers)
     return part_of(whole, settings.workers)
+
+
+def _hosted(settings: Settings) -> HostedApi | None:
+    """Return the hosted API that all servers are of, if they are of one."""
+    found = [find_hosted(host) for host in hosts(settings.upstream_url)]
+    return found[0] if all(each is found[0] for each in found) else None
+
+
+def _items_for(settings: Settings, info: ServerInfo) -> int:
+    hosted = _hosted(settings)
+    known = MAX_BATCH_INPUTS if hosted is None else hosted.most_inputs
+    return settings.max_batch_inputs or info.max_batch_inputs or known
 
 
 def limits_for(settings: Settings, info: ServerInfo) -> Limits:
@@ -297,7 +349,7 @@ def limits_for(settings: Settings, info: ServerInfo) -> Limits:
     Workers that share an upstream share its permits.
     """
     budget = permits_for(settings, info)
-    items = settings.max_batch_inputs or info.max_batch_inputs or MAX_BATCH_INPUTS
+    items = _items_for(settings, info)
     _check("MAX_BATCH_INPUTS", settings.max_batch_inputs, info.max_batch_inputs)
     _check("BUDGET", settings.budget, info.max_inputs_in_flight)
     caps = Caps(

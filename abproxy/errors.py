@@ -12,6 +12,7 @@ import msgspec
 
 __all__ = [
     "MODEL_CHANGED",
+    "AccountUsedUp",
     "BadRequest",
     "BodyTooLarge",
     "CallTooLarge",
@@ -224,6 +225,12 @@ class UpstreamFull(Overloaded):
     """The inference server is full: it refused another call, or several at once."""
 
     reason = "upstream_full"
+
+
+class AccountUsedUp(Overloaded):
+    """What the account at the inference server may have in a minute is used up."""
+
+    reason = "account"
 
 
 class InternalError(ProxyError):

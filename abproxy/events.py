@@ -68,6 +68,9 @@ class BlockedBy(StrEnum):
     BUDGET = "budget"
     """As many items are in flight as are allowed."""
 
+    ACCOUNT = "account"
+    """The account at the upstream may have no more at the moment."""
+
     UPSTREAM = "upstream"
     """The upstream is unreachable or full at the moment."""
 

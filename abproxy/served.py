@@ -24,6 +24,7 @@ from abproxy.configure import (
     limits_for_all,
     limits_in_force,
     permits_for,
+    rates_for,
     reader_for,
     retry_timeouts_for,
     reuse_for,
@@ -198,6 +199,7 @@ class ServedModel:
         collector.packs = settings.packing
         collector.call_timeout_s = settings.call_timeout_s
         collector.retry_timeouts = retry_timeouts_for(settings)
+        collector.pace.use(rates_for(settings))
         collector.admission.max_items = settings.max_waiting_inputs
         collector.admission.max_size = settings.max_waiting_bytes
         collector.admission.max_items_of_one = settings.max_waiting_inputs_of_one
@@ -405,6 +407,7 @@ def _collector(  # noqa: PLR0913, PLR0917
         may_join=joining.may_join,
         call_timeout_s=settings.call_timeout_s,
         retry_timeouts=retry_timeouts_for(settings),
+        rates=rates_for(settings),
         observer=telemetry.observer,
     )
 

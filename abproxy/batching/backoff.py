@@ -23,6 +23,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from abproxy.batching.batch import Failed, log_failed, refused_together
 from abproxy.batching.concurrency import Budget
+from abproxy.batching.pace import Pace
 from abproxy.batching.part import Part, reject
 from abproxy.batching.quarantine import QUARANTINE_AFTER
 from abproxy.batching.queue import HeldBy, Queue
@@ -122,6 +123,7 @@ class Backoff:
     budget: Budget = field(repr=False)
     observer: Observer = field(repr=False)
     timeouts: Callable[[], RetryTimeouts] = field(repr=False)
+    pace: Pace = field(repr=False)
 
     resume: Callable[[], None] = field(repr=False)
     """Called when the next attempt may be made."""
@@ -231,8 +233,8 @@ class Backoff:
             return
         key = parts[0].call.lane_key
         theirs = in_our_words(cause) if shared and not key.is_personal else cause
-        timeout_s = self.timeouts().after(cause)
         asked_s = pause_asked_for_s(cause)
+        timeout_s = self.pace.patience_s(asked_s, self.timeouts().after(cause))
         if asked_s > timeout_s or is_about_quota(cause, key):
             reject(parts, theirs)
             return

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from attrs import define, evolve, field
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
+from abproxy.batching.account import NO_RATES, Rates
 from abproxy.batching.admission import Admission
 from abproxy.batching.backoff import Backoff
 from abproxy.batching.batch import Count
@@ -23,10 +24,12 @@ from abproxy.batching.isolation import Isolation
 from abproxy.batching.lane import Lane
 from abproxy.batching.lanes_out import LanesOut
 from abproxy.batching.learned import LearnedCaps, Offenders
+from abproxy.batching.pace import Pace
 from abproxy.batching.part import Caps, size_of
 from abproxy.batching.queue import Queue
 from abproxy.batching.refusal import RetryTimeouts
 from abproxy.batching.sender import Sender
+from abproxy.batching.timer import Timer
 from abproxy.dialects.call import Call, LaneKey, MayJoin, PartResult, may_join_all
 from abproxy.errors import CannotConnect, QueueTimeout
 from abproxy.events import BlockedBy, FlushReason, Observer
@@ -40,31 +43,6 @@ EXPIRE_EVERY_S = 1.0
 
 def _unknown() -> Deferred[bool | None]:
     return succeed(None)
-
-
-@define(eq=False)
-class _Timer:
-    """Calls a function once, some time after it was set; it is never set twice."""
-
-    clock: IReactorTime = field(repr=False)
-    call: Callable[[], None] = field(repr=False)
-    pending: IDelayedCall | None = field(init=False, default=None)
-    """None while it is not set."""
-
-    def set(self, delay_s: float) -> None:
-        """Set it, unless it is set already."""
-        if self.pending is None:
-            self.pending = self.clock.callLater(delay_s, self._is_over)
-
-    def cancel(self) -> None:
-        """Cancel it, if it is set."""
-        pending, self.pending = self.pending, None
-        if pending is not None:
-            pending.cancel()
-
-    def _is_over(self) -> None:
-        self.pending = None
-        self.call()
 
 
 @define(kw_only=True, eq=False)
@@ -90,6 +68,9 @@ class BatchCollector:
 
     retry_timeouts: RetryTimeouts = field(factory=RetryTimeouts)
 
+    rates: Rates = NO_RATES
+    """What the account at the upstream may have in a minute."""
+
     is_alive: Callable[[], Deferred[bool | None]] = field(default=_unknown, repr=False)
     """Asks whether the upstream answers; never fails, and None if it is not certain."""
 
@@ -106,13 +87,14 @@ class BatchCollector:
     learned: LearnedCaps = field(init=False, repr=False)
     offenders: Offenders = field(init=False, repr=False)
     queue: Queue = field(init=False, repr=False)
+    pace: Pace = field(init=False, repr=False)
     backoff: Backoff = field(init=False, repr=False)
     isolation: Isolation = field(init=False, repr=False)
     sender: Sender = field(init=False, repr=False)
 
-    _turn_end: _Timer = field(init=False, repr=False)
-    _hold_end: _Timer = field(init=False, repr=False)
-    _next_expiry: _Timer = field(init=False, repr=False)
+    _turn_end: Timer = field(init=False, repr=False)
+    _hold_end: Timer = field(init=False, repr=False)
+    _next_expiry: Timer = field(init=False, repr=False)
     """When calls are looked for that have waited too long, if any wait."""
 
     _flushes: bool = field(init=False, default=False)
@@ -126,15 +108,16 @@ class BatchCollector:
     """What kept batches from leaving when last looked at."""
 
     def __attrs_post_init__(self) -> None:
-        self._turn_end = _Timer(self.clock, self.dispatch)
-        self._hold_end = _Timer(self.clock, self.dispatch)
-        self._next_expiry = _Timer(self.clock, self._expire)
+        self._turn_end = Timer(self.clock, self.dispatch)
+        self._hold_end = Timer(self.clock, self.dispatch)
+        self._next_expiry = Timer(self.clock, self._expire)
         self.learned = LearnedCaps(
             self.clock, self._apply_limits, self._apply_limits_of
         )
         self.offenders = Offenders(self.clock)
+        self.pace = Pace(self.clock, self.dispatch, self._apply_limits, self.rates)
         self.queue = Queue(
-            caps_of=self.learned.apply,
+            caps_of=self._caps_of,
             may_join=self.may_join,
             clock=self.clock,
             admission=self.admission,
@@ -148,6 +131,7 @@ class BatchCollector:
             budget=self.budget,
             observer=self.observer,
             timeouts=lambda: self.retry_timeouts,
+            pace=self.pace,
             resume=self.dispatch,
         )
         self.isolation = Isolation(
@@ -165,6 +149,7 @@ class BatchCollector:
         self.sender = Sender(
             clock=self.clock,
             send_request=self.send,
+            pace=self.pace,
             count=self.count,
             admission=self.admission,
             queue=self.queue,
@@ -189,17 +174,20 @@ class BatchCollector:
         time: what has arrived meanwhile is read first, and shares the batch.
 
         Raises:
-            Overloaded: too much is waiting already.
+            Overloaded: too much is waiting already, or its account is used up.
             CallTooLarge: there never is room for it.
         """
         caps = self.caps
+        is_paced = self.pace.is_active
         if self.offenders.is_any and self.offenders.suspects(call):
             one_by_one = replace(call.lane_key, one_by_one=True)
             call = replace(call, lane_key=one_by_one)
-        if self.learned.is_any or call.lane_key.one_by_one:
+        if self.learned.is_any or is_paced or call.lane_key.one_by_one:
             self.learned.refresh(caps)
-            caps = self.learned.apply(call.lane_key, caps)
+            caps = self._caps_of(call.lane_key, caps)
         size, now = size_of(call.items.raw), self.clock.seconds()
+        if is_paced:
+            self.pace.admit(call, size, caps, self.queue.lanes)
         here = self.admission.queued + self.budget.calls_in_flight + 1
         others_come = self.budget.slots.arrived(now, here, call.lane_key)
         if not others_come and self._leaves_at_once(call, size, caps):
@@ -230,6 +218,7 @@ class BatchCollector:
         self.budget.resize(ceiling, caps.items, servers)
         self.learned.forget()
         self.offenders.forget()
+        self.pace.forget()
         self._apply_limits()
 
     def flush(self) -> None:
@@ -240,12 +229,19 @@ class BatchCollector:
     def _apply_limits(self) -> None:
         self.queue.set_limits(self.caps, self._wait_s)
 
+    def _caps_of(self, key: LaneKey, caps: Caps) -> Caps:
+        """Return what fits into a batch of one lane, of what *caps* allow."""
+        if self.pace.is_active:
+            caps = self.pace.fit(key, caps)
+        return self.learned.apply(key, caps)
+
     def _apply_limits_of(self, key: LaneKey) -> None:
         self.queue.set_limits_of(key)
 
     def stop(self) -> None:
         """Leave no timer behind."""
         self.backoff.stop()
+        self.pace.stop()
         for timer in (self._turn_end, self._hold_end, self._next_expiry):
             timer.cancel()
 
@@ -262,6 +258,7 @@ class BatchCollector:
         return not (
             self.admission.items
             or self.budget.batches_in_flight
+            or self.pace.is_active
             or self.max_wait_s
             or self._flushes
             or self.backoff.of_all is not None
@@ -293,6 +290,8 @@ class BatchCollector:
         if self._hold_end.pending and blocked_by is not BlockedBy.CALLERS:
             self._hold_end.cancel()
         if blocked_by is not self._blocked_by:
+            if self._blocked_by is BlockedBy.ACCOUNT:
+                self.pace.stop()
             self._blocked_by = blocked_by
             self.observer.blocked(blocked_by)
         # One timer for all that wait, and none for what leaves at once.
@@ -314,6 +313,11 @@ class BatchCollector:
             return lane
         if self.backoff.of_all is not None:
             lane = self.queue.next_lane_by(self.backoff.turn_of) or lane
+        if self.pace.is_active:
+            paced = self.pace.choose(self._ready_lanes(lane))
+            if paced is None:
+                return BlockedBy.ACCOUNT
+            lane = paced
         if not self.budget.admits(lane.next_items):
             return BlockedBy.BUDGET
         self._send_from(lane)
@@ -328,6 +332,13 @@ class BatchCollector:
         if lane.is_full or not self._is_held(lane):
             return lane
         return self.queue.next_lane(also_not_full=False) or BlockedBy.CALLERS
+
+    def _ready_lanes(self, only: Lane) -> Sequence[Lane]:
+        """Return the lanes that may send a batch; in trouble *only* one."""
+        if self.backoff.of_all is not None:
+            return [only]
+        slot = self.budget.slot_free
+        return [e for e in self.queue.lanes if e.is_full or (slot and e.is_due)]
 
     def _is_held(self, lane: Lane) -> bool:
         """Return whether the batch of *lane* waits for callers about to return."""
@@ -380,6 +391,8 @@ class BatchCollector:
             self.backoff.note_sent(lane.key)
         if self.isolation.lanes_out.is_any:
             self.isolation.lanes_out.note_sent(lane.key)
+        if self.pace.is_active:
+            self.pace.note_left(lane.key)
         self.sender.send(parts, reason, sorts=alike)
         # The next parts of large calls have queued up.
         here = self.admission.queued + self.budget.calls_in_flight

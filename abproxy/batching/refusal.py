@@ -6,13 +6,13 @@ the request.  All others get an error of ours.
 """
 
 import re
-from email.utils import parsedate_to_datetime
 from math import ceil
 
 from attrs import frozen
 
 from abproxy.batching.batch import Failed
 from abproxy.batching.part import Part
+from abproxy.batching.said import read_stated, retry_after_s
 from abproxy.dialects.call import LaneKey
 from abproxy.errors import CannotConnect, ProxyError, UpstreamFull
 from abproxy.events import Cause
@@ -84,7 +84,15 @@ def is_size_possible(cause: Cause) -> bool:
         isinstance(cause, Response)
         and cause.status == TOO_MANY_REQUESTS
         and not is_about_room(cause)
+        and not is_about_rate(cause)
     )
+
+
+def is_about_rate(response: Response) -> bool:
+    """Return whether an upstream that states its limits has been asked too often."""
+    stated = read_stated(response)
+    is_used_up = any(each.left < 1 for each in stated)
+    return is_used_up or bool(stated and retry_after_s(response))
 
 
 def is_no_answer(failed: Failed, part: Part) -> bool:
@@ -119,20 +127,5 @@ def in_our_words(cause: Cause) -> ProxyError:
 
 
 def pause_asked_for_s(cause: Cause) -> float:
-    """Read `Retry-After` in seconds, said as a number or a date; 0 if there is none."""
-    if isinstance(cause, ProxyError):
-        return 0.0
-    said = _header(cause, b"retry-after")
-    if said.isdigit():
-        return float(said)
-    try:
-        until = parsedate_to_datetime(said.decode("latin-1"))
-        now = parsedate_to_datetime(_header(cause, b"date").decode("latin-1"))
-        return max((until - now).total_seconds(), 0.0)
-    except (TypeError, ValueError):
-        return 0.0
-
-
-def _header(response: Response, wanted: bytes) -> bytes:
-    found = (value for name, value in response.headers if name.lower() == wanted)
-    return next(found, b"")
+    """Return the seconds for which nothing should be sent; 0 if that is not said."""
+    return 0.0 if isinstance(cause, ProxyError) else retry_after_s(cause)

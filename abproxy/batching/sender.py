@@ -9,6 +9,7 @@ when the client has its answer.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail
@@ -20,6 +21,7 @@ from abproxy.batching.backoff import Backoff
 from abproxy.batching.batch import OK, Batch, Count
 from abproxy.batching.concurrency import Budget
 from abproxy.batching.isolation import Isolation
+from abproxy.batching.pace import Pace
 from abproxy.batching.part import Part, whole_part
 from abproxy.batching.queue import Queue
 from abproxy.batching.slots import Load
@@ -36,6 +38,7 @@ class Sender:
 
     clock: IReactorTime = field(repr=False)
     send_request: Send = field(repr=False)
+    pace: Pace = field(repr=False)
     count: Count | None = field(repr=False)
     admission: Admission = field(repr=False)
     queue: Queue = field(repr=False)
@@ -114,7 +117,7 @@ class Sender:
         return Batch(
             parts=list(parts),
             clock=self.clock,
-            send=self.send_request,
+            send=partial(self.pace.send, self.send_request, parts[0].call.lane_key),
             count=self.count,
             sorts=sorts,
         )

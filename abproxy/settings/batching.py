@@ -40,6 +40,15 @@ class Batching:
         "bytes",
         "most JSON in one batch; TEI accepts bodies of 2,000,000 bytes",
     )
+    max_batch_tokens: int | None = setting(
+        "max-batch-tokens",
+        parsers.at_least(1),
+        None,
+        "tokens",
+        "most tokens in one batch, counted by length and what the usage in answers "
+        "teaches; by default as many as a hosted API is known to take; "
+        "text-embeddings-inference divides larger ones itself",
+    )
     slots: int | None = setting(
         "slots",
         parsers.at_least(1),

@@ -186,6 +186,11 @@ def weighted(text: str) -> list[tuple[str, float]]:
     return [_server(word) for word in text.split(",")]
 
 
+def hosts(text: str) -> frozenset[str]:
+    """Return the names of all hosts in a *text* of `servers`."""
+    return frozenset(urlsplit(each).hostname or "" for each, _ in weighted(text))
+
+
 def _server(word: str) -> tuple[str, float]:
     place, equals, said = word.rpartition("=")
     if not equals:

@@ -225,6 +225,13 @@ def _check_upstream(settings: Settings) -> None:
     if for_tls and not any(each.startswith("https:") for each in urls):
         name = "UPSTREAM_TLS_CERT" if settings.upstream_tls_cert else "UPSTREAM_TLS_CA"
         raise SettingsError(f"{name} is set, but INFERENCE_SERVICE_URL has no https://")
+    for name in ("requests", "tokens"):
+        is_set = getattr(settings, f"upstream_{name}_per_minute") is not None
+        if is_set and len(parsers.hosts(settings.upstream_url)) > 1:
+            raise SettingsError(
+                f"UPSTREAM_{name.upper()}_PER_MINUTE is for one account, but "
+                "INFERENCE_SERVICE_URL has several hosts; a proxy for each can keep it"
+            )
 
 
 def _check_tls(name: str, cert: str | None, key: str | None) -> None:

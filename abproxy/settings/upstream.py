@@ -116,12 +116,30 @@ class Upstream:
         "s",
         "how long calls wait while the inference server cannot be reached",
     )
-    overload_patience_s: float = setting(
+    overload_patience_s: float | None = setting(
         "overload-patience",
         parsers.seconds,
-        5.0,
+        None,
         "s",
-        "how long calls wait while the inference server has no capacity (429, 503)",
+        "how long calls wait while the inference server has no capacity (429, 503), or "
+        "its account no more for this minute; by default 5, or as long as a rate limit "
+        "asks for and a second more, a minute at most",
+    )
+    upstream_requests_per_minute: int | None = setting(
+        "upstream-requests-per-minute",
+        parsers.at_least(1),
+        None,
+        "requests",
+        "most requests to the inference server in any minute, as its account may have; "
+        "what is over them waits, in larger batches; by default what the answers state",
+    )
+    upstream_tokens_per_minute: int | None = setting(
+        "upstream-tokens-per-minute",
+        parsers.at_least(1),
+        None,
+        "tokens",
+        "most tokens of these requests in any minute, counted by their length and then "
+        "by the usage in the answers",
     )
     hedge_after: str | None = setting(
         "hedge-after",

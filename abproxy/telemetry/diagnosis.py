@@ -115,13 +115,14 @@ class Diagnosis:
     """The share of the time in which a batch was ready and no slot free."""
 
     budget_limited: float
-    """The same for full batches and the budget."""
+    account_limited: float
+    """The same for full batches and the budget, and for an account's minute."""
 
     upstream_limited: float
     """The share of the time in which the upstream was unreachable or overloaded."""
 
     limited_by: BlockedBy
-    """The first of upstream, budget and slot that is reported, if any is."""
+    """The first of upstream, account, budget and slot that is reported, if any is."""
 
     period_s: float
     """The length of the period in seconds."""
@@ -159,19 +160,25 @@ def diagnose(
         shared_ms_per_item=lately.shared_ms_per_item,
         slot_limited=lately.share_of_time(lately.kept_by_slot_s),
         budget_limited=lately.share_of_time(lately.kept_by_budget_s),
+        account_limited=lately.share_of_time(lately.kept_by_account_s),
         upstream_limited=lately.share_of_time(lately.kept_by_upstream_s),
         limited_by=limited_by,
         period_s=lately.at,
     )
 
 
-def _limited_by(lately: Totals) -> BlockedBy:
-    shares = {
+def _shares(lately: Totals) -> Mapping[BlockedBy, float]:
+    """Return for which share of the time batches waited for what."""
+    return {
         BlockedBy.UPSTREAM: lately.share_of_time(lately.kept_by_upstream_s),
+        BlockedBy.ACCOUNT: lately.share_of_time(lately.kept_by_account_s),
         BlockedBy.BUDGET: lately.share_of_time(lately.kept_by_budget_s),
         BlockedBy.SLOT: lately.share_of_time(lately.kept_by_slot_s),
     }
-    often = (cause for cause, share in shares.items() if share > OFTEN)
+
+
+def _limited_by(lately: Totals) -> BlockedBy:
+    often = (cause for cause, share in _shares(lately).items() if share > OFTEN)
     return next(often, BlockedBy.NOTHING)
 
 
@@ -240,15 +247,15 @@ def _hindrance(lately: Totals, sharing: Sharing) -> Hindrance | None:
 
 
 def _limit(lately: Totals, limited_by: BlockedBy) -> str:
+    share = _shares(lately).get(limited_by, 0.0)
     match limited_by:
         case BlockedBy.UPSTREAM:
-            share = lately.share_of_time(lately.kept_by_upstream_s)
             return f"The server was unreachable or overloaded {share:.0%} of the time."
+        case BlockedBy.ACCOUNT:
+            return f"Calls waited for the account's minute {share:.0%} of the time."
         case BlockedBy.BUDGET:
-            share = lately.share_of_time(lately.kept_by_budget_s)
             return f"Full batches waited {share:.0%} of the time: the server is busy."
         case BlockedBy.SLOT:
-            share = lately.share_of_time(lately.kept_by_slot_s)
             grew = ", so batches grew" if _shares_requests(lately) else ""
             return f"Calls waited for a slot {share:.0%} of the time{grew}."
         case _:
@@ -311,6 +318,13 @@ def _server_down(lately: Totals, _limits: LimitsInForce) -> Recommendation | Non
         return None
     why = f"it was unreachable or overloaded {kept:.0%} of the time; see its own log"
     return Recommendation("the inference server", why)
+
+
+def _account(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
+    kept = lately.share_of_time(lately.kept_by_account_s)
+    what = "a higher rate limit of the account at the inference server"
+    why = f"calls waited {kept:.0%} of the time for its requests or tokens a minute"
+    return Recommendation(what, why) if kept >= OFTEN else None
 
 
 def _refused(lately: Totals, _limits: LimitsInForce) -> Recommendation | None:
@@ -425,7 +439,7 @@ def _cache(lately: Totals, limits: LimitsInForce) -> Recommendation | None:
 
 _Larger = Callable[[str, LimitsInForce], Recommendation]
 _Rule = Callable[[Totals, LimitsInForce], Recommendation | None]
-_URGENT: tuple[_Rule, ...] = (_server_down, _refused)
+_URGENT: tuple[_Rule, ...] = (_server_down, _account, _refused)
 _RULES: tuple[_Rule, ...] = (
     _useless_wait,
     _budget,

@@ -117,6 +117,7 @@ class Totals:
     """For how long a batch was ready, and no slot free."""
 
     kept_by_budget_s: float = 0.0
+    kept_by_account_s: float = 0.0
     kept_by_upstream_s: float = 0.0
 
     crowded_out: int = 0

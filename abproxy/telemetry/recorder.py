@@ -84,6 +84,7 @@ class Recorder(Observer):
             cpu_s=self.cpu_s(),
             kept_by_slot_s=kept(BlockedBy.SLOT),
             kept_by_budget_s=kept(BlockedBy.BUDGET),
+            kept_by_account_s=kept(BlockedBy.ACCOUNT),
             kept_by_upstream_s=kept(BlockedBy.UPSTREAM),
         )
 

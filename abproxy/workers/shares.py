@@ -28,6 +28,8 @@ _DIVIDED = frozenset(
         "max_waiting_inputs",
         "max_waiting_inputs_of_one",
         "slots",
+        "upstream_requests_per_minute",
+        "upstream_tokens_per_minute",
     }
 )
 

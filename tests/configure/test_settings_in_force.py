@@ -54,6 +54,36 @@ def test_a_row_is_remembered_for_as_long_as_was_set() -> None:
         assert len(proxy.upstream.sent) == 2
 
 
+def test_requests_of_a_minute_are_counted_as_was_set() -> None:
+    """`UPSTREAM_REQUESTS_PER_MINUTE`, and a reload with another number."""
+    with wired(upstream_requests_per_minute=1) as proxy:
+        for text in "ab":
+            proxy.connect().embed(b'{"inputs":["%b"]}' % text.encode())
+            proxy.clock.advance(0.01)
+        proxy.upstream.open[0].answer()
+        proxy.clock.advance(30)
+        before = len(proxy.upstream.sent)
+        proxy.clock.advance(31.1)
+        assert (before, len(proxy.upstream.sent)) == (1, 2)
+        proxy.upstream.open[0].answer()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"max_batch_tokens": 10}, {"upstream_tokens_per_minute": 300}],
+)
+def test_tokens_are_counted_as_was_set(setting: dict[str, int]) -> None:
+    """`MAX_BATCH_TOKENS`; and a request has but a part of the tokens of a minute."""
+    with wired(**setting) as proxy:
+        client = proxy.connect()
+        client.embed(b'{"inputs":["0123456789abcdef","0123456789abcdef"]}')
+        proxy.flush()
+        while proxy.upstream.open:
+            proxy.upstream.open[0].answer()
+            proxy.clock.advance(0.01)
+        assert [len(sent.inputs) for sent in proxy.upstream.sent] == [1, 1]
+
+
 def test_another_word_makes_other_rows() -> None:
     """`CACHE_EPOCH`."""
     settings, info = Settings(cache_epoch="one"), ServerInfo(model="m")

@@ -211,6 +211,7 @@ def test_batches_that_are_taken_apart_again_save_no_requests() -> None:
             "kept_by_budget_s",
             "Full batches waited 50% of the time: the server is busy.",
         ),
+        ("kept_by_account_s", "Calls waited for the account's minute 50% of the time."),
         ("kept_by_slot_s", "Calls waited for a slot 50% of the time, so batches grew."),
     ],
 )
@@ -235,6 +236,16 @@ def test_a_server_that_takes_no_work_is_the_first_to_mention() -> None:
 
     assert "unreachable or overloaded" in found.text
     assert "busy" not in found.text
+
+
+def test_a_higher_rate_limit_is_what_would_help_a_busy_account() -> None:
+    """No setting of ours makes its minute longer."""
+    found = judged(kept_by_account_s=HOUR / 2)
+
+    assert found.account_limited == 0.5
+    assert found.limited_by == "account"
+    assert found.advice is not None
+    assert found.advice.setting.startswith("a higher rate limit of the account")
 
 
 def test_figures_stand_beside_the_words() -> None:

@@ -350,7 +350,9 @@ def test_calls_share_only_if_all_that_counts_is_equal(
 
     alone = [each for each in drawn if _is_alone(*each)]
     others = [each for each in drawn if not _is_alone(*each)]
-    expected = len(alone) + len({json.dumps(_common(*each)) for each in others})
+    expected = len(alone) + len(
+        {json.dumps(_common(*each), sort_keys=True) for each in others}
+    )
     assert len(upstream.bodies) == expected
     for found, more in alone:
         assert _body(**more) in upstream.bodies

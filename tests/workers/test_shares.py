@@ -19,6 +19,8 @@ DIVIDED = (
     "max_waiting_inputs",
     "max_waiting_inputs_of_one",
     "slots",
+    "upstream_requests_per_minute",
+    "upstream_tokens_per_minute",
 )
 
 

@@ -125,6 +125,7 @@ _VERDICT = object_of(
     shared_ms_per_item=or_null(NUMBER),
     slot_limited=NUMBER,
     budget_limited=NUMBER,
+    account_limited=NUMBER,
     upstream_limited=NUMBER,
     limited_by=TEXT,
     period_s=NUMBER,

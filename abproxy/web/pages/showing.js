@@ -39,6 +39,7 @@ const LIMITS = {
   nothing: ["plain", "Nothing much", "Batches are sent when they are ready."],
   slot: ["plain", "Slots", "While all are taken, calls wait and form larger batches."],
   budget: ["plain", "The server’s speed", "Full batches wait until it has answered earlier ones."],
+  account: ["warm", "The account’s rate limit", "Calls wait for its requests or tokens a minute, and share them in larger batches."],
   upstream: ["bad", "The server’s health", "It is unreachable or overloaded, and calls wait."],
 };
 
@@ -59,6 +60,7 @@ function showVerdict(verdict, lately) {
   write("limit", meaning);
   share("by-slot", verdict.slot_limited);
   share("by-budget", verdict.budget_limited);
+  share("by-account", verdict.account_limited);
   share("by-upstream", verdict.upstream_limited);
   const change = verdict.advice?.setting ?? "Nothing";
   showAdvice(verdict, change, isTelling);
@@ -90,6 +92,7 @@ const KEPT = {
   slot: "Calls wait until a slot is free.",
   callers: "Calls wait a moment for callers who were just answered and are about to call again.",
   budget: "Full batches wait for room in the budget.",
+  account: "Calls wait for the requests or tokens a minute that the account at the inference server may have.",
   upstream: "The inference server is unreachable or overloaded: calls wait.",
 };
 

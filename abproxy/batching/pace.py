@@ -1,0 +1,319 @@
+"""
+The pace: requests and tokens in a minute, as the account at a hosted API may have.
+
+What is over them waits here in the queue, where batches get fuller while they wait,
+and not at the upstream, which would refuse it.  The operator may set the limits of
+the account; the upstream may state them in its answers, for each model by itself,
+and those are believed until the time that it states.  Queries go first; of ten
+requests bulk has one, if any of it waits.
+
+Without limits it does nothing but to look for them in the answers to shared requests.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from math import ceil, inf
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from abproxy.batching.account import NO_RATES, Account, Rates
+from abproxy.batching.allowance import MINUTE_S, WINDOW_S
+from abproxy.batching.lane import Lane
+from abproxy.batching.part import Caps
+from abproxy.batching.said import TOKENS, Stated, read_stated, retry_after_s
+from abproxy.batching.timer import Timer
+from abproxy.dialects.call import Call, LaneKey
+from abproxy.errors import AccountUsedUp
+from abproxy.http.messages import NO_ROOM, Response, Send, UpstreamRequest
+
+__all__ = ["Pace"]
+
+PATIENCE_S = WINDOW_S
+"""The longest that a call waits for its account, unless the operator has set it."""
+
+PARTS = 30
+"""
+So many requests the tokens of a minute are enough for, or more.
+
+Where tokens are what is short, larger requests would only be further apart.
+"""
+
+BULK_SHARE = 10
+"""Of so many requests at least one is for bulk, if any of it waits."""
+
+SHORTEST_S = 0.001
+"""The shortest time after which is looked again, in seconds."""
+
+KEPT_S = 600.0
+"""For how long only resets count, after less has come back than was expected."""
+
+MOST_ACCOUNTS = 1000
+"""Accounts and models of which is kept in mind what the upstream has stated."""
+
+_MODEL = re.compile(rb',"model":("(?:[^"\\]|\\.)*")')
+_USED = re.compile(rb'"(?:total_tokens|prompt_tokens|input_tokens)"\s*:\s*(\d{1,12})')
+_COMPUTED = b"x-compute-tokens"
+"""How text-embeddings-inference says it."""
+
+_ENDS = 600
+"""Bytes at either end of an answer in which its usage stands."""
+
+
+@define(eq=False)
+class Pace:
+    """Says when the next batch may leave, by what its account may have in a minute."""
+
+    clock: IReactorTime = field(repr=False)
+
+    resume: Callable[[], None] = field(repr=False)
+    """Called when more may be sent."""
+
+    on_change: Callable[[], None] = field(repr=False)
+    """Called when a batch may have more or less than before."""
+
+    rates: Rates = NO_RATES
+    is_active: bool = field(init=False, default=False)
+    """Whether anything limits what is sent, so that all of it is counted."""
+
+    _of_all: Account = field(init=False, factory=Account)
+    _accounts: dict[tuple[bytes, int], Account] = field(
+        init=False, factory=dict, repr=False
+    )
+    """By model, and the hash of what clients of their own account show."""
+
+    _timer: Timer = field(init=False, repr=False)
+    _since_bulk: int = field(init=False, default=0)
+    """How many requests have left since the last one of bulk."""
+
+    def __attrs_post_init__(self) -> None:
+        self._timer = Timer(self.clock, self.resume)
+        self.use(self.rates)
+
+    def use(self, rates: Rates) -> None:
+        """Apply other *rates* from now on."""
+        self.rates = rates
+        self._of_all.requests.set_limit(rates.requests)
+        self._of_all.tokens.set_limit(rates.tokens)
+        self.is_active = rates.are_any
+
+    def forget(self) -> None:
+        """Forget what was stated: the upstream, or its model, is another."""
+        self._accounts.clear()
+        self.is_active = self.rates.are_any
+
+    def stop(self) -> None:
+        """Leave no timer behind."""
+        self._timer.cancel()
+
+    # How much fits into one request
+
+    def fit(self, key: LaneKey, caps: Caps) -> Caps:
+        """Return what fits into a batch of one lane, of what *caps* allow."""
+        account = self._account_of(key)
+        most_items, most_tokens = self.rates.most_of(_model_of(key))
+        items = min(caps.items, most_items or caps.items)
+        of_minute = min(self.rates.tokens or inf, account.token_limit)
+        parts = min(PARTS, self.rates.requests or PARTS)
+        tokens = min(
+            most_tokens or inf, self.rates.batch_tokens or inf, of_minute / parts
+        )
+        size = caps.size
+        if tokens < inf:
+            size = max(int(min(size, tokens / account.tokens_per_byte)), 1)
+        if items == caps.items and size == caps.size:
+            return caps
+        return evolve(caps, items=items, size=size)
+
+    # When it may leave
+
+    def choose(self, lanes: Iterable[Lane]) -> Lane | None:
+        """
+        Return the one of *lanes* that may send its batch now, or None and wait.
+
+        Queries go first, each in its place; but bulk is not forgotten for them.
+        """
+        now, next_at = self.clock.seconds(), inf
+        is_turn_of_bulk = self._since_bulk >= BULK_SHARE - 1
+        for lane in sorted(
+            lanes,
+            key=lambda lane: (lane.key.is_bulk is not is_turn_of_bulk, lane.priority),
+        ):
+            at = self._free_at(lane, now)
+            if at <= now:
+                return lane
+            next_at = min(next_at, at)
+        self._timer.cancel()
+        if next_at < inf:
+            self._timer.set(max(next_at - now, SHORTEST_S))
+        return None
+
+    def _free_at(self, lane: Lane, now: float) -> float:
+        account = self._account_of(lane.key)
+        tokens = min(lane.size, lane.caps.size) * account.tokens_per_byte
+        return max(account.free_at(tokens, now), self._of_all.free_at(tokens, now))
+
+    def note_left(self, key: LaneKey) -> None:
+        """Note that a batch of the lane with *key* has left."""
+        self._since_bulk = 0 if key.is_bulk else self._since_bulk + 1
+
+    # What waits too long
+
+    def admit(self, call: Call, size: int, caps: Caps, lanes: Iterable[Lane]) -> None:
+        """
+        Refuse a call that would wait too long for its turn.
+
+        Args:
+            call: that is to queue up; of a large one the part that leaves first.
+            size: the bytes of its items.
+            caps: what fits into a batch of it.
+            lanes: in which others wait.
+
+        Raises:
+            AccountUsedUp: there is no turn for it within the patience.
+        """
+        key, now = call.lane_key, self.clock.seconds()
+        account = self._account_of(key)
+        items, size = min(len(call.items.raw), caps.items), min(size, caps.size)
+        own, others, has_own = [0, size], [0, 0], False
+        for lane in lanes:
+            if lane.key.is_bulk and not key.is_bulk:
+                continue
+            is_own = lane.key == key
+            has_own = has_own or is_own
+            ahead = own if self._account_of(lane.key) is account else others
+            ahead[0] += _requests_for(lane, is_own * items, is_own * size)
+            ahead[1] += lane.size
+        own[0] += not has_own
+        ratio, (requests, bytes_) = account.tokens_per_byte, own
+        wait_s = -now + max(
+            account.lasts_until(requests, bytes_ * ratio, now),
+            self._of_all.lasts_until(
+                requests + others[0], (bytes_ + others[1]) * ratio, now
+            ),
+        )
+        patience_s = self.rates.patience_s
+        most_s = PATIENCE_S if patience_s is None else patience_s
+        if wait_s > most_s:
+            raise AccountUsedUp(
+                f"the account at the inference server allows no more for {wait_s:.0f} "
+                "seconds: try again later",
+                max(1, ceil(wait_s - most_s)),
+            )
+
+    def patience_s(self, asked_s: float, usual_s: float) -> float:
+        """Return how long a refused call waits, where *asked_s* are asked for."""
+        if not self.is_active or self.rates.patience_s is not None:
+            return usual_s
+        return max(usual_s, min(asked_s + 1, PATIENCE_S))
+
+    # What is sent, and what is answered
+
+    def send(
+        self, send: Send, key: LaneKey, request: UpstreamRequest
+    ) -> Deferred[Response]:
+        """*Send* a *request* of one lane, count it, and heed what is answered."""
+        if not self.is_active:
+            return send(request).addCallback(self._look_at, key)
+        size, account = len(request.body), self._account_of(key)
+        tokens = size * account.tokens_per_byte
+        both, now = (account, self._of_all), self.clock.seconds()
+        taken = [(each, each.take(tokens, now)) for each in both]
+
+        def ended(outcome: Response | Failure) -> Response | Failure:
+            used = _used(outcome) if isinstance(outcome, Response) else None
+            for each, entry in taken:
+                each.end(entry, tokens, tokens if used is None else used)
+            if used is not None and account.learn(size, used):
+                self.on_change()
+            if isinstance(outcome, Response):
+                self._look_at(outcome, key)
+            return outcome
+
+        return send(request).addBoth(ended)
+
+    def _look_at(self, response: Response, key: LaneKey) -> Response:
+        """Note what *response* says of the limits."""
+        stated = read_stated(response) if self.rates.is_one_account else []
+        is_refused = response.status in NO_ROOM and self.rates.is_one_account
+        if not stated and not self.is_active:
+            return response
+        now, account = self.clock.seconds(), self._account_of(key)
+        for each in stated:
+            self._note(account, each, now)
+        if is_refused:
+            self._refused(account, retry_after_s(response), stated, now)
+        self.is_active = self.rates.are_any or any(
+            each.is_limited(now) for each in self._accounts.values()
+        )
+        return response
+
+    def _note(self, account: Account, stated: Stated, now: float) -> None:
+        """Note what is left of one thing, if it is little, or watched anyway."""
+        of = account.tokens if stated.of == TOKENS else account.requests
+        if not self.rates.are_any and stated.left > stated.limit / 2:
+            of.forget()
+            return
+        shares = self.rates.shares
+        of.heard(
+            stated.limit / shares,
+            stated.left / shares,
+            now + stated.reset_s,
+            now,
+            refills=stated.refills and now >= account.refills_from,
+        )
+        limit = stated.limit / shares
+        if of is account.tokens and limit not in {account.token_limit, inf}:
+            account.token_limit = limit
+            self.on_change()
+
+    def _refused(
+        self, account: Account, asked_s: float, stated: list[Stated], now: float
+    ) -> None:
+        """Send nothing more for as long as a refusal asks for, or what it states."""
+        used_up = [each for each in stated if each.left < 1]
+        if any(each.refills for each in used_up):
+            account.refills_from = now + KEPT_S
+        reset_s = max((each.reset_s for each in used_up), default=0.0)
+        until = now + (asked_s or min(reset_s, MINUTE_S))
+        account.blocked_until = max(account.blocked_until, until)
+
+    def _account_of(self, key: LaneKey) -> Account:
+        """Return what is known of the account and model of a lane."""
+        name = _model_of(key), hash(key.headers) if key.is_personal else 0
+        account = self._accounts.get(name)
+        if account is None:
+            account = self._accounts[name] = Account()
+            if len(self._accounts) > MOST_ACCOUNTS:
+                del self._accounts[next(iter(self._accounts))]
+        return account
+
+
+def _model_of(key: LaneKey) -> bytes:
+    """Return the name of the model that calls of a lane ask for, as it is written."""
+    found = _MODEL.search(key.options)
+    return found[1] if found is not None else b""
+
+
+def _requests_for(lane: Lane, items: int, size: int) -> int:
+    """Return how many requests what waits takes, and *items* of *size* bytes more."""
+    caps = lane.caps
+    return ceil(
+        max(
+            (lane.items + items) / caps.items,
+            (lane.calls + bool(items)) / caps.calls,
+            (lane.size + size) / caps.size,
+        )
+    )
+
+
+def _used(response: Response) -> float | None:
+    """Return how many tokens an answer says that it has cost."""
+    for name, value in response.headers:
+        if name.lower() == _COMPUTED and value.isdigit():
+            return float(value)
+    body = response.body
+    found = _USED.findall(body[-_ENDS:]) or _USED.findall(body[:_ENDS])
+    return float(max(map(int, found))) if found else None
