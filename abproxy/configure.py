@@ -7,9 +7,13 @@ over what the upstream reports, which wins over our default.
 
 import sys
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from abproxy.batching.account import Rates
@@ -33,7 +37,6 @@ from abproxy.tuning import Write, write_later, write_now
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.hosted import HostedApi, find_hosted
 from abproxy.upstream.identity import Source
-from abproxy.upstream.tls import TlsFiles
 from abproxy.web.app import Policy, ProxyApp
 from abproxy.web.auth import ApiKeys, Clients
 from abproxy.web.calls import CallReader, Takes
@@ -41,9 +44,14 @@ from abproxy.web.listen import raise_connection_limit
 from abproxy.web.models import Models
 from abproxy.web.server import ServerLimits
 
+if TYPE_CHECKING:
+    from abproxy.upstream.tls import VerifyingPolicy
+    from abproxy.web.tls import Certificate
+
 __all__ = [
     "CHANGEABLE",
     "Limits",
+    "certificate_for",
     "clients_for",
     "credentials_for",
     "drain_times",
@@ -62,7 +70,7 @@ __all__ = [
     "reuse_for",
     "server_limits",
     "shows_reuse",
-    "tls_files_for",
+    "tls_policy_for",
     "variables",
     "write_for",
 ]
@@ -241,18 +249,42 @@ def _is_by_client(settings: Settings) -> bool:
     return settings.cache_scope == "client"
 
 
-def tls_files_for(settings: Settings) -> TlsFiles:
+def certificate_for(settings: Settings, clock: IReactorTime) -> "Certificate | None":
     """
-    Return the files for TLS towards the upstream.
+    Return the certificate of the clients' port, if there is one.
 
     Raises:
-        SettingsError: they cannot be used.
+        SettingsError: the files cannot be used.
     """
-    return TlsFiles(
-        cert=settings.upstream_tls_cert,
-        key=settings.upstream_tls_key,
-        authority=settings.upstream_tls_ca,
-    )
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    from abproxy.web.tls import Certificate  # noqa: PLC0415  large
+
+    return Certificate(Path(settings.tls_cert), Path(settings.tls_key), clock)
+
+
+def tls_policy_for(settings: Settings) -> Callable[[], "VerifyingPolicy"]:
+    """
+    Return what says whom to trust as upstream; it reads the files for that once.
+
+    Raises:
+        SettingsError: the files cannot be used.
+    """
+
+    @cache
+    def policy() -> "VerifyingPolicy":
+        from abproxy.upstream.tls import TlsFiles, VerifyingPolicy  # noqa: PLC0415  large
+
+        files = TlsFiles(
+            cert=settings.upstream_tls_cert,
+            key=settings.upstream_tls_key,
+            authority=settings.upstream_tls_ca,
+        )
+        return VerifyingPolicy(files)
+
+    if settings.has_tls_upstream:
+        policy()  # a mistake is to be seen at once
+    return policy
 
 
 def retry_timeouts_for(settings: Settings) -> RetryTimeouts:

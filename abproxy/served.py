@@ -29,7 +29,7 @@ from abproxy.configure import (
     retry_timeouts_for,
     reuse_for,
     shows_reuse,
-    tls_files_for,
+    tls_policy_for,
     write_for,
 )
 from abproxy.reuse.layers import Layers, make_layers
@@ -53,7 +53,6 @@ from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.fleet import Fleet
 from abproxy.upstream.health import HealthCheck, make_checks
 from abproxy.upstream.identity import Generations, Joining
-from abproxy.upstream.tls import VerifyingPolicy
 from abproxy.upstream.tokens import TokenCounter
 from abproxy.web.models import Served
 from abproxy.web.relay import Relay
@@ -324,7 +323,7 @@ def _upstream(
     keep_s = settings.upstream_keep_alive_s
     agent_pool = make_pool(reactor, budget, keep_s)
     endpoints = EndpointFactory(
-        reactor, settings.connect_timeout_s, VerifyingPolicy(tls_files_for(settings))
+        reactor, settings.connect_timeout_s, tls_policy_for(settings)
     )
     agent = make_agent(agent_pool, endpoints)
     generations = Generations(base_url, settings.model_strict)

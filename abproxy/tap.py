@@ -20,6 +20,7 @@ from twisted.python import usage
 
 from abproxy import __version__
 from abproxy.errors import SettingsError
+from abproxy.http.openssl import import_reactor
 from abproxy.settings.settings import REPLACED, Settings, explain, settings_from
 from abproxy.settings.sources import (
     DEFAULT_ENV_FILE,
@@ -179,18 +180,19 @@ def makeService(options: Options) -> IService:
     Raises:
         SystemExit: a setting cannot be used.
     """
-    from twisted.internet import reactor
-
-    from abproxy.service.lifetime import ProcessContext
-    from abproxy.service.notify import make_notify
-    from abproxy.telemetry.logs import observer, set_threshold, threshold
-    from abproxy.tuning import tune_process, use_monotonic_clock
-
-    use_monotonic_clock(reactor)
-
     read = partial(read_settings, options, os.environ)
     try:
         settings = read()
+        reactor = import_reactor(
+            filter(None, (settings.port, settings.operations_port))
+        )
+
+        from abproxy.service.lifetime import ProcessContext
+        from abproxy.service.notify import make_notify
+        from abproxy.telemetry.logs import observer, set_threshold, threshold
+        from abproxy.tuning import tune_process, use_monotonic_clock
+
+        use_monotonic_clock(reactor)
         share(read_env_file(options[ENV_FILE]), os.environ, but=_variables())
         env_file = Path(options[ENV_FILE] or DEFAULT_ENV_FILE)
         if env_file.exists():

@@ -12,7 +12,13 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import succeed
 
-from abproxy.configure import drain_times, policy_for, server_limits, write_for
+from abproxy.configure import (
+    certificate_for,
+    drain_times,
+    policy_for,
+    server_limits,
+    write_for,
+)
 from abproxy.events import Observer
 from abproxy.reload import Configuration
 from abproxy.reuse.layers import make_shared_store
@@ -36,7 +42,6 @@ from abproxy.web.memory import Memory
 from abproxy.web.proxy_header import with_header
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.server import ProxySite, ServerLimits
-from abproxy.web.tls import TlsListener, certificate_of
 from abproxy_model.files import require
 
 __all__ = ["wire"]
@@ -163,14 +168,14 @@ def _build(
     if worker_pages is not None:
         public = worker_pages(public)
         private_observer = Observer()  # a supervisor is no client
-    certificate = certificate_of(settings.tls_cert, settings.tls_key, reactor)
+    certificate = certificate_for(settings, reactor)
     named = [settings.port, None if worker_pages else settings.operations_port]
     listeners = [
         with_header(listener, port, lambda: app.policy.clients.proxies)
         for listener, port in zip(process.listeners, named, strict=False)
     ]
     if certificate is not None:
-        listeners[0] = TlsListener(listeners[0], certificate)
+        listeners[0] = certificate.listener_on(listeners[0])
     shown = [(public, app.observer), (every, private_observer)]
     limits = server_limits(settings, app)
     ports = [

@@ -2,8 +2,6 @@
 
 from typing import Any, NoReturn
 
-from OpenSSL.SSL import Error as SSLError
-from service_identity import VerificationError
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import (
     ConnectError,
@@ -19,6 +17,7 @@ from abproxy.errors import (
     ProxyError,
     UpstreamTimeout,
 )
+from abproxy.http.openssl import is_instance
 
 __all__ = ["as_proxy_failure", "not_in_time", "timed_out", "to_proxy_error"]
 
@@ -47,9 +46,9 @@ def to_proxy_error(error: Exception) -> Exception:
         return CancelledError()
     if isinstance(reason, ProxyError):
         return reason
-    if isinstance(reason, SSLError):
+    if is_instance(reason, "OpenSSL.SSL", "Error"):
         return HandshakeFailed(_explain(reason))
-    if isinstance(reason, VerificationError):
+    if is_instance(reason, "service_identity", "VerificationError"):
         return HandshakeFailed(_OTHER_NAME)
     said = str(reason) or repr(reason)
     if isinstance(reason, (ConnectError, DNSLookupError)):
@@ -73,7 +72,7 @@ _WANTS_CERTIFICATE = ("alert certificate required", "alert handshake failure")
 """What it says of a server that wants one, since TLS 1.3 and before that."""
 
 
-def _explain(error: SSLError) -> str:
+def _explain(error: Exception) -> str:
     said = [str(each[-1]) for each in error.args[0]] if error.args else []
     if not _NO_TLS.isdisjoint(said):
         return (

@@ -15,14 +15,11 @@ from urllib.parse import unquote, urlsplit
 from attrs import define, field, frozen
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    UNIXClientEndpoint,
-    wrapClientTLS,
-)
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from abproxy.http.openssl import TlsEndpoint
 
 __all__ = ["Address", "RedisStore", "connect", "read_address"]
 
@@ -114,6 +111,10 @@ def read_address(url: str) -> Address:
 
 def connect(reactor: Any, address: Address) -> Any:
     """Return a client of txredisapi that connects, and connects again."""
+    from twisted.internet.endpoints import (  # noqa: PLC0415  settings import us
+        HostnameEndpoint,
+        UNIXClientEndpoint,
+    )
     from txredisapi import RedisFactory  # noqa: PLC0415  an extra dependency
 
     factory = RedisFactory(
@@ -134,7 +135,7 @@ def connect(reactor: Any, address: Address) -> Any:
     if address.is_tls:
         from twisted.internet.ssl import optionsForClientTLS  # noqa: PLC0415  large
 
-        endpoint = wrapClientTLS(optionsForClientTLS(address.host), endpoint)
+        endpoint = TlsEndpoint(optionsForClientTLS(address.host), endpoint)
     factory.startConnecting(endpoint)
     return factory.handler
 

@@ -16,7 +16,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import define, field, frozen
 from twisted.internet import defer
@@ -28,7 +28,9 @@ from twisted.logger import Logger
 from abproxy.service.lifetime import Lifetime
 from abproxy.web.listen import Listener, close_port, where
 from abproxy.web.server import ProxySite
-from abproxy.web.tls import Certificate
+
+if TYPE_CHECKING:
+    from abproxy.web.tls import Certificate
 
 __all__ = ["LAST_S", "DrainTimes", "Listening", "ProxyService"]
 
@@ -95,7 +97,7 @@ class ProxyService(Lifetime):
     stop_cache: Callable[[], Deferred[Any]]
 
     reload: Callable[[], None]
-    certificate: Certificate | None
+    certificate: "Certificate | None"
     """That of the port for clients, if it has TLS."""
 
     reopen_logs: Callable[[], None]

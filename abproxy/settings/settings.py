@@ -84,6 +84,12 @@ class Settings(Telemetry, Limits, Access, Reuse, Batching, Upstream, Listening):
         """Return whether clients speak TLS to the proxy."""
         return self.tls_cert is not None or self.port.startswith("ssl:")
 
+    @property
+    def has_tls_upstream(self) -> bool:
+        """Return whether an inference server is to be asked by TLS."""
+        urls = [each.lower() for each, _ in parsers.weighted(self.upstream_url)]
+        return any(each.startswith("https:") for each in urls)
+
 
 def explain(setting: "attrs.Attribute[Any]") -> str:
     """Return the meaning of a *setting* with its unit and default, in one line."""
@@ -221,8 +227,7 @@ def _check(settings: Settings) -> None:
 def _check_upstream(settings: Settings) -> None:
     _check_tls("UPSTREAM_TLS", settings.upstream_tls_cert, settings.upstream_tls_key)
     for_tls = settings.upstream_tls_cert or settings.upstream_tls_ca
-    urls = [each.lower() for each, _ in parsers.weighted(settings.upstream_url)]
-    if for_tls and not any(each.startswith("https:") for each in urls):
+    if for_tls and not settings.has_tls_upstream:
         name = "UPSTREAM_TLS_CERT" if settings.upstream_tls_cert else "UPSTREAM_TLS_CA"
         raise SettingsError(f"{name} is set, but INFERENCE_SERVICE_URL has no https://")
     for name in ("requests", "tokens"):

@@ -6,22 +6,25 @@ others at each connection.  A name in a container network, `text_embeddings` for
 need not be such: what the resolver of the system finds is a name.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from attrs import field, frozen
+from attrs import frozen
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
-    wrapClientTLS,
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from abproxy.upstream.tls import VerifyingPolicy
+from abproxy.http.openssl import TlsEndpoint
+
+if TYPE_CHECKING:
+    from abproxy.upstream.tls import VerifyingPolicy
 
 __all__ = ["EndpointFactory", "make_endpoint", "uri_of", "without_zone"]
 
@@ -57,6 +60,12 @@ def make_endpoint(reactor: Any, uri: URI, timeout_s: float) -> IStreamClientEndp
     return _NamedEndpoint(reactor, host, uri.port, timeout_s)
 
 
+def _trust_as_the_system() -> "VerifyingPolicy":
+    from abproxy.upstream.tls import VerifyingPolicy  # noqa: PLC0415  large
+
+    return VerifyingPolicy()
+
+
 @implementer(IAgentEndpointFactory)
 @frozen(eq=False)
 class EndpointFactory:
@@ -64,7 +73,8 @@ class EndpointFactory:
 
     reactor: Any
     connect_timeout_s: float
-    policy: VerifyingPolicy = field(factory=VerifyingPolicy)
+    policy: Callable[[], "VerifyingPolicy"] = _trust_as_the_system
+    """Says who is trusted; asked for when a URL wants TLS."""
 
     address: str | None = None
     """Where the server is, if its name is not to be looked up for a connection."""
@@ -74,9 +84,8 @@ class EndpointFactory:
         endpoint = self._endpoint(uri)
         if uri.scheme == b"http":
             return endpoint
-        creator = self.policy.creatorForNetloc(uri.host, uri.port)
-        secured: IStreamClientEndpoint = wrapClientTLS(creator, endpoint)
-        return secured
+        creator = self.policy().creatorForNetloc(uri.host, uri.port)
+        return TlsEndpoint(creator, endpoint)
 
     def _endpoint(self, uri: URI) -> IStreamClientEndpoint:
         if self.address is None:

@@ -8,9 +8,8 @@ words where Twisted would just hang up, and nothing read after that.
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import ISSLTransport, ITCPTransport
 from twisted.logger import Logger, LogPublisher
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
@@ -212,7 +211,7 @@ class ProxyChannel(HTTPChannel):
         self.setTimeout(LINGER_S)
         self.write(written)
         transport: Any = self.transport
-        if isinstance(transport, TLSMemoryBIOProtocol):
+        if ISSLTransport.providedBy(transport):
             super().loseConnection()  # which reads on until the client ends as well
         elif ITCPTransport.providedBy(transport):
             transport.loseWriteConnection()
@@ -228,9 +227,9 @@ class ProxyChannel(HTTPChannel):
         """
         super().loseConnection()
         transport: Any = self.transport
-        if isinstance(transport, TLSMemoryBIOProtocol):
-            below: Any = transport.transport
-            below.loseConnection()
+        is_tls = ISSLTransport.providedBy(transport)
+        if is_tls:
+            transport.transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
         """Read what the client sends, unless it was told to stop."""

@@ -15,7 +15,6 @@ from itertools import chain
 from typing import Any, Protocol
 
 from attrs import define, frozen
-from OpenSSL import SSL, crypto
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
@@ -29,11 +28,11 @@ from twisted.internet.protocol import Protocol as ConnectionProtocol
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from abproxy.errors import SettingsError
+from abproxy.http.openssl import is_instance
 
 __all__ = [
     "PROXY_HEADER",
@@ -217,7 +216,7 @@ def _mistake(endpoint: str, error: Exception) -> str:
         return "systemd has passed no such socket; is there a socket unit, and started?"
     if isinstance(error, VerifyError):
         return "the certificate does not belong to the key"
-    if isinstance(error, (crypto.Error, SSL.Error)):
+    if any(is_instance(error, of, "Error") for of in ("OpenSSL.crypto", "OpenSSL.SSL")):
         reasons = ", ".join(str(each[-1]) for each in chain(*error.args))
         return f"key and certificate must be PEM that OpenSSL can use: {reasons}"
     if isinstance(error, OSError) and error.filename:
@@ -230,7 +229,7 @@ def where(port: Any) -> str:
     factory: Any = getattr(port, "factory", None)
     while hasattr(factory, "serving"):
         factory = factory.serving
-    is_tls = isinstance(factory, TLSMemoryBIOFactory)
+    is_tls = is_instance(factory, "twisted.protocols.tls", "TLSMemoryBIOFactory")
     return shown(port.getHost(), "https" if is_tls else "http")
 
 

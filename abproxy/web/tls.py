@@ -32,7 +32,6 @@ __all__ = [
     "Certificate",
     "TlsListener",
     "Unverified",
-    "certificate_of",
 ]
 
 LOOK_EVERY_S = 10.0
@@ -78,6 +77,10 @@ class Certificate:
         del protocol
         return SSL.Connection(self._options.getContext())
 
+    def listener_on(self, port: Listener) -> "TlsListener":
+        """Return a *port* on which clients speak TLS, with this certificate."""
+        return TlsListener(port, self)
+
     def watch(self) -> None:
         """Look at the files from time to time."""
         self._looking.start(LOOK_EVERY_S, now=False)
@@ -105,20 +108,6 @@ class Certificate:
             return read_file(NAMES[0], cert_file), read_file(NAMES[1], key_file)
         except SettingsError as error:
             return str(error)
-
-
-def certificate_of(
-    cert_file: str | None, key_file: str | None, clock: IReactorTime
-) -> Certificate | None:
-    """
-    Return the certificate in these files, or none if there are none.
-
-    Raises:
-        SettingsError: the files cannot be used.
-    """
-    if cert_file is None or key_file is None:
-        return None
-    return Certificate(Path(cert_file), Path(key_file), clock)
 
 
 def _options_of(found: Files | str) -> CertificateOptions:

@@ -3,9 +3,11 @@
 import sys
 from pathlib import Path
 
-from twisted.internet import reactor
-
-from abproxy.workers.worker import run
+from abproxy.http.openssl import import_reactor
 
 if __name__ == "__main__":
+    # Its ports are sockets that are open already, or in a folder.
+    reactor = import_reactor(())
+    from abproxy.workers.worker import run
+
     sys.exit(run(reactor, Path(sys.argv[1])))

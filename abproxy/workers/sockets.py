@@ -21,18 +21,14 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import (
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    wrapClientTLS,
-)
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
 from twisted.internet.tcp import Port
 
 from abproxy.errors import SettingsError
+from abproxy.http.openssl import TlsEndpoint
 from abproxy.web.listen import PROXY_HEADER, BoundSocket, make_listener, shown
 from abproxy.web.proxy_header import SpeakingForItself
-from abproxy.web.tls import Unverified
 
 __all__ = ["ConnectionCounts", "SharedPort", "WorkerSocket", "open_shared_port"]
 
@@ -79,7 +75,11 @@ class SharedPort:
         endpoint: IStreamClientEndpoint = kind(reactor, self.host, self.port)
         if self.has_header:
             endpoint = SpeakingForItself(endpoint)
-        return wrapClientTLS(Unverified(), endpoint) if self.has_tls else endpoint
+        if not self.has_tls:
+            return endpoint
+        from abproxy.web.tls import Unverified  # noqa: PLC0415  large
+
+        return TlsEndpoint(Unverified(), endpoint)
 
     def close(self) -> None:
         """Close the supervisor's own file descriptor."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from abproxy.configure import keys_for, tls_files_for
+from abproxy.configure import certificate_for, keys_for, tls_policy_for
 from abproxy.http.forwarded import TrustedProxies
 from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
 from abproxy.service.signals import Signals
@@ -15,7 +15,6 @@ from abproxy.web.listen import make_listener
 from abproxy.web.proxy_header import with_header
 from abproxy.web.relay import Relay
 from abproxy.web.server import ProxySite
-from abproxy.web.tls import certificate_of
 from abproxy.workers.admin import SupervisorApp
 from abproxy.workers.aggregate import PROBE_S, Aggregator
 from abproxy.workers.ipc import (
@@ -54,8 +53,8 @@ def wire_supervisor(
     warn_of_too_little(settings)
     folder = new_folder_name()
     # Each worker reads it for itself; a mistake is to be seen at once.
-    certificate = certificate_of(settings.tls_cert, settings.tls_key, reactor)
-    tls_files_for(settings)
+    certificate = certificate_for(settings, reactor)
+    tls_policy_for(settings)
     shared_port = open_shared_port(reactor, settings.ip, settings.port)
     shared_port.has_tls = certificate is not None
     operations = None

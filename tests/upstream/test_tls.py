@@ -56,7 +56,8 @@ async def ask(
     """Send one request to *url*; return the response, or the error."""
     pool, idle = make_pool(reactor, max_connections=1), ConnectionPool(reactor, 1)
     about: dict[str, Any] = {"base_url": url, "max_answer_bytes": 1000}
-    endpoints = EndpointFactory(reactor, 5, policy or VerifyingPolicy(), address)
+    chosen = policy or VerifyingPolicy()
+    endpoints = EndpointFactory(reactor, 5, lambda: chosen, address)
     sender: Any
     if client == "treq":
         sender = TreqClient(http=make_treq(make_agent(pool, endpoints)), **about)

@@ -132,7 +132,7 @@ async def ask(url: str, client: str, chosen: VerifyingPolicy, times: int = 1) ->
     outcome: Any = None
     for _ in range(times):
         agent_pool, pool = make_pool(reactor, 1), ConnectionPool(reactor, 1)
-        endpoints = EndpointFactory(reactor, 5, chosen)
+        endpoints = EndpointFactory(reactor, 5, lambda: chosen)
         about: dict[str, Any] = {"base_url": url, "max_answer_bytes": 10_000}
         sender: Any
         if client == "treq":
