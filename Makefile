@@ -43,7 +43,7 @@ PARALLEL := --numprocesses=auto --dist=worksteal
 # What real processes, browsers and published clients take part in.
 SLOW := bench browser clients deploy faults model operations packaging workers \
 	test_end_to_end.py test_lifetime.py test_tap.py dialects/test_adding_a_route.py \
-	web/test_operations_port.py web/test_tls.py web/openapi
+	http/test_openssl.py web/test_operations_port.py web/test_tls.py web/openapi
 
 # What makes and starts containers.
 ENGINE ?= $(shell command -v docker || command -v podman || echo docker)
