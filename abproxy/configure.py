@@ -7,13 +7,10 @@ over what the upstream reports, which wins over our default.
 
 import sys
 from collections.abc import Callable, Collection, Sequence
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 from attrs import frozen
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from abproxy.batching.account import Rates
@@ -35,6 +32,7 @@ from abproxy.settings.sources import variable
 from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.tuning import Write, write_later, write_now
 from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.endpoints import policy_of
 from abproxy.upstream.hosted import HostedApi, find_hosted
 from abproxy.upstream.identity import Source
 from abproxy.web.app import Policy, ProxyApp
@@ -46,12 +44,10 @@ from abproxy.web.server import ServerLimits
 
 if TYPE_CHECKING:
     from abproxy.upstream.tls import VerifyingPolicy
-    from abproxy.web.tls import Certificate
 
 __all__ = [
     "CHANGEABLE",
     "Limits",
-    "certificate_for",
     "clients_for",
     "credentials_for",
     "drain_times",
@@ -249,20 +245,6 @@ def _is_by_client(settings: Settings) -> bool:
     return settings.cache_scope == "client"
 
 
-def certificate_for(settings: Settings, clock: IReactorTime) -> "Certificate | None":
-    """
-    Return the certificate of the clients' port, if there is one.
-
-    Raises:
-        SettingsError: the files cannot be used.
-    """
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    from abproxy.web.tls import Certificate  # noqa: PLC0415  large
-
-    return Certificate(Path(settings.tls_cert), Path(settings.tls_key), clock)
-
-
 def tls_policy_for(settings: Settings) -> Callable[[], "VerifyingPolicy"]:
     """
     Return what says whom to trust as upstream; it reads the files for that once.
@@ -270,18 +252,11 @@ def tls_policy_for(settings: Settings) -> Callable[[], "VerifyingPolicy"]:
     Raises:
         SettingsError: the files cannot be used.
     """
-
-    @cache
-    def policy() -> "VerifyingPolicy":
-        from abproxy.upstream.tls import TlsFiles, VerifyingPolicy  # noqa: PLC0415  large
-
-        files = TlsFiles(
-            cert=settings.upstream_tls_cert,
-            key=settings.upstream_tls_key,
-            authority=settings.upstream_tls_ca,
-        )
-        return VerifyingPolicy(files)
-
+    policy = policy_of(
+        settings.upstream_tls_cert,
+        settings.upstream_tls_key,
+        settings.upstream_tls_ca,
+    )
     if settings.has_tls_upstream:
         policy()  # a mistake is to be seen at once
     return policy

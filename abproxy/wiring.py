@@ -7,13 +7,14 @@ Each object gets the objects that it uses as arguments of its constructor.
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 from twisted.internet.defer import succeed
+from twisted.internet.interfaces import IReactorTime
 
 from abproxy.configure import (
-    certificate_for,
     drain_times,
     policy_for,
     server_limits,
@@ -44,7 +45,10 @@ from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.server import ProxySite, ServerLimits
 from abproxy_model.files import require
 
-__all__ = ["wire"]
+if TYPE_CHECKING:
+    from abproxy.web.tls import Certificate
+
+__all__ = ["certificate_for", "wire"]
 
 
 def wire(
@@ -215,6 +219,20 @@ def _build(
         upstream_url=serving.servers,
         drain_times=lambda: drain_times(configuration.settings),
     )
+
+
+def certificate_for(settings: Settings, clock: IReactorTime) -> "Certificate | None":
+    """
+    Return the certificate of the clients' port, if there is one.
+
+    Raises:
+        SettingsError: the files cannot be used.
+    """
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    from abproxy.web.tls import Certificate  # noqa: PLC0415  large
+
+    return Certificate(Path(settings.tls_cert), Path(settings.tls_key), clock)
 
 
 def _site(  # noqa: PLR0913, PLR0917

@@ -7,9 +7,10 @@ need not be such: what the resolver of the system finds is a name.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.endpoints import (
     HostnameEndpoint,
@@ -26,7 +27,7 @@ from abproxy.http.openssl import TlsEndpoint
 if TYPE_CHECKING:
     from abproxy.upstream.tls import VerifyingPolicy
 
-__all__ = ["EndpointFactory", "make_endpoint", "uri_of", "without_zone"]
+__all__ = ["EndpointFactory", "make_endpoint", "policy_of", "uri_of", "without_zone"]
 
 
 class _NamedEndpoint(HostnameEndpoint):
@@ -60,10 +61,18 @@ def make_endpoint(reactor: Any, uri: URI, timeout_s: float) -> IStreamClientEndp
     return _NamedEndpoint(reactor, host, uri.port, timeout_s)
 
 
-def _trust_as_the_system() -> "VerifyingPolicy":
-    from abproxy.upstream.tls import VerifyingPolicy  # noqa: PLC0415  large
+def policy_of(
+    cert: str | None = None, key: str | None = None, authority: str | None = None
+) -> Callable[[], "VerifyingPolicy"]:
+    """Return what reads the files of `TlsFiles` when it is called first."""
 
-    return VerifyingPolicy()
+    @cache
+    def policy() -> "VerifyingPolicy":
+        from abproxy.upstream.tls import TlsFiles, VerifyingPolicy  # noqa: PLC0415  large
+
+        return VerifyingPolicy(TlsFiles(cert=cert, key=key, authority=authority))
+
+    return policy
 
 
 @implementer(IAgentEndpointFactory)
@@ -73,7 +82,7 @@ class EndpointFactory:
 
     reactor: Any
     connect_timeout_s: float
-    policy: Callable[[], "VerifyingPolicy"] = _trust_as_the_system
+    policy: Callable[[], "VerifyingPolicy"] = field(factory=policy_of)
     """Says who is trusted; asked for when a URL wants TLS."""
 
     address: str | None = None
