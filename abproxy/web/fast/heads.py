@@ -12,22 +12,23 @@ import re
 from attrs import field, frozen
 from twisted.web.http_headers import Headers
 
-__all__ = ["LONGEST", "RequestHead", "find_length", "match_number", "read_head"]
+__all__ = ["LONGEST", "MOST_DIGITS", "RequestHead", "find_length", "read_head"]
 
 LONGEST = 8 << 10
 """A longer head is not plain, in bytes."""
 
 MOST_LINES = 100
 
+MOST_DIGITS = 9
+"""A number with more of them is not plain as the length of a body."""
+
 _REQUEST = re.compile(rb"POST (/[\w/.~=&%+?-]*) HTTP/1\.1\r\n", re.ASCII)
 _LINE = re.compile(
     rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}): ([!-~](?:[ -~]*[!-~])?)\r\n", re.ASCII
 )
-_NUMBER = rb"[1-9][0-9]{0,8}"
-_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (%b)\r\n" % _NUMBER, re.ASCII)
-
-match_number = re.compile(_NUMBER).match
-"""Match the length of a body alone, at a place where it is known to stand."""
+_LENGTH = re.compile(
+    rb"\r\n[Cc]ontent-[Ll]ength: ([1-9][0-9]{0,%d})\r\n" % (MOST_DIGITS - 1), re.ASCII
+)
 
 SPECIAL = frozenset(
     {

@@ -23,7 +23,7 @@ from abproxy.tuning import Write, write_later
 from abproxy.web.app import Policy, ProxyApp
 from abproxy.web.auth import Caller
 from abproxy.web.calls import CallHead
-from abproxy.web.fast.heads import LONGEST, find_length, match_number, read_head
+from abproxy.web.fast.heads import LONGEST, MOST_DIGITS, find_length, read_head
 from abproxy.web.models import Served
 from abproxy.web.replies import Encoder, Written, encode
 from abproxy.web.request import without_prefix
@@ -98,10 +98,12 @@ class FastPath:
             and last.policy is self.app.policy
             and data.startswith(last.before)
         ):
-            length = match_number(data, len(last.before))
-            if length is not None and data.startswith(last.after, length.end()):
-                starts = length.end() + len(last.after)
-                return last, starts, starts + int(length[0])
+            at = len(last.before)
+            ends = data.find(b"\r", at, at + MOST_DIGITS + 1)
+            number, starts = data[at:ends], ends + len(last.after)
+            is_length = number.isdigit() and not number.startswith(b"0")
+            if is_length and data.startswith(last.after, ends):
+                return last, starts, starts + int(number)
         return self._look_up(data)
 
     def _look_up(self, data: bytes) -> Found | None:
