@@ -511,6 +511,25 @@ def test_heads_that_never_repeat_leave_no_memory_behind() -> None:
     assert max(map(look, range(MOST_HEADS + 10))) == MOST_HEADS
 
 
+@pytest.mark.parametrize(
+    "length", [b"", b"0", b"07", b"+7", b" 7", b"1_0", b"7 ", b"7x", b"\xb2", b"1" * 10]
+)
+def test_a_length_is_no_more_plain_after_the_same_head(length: bytes) -> None:
+    """What is compared with the head before is read as strictly as the first."""
+    fast_path = fast_path_of(Pair())
+    plain = call("a")
+    known = fast_path.find(plain)
+    assert known is not None
+    before, after = known[0].before, known[0].after
+
+    assert fast_path.find(before + b"17" + after + b"x" * 17, known[0]) == (
+        known[0],
+        len(before + b"17" + after),
+        len(before + b"17" + after) + 17,
+    )
+    assert fast_path.find(before + length + after + b"x" * 17, known[0]) is None
+
+
 def test_long_heads_are_remembered_up_to_a_number_of_bytes() -> None:
     """Each may be as long as 8 kB, and no key is needed to send one."""
     here = Pair()
