@@ -290,6 +290,7 @@ def make_model(  # noqa: PLR0913
     if isinstance(upstream, Fleet):
         # Only now are there those who hear of it.
         upstream.on_change, upstream.on_resize = learn, resize
+        collector.budget.stuck = upstream.stuck
     return model
 
 

@@ -137,3 +137,21 @@ def test_the_status_shows_each_server() -> None:
             ("http://a", 1),
             ("http://b", 2),
         ]
+
+
+def test_what_hangs_takes_nothing_from_the_others() -> None:
+    """Neither their slots nor their part of what may be in flight."""
+    with wired(upstream_url="http://a,http://b", budget=4, slots=1) as proxy:
+        ends = ends_of(proxy)
+        clients = [proxy.call("one", "1"), proxy.call("two", "2")]
+        proxy.clock.advance(0)
+        assert [len(end.open) for end in ends] == [1, 1]
+        proxy.inference_server.members[0].standing.eject("it hangs")
+        ends[1].open[0].answer()
+
+        clients.append(proxy.call("three", "3", "4"))
+        proxy.clock.advance(0)
+
+        assert ends[1].batches[-1] == ["three", "3", "4"]
+        settle(proxy, ends)
+        assert [each.answers()[0].status for each in clients] == [200] * 3

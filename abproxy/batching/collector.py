@@ -364,7 +364,7 @@ class BatchCollector:
             return False
         # A part in quarantine waits until nothing is left in flight that could
         # break with it.
-        return not (self.budget.items_in_flight and self._quarantine_is_next)
+        return not self._quarantine_is_next or self.budget.is_idle
 
     @property
     def _quarantine_is_next(self) -> bool:
@@ -432,7 +432,7 @@ class BatchCollector:
         self.dispatch()
 
     def _over(self) -> None:
-        if not self.budget.items_in_flight:
+        if self._sends_quarantined and self.budget.is_idle:
             self._sends_quarantined = False
         self.dispatch()
 

@@ -9,6 +9,8 @@ How large the budget is, and how many slots there are, the operator says, or
 the upstream's answers teach.
 """
 
+from collections.abc import Callable
+
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
@@ -233,6 +235,13 @@ class Budget:
     servers: int = 1
     """How many servers take part: each has as many slots."""
 
+    stuck: Callable[[], tuple[int, int]] = field(default=lambda: (0, 0), repr=False)
+    """
+    Return how many items and batches are at servers that do not answer.
+
+    They take nothing from the others, though their end is waited for.
+    """
+
     in_time: DeadlineLimit = field(factory=DeadlineLimit, init=False)
 
     batches_in_flight: int = field(default=0, init=False)
@@ -256,7 +265,12 @@ class Budget:
         most = self.slots.beside(full)
         if self.servers > 1:
             most += self.slots.count * (self.servers - 1)
-        return self.slots_taken < most
+        return self.slots_taken < most + self.stuck()[1]
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether nothing is in flight at servers that answer."""
+        return self.items_in_flight <= self.stuck()[0]
 
     def resize(self, ceiling: int, batch: int, servers: int) -> None:
         """
@@ -281,7 +295,7 @@ class Budget:
         if not self.items_in_flight:
             return True
         most = self.most_items
-        return min(items, most) <= most - self.items_in_flight
+        return min(items, most) <= most - (self.items_in_flight - self.stuck()[0])
 
     def met_deadline(self, items: int, took_s: float) -> None:
         """Learn from an answer that came in time, with *items* in flight."""

@@ -20,6 +20,9 @@ __all__ = ["FAILURES_IN_A_ROW", "Standing"]
 FAILURES_IN_A_ROW = 5
 """After so many requests in a row that failed a server is out."""
 
+LATELY = 10
+"""Over how many requests it is reckoned which part of them fails."""
+
 FIRST_ASK_S, LONGEST_ASK_S = 0.05, 0.5
 """Pauses between questions to one that does not answer, in seconds."""
 
@@ -72,6 +75,9 @@ class Standing:
     failures: int = field(default=0, init=False)
     """Requests in a row that failed."""
 
+    trouble: float = field(default=0.0, init=False)
+    """Which part of its requests has failed lately."""
+
     answers: int = field(default=0, init=False)
     """Good answers since it is in."""
 
@@ -107,11 +113,17 @@ class Standing:
     def answered(self) -> None:
         """Note a good answer."""
         self.failures = 0
+        self.trouble -= self.trouble / LATELY
         self.answers += 1
         self.heard_at = self.clock.seconds()
         if self.is_away:
             self.stop()
             self._come_back()
+
+    def failed(self) -> None:
+        """Note a request that failed."""
+        self.failures += 1
+        self.trouble += (1 - self.trouble) / LATELY
 
     def lost(self, why: str) -> None:
         """Take it out until it has answered a question, which is asked at once."""

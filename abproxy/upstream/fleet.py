@@ -113,9 +113,9 @@ class Fleet:
             ),
         )
         member.standing.on_silence = lambda: self.sender.rescue(member)
-        member.is_last = lambda: (
-            not any(each is not member for each in self._taking_part)
-        )
+        member.others = lambda: [
+            each for each in self._taking_part if each is not member
+        ]
         upstream.discovery.on_change = lambda _info: self.look_again()
         self.members.append(member)
         if self._is_running:
@@ -181,8 +181,8 @@ class Fleet:
         """Ask those that may be away, and take out who is far too slow."""
         self._next_look = self.clock.callLater(LOOK_S, self._look)
         for member in self._taking_part:
-            others = [each.work for each in self._taking_part if each is not member]
-            if others and is_outlier(member.work, others):
+            others = [each.work for each in member.others()]
+            if is_outlier(member.work, others):
                 member.standing.eject("it takes far longer than the others")
                 member.work.forget_speed()
             elif member.is_suspect(self.clock.seconds()):
@@ -239,10 +239,26 @@ class Fleet:
         """Return what has come of answers that are not whole yet."""
         return sum([each.upstream.unfinished_bytes for each in self.members])
 
+    def stuck(self) -> tuple[int, int]:
+        """Return how many inputs and requests are at servers that are out."""
+        out = [each.work for each in self.members if each.standing.is_out]
+        return sum([each.items for each in out]), sum([each.requests for each in out])
+
     def is_alive(self) -> Deferred[bool | None]:
         """Ask whether one of them answers; never fails, and None if uncertain."""
-        member = self._choose(0, 0)
-        return succeed(False) if member is None else member.upstream.is_alive()
+        return self._is_one_alive([])
+
+    def _is_one_alive(self, asked: Sequence[Member]) -> Deferred[bool | None]:
+        member = self._choose(0, 0, asked)
+        if member is None:
+            return succeed(False)
+
+        def or_another(is_alive: bool | None) -> Any:  # noqa: FBT001
+            if is_alive is False:
+                return self._is_one_alive([*asked, member])
+            return is_alive
+
+        return member.upstream.is_alive().addCallback(or_another)
 
     def describe(self) -> dict[str, Any]:
         """Return what the status says of them."""

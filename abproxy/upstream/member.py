@@ -23,8 +23,11 @@ from abproxy.upstream.ejection import FAILURES_IN_A_ROW, Standing
 
 __all__ = ["Member"]
 
-FIRST_FULL_S, LONGEST_FULL_S = 0.05, 1.0
+FIRST_FULL_S, LONGEST_FULL_S = 0.05, 0.2
 """For how long one that has no room is left out, in seconds."""
+
+LITTLE_TROUBLE = 0.2
+"""The part of requests that may fail where nothing is wrong with a server."""
 
 IDLE_S = 10.0
 """After so long without an answer one without work is asked, in seconds."""
@@ -44,8 +47,8 @@ class Member:
     work: Work
     standing: Standing
 
-    is_last: Callable[[], bool] = field(default=lambda: False, repr=False)
-    """Returns whether no other takes part."""
+    others: Callable[[], "list[Member]"] = field(default=list, repr=False)
+    """Returns those that take part, but for itself."""
 
     is_drained: bool = field(default=False, init=False)
     """Whether the operator wants nothing more to be sent there."""
@@ -128,6 +131,10 @@ class Member:
             self.full_until = now + self._full_s
 
     def _failed(self, why: str) -> None:
-        self.standing.failures += 1
-        if self.standing.failures >= FAILURES_IN_A_ROW and not self.is_last():
+        self.standing.failed()
+        others = self.others()
+        # What fails everywhere is due to what is asked.
+        trouble = sum([each.standing.trouble for each in others])
+        are_better = trouble < LITTLE_TROUBLE * len(others)
+        if self.standing.failures >= FAILURES_IN_A_ROW and are_better:
             self.standing.eject(f"{why}, {FAILURES_IN_A_ROW} times in a row")

@@ -131,6 +131,17 @@ def test_the_last_one_is_not_put_out_for_its_errors() -> None:
     assert servers.fleet.takes_part(servers.members["a"])
 
 
+def test_what_fails_everywhere_puts_no_server_out() -> None:
+    """It is due to what is asked: some servers answer a text too long with 500."""
+    servers = Servers(2)
+
+    for _ in range(30):
+        servers.send()
+        servers.answer(servers.where(), reply(500, b"no"))
+
+    assert all(map(servers.fleet.takes_part, servers.members.values()))
+
+
 def out_again(servers: Servers) -> float:
     """Let a fail until it is out, and return for how long it is."""
     began_at = servers.clock.seconds()

@@ -500,3 +500,33 @@ def test_the_status_lists_each_server() -> None:
     out = {each["url"]: each["out"] for each in status["servers"]}
     assert out[f"http://{first}"] == str(AWAY)
     assert sum(each["requests"] for each in status["servers"]) == 1
+
+
+def test_it_is_alive_if_any_server_is() -> None:
+    """One that does not answer says nothing of the others."""
+    servers = Servers(2)
+    told: list[bool | None] = []
+    servers.fleet.is_alive().addCallback(told.append)
+
+    for letter in ("a", "b") * 2:
+        for asked in servers.questions(letter)[:1]:
+            if len(servers.ends["a"].sent) + len(servers.ends["b"].sent) == 1:
+                asked.fail(AWAY)
+            else:
+                asked.done.callback(reply(200, b""))
+
+    assert told == [True]
+
+
+def test_it_is_not_alive_if_none_is() -> None:
+    """All were asked."""
+    servers = Servers(2)
+    told: list[bool | None] = []
+    servers.fleet.is_alive().addCallback(told.append)
+
+    for _ in range(2):
+        for letter in servers.ends:
+            for asked in servers.questions(letter)[:1]:
+                asked.fail(AWAY)
+
+    assert told == [False]
