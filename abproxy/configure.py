@@ -35,6 +35,7 @@ from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.endpoints import policy_of
 from abproxy.upstream.hosted import HostedApi, find_hosted
 from abproxy.upstream.identity import Source
+from abproxy.upstream.joining import sha_line
 from abproxy.web.app import Policy, ProxyApp
 from abproxy.web.auth import ApiKeys, Clients
 from abproxy.web.calls import CallReader, Takes
@@ -220,6 +221,7 @@ def keys_of_rows(settings: Settings, info: ServerInfo) -> Keys:
         by_client=_is_by_client(settings),
         are_ours=not credentials_for(settings).are_the_clients,
         source=Source(identity=info.identity),
+        marks=sha_line(info.identity) if settings.model_header else (),
     )
 
 

@@ -32,6 +32,7 @@ from abproxy.configure import (
     tls_policy_for,
     write_for,
 )
+from abproxy.http.messages import Send
 from abproxy.reuse.layers import Layers, make_layers
 from abproxy.reuse.redis import RedisStore
 from abproxy.settings.models import ModelTable
@@ -52,7 +53,8 @@ from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.fleet import Fleet
 from abproxy.upstream.health import HealthCheck, make_checks
-from abproxy.upstream.identity import Generations, Joining
+from abproxy.upstream.identity import Generations
+from abproxy.upstream.joining import Joining, Naming
 from abproxy.upstream.tokens import TokenCounter
 from abproxy.web.models import Served
 from abproxy.web.relay import Relay
@@ -384,9 +386,12 @@ def _collector(  # noqa: PLR0913, PLR0917
         send=partial(upstream.send, is_batch=False),
         info=lambda: upstream.info,
     )
+    send: Send = upstream.send
+    if settings.model_header:
+        send = Naming(compute=send, clock=reactor).send
     return BatchCollector(
         clock=reactor,
-        send=upstream.send,
+        send=send,
         caps=limits.caps,
         budget=Budget(
             limit=_limit(settings, reactor, limits),

@@ -48,7 +48,7 @@ LARGEST_LANE = 8 << 10
 LENGTH = 32
 
 _OF_THE_MOMENT = re.compile(
-    rb"date|age|expires|via|server-timing|retry-after|cf-.*|.*rate-?limit.*"
+    rb"date|age|expires|via|server-timing|retry-after|cf-.*|.*rate-?limit.*|x-model-sha"
     rb"|.*(?:call|correlation|event|req|request|session|span|trace|transaction)id"
     rb"|(?:.*[-_])?(?:id|trace|traceparent|tracestate|ray|correlation"
     rb"|time|timing|timer|timestamp|runtime|duration|elapsed|latency|ms|seconds"
@@ -79,6 +79,9 @@ class Keys:
 
     source: Any = None
     """Stands for the model, as what its rows come from."""
+
+    marks: HeaderList = ()
+    """Header lines that answers with its rows have."""
 
     _prefixes: dict[tuple[LaneKey, bytes], bytes] = field(
         init=False, factory=dict, repr=False
@@ -146,7 +149,7 @@ def pack(dialect: Dialect, result: PartResult) -> bytes | None:
 
 
 def unpack(
-    dialect: Dialect, packed: bytes, source: Any = None, marks: HeaderList = ()
+    dialect: Dialect, packed: bytes, keys: Keys, marks: HeaderList = ()
 ) -> PartResult:
     """
     Return the result that `pack` wrote.
@@ -154,15 +157,15 @@ def unpack(
     Args:
         dialect: of its route.
         packed: what was written.
-        source: what stands for its model.
-        marks: header lines that are added.
+        keys: under which it was found.
+        marks: header lines that are added to those of the keys.
 
     Raises:
         ValueError: it is none.
     """
     head, row, frame = _decode(packed)
     return PartResult(
-        response=_response(head, source, marks),
+        response=_response(head, keys.source, (*keys.marks, *marks)),
         rows=Rows(raw=(row,), frame=dialect.unpack_frame(frame)),
         calls=0,
     )

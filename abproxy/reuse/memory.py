@@ -85,7 +85,7 @@ class MemoryCache:
     def _look_up(self, call: Call) -> tuple[dict[bytes, PartResult], list[int]]:
         """Return the rows that are known, and the places of those that are not."""
         keys, now = self.keys, self.clock.seconds()
-        prefix, source = keys.prefix(call), keys.source
+        prefix = keys.prefix(call)
         packed: dict[bytes, bytes] = {}
         places: list[int] = []
         for place, item in enumerate(call.items.raw):
@@ -99,7 +99,7 @@ class MemoryCache:
         dialect = call.lane_key.dialect
         marks = HIT if self.shows and not places else ()
         known = {
-            item: unpack(dialect, each, source, marks) for item, each in packed.items()
+            item: unpack(dialect, each, keys, marks) for item, each in packed.items()
         }
         return known, places
 

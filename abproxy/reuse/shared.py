@@ -84,6 +84,6 @@ def _read(call: Call, packed: bytes | None, keys: Keys) -> PartResult | None:
     if packed is None:
         return None
     try:
-        return unpack(call.lane_key.dialect, packed, keys.source)
+        return unpack(call.lane_key.dialect, packed, keys)
     except (DecodeError, ValueError, UnicodeDecodeError):
         return None

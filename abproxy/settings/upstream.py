@@ -87,6 +87,14 @@ class Upstream:
         "whether the numbers in which a model computes (float16, float32) are part of "
         "which model it is: rows of two models are never in one answer",
     )
+    model_header: bool = setting(
+        "model-header",
+        parsers.yes_or_no,
+        False,
+        "",
+        "whether answers of batched routes say by `X-Model-Sha` which version of the "
+        "model has computed them, if the inference server tells it",
+    )
     upstream_timeout_s: float = setting(
         "upstream-timeout",
         parsers.seconds,

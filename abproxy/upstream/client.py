@@ -253,10 +253,10 @@ class Upstream:
             model = self.discovery.info.model
             request, end_span = self.trace(request, self.base_url, model)
         began_at, timeout_s = self.clock.seconds(), self.timeout_s
+        source = self.generations.source
         sent = self.transport(request)
         answer: Deferred[Response] = Deferred(lambda _answer: sent.cancel())
         self.deadlines.add(answer, due_at or began_at + timeout_s)
-        source = self.generations.source
         sending = _Sending(
             answer, source, began_at, timeout_s, learns, is_batch, end_span
         )

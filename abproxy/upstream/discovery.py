@@ -222,7 +222,7 @@ class Discovery:
     _log: ClassVar[Logger] = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self.generations.ask = self._ask_soon
+        self.generations.ask, self.generations.doubt = self._ask_soon, self._doubt
 
     def start(self) -> None:
         """Ask now, and from now on."""
@@ -253,7 +253,7 @@ class Discovery:
 
     @property
     def is_certain(self) -> bool:
-        """Return whether it has been asked, and no connection broke since then."""
+        """Return whether it has been asked, and has certainly not been away since."""
         return not self._in_doubt
 
     def is_alive(self) -> Deferred[bool | None]:

@@ -9,20 +9,15 @@ later, or never.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from itertools import combinations
+from collections.abc import Callable, Sequence
 
 from attrs import define, field, frozen
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
-from twisted.internet.interfaces import IReactorTime
-
-from abproxy.dialects.call import Call, PartResult
+from twisted.internet.defer import Deferred, succeed
 
 __all__ = [
     "NO_IDENTITY",
     "Generations",
     "Identity",
-    "Joining",
     "Source",
     "choose_served",
     "same_model",
@@ -209,6 +204,9 @@ class Generations:
     ask: Callable[[], None] = field(init=False, default=_nobody, repr=False)
     """Asks the server for its model, soon."""
 
+    doubt: Callable[[], None] = field(init=False, default=_nobody, repr=False)
+    """Called when another server may have taken its place, unasked."""
+
     source: Source = field(init=False)
     """The present one."""
 
@@ -221,10 +219,12 @@ class Generations:
         self.source.connections += 1
         return self.source
 
-    def lost(self, source: Source) -> None:
+    def lost(self, source: Source, *, by_server: bool) -> None:
         """Note that a connection to *source* is closed on which nothing was asked."""
         source.connections -= 1
         if source.keeps_connections and not source.connections:
+            if by_server and source is self.source:
+                self.doubt()
             self.end(source)
 
     def broke(self, source: Source) -> None:
@@ -258,88 +258,3 @@ class Generations:
 
     def _ask(self) -> None:
         self.ask()
-
-
-# What is put together
-
-
-@define(kw_only=True, eq=False)
-class Joining:
-    """Says which rows may be in one answer: those of one model only."""
-
-    clock: IReactorTime = field(repr=False)
-    strict: bool = False
-    """Whether the same model in other numbers is another one."""
-
-    _waiting: set[Deferred[None]] = field(init=False, factory=set, repr=False)
-    """Those that wait for what a server says."""
-
-    def may_join(
-        self, call: Call, results: Sequence[PartResult]
-    ) -> bool | Deferred[bool]:
-        """
-        Return whether *results* may be in one answer of *call*.
-
-        If a server has not said yet which model it has, it is asked for it first.
-        """
-        every = {id(each.response): each for each in results}.values()
-        sources = {each.response.source for each in every} - {None}
-        if _differ_in_width(call, every):
-            for each in sources:
-                each.ask()
-            return False
-        if len(sources) < 2:  # noqa: PLR2004
-            return self._are_of_one_model(call, sources)
-        unknown = [each.known() for each in sources if each.identity is None]
-        if all(each.called for each in unknown):
-            return self._are_of_one_model(call, sources)
-        return self._when_known(unknown).addCallback(
-            lambda _: self._are_of_one_model(call, sources)
-        )
-
-    def stop(self) -> None:
-        """Wait for nothing any more."""
-        for each in list(self._waiting):
-            each.cancel()
-
-    def _when_known(self, unknown: Sequence[Deferred[None]]) -> Deferred[None]:
-        """Fire when all of *unknown* have fired, or are waited for no longer."""
-        known = DeferredList(unknown, consumeErrors=True)
-
-        def stop(waiter: Deferred[None]) -> None:
-            waiter.errback(CancelledError())
-            known.cancel()
-
-        def over(_: object) -> None:
-            self._waiting.discard(waiter)
-            if not waiter.called:
-                waiter.callback(None)
-
-        waiter: Deferred[None] = Deferred(stop)
-        self._waiting.add(waiter)
-        known.addTimeout(KNOWN_WITHIN_S, self.clock).addBoth(over)
-        return waiter
-
-    def _are_of_one_model(self, call: Call, sources: Collection[Source]) -> bool:
-        said = [each.identity for each in sources]
-        said += [each.later for each in sources if each.later is not None]
-        if len(said) < 2:  # noqa: PLR2004
-            return True  # whatever it is
-        asked = call.lane_key.model
-        return all(
-            one is not None
-            and other is not None
-            and same_model(one, other, strict=self.strict, asked=asked)
-            for one, other in combinations(said, 2)
-        )
-
-
-KNOWN_WITHIN_S = 10.0
-"""How long an answer waits at most for what a server says of its model, in seconds."""
-
-
-def _differ_in_width(call: Call, results: Iterable[PartResult]) -> bool:
-    """Return whether embeddings have different lengths, looking at one of each."""
-    dialect = call.lane_key.dialect
-    widths = {dialect.width(each.rows.raw[0]) for each in results if each.rows}
-    return len(widths) > 1

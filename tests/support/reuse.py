@@ -13,7 +13,8 @@ from twisted.internet.task import Clock
 from abproxy.dialects.call import Call, PartResult
 from abproxy.errors import CannotConnect, QueueFull
 from abproxy.http.messages import Response
-from abproxy.upstream.identity import Identity, Joining, Source
+from abproxy.upstream.identity import Identity, Source
+from abproxy.upstream.joining import Joining
 from support.batching import Outcome
 from support.upstream import row_of
 

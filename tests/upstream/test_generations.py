@@ -1,5 +1,6 @@
 """When another server may be at an address, as far as connections tell."""
 
+import pytest
 from twisted.internet.defer import fail
 from twisted.internet.error import ConnectError
 
@@ -78,6 +79,23 @@ def test_a_generation_ends_with_its_last_connection() -> None:
     client.ends.last.lose()
 
     assert answered(client) is not before
+
+
+@pytest.mark.parametrize("by_server", [True, False])
+def test_a_server_that_closes_its_last_connection_is_asked_again(
+    *, by_server: bool
+) -> None:
+    """It may be gone; that we need a connection no more says nothing."""
+    client, doubts = fast(), list[None]()
+    answered(client)
+    client.upstream.generations.doubt = lambda: doubts.append(None)
+
+    if not by_server:
+        client.close()
+    client.ends.last.lose()
+
+    assert len(doubts) == by_server
+    assert client.upstream.generations.source.generation == 1
 
 
 def test_a_generation_goes_on_with_another_connection() -> None:

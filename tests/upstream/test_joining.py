@@ -17,13 +17,8 @@ from abproxy.dialects.call import Call, Dialect, PartResult, Rows
 from abproxy.dialects.openai import OPENAI
 from abproxy.dialects.tei import EMBED, EMBED_ALL, EMBED_SPARSE, PREDICT
 from abproxy.http.messages import Response
-from abproxy.upstream.identity import (
-    KNOWN_WITHIN_S,
-    NO_IDENTITY,
-    Identity,
-    Joining,
-    Source,
-)
+from abproxy.upstream.identity import NO_IDENTITY, Identity, Source
+from abproxy.upstream.joining import KNOWN_WITHIN_S, Joining
 from support.batching import call_of
 
 A, B = Identity(models=("a",)), Identity(models=("b",))

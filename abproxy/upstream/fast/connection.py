@@ -236,12 +236,18 @@ class ConnectionPool:
         """Forget *connection*, if it is here: it is closed."""
         self._since.pop(connection, None)
 
-    def lost(self, connection: "Connection") -> None:
-        """Forget *connection*; if it was here, learn when the server closes one."""
+    def lost(self, connection: "Connection") -> bool:
+        """
+        Forget *connection*; return whether it was here, so that the server closed it.
+
+        Then it is learned when the server closes one.
+        """
         since = self._since.pop(connection, None)
-        if since is not None:
-            self.limit.closed_after(self.clock.seconds() - since)
-            self._look_again()
+        if since is None:
+            return False
+        self.limit.closed_after(self.clock.seconds() - since)
+        self._look_again()
+        return True
 
     def heed(self, keep_alive: bytes) -> None:
         """Heed what the server says of how long it keeps a connection."""
@@ -357,12 +363,12 @@ class Connection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Note that the connection is closed, which may be a response's end."""
         exchange, response = self._exchange, self._response
-        self.pool.lost(self)
+        was_idle = self.pool.lost(self)
         self._forget()
         self._closed.callback(None)
         generations = self.pool.generations
         if exchange is None:
-            generations.lost(self.source)
+            generations.lost(self.source, by_server=was_idle)
             return
         error: Any = why_lost(self, reason).value
         if response is None:
@@ -376,7 +382,7 @@ class Connection(Protocol):
             exchange.fail(told)
         else:
             force_setattr(whole, "source", generations.of_answer(self.source))
-            generations.lost(self.source)
+            generations.lost(self.source, by_server=False)
             exchange.tell(whole)
 
     def _free(self, response: PlainResponse | TwistedResponse) -> None:
