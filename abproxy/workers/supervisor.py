@@ -11,7 +11,7 @@ from attrs import define, field
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from abproxy.configure import keys_for, read_again
+from abproxy.configure import check_files, keys_for, read_again
 from abproxy.errors import SettingsError
 from abproxy.reload import merge
 from abproxy.service.lifetime import Lifetime
@@ -106,10 +106,13 @@ class Supervisor(Lifetime):
     def _reload(self) -> None:
         try:
             wanted = read_again(self.read, self.settings)
+            change = merge(self.settings, wanted)
+            if change.settings.models is not None:
+                # A worker that is started later would not get over it.
+                check_files(change.settings)
         except SettingsError as error:
             self._log.error("Settings stay as they are: {error}", error=error)
             return
-        change = merge(self.settings, wanted)
         self.apply(change.settings)
         # The workers say what changes.
         for line in change.left:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from abproxy.configure import keys_for, tls_policy_for
+from abproxy.configure import check_files, keys_for
 from abproxy.http.forwarded import TrustedProxies
 from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
 from abproxy.service.signals import Signals
@@ -55,7 +55,7 @@ def wire_supervisor(
     folder = new_folder_name()
     # Each worker reads it for itself; a mistake is to be seen at once.
     certificate = certificate_for(settings, reactor)
-    tls_policy_for(settings)
+    check_files(settings)
     shared_port = open_shared_port(reactor, settings.ip, settings.port)
     shared_port.has_tls = certificate is not None
     operations = None

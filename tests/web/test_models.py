@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from abproxy.http.messages import Response
+from abproxy.web.fast.request import FastRequest
 from support.models import SeveralModels, several_models, tables
 
 NAMES = 'names = ["text-embedding-3-small", "org/small"]\nmodel = "org/small-v2"'
@@ -313,6 +314,25 @@ def test_the_key_of_a_model_is_shown_to_its_server_alone(tmp_path: Path) -> None
         shown = (b"Authorization", b"Bearer of-small")
         assert shown in to_small.request.headers
         assert shown not in to_large.request.headers
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/models/large/v1/embeddings"])
+@ways
+def test_a_call_to_one_of_several_models_takes_the_fast_path(
+    tmp_path: Path, path: str, *, is_fast: bool
+) -> None:
+    """Also when the same connection asks for one model after the other."""
+    with several_models(tmp_path, FILE, is_fast=is_fast) as here:
+        client, asked = here.connect(), []
+        for name in ("large", "small", "org/small"):
+            here.call(path, client, model=name, input="a")
+            [request] = here.service.site.requests
+            assert isinstance(request, FastRequest) is is_fast
+            asked.append(request.model)
+            here.answer_all()
+
+        by_body = ["large", "small", "small"]
+        assert asked == (by_body if path == "/v1/embeddings" else ["large"] * 3)
 
 
 def test_known_heads_are_forgotten_when_a_model_changes(tmp_path: Path) -> None:

@@ -23,6 +23,16 @@ export function ask(path, options = {}) {
 // have others.
 const inBytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
 
+// The model whose figures are shown, where there are several.
+const MODEL = new URLSearchParams(location.search).get("model");
+
+export function choose(model) {
+  location.search = new URLSearchParams({ model });
+}
+
+// Where to call the model that is shown.
+export const below = (route) => MODEL === null ? route : `/models/${encodeURIComponent(MODEL)}${route}`;
+
 // The last batches, and rates over time.
 export const past = { startedAt: null, serial: 0, totals: null, batches: [], rates: [] };
 
@@ -31,7 +41,8 @@ export async function look() {
   let status;
   try {
     const signal = AbortSignal.timeout(PATIENCE_MS);
-    const answer = await ask(`/-/status.json?since=${past.serial}`, { signal });
+    const model = MODEL === null ? "" : `&model=${encodeURIComponent(MODEL)}`;
+    const answer = await ask(`/-/status.json?since=${past.serial}${model}`, { signal });
     if (answer.status === 401) return { refused: true };
     if (!answer.ok) return { trouble: `abproxy answers with ${answer.status}` };
     status = await answer.json();

@@ -1,10 +1,11 @@
 // Shows a status on the page.
-import { past } from "./asking.js";
+import { choose, past } from "./asking.js";
 import { drawRates, drawSizes } from "./plots.js";
 import { announce, element, facts, figures, lasting, meter, moment, number, percent, rows, write } from "./writing.js";
 
 export function show(status) {
   write("about", `${status.version}, up for ${lasting(status.now - status.started_at)}${working(status.workers)}`);
+  showModels(status);
   showVerdict(status.verdict, status.lately);
   showNow(status, status.verdict.helps !== null);
   drawRates(past.rates);
@@ -23,6 +24,29 @@ function working(workers) {
   const all = workers.length ? `, ${workers.length} workers` : "";
   return silent ? `${all}, of which ${silent} ${silent === 1 ? "does" : "do"} not answer` : all;
 }
+
+// --- where there are several models ------------------------------------------
+
+function showModels({ model, models = [] }) {
+  element("models-shown").hidden = models.length === 0;
+  rows("models", models.map((each) => [
+    each.name,
+    each.names.slice(1).join(", ") || "none",
+    each.url,
+    each.state,
+    number(each.calls),
+    number(each.errors),
+    number(each.waiting_items),
+    number(each.items_in_flight),
+  ]));
+  const names = models.map(({ name }) => name);
+  const chosen = element("chosen");
+  const known = Array.from(chosen.options, (option) => option.value);
+  if (names.join("\n") !== known.join("\n")) chosen.replaceChildren(...names.map((name) => new Option(name)));
+  if (document.activeElement !== chosen && model) chosen.value = model;
+}
+
+element("chosen").addEventListener("change", () => choose(element("chosen").value));
 
 // --- the three questions ----------------------------------------------------
 

@@ -1,5 +1,5 @@
 // The form that sends a call as a client would.
-import { ask } from "./asking.js";
+import { ask, below } from "./asking.js";
 import { element, number, write } from "./writing.js";
 
 const LONGEST = 4000; // characters of an answer that are shown
@@ -42,7 +42,7 @@ async function askOnce() {
   const texts = element("texts").value.split("\n").filter((line) => line.trim());
   const body = wantsModel() ? { input: texts, model: element("model").value } : { inputs: texts };
   const began = performance.now();
-  const answer = await ask(element("route").value, {
+  const answer = await ask(below(element("route").value), {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
