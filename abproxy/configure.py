@@ -27,7 +27,7 @@ from abproxy.reuse.entry import Keys
 from abproxy.reuse.layers import Reuse
 from abproxy.service.proxy import DrainTimes
 from abproxy.settings.parsers import hosts
-from abproxy.settings.settings import Settings, settings_of
+from abproxy.settings.settings import Settings
 from abproxy.settings.sources import variable
 from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.tuning import Write, write_later, write_now
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CHANGEABLE",
     "Limits",
-    "check_files",
     "clients_for",
     "credentials_for",
     "drain_times",
@@ -263,20 +262,6 @@ def tls_policy_for(settings: Settings) -> Callable[[], "VerifyingPolicy"]:
     if settings.has_tls_upstream:
         policy()  # a mistake is to be seen at once
     return policy
-
-
-def check_files(settings: Settings) -> None:
-    """
-    Read the files for TLS towards each upstream: what makes the models is elsewhere.
-
-    Raises:
-        SettingsError: they cannot be used.
-    """
-    tables = settings.models.tables if settings.models else ()
-    for table in tables:
-        tls_policy_for(settings_of(settings, table))
-    if not tables:
-        tls_policy_for(settings)
 
 
 def retry_timeouts_for(settings: Settings) -> RetryTimeouts:

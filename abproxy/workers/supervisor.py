@@ -11,12 +11,12 @@ from attrs import define, field
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from abproxy.configure import check_files, keys_for, read_again
+from abproxy.configure import keys_for, read_again, tls_policy_for
 from abproxy.errors import SettingsError
 from abproxy.reload import merge
 from abproxy.service.lifetime import Lifetime
 from abproxy.service.proxy import LAST_S
-from abproxy.settings.settings import Settings
+from abproxy.settings.settings import Settings, settings_of
 from abproxy.settings.watching import KeyWatch
 from abproxy.web.listen import Listener, close_port, where
 from abproxy.web.server import ProxySite, ServerLimits
@@ -33,7 +33,7 @@ from abproxy.workers.process import WorkerPool
 from abproxy.workers.shares import share_of
 from abproxy.workers.sockets import ConnectionCounts, SharedPort
 
-__all__ = ["Supervisor", "own_limits"]
+__all__ = ["Supervisor", "check_files", "own_limits"]
 
 
 def own_limits(settings: Settings) -> ServerLimits:
@@ -45,6 +45,20 @@ def own_limits(settings: Settings) -> ServerLimits:
         request_timeout_s=settings.request_timeout_s,
         keep_alive_s=settings.client_keep_alive_s,
     )
+
+
+def check_files(settings: Settings) -> None:
+    """
+    Read the files for TLS towards each upstream: what makes the models is elsewhere.
+
+    Raises:
+        SettingsError: they cannot be used.
+    """
+    tables = settings.models.tables if settings.models else ()
+    for table in tables:
+        tls_policy_for(settings_of(settings, table))
+    if not tables:
+        tls_policy_for(settings)
 
 
 @define(kw_only=True, eq=False)

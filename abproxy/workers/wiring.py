@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from abproxy.configure import check_files, keys_for
+from abproxy.configure import keys_for
 from abproxy.http.forwarded import TrustedProxies
 from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
 from abproxy.service.signals import Signals
@@ -27,7 +27,7 @@ from abproxy.workers.ipc import (
 from abproxy.workers.process import WorkerPool, WorkerProcess
 from abproxy.workers.shares import share_of, warn_of_too_little
 from abproxy.workers.sockets import SharedPort, open_shared_port
-from abproxy.workers.supervisor import Supervisor, own_limits
+from abproxy.workers.supervisor import Supervisor, check_files, own_limits
 from abproxy_model.files import require
 
 __all__ = ["wire_supervisor"]
