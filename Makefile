@@ -67,7 +67,7 @@ seconds := 15
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run watch run/model run/proxy attack test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write bench/reuse bench/sockets .bench/tools screenshots test/clients .test/clients test/clients/node test/real .real/tools check fmt embed load load/noproxy \
+.PHONY: help run watch run/model run/proxy attack test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write bench/hosted bench/reuse bench/sockets .bench/tools screenshots test/clients .test/clients test/clients/node test/real .real/tools check fmt embed load load/noproxy \
 	compose/up compose/watch image sbom dotenv settings public openapi structure clean
 
 help: ## list all targets
@@ -165,6 +165,9 @@ bench/sockets: $(VENV)/bench.stamp .bench/tools ## measure servers over real soc
 
 bench/reuse: $(VENV)/bench.stamp .bench/tools ## measure what it brings that nothing is computed twice, and write it into docs/caching.md
 	$(BIN)/python -m bench.reuse --write $(args)
+
+bench/hosted: $(VENV)/bench.stamp ## measure what an account with one request a second carries, with abproxy and without, and write it into README.md and docs/hosted.md: 5 minutes
+	$(BIN)/python -m bench.hosted --write $(args)
 
 bench/gpu: $(VENV)/gpu.stamp .bench/tools ## measure in front of models on a CUDA GPU: 6 minutes
 	$(BIN)/python -m bench.gpu $(args)

@@ -6,6 +6,7 @@ from math import inf
 from attrs import define, field, frozen
 
 from abproxy.batching.allowance import Allowance, Entry
+from abproxy.batching.said import TOKENS
 
 __all__ = ["NO_RATES", "Account", "Rates"]
 
@@ -82,8 +83,9 @@ class Account:
     refills_from: float = field(init=False, default=0.0)
     """Until when only resets count, as less came back than was expected."""
 
+    request_limit: float = field(init=False, default=inf)
     token_limit: float = field(init=False, default=inf)
-    """How many tokens it allows in all, as it has stated last."""
+    """How many it allows in all, as it has stated last."""
 
     tokens_per_byte: float = field(init=False, default=TOKENS_PER_BYTE)
     _in_force: float = field(init=False, default=TOKENS_PER_BYTE)
@@ -97,13 +99,13 @@ class Account:
             or self.tokens.is_limited(now)
         )
 
+    def next_at(self, now: float) -> float:
+        """Return when a request may be sent, if there are tokens for it."""
+        return max(self.requests.free_at(1, now), self.blocked_until)
+
     def free_at(self, tokens: float, now: float) -> float:
         """Return when a request of so many *tokens* may be sent."""
-        return max(
-            self.requests.free_at(1, now),
-            self.tokens.free_at(tokens, now),
-            self.blocked_until,
-        )
+        return max(self.next_at(now), self.tokens.free_at(tokens, now))
 
     def lasts_until(self, requests: float, tokens: float, now: float) -> float:
         """Estimate when so many requests with so many *tokens* have been sent."""
@@ -122,6 +124,17 @@ class Account:
         """Count as answered what was *guessed* to have so many tokens, and had them."""
         self.requests.end(None, 1, 1)
         self.tokens.end(entry, guessed, tokens)
+
+    def note_limit(self, of: str, limit: float) -> bool:
+        """Note how much it allows *of* one thing; return whether that is news."""
+        known = self.token_limit if of == TOKENS else self.request_limit
+        if limit in {known, inf}:
+            return False
+        if of == TOKENS:
+            self.token_limit = limit
+        else:
+            self.request_limit = limit
+        return True
 
     def learn(self, size: int, tokens: float) -> bool:
         """

@@ -13,7 +13,7 @@ from math import inf
 
 from attrs import define, field
 
-__all__ = ["MINUTE_S", "WINDOW_S", "Allowance", "Entry"]
+__all__ = ["KEPT_S", "MINUTE_S", "WINDOW_S", "Allowance", "Entry"]
 
 MINUTE_S = 60.0
 
@@ -23,6 +23,9 @@ The seconds in which no more is sent than in a minute is allowed.
 
 One more than a minute has, as not all requests take equally long to get there.
 """
+
+KEPT_S = 600.0
+"""How long what the upstream states is believed at most, in seconds."""
 
 AT_ONCE = 0.25
 """The share of a limit that may be sent without a pause after a quiet minute."""
@@ -128,6 +131,15 @@ class _Said:
     back: float
     """How much comes back in a second; 0 if all of it does at once."""
 
+    _ends_at: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._ends_at = self._at + KEPT_S
+
+    def is_over(self, now: float) -> bool:
+        """Return whether all of it is left again, or it was said too long ago."""
+        return now >= min(self.until, self._ends_at)
+
     def look(self, now: float) -> None:
         """Add what has come back."""
         if self.back:
@@ -147,7 +159,8 @@ class _Said:
         lacks = min(amount, self.limit) - self.left
         if lacks <= CLOSE:
             return now
-        return min(now + lacks / self.back, self.until) if self.back else self.until
+        at = min(now + lacks / self.back, self.until) if self.back else self.until
+        return min(at, self._ends_at)
 
 
 @define(eq=False)
@@ -270,7 +283,7 @@ class Allowance:
         """Bring all up to *now*."""
         for each in self._limits:
             each.look(now)
-        if self._said is not None and now >= self._said.until:
+        if self._said is not None and self._said.is_over(now):
             self._said = None
         at_once = self._at_once
         rate = self._rate(self._last, now)

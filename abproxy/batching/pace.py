@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from abproxy.batching.account import NO_RATES, Account, Rates
-from abproxy.batching.allowance import MINUTE_S, WINDOW_S
+from abproxy.batching.allowance import KEPT_S, MINUTE_S, WINDOW_S
 from abproxy.batching.lane import Lane
 from abproxy.batching.part import Caps
 from abproxy.batching.said import TOKENS, Stated, read_stated, retry_after_s
@@ -46,9 +46,6 @@ BULK_SHARE = 10
 
 SHORTEST_S = 0.001
 """The shortest time after which is looked again, in seconds."""
-
-KEPT_S = 600.0
-"""For how long only resets count, after less has come back than was expected."""
 
 MOST_ACCOUNTS = 1000
 """Accounts and models of which is kept in mind what the upstream has stated."""
@@ -116,7 +113,8 @@ class Pace:
         most_items, most_tokens = self.rates.most_of(_model_of(key))
         items = min(caps.items, most_items or caps.items)
         of_minute = min(self.rates.tokens or inf, account.token_limit)
-        parts = min(PARTS, self.rates.requests or PARTS)
+        requests = min(self.rates.requests or inf, account.request_limit)
+        parts = max(min(PARTS, requests), 1)
         tokens = min(
             most_tokens or inf, self.rates.batch_tokens or inf, of_minute / parts
         )
@@ -137,23 +135,27 @@ class Pace:
         """
         now, next_at = self.clock.seconds(), inf
         is_turn_of_bulk = self._since_bulk >= BULK_SHARE - 1
+        self._timer.cancel()
+        for_all = self._of_all.next_at(now)
+        of_accounts = dict[Account, float]()
         for lane in sorted(
             lanes,
             key=lambda lane: (lane.key.is_bulk is not is_turn_of_bulk, lane.priority),
         ):
-            at = self._free_at(lane, now)
+            account = self._account_of(lane.key)
+            at = of_accounts.get(account)
+            if at is None:
+                at = of_accounts[account] = max(for_all, account.next_at(now))
+            if at <= now:
+                # Many lanes may wait for a request; each for its own tokens.
+                tokens = _next_size(lane) * account.tokens_per_byte
+                at = max(each.free_at(tokens, now) for each in (account, self._of_all))
             if at <= now:
                 return lane
             next_at = min(next_at, at)
-        self._timer.cancel()
         if next_at < inf:
             self._timer.set(max(next_at - now, SHORTEST_S))
         return None
-
-    def _free_at(self, lane: Lane, now: float) -> float:
-        account = self._account_of(lane.key)
-        tokens = min(lane.size, lane.caps.size) * account.tokens_per_byte
-        return max(account.free_at(tokens, now), self._of_all.free_at(tokens, now))
 
     def note_left(self, key: LaneKey) -> None:
         """Note that a batch of the lane with *key* has left."""
@@ -216,7 +218,7 @@ class Pace:
     ) -> Deferred[Response]:
         """*Send* a *request* of one lane, count it, and heed what is answered."""
         if not self.is_active:
-            return send(request).addCallback(self._look_at, key)
+            return send(request).addCallback(self.look_at, key)
         size, account = len(request.body), self._account_of(key)
         tokens = size * account.tokens_per_byte
         both, now = (account, self._of_all), self.clock.seconds()
@@ -229,13 +231,13 @@ class Pace:
             if used is not None and account.learn(size, used):
                 self.on_change()
             if isinstance(outcome, Response):
-                self._look_at(outcome, key)
+                self.look_at(outcome, key)
             return outcome
 
         return send(request).addBoth(ended)
 
-    def _look_at(self, response: Response, key: LaneKey) -> Response:
-        """Note what *response* says of the limits."""
+    def look_at(self, response: Response, key: LaneKey) -> Response:
+        """Note what *response* to a request of one lane says of the limits."""
         stated = read_stated(response) if self.rates.is_one_account else []
         is_refused = response.status in NO_ROOM and self.rates.is_one_account
         if not stated and not self.is_active:
@@ -245,8 +247,10 @@ class Pace:
             self._note(account, each, now)
         if is_refused:
             self._refused(account, retry_after_s(response), stated, now)
-        self.is_active = self.rates.are_any or any(
-            each.is_limited(now) for each in self._accounts.values()
+        self.is_active = (
+            self.rates.are_any
+            or account.is_limited(now)
+            or any(each.is_limited(now) for each in self._accounts.values())
         )
         return response
 
@@ -264,9 +268,7 @@ class Pace:
             now,
             refills=stated.refills and now >= account.refills_from,
         )
-        limit = stated.limit / shares
-        if of is account.tokens and limit not in {account.token_limit, inf}:
-            account.token_limit = limit
+        if account.note_limit(stated.of, stated.limit / shares):
             self.on_change()
 
     def _refused(
@@ -277,7 +279,7 @@ class Pace:
         if any(each.refills for each in used_up):
             account.refills_from = now + KEPT_S
         reset_s = max((each.reset_s for each in used_up), default=0.0)
-        until = now + (asked_s or min(reset_s, MINUTE_S))
+        until = now + min(asked_s or min(reset_s, MINUTE_S), KEPT_S)
         account.blocked_until = max(account.blocked_until, until)
 
     def _account_of(self, key: LaneKey) -> Account:
@@ -295,6 +297,13 @@ def _model_of(key: LaneKey) -> bytes:
     """Return the name of the model that calls of a lane ask for, as it is written."""
     found = _MODEL.search(key.options)
     return found[1] if found is not None else b""
+
+
+def _next_size(lane: Lane) -> float:
+    """Estimate how many bytes the next batch of *lane* has."""
+    caps = lane.caps
+    share = min(1.0, caps.items / lane.items, caps.calls / lane.calls)
+    return min(lane.size * share, caps.size)
 
 
 def _requests_for(lane: Lane, items: int, size: int) -> int:

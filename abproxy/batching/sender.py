@@ -99,6 +99,8 @@ class Sender:
         """Hand on a good answer; any other is for isolation to look into."""
         part.on_cancel = None  # it refers to what refers to the part
         if isinstance(outcome, Failure) or outcome.status != OK:
+            if isinstance(outcome, Response):
+                self.pace.look_at(outcome, part.call.lane_key)
             batch = self._batch((part,))
             batch.sent_at = part.arrived_at
             again = Deferred.fromCoroutine(self.isolation.send(batch, outcome))

@@ -107,6 +107,24 @@ def test_limits_change_without_a_restart(file: Path) -> None:
     assert proxy.model.relay.connect_patience_s == 2
 
 
+def test_the_rates_of_an_account_change_without_a_restart(file: Path) -> None:
+    """A larger account is used at once."""
+    proxy = in_memory_proxy(Resource())
+    configuration = _configuration(proxy, file)
+    file.write_text(
+        "UPSTREAM_REQUESTS_PER_MINUTE=60\nUPSTREAM_TOKENS_PER_MINUTE=9000\n"
+        "MAX_BATCH_TOKENS=100\nOVERLOAD_PATIENCE=9\n",
+        encoding="utf-8",
+    )
+
+    configuration.reload()
+
+    rates = proxy.model.collector.pace.rates
+    assert (rates.requests, rates.tokens) == (60, 9000)
+    assert (rates.batch_tokens, rates.patience_s) == (100, 9)
+    assert proxy.model.collector.pace.is_active
+
+
 def test_a_budget_that_is_taken_away_follows_again(file: Path) -> None:
     """Without a number the budget follows the upstream."""
     proxy = in_memory_proxy(Resource())

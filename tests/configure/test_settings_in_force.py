@@ -55,7 +55,7 @@ def test_a_row_is_remembered_for_as_long_as_was_set() -> None:
 
 
 def test_requests_of_a_minute_are_counted_as_was_set() -> None:
-    """`UPSTREAM_REQUESTS_PER_MINUTE`, and a reload with another number."""
+    """`UPSTREAM_REQUESTS_PER_MINUTE`."""
     with wired(upstream_requests_per_minute=1) as proxy:
         for text in "ab":
             proxy.connect().embed(b'{"inputs":["%b"]}' % text.encode())

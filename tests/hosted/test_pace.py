@@ -190,6 +190,44 @@ def test_a_window_of_a_minute_is_waited_out() -> None:
     assert account.refused <= 2
 
 
+def test_a_lone_call_to_an_unknown_host_waits_out_its_window() -> None:
+    """The first refusal says whose limits these are, and until when."""
+    account = Account.of(60, 1e9, steps=True)
+    proxy = hosted(account, rates=Rates())
+    proxy.clock.advance(15)
+    account.requests.look(15)
+    account.requests.left = 0
+    done = proxy.submit(openai_call(TEXT))
+    outcome = list[Any]()
+    done.addBoth(outcome.append)
+
+    run(proxy, 40)
+    before = list(outcome)
+    run(proxy, 10)
+
+    assert before == []
+    [result] = outcome
+    assert result[0].response.status == 200
+    assert account.refused == 1
+
+
+def test_a_pause_that_is_absurd_is_not_kept_for_ever() -> None:
+    """After ten minutes it is tried again, whatever was asked for."""
+    proxy = hosted(Account.of(60, 1e9))
+    key = openai_call("a").lane_key
+    for_ever = reply(429, b"", (b"Retry-After", b"999999999"))
+    proxy.collector.pace.look_at(for_ever, key)
+    with pytest.raises(AccountUsedUp) as refused:
+        proxy.submit(openai_call("a"))
+
+    proxy.clock.advance(refused.value.retry_after_s + 61)
+    done = proxy.submit(openai_call("a"))
+    run(proxy, 1)
+
+    assert refused.value.retry_after_s < 600
+    assert done.called
+
+
 def test_a_patience_that_is_set_is_kept() -> None:
     """An operator who wants an answer within seconds gets one, if only a refusal."""
     account = Account.of(60, 1e9, steps=True)
@@ -266,6 +304,35 @@ def test_tokens_of_a_request_are_capped() -> None:
     assert max(parts) * 40 > 800
 
 
+def test_tokens_are_counted_of_what_a_request_may_have() -> None:
+    """And not of all that waits behind it, where few inputs go into one."""
+    rates = Rates(requests=600, tokens=30_000)
+    proxy = hosted(Account.of(600, 30_000), items=2, rates=rates)
+    done = [proxy.submit(openai_call(TEXT)) for _ in range(100)]
+
+    run(proxy, 10)
+
+    assert all(each.called for each in done)
+
+
+def test_few_requests_have_the_more_tokens() -> None:
+    """Where an account has three requests a minute, each has a third of its tokens."""
+    stated = reply(
+        200,
+        b"{}",
+        (b"x-ratelimit-limit-requests", b"3"),
+        (b"x-ratelimit-remaining-requests", b"3"),
+        (b"x-ratelimit-limit-tokens", b"9000"),
+        (b"x-ratelimit-remaining-tokens", b"9000"),
+    )
+    proxy = hosted(Account.of(1e6, 1e9))
+    key, pace = openai_call("a").lane_key, proxy.collector.pace
+
+    pace.look_at(stated, key)
+
+    assert pace.fit(key, proxy.collector.caps).size == 9000
+
+
 def test_more_tokens_in_a_byte_are_believed_at_once() -> None:
     """Too large a request is refused, too small a one only a bit dearer."""
     proxy = hosted(Account.of(1e6, 1e9), items=1000, rates=Rates(batch_tokens=1000))
@@ -321,7 +388,7 @@ def test_models_are_paced_each_by_itself() -> None:
         (b"x-ratelimit-remaining-requests", b"0"),
         (b"x-ratelimit-reset-requests", b"30s"),
     )
-    pace._look_at(used_up, openai_call("a", model="large").lane_key)
+    pace.look_at(used_up, openai_call("a", model="large").lane_key)
     slow = proxy.submit(openai_call("a", model="large"))
     quick = proxy.submit(openai_call("a", model="small"))
     run(proxy, 1)
@@ -344,7 +411,7 @@ def test_clients_with_accounts_of_their_own_are_paced_each_by_itself() -> None:
     used_up = reply(
         200, b"{}", (b"ratelimit-remaining", b"0"), (b"ratelimit-reset", b"30")
     )
-    proxy.collector.pace._look_at(used_up, call_of(b"one").lane_key)
+    proxy.collector.pace.look_at(used_up, call_of(b"one").lane_key)
     slow = proxy.submit(call_of(b"one"))
     quick = proxy.submit(call_of(b"two"))
     run(proxy, 1)
@@ -364,7 +431,7 @@ def test_workers_share_what_is_left() -> None:
         (b"ratelimit-remaining", b"8"),
         (b"ratelimit-reset", b"60"),
     )
-    proxy.collector.pace._look_at(left, key)
+    proxy.collector.pace.look_at(left, key)
     account = proxy.collector.pace._account_of(key)
     account.requests.take(1, 0)
     account.requests.take(1, 0)
