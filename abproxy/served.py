@@ -307,6 +307,7 @@ def _fleet(
         timeout_s=settings.upstream_timeout_s,
         credentials=credentials_for(settings),
         permits_of=partial(permits_for, settings),
+        strict=settings.model_strict,
         observer=telemetry.observer,
     )
     fleet.hedge_after(settings.hedge_after)

@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from abproxy.events import Observer, UpstreamState
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
+from abproxy.upstream.agreement import Agreement
 from abproxy.upstream.choice import (
     Work,
     is_outlier,
@@ -72,11 +73,14 @@ class Fleet:
     on_resize: Callable[[], None] = field(default=lambda: None, repr=False)
     """Called when others take part than before."""
 
-    fits: Callable[[Upstream], bool] = field(default=lambda _: True, repr=False)
-    """Returns whether a server has the model that this fleet is for."""
+    strict: bool = False
+    """Whether the same model in other numbers is another one."""
 
     observer: Observer = field(factory=Observer, repr=False)
     random: Random = field(factory=Random, repr=False)
+
+    agreement: Agreement = field(init=False)
+    """Which model they are for."""
 
     sender: FleetSender = field(init=False, repr=False)
     members: list[Member] = field(init=False, factory=list)
@@ -89,6 +93,9 @@ class Fleet:
 
     def __attrs_post_init__(self) -> None:
         """Begin without a server."""
+        self.agreement = Agreement(
+            clock=self.clock, strict=self.strict, on_due=self.look_again
+        )
         self.sender = FleetSender(
             clock=self.clock,
             timeout_s=self.timeout_s,
@@ -117,6 +124,7 @@ class Fleet:
             each for each in self._taking_part if each is not member
         ]
         upstream.discovery.on_change = lambda _info: self.look_again()
+        upstream.generations.on_settle = self.look_again
         self.members.append(member)
         if self._is_running:
             member.standing.begin_small()
@@ -151,11 +159,13 @@ class Fleet:
             not member.standing.is_out
             and not member.is_drained
             and not member.is_leaving
-            and self.fits(member.upstream)
+            and not member.refused
+            and not member.is_unsure
         )
 
     def look_again(self) -> None:
         """Tell those who have to know if others take part, or say something else."""
+        self.agreement.look(self.members)
         before, self._info = self._info, self._info_of_all()
         alike = attrs.evolve(
             before, max_inputs_in_flight=self._info.max_inputs_in_flight
@@ -210,11 +220,28 @@ class Fleet:
         permits = None
         if any(each.is_tei for each in known):
             permits = sum([self.permits_of(each) for each in infos])
+        versions = {each.version for each in known}
         return attrs.evolve(
             known[0],
+            **self._model,
+            version=versions.pop() if len(versions) == 1 else None,
             max_batch_inputs=min(limits, default=None),
             max_inputs_in_flight=permits,
         )
+
+    @property
+    def _model(self) -> dict[str, Any]:
+        """Return what is said of the model, which does not depend on who takes part."""
+        served = self.agreement.served
+        if served is None:
+            return {}
+        ids = served.models
+        return {
+            "model": ids[0] if len(ids) == 1 else None,
+            "models": ids if len(ids) > 1 else (),
+            "sha": served.sha,
+            "dtype": served.dtype,
+        }
 
     @property
     def is_certain(self) -> bool:
@@ -305,6 +332,7 @@ class Fleet:
     def stop(self) -> Deferred[Any]:
         """Ask no more; fires when the connections without a request are closed."""
         self._is_running = False
+        self.agreement.stop()
         if self._next_look is not None:
             self._next_look.cancel()
             self._next_look = None
@@ -364,7 +392,7 @@ class Fleet:
 
     def _least_bad(self) -> Member | None:
         """Return which one to try though all are out: each in its turn."""
-        usable = [each for each in self.members if self.fits(each.upstream)]
+        usable = [each for each in self.members if not each.refused]
         return min(
             usable,
             key=lambda each: (

@@ -207,6 +207,9 @@ class Generations:
     doubt: Callable[[], None] = field(init=False, default=_nobody, repr=False)
     """Called when another server may have taken its place, unasked."""
 
+    on_settle: Callable[[], None] = field(init=False, default=_nobody, repr=False)
+    """Called when it has said which model it has."""
+
     source: Source = field(init=False)
     """The present one."""
 
@@ -247,11 +250,12 @@ class Generations:
         former = source.identity
         if former is None or same_model(former, identity, strict=self.strict):
             source.settle(identity)
-            return
-        # Since some time in the past, which nobody has noticed.
-        source.later = identity
-        self.end(source)
-        self.source.settle(identity)
+        else:
+            # Since some time in the past, which nobody has noticed.
+            source.later = identity
+            self.end(source)
+            self.source.settle(identity)
+        self.on_settle()
 
     def _make(self, generation: int) -> Source:
         return Source(self.upstream, generation, self._ask)

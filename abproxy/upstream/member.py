@@ -53,6 +53,12 @@ class Member:
     is_drained: bool = field(default=False, init=False)
     """Whether the operator wants nothing more to be sent there."""
 
+    refused: str = field(default="", init=False)
+    """Why it gets nothing, if it has another model than is served."""
+
+    is_unsure: bool = field(default=False, init=False)
+    """Whether it has to say first which model it has, as others have said it."""
+
     is_leaving: bool = field(default=False, init=False)
     """Whether it is to be forgotten when its last request is over."""
 
@@ -89,6 +95,7 @@ class Member:
         return {
             **self.upstream.describe(),
             "is_drained": self.is_drained,
+            "refused": self.refused,
             "out": standing.why if standing.is_out else "",
             "weight": work.weight,
             "requests": work.requests,

@@ -105,6 +105,25 @@ async def test_a_server_that_dies_under_load_fails_no_call() -> None:
 
 
 @ensureDeferred
+async def test_a_server_that_comes_back_as_another_model_gets_no_calls() -> None:
+    """Until it is replaced by one that fits: no caller gets a row of it."""
+    async with several(TRAITS, TRAITS, TRAITS) as (here, servers), load(here):
+        fleet = inference_server(here.service)
+        stray = next(m for m in fleet.members if m.base_url == servers[0].url)
+        await sleep(0.3)
+        servers[0].die(restart_s=0.1)
+        servers[0].change(model="another")
+        await until(lambda: stray.refused)
+        before = len(servers[0].seen.batches)
+        await _works_again(servers[1])
+        assert len(servers[0].seen.batches) == before
+
+        servers[0].die(restart_s=0.1)
+        servers[0].change(model=TRAITS.model)
+        await _works_again(servers[0])
+
+
+@ensureDeferred
 async def test_a_rolling_restart_under_load_fails_no_call() -> None:
     """One server after the other, as a Deployment does it."""
     async with several(TRAITS, TRAITS, TRAITS) as (here, servers), load(here):

@@ -440,7 +440,7 @@ def test_a_server_that_is_drained_gets_nothing_until_it_may() -> None:
 def test_a_server_that_does_not_fit_is_never_used() -> None:
     """Not even if all others are out: its rows would be wrong."""
     servers = Servers(2)
-    servers.fleet.fits = lambda upstream: upstream.base_url != "http://a"
+    servers.members["a"].refused = "it has another model"
     servers.send()
     servers.fail("b", AWAY)
 
