@@ -4,7 +4,8 @@ One run: crowds, a way, a server, and what came of it.
 The same seed gives the same figures, on every machine.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import evolve, frozen
@@ -12,8 +13,9 @@ from attrs import evolve, frozen
 from bench.simulation.clients import Crowd, Seen, let_loose
 from bench.simulation.clock import VirtualClock
 from bench.simulation.devices import GPU, LARGE, Hosted
+from bench.simulation.fleets import Several
 from bench.simulation.servers import Fleet, Groups, Merging, Model, Server, Workers
-from bench.simulation.ways import make_way
+from bench.simulation.ways import Served, make_way
 
 __all__ = ["FEW", "KINDS", "Figures", "Kind", "Run", "play"]
 
@@ -37,23 +39,30 @@ class Kind:
 
     measured_s: float
 
-    def server(self, clock: VirtualClock) -> Server:
-        """Start one."""
+    beside: tuple[Callable[[VirtualClock], Model], ...] = ()
+    """Of the servers beside it, if there are several with an address each."""
+
+    def server(self, clock: VirtualClock) -> Served:
+        """Start one, or several."""
+        first, *others = [self._one(make(clock)) for make in (self.make, *self.beside)]
+        return Several(clock=clock, servers=[first, *others]) if others else first
+
+    def _one(self, model: Model) -> Server:
         return Server(
-            clock=clock,
-            model=self.make(clock),
+            clock=model.clock,
+            model=model,
             permits=self.permits,
             restart_s=self.restart_s,
             quota_per_s=self.quota_per_s,
         )
 
 
-def _groups(clock: VirtualClock) -> Model:
-    return Groups(clock=clock, group=4, item_s=0.0066)
+def _groups(clock: VirtualClock, slow: int = 1) -> Model:
+    return Groups(clock=clock, group=4, item_s=0.0066 * slow)
 
 
-def _serial(clock: VirtualClock) -> Model:
-    return Workers(clock=clock, at_once=1, fixed_s=0.020, item_s=0.002)
+def _serial(clock: VirtualClock, slow: int = 1) -> Model:
+    return Workers(clock=clock, at_once=1, fixed_s=0.020 * slow, item_s=0.002 * slow)
 
 
 def _merging(clock: VirtualClock) -> Model:
@@ -171,6 +180,29 @@ _SEVERAL = [
         quota_per_s=20,
     ),
 ]
+
+
+def _three(
+    name: str, alike: str, make: Callable[..., Model], **measured: float
+) -> Iterator[Kind]:
+    """Yield three servers with an address each: alike, and one at half speed."""
+    half = partial(make, slow=2)
+    for suffix, about, last in (
+        ("", "", make),
+        ("-uneven", ", one half as fast", half),
+    ):
+        yield Kind(
+            name=f"three-{name}{suffix}",
+            about=f"three servers as in {alike}{about}, with an address each",
+            make=make,
+            beside=(make, last),
+            permits=None,
+            **measured,
+        )
+
+
+_SEVERAL += _three("serial", "serial", _serial, warm_s=40, measured_s=30)
+_SEVERAL += _three("groups", "groups", _groups, warm_s=40, measured_s=60)
 KINDS = {kind.name: kind for kind in _SEVERAL}
 
 

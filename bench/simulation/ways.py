@@ -27,9 +27,10 @@ from abproxy.batching.slots import make_slots
 from abproxy.dialects.call import Call, Dialect, Items, LaneKey, PartResult, Rows
 from abproxy.dialects.split import distribute
 from abproxy.http.messages import Response, UpstreamRequest
+from bench.simulation.fleets import Several, choosing
 from bench.simulation.servers import Server
 
-__all__ = ["BATCH", "Way", "call_of", "make_way", "rows_of"]
+__all__ = ["BATCH", "Served", "Way", "call_of", "make_way", "rows_of"]
 
 BATCH = 32
 """Items in a full batch: TEI's own default."""
@@ -90,7 +91,9 @@ def call_of(items: Sequence[bytes], *, is_bulk: bool = False) -> Call:
     return Call(
         lane_key=LANES[is_bulk],
         items=Items(raw=items, lengths=[len(item) for item in items]),
-        alone=UpstreamRequest(path=b"/", headers=(), body=b",".join(items)),
+        alone=UpstreamRequest(
+            path=b"/", headers=(), body=b",".join(items), items=len(items)
+        ),
     )
 
 
@@ -100,6 +103,10 @@ def rows_of(results: Sequence[PartResult]) -> bytes | None:
         return None
     parts = [result.rows for result in results if result.rows is not None]
     return COMMAS.write(parts, NONE) if parts else results[0].response.body
+
+
+Served = Server | Several
+"""What a way leads to."""
 
 
 class Way(Protocol):
@@ -113,7 +120,7 @@ class Way(Protocol):
 class Direct:
     """No proxy; a call too large for the server is sent in pieces, one by one."""
 
-    server: Server
+    server: Served
 
     def submit(self, call: Call) -> Deferred[list[PartResult]]:
         """Send it."""
@@ -143,7 +150,7 @@ class Timer:
     all of its calls.
     """
 
-    server: Server
+    server: Served
     wait_s: float
     calls: int
 
@@ -208,22 +215,28 @@ class Chosen:
     wait_ms: float = 0.0
     calls: int = sys.maxsize
     items: int = BATCH
+    turns: bool = False
+    """Whether each of several servers gets its turn, as behind a balancer."""
 
 
-def _proxy(server: Server, chosen: Chosen) -> BatchCollector:
-    clock = server.clock
+def _proxy(server: Served, chosen: Chosen) -> BatchCollector:
+    clock, send, servers = server.clock, server.send, 1
+    if isinstance(server, Several) and not chosen.turns:
+        send, servers = choosing(server, ASSUMED_PERMITS), len(server.servers)
+    batch, permits = chosen.items * servers, ASSUMED_PERMITS * servers
     limit: Limit
     if chosen.budget is None:
-        limit = AdaptiveLimit(clock=clock, ceiling=ASSUMED_PERMITS, batch=chosen.items)
+        limit = AdaptiveLimit(clock=clock, ceiling=permits, batch=batch)
     else:
-        limit = FixedLimit(ceiling=chosen.budget, batch=chosen.items)
+        limit = FixedLimit(ceiling=chosen.budget, batch=batch)
     return BatchCollector(
         clock=clock,
-        send=server.send,
+        send=send,
         caps=Caps(calls=chosen.calls, items=chosen.items, size=1_900_000),
         budget=Budget(
             limit=limit,
             slots=make_slots(chosen.slots),
+            servers=servers,
         ),
         admission=Admission(clock=clock, max_items=10_000, max_size=64 << 20),
         max_wait_s=chosen.wait_ms / 1000,
@@ -238,11 +251,12 @@ READ: dict[str, Any] = {
     "wait_ms": float,
     "calls": int,
     "items": int,
+    "turns": lambda text: text == "yes",
 }
 """How each of them is written."""
 
 
-def make_way(name: str, server: Server) -> Way:
+def make_way(name: str, server: Served) -> Way:
     """
     Build the way that is called *name*.
 
