@@ -48,7 +48,9 @@ ways:
   direct            no proxy
   timer MS/CALLS    a classic batcher: a timer and a cap, nothing else
   abproxy           as it is by default; or with settings, as in
-                    "abproxy budget=64 slots=4 packs=no wait_ms=5 calls=8 items=64"
+                    "abproxy budget=64 slots=4 packs=no wait_ms=5 calls=8 items=64",
+                    or in front of several servers "abproxy turns=yes", as behind
+                    a balancer that gives each its turn
 """
 
 

@@ -381,7 +381,9 @@ class BatchCollector:
         reason = self._reason(lane)
         caps = self._caps_now(lane)
         alike = self.packs and lane.items > caps.items
-        parts = self.queue.take(lane, caps, alike=alike)
+        waiting = self.admission.items + self.admission.rest_items
+        fair = self.budget.share_of(caps, waiting)
+        parts = self.queue.take(lane, fair, alike=alike)
         is_whole = lane.key.serial or self.learned.is_alone(lane.key.path)
         may_split = self.splits and not is_whole
         if may_split and len(parts[0].items) > caps.items:

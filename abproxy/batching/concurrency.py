@@ -11,9 +11,10 @@ the upstream's answers teach.
 
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 
+from abproxy.batching.part import Caps
 from abproxy.batching.slots import Load, Slots
 
 __all__ = [
@@ -261,16 +262,36 @@ class Budget:
     @property
     def slot_free(self) -> bool:
         """Return whether a batch that is not full may leave."""
-        full = self.batches_in_flight - self.slots_taken
+        full, stuck = self.batches_in_flight - self.slots_taken, self.stuck()[1]
         most = self.slots.beside(full)
         if self.servers > 1:
-            most += self.slots.count * (self.servers - 1)
-        return self.slots_taken < most + self.stuck()[1]
+            one = self.slots.count
+            # Where full ones wait at all servers, what is not full may still fill up.
+            behind = max(full - stuck - one * self.servers, 0)
+            most = max(one * self.servers - behind, most - one, one)
+        return self.slots_taken < most + stuck
 
     @property
     def is_idle(self) -> bool:
         """Return whether nothing is in flight at servers that answer."""
         return self.items_in_flight <= self.stuck()[0]
+
+    def share_of(self, caps: Caps, waiting: int) -> Caps:
+        """
+        Return *caps* for a batch of which the other servers have as much.
+
+        Calls that were once in one batch would stay together for ever otherwise, and
+        the others would have hardly any.
+
+        Args:
+            caps: what one batch may hold.
+            waiting: how many items wait, with those of the batch.
+        """
+        if self.servers == 1:
+            return caps
+        here = waiting + self.items_in_flight - self.stuck()[0]
+        share = -(-here // self.servers)
+        return caps if share >= caps.items else evolve(caps, items=max(share, 1))
 
     def resize(self, ceiling: int, batch: int, servers: int) -> None:
         """

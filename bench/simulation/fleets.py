@@ -31,7 +31,7 @@ TIMEOUT_S = 600.0
 
 @define(kw_only=True, eq=False)
 class Several:
-    """Servers behind a balancer that gives each its turn, or before one that chooses."""
+    """Servers behind a balancer that gives each its turn."""
 
     clock: VirtualClock
     servers: Sequence[Server]

@@ -66,6 +66,17 @@ def _import(name: str, kind: str) -> Scenario:
     )
 
 
+def _three(kind: str, crowd: Crowd | None = None) -> Scenario:
+    return Scenario(
+        name=f"{kind}-mixed" if crowd else kind,
+        question="Does each of three servers get what it can do?",
+        kind=kind,
+        loads=_grid((8, 24, 64, 192), crowd=crowd),
+        ways=("direct", "abproxy turns=yes", "abproxy"),
+        lasts=2.0 if crowd else 1.0,
+    )
+
+
 _ALL = [
     Scenario(
         name="merging",
@@ -143,5 +154,10 @@ _ALL = [
     _import("import-serial", "serial"),
     _import("import-sixteen", "sixteen"),
     _import("import-groups", "groups"),
+    _three("three-serial"),
+    _three("three-serial-uneven"),
+    _three("three-groups"),
+    _three("three-groups-uneven"),
+    _three("three-groups", Crowd(lengths=MIXED)),
 ]
 SCENARIOS = {scenario.name: scenario for scenario in _ALL}

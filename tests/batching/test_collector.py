@@ -573,3 +573,30 @@ def test_without_splitting_a_call_has_to_fit_in_inputs_and_bytes() -> None:
     ]
 
     assert taken == [True, False, False]
+
+
+# Several servers
+
+
+def test_calls_that_wait_are_divided_among_the_servers() -> None:
+    """A batch leaves as many to the others, which have a slot each."""
+    proxy = harness(items=32, calls=32, slots=1)
+    proxy.collector.learn(proxy.collector.caps, 1536, 3)
+
+    proxy.submit("first")
+    for text in texts(8):
+        proxy.submit_in_this_turn(text)
+    proxy.clock.advance(0)
+
+    assert [len(batch) for batch in proxy.upstream.batches] == [1, 3, 3]
+
+
+def test_a_call_larger_than_its_share_stays_whole() -> None:
+    """To divide it would take more requests, and its rows might not be alike."""
+    proxy = harness(items=32, calls=32, slots=1)
+    proxy.collector.learn(proxy.collector.caps, 1536, 3)
+
+    proxy.submit("first")
+    proxy.submit(*texts(6))
+
+    assert [len(batch) for batch in proxy.upstream.batches] == [1, 6]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
@@ -14,6 +15,7 @@ from abproxy.batching.concurrency import (
     FixedLimit,
     Rate,
 )
+from abproxy.batching.part import Caps
 from abproxy.batching.slots import FixedSlots, Load
 
 BATCH = 32
@@ -349,6 +351,8 @@ def test_what_is_rare_is_measured_over_as_long_as_it_takes() -> None:
 
 # Several servers
 
+CAPS = Caps(calls=32, items=32, size=1_000_000)
+
 
 def test_each_server_has_as_many_slots() -> None:
     """What is not full in front of one may be in front of each."""
@@ -361,6 +365,40 @@ def test_each_server_has_as_many_slots() -> None:
         taken += 1
 
     assert taken == 6
+
+
+def test_what_is_not_full_waits_where_full_ones_wait_at_each_server() -> None:
+    """It may fill up; but one may always leave, as in front of one server."""
+    budget = Budget(limit=FixedLimit(ceiling=512, batch=32), slots=FixedSlots(1))
+    budget.resize(ceiling=1536, batch=32, servers=3)
+
+    free = []
+    for _ in range(8):
+        budget.take(Load(items=32, slot=False))
+        taken = 0
+        while budget.slot_free:
+            budget.take(Load(items=1, slot=True))
+            taken += 1
+        free.append(taken)
+        for _ in range(taken):
+            budget.give_back(Load(items=1, slot=True))
+
+    assert free == [3, 3, 3, 2, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("servers", "waiting", "in_flight", "share"),
+    [(1, 4, 4, 32), (2, 4, 4, 4), (3, 7, 3, 4), (3, 1, 0, 1), (3, 96, 0, 32)],
+)
+def test_a_batch_leaves_as_much_to_each_of_the_other_servers(
+    servers: int, waiting: int, in_flight: int, share: int
+) -> None:
+    """Of all items that are here, waiting or in flight."""
+    budget = Budget(limit=FixedLimit(ceiling=512, batch=32), slots=FixedSlots(1))
+    budget.resize(ceiling=1536, batch=32, servers=servers)
+    budget.take(Load(items=in_flight, slot=True))
+
+    assert budget.share_of(CAPS, waiting).items == share
 
 
 def test_each_server_has_two_full_batches_at_least() -> None:
