@@ -71,6 +71,7 @@ class Gauges(Collector):
     collector: BatchCollector
     layers: Layers
     upstream_state: Callable[[], UpstreamState] = field(repr=False)
+    servers_refused: Callable[[], int] = field(default=lambda: 0, repr=False)
 
     def collect(self) -> Iterator[Metric]:
         """Yield everything."""
@@ -120,6 +121,8 @@ class Gauges(Collector):
         yield "cache_bytes", "Memory that remembered rows take", size
         yield "cache_rows", "Rows that are remembered", rows
         yield "upstream_up", "1 if the upstream answers", self.upstream_state().answers
+        refused = self.servers_refused()
+        yield "servers_refused", "Servers left out for their model", refused
 
     def _oldest_wait_s(self) -> float:
         oldest = self.collector.queue.oldest_arrived_at

@@ -154,6 +154,7 @@ def make_status(  # noqa: PLR0913
         collector=collector,
         layers=layers,
         upstream_state=lambda: upstream.state,
+        servers_refused=lambda: upstream.refused,
     )
     recorder.metrics.registry.register(gauges)
     return Status(

@@ -6,7 +6,7 @@ several.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import asdict, define, field
 from msgspec import Struct
@@ -168,6 +168,9 @@ class Upstream:
 
     generations: Generations = field(init=False, repr=False)
     """What may have been another server at its address."""
+
+    refused: ClassVar[int] = 0
+    """Servers that are left out for their model: the only one never is."""
 
     deadlines: Deadlines = field(init=False, repr=False)
     health: Health = field(init=False)

@@ -257,6 +257,11 @@ class Fleet:
         )
 
     @property
+    def refused(self) -> int:
+        """Return how many of them get no calls, as they have another model."""
+        return sum([bool(each.refused) for each in self.members])
+
+    @property
     def base_url(self) -> str:
         """Return where they are."""
         return ",".join(dict.fromkeys(each.upstream.base_url for each in self.members))

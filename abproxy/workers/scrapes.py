@@ -34,6 +34,7 @@ _LARGEST = frozenset(
         "abproxy_draining",
         "abproxy_ladder_rung",
         "abproxy_oldest_wait_seconds",
+        "abproxy_servers_refused",
         "abproxy_upstream_state",
     }
 )
