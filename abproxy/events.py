@@ -159,6 +159,9 @@ class RequestInfo(Struct, kw_only=True, eq=False):
     model: str = ""
     """The name of the model that it is for; empty if there is one only."""
 
+    below: bytes = b""
+    """What its path has begun with, where that names the model."""
+
     route: str | None = None
     """The batched route that answers; None if there is none."""
 

@@ -15,7 +15,7 @@ from typing import ClassVar, TextIO
 
 import msgspec
 from attrs import define, field
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -94,7 +94,8 @@ class AccessLog(Observer):
             time=f"{_iso_second(seconds)}.{micros:06d}+00:00",
             client=request.client_host or "-",
             method=_safe(request.method),
-            path=_safe(request.path),
+            path=_safe(request.below + request.path),
+            model=request.model or UNSET,
             status=status,
             bytes=request.size,
             duration_ms=int((self.clock.seconds() - request.began_at) * 1e6) / 1000,
@@ -113,6 +114,9 @@ class _Line(Struct, kw_only=True):
     client: str
     method: str
     path: str
+    model: str | UnsetType = UNSET
+    """Where there are several."""
+
     status: int
     bytes: int
     duration_ms: float
@@ -131,7 +135,7 @@ def _iso_second(now: int) -> str:
 
 def _combined(request: RequestInfo, status: int, now: float) -> str:
     time = _to_the_second(int(now))
-    asked = b" ".join((request.method, request.path, request.version))
+    asked = b" ".join((request.method, request.below + request.path, request.version))
     referer = _header(request, b"Referer").partition("?")[0]
     agent = _header(request, b"User-Agent")
     sent = request.size or "-"

@@ -182,6 +182,7 @@ class ProxyRequest(Request):
         """Lead it to *target*, without a *prefix* that the server does not know."""
         if prefix:
             self.prefix += prefix
+            self.info.below = prefix
             self.uri = self.info.target = target
 
     def replace_body(self, body: bytes) -> None:

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from attrs import fields
 
 from abproxy.errors import SettingsError
+from abproxy.settings.batching import Batching
 from abproxy.settings.settings import (
     Settings,
     list_settings,
@@ -12,6 +14,8 @@ from abproxy.settings.settings import (
     settings_from,
     settings_of,
 )
+from abproxy.settings.sources import variable
+from abproxy.settings.upstream import Upstream
 from abproxy.workers.control import read_settings, write_settings
 from abproxy.workers.shares import share_of
 
@@ -200,3 +204,35 @@ def test_each_setting_of_a_model_is_about_one_upstream() -> None:
 
     assert names >= {"upstream_url", "upstream_dialect", "budget", "share_alone"}
     assert not names & {"api_keys", "port", "max_memory_bytes", "rate_limit", "workers"}
+
+
+def _documented() -> str:
+    page = Path(__file__).parents[2] / "docs" / "many-models.md"
+    return page.read_text(encoding="utf-8")
+
+
+def test_the_example_of_the_documentation_can_be_used(file: Path) -> None:
+    """As it stands there, but for the file with a key."""
+    key = file.with_name("key")
+    key.write_text("sesame")
+    example = _documented().partition("```toml\n")[2].partition("```")[0]
+
+    settings = read(file, example.replace("/run/secrets/openai", str(key)))
+
+    assert settings.models is not None
+    assert [each.name for each in settings.models.tables] == [
+        "minilm",
+        "BAAI/bge-m3",
+        "ranker",
+        "openai-small",
+    ]
+    assert of(settings, "openai-small").upstream_key == "sesame"
+
+
+def test_the_documentation_names_what_a_table_may_have() -> None:
+    """But the settings of two topics, which it names as a whole."""
+    topics = {each.name for base in (Upstream, Batching) for each in fields(base)}
+    others = [each for each in of_models() if each.name not in topics]
+
+    names = [variable(each.metadata["option"]) for each in others]
+    assert [name for name in names if f"`{name}`" not in _documented()] == []

@@ -188,3 +188,5 @@ def several_models(
         assert not clock.getDelayedCalls()
     finally:
         service.public.listener.socket.close()
+        if (access_log := service.stop_telemetry.__self__.access_log) is not None:
+            access_log._file.close()

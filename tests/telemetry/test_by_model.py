@@ -1,5 +1,6 @@
 """The figures of several models."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,25 @@ def test_the_hourly_report_names_each_model(here: SeveralModels) -> None:
     here.answer_all()
 
     assert here.service.report().startswith("b: ")
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_the_access_log_has_the_path_as_it_was_sent(
+    tmp_path: Path, *, is_fast: bool
+) -> None:
+    """And as JSON the model, however it was named."""
+    log = tmp_path / "access.log"
+    lines = {"ACCESS_LOG": str(log), "LOG_FORMAT": "json"}
+    file = tables(a="", b="")
+    with several_models(tmp_path, file, is_fast=is_fast, **lines) as here:
+        here.call("/models/b/embed", inputs="i")
+        here.call("/v1/embeddings", input="i", model="b")
+        here.answer_all()
+        here.ask("GET", "/models/b/info")
+
+    written = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(each["path"], each.get("model")) for each in written] == [
+        ("/models/b/embed", "b"),
+        ("/v1/embeddings", "b"),
+        ("/models/b/info", "b"),
+    ]

@@ -210,6 +210,7 @@ class FastChannel(ProxyChannel):
             client_host=self._host,
             connection=self._connection,
             model=head.served.name,
+            below=head.below,
             route=head.route,
             fast_path=site.fast_path,
             site=site,

@@ -51,8 +51,8 @@ class KnownHead:
     of_models: "dict[Served, KnownHead] | None" = field(default=None, repr=False)
     """The same head for each model that bodies name; None if bodies need name none."""
 
-    is_named: bool = False
-    """Whether the target names the model."""
+    below: bytes = b""
+    """What the target has begun with, where that names the model."""
 
     policy: Policy
     """The one by which it was read; another may take it for something else."""
@@ -152,7 +152,7 @@ class FastPath:
             served=served,
             call_head=call_head,
             of_models={} if models.named else None,
-            is_named=way.served is not None,
+            below=way.prefix,
             route=call_head.dialect.path.decode(),
             policy=policy,
             has_deadline=caller.deadline_s is not None,
@@ -167,7 +167,7 @@ class FastPath:
         Raises:
             LookupError: there is no such model, or it has no such route.
         """
-        way = known.served if known.is_named else None
+        way = known.served if known.below else None
         served, body = known.policy.models.by_body(body, way)
         if served is known.served:
             return known, body
