@@ -23,8 +23,8 @@ AT_MOST = {"modules": 182, "root modules": 11, "Protocols": 4}
 AT_MOST_FOR_A_CALL = {
     "files": 26,
     "classes": 36,
-    "functions": 83,
-    "calls of these functions": 94,
+    "functions": 82,
+    "calls of these functions": 93,
 }
 """What a warm lone call may enter: to be lowered with the figure, never raised."""
 

@@ -275,8 +275,10 @@ class Upstream:
             if not is_good:
                 # What follows from it has to be known when it is heard of.
                 outcome = self._learn_from(outcome, sending, is_late=is_late)
-            if sending.is_batch and answer is not None:
-                outcome = self._lead_back(answer)
+            names = dict(answer.headers) if answer and sending.is_batch else ()
+            if answer and not LOCATIONS.isdisjoint(names):
+                headers = lead_back(answer.headers, self.base_url)
+                outcome = replace(answer, headers=headers)
             if sending.end_span is not None:
                 outcome = sending.end_span(outcome)
         except Exception:  # noqa: BLE001  it must be answered
@@ -344,12 +346,6 @@ class Upstream:
             # would be used up on one after the other.
             self.close_idle()
         return told
-
-    def _lead_back(self, response: Response) -> Response:
-        if LOCATIONS.isdisjoint(dict(response.headers)):
-            return response
-        headers = lead_back(response.headers, self.base_url)
-        return replace(response, headers=headers)
 
 
 def _name_of(outcome: Response | Failure) -> str:
