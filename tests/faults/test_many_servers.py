@@ -141,3 +141,38 @@ async def test_all_servers_may_be_away_for_a_moment() -> None:
         for each in servers:
             each.die(restart_s=0.5)
         await together(_works_again(each) for each in servers)
+
+
+@ensureDeferred
+async def test_a_server_that_hangs_fails_no_call() -> None:
+    """What it has is computed elsewhere when that is noticed."""
+    async with several(TRAITS, TRAITS, TRAITS) as (here, servers), load(here):
+        await sleep(0.3)
+        servers[0].change(workers=0)
+        await until(lambda: servers[0].seen.hung_up)
+        servers[0].change(workers=1)
+        await _works_again(servers[0])
+
+
+@ensureDeferred
+async def test_refusals_of_one_server_fail_no_call() -> None:
+    """It has no room; the others have."""
+    async with several(TRAITS, TRAITS) as (here, servers), load(here):
+        servers[0].break_("refuse", 503, times=20)
+        await until(lambda: not servers[0].faults)
+        await _works_again(servers[0])
+
+
+@ensureDeferred
+async def test_a_server_that_becomes_slow_gets_less() -> None:
+    """Its callers wait a little, and the others hardly notice."""
+    async with several(TRAITS, TRAITS, TRAITS) as (here, servers), load(here):
+        await until(lambda: all(len(each.seen.batches) > 50 for each in servers))
+        servers[0].change(ms=400)
+        await sleep(0.5)
+        before = [len(each.seen.batches) for each in servers]
+        await until(lambda: len(servers[1].seen.batches) > before[1] + 50)
+        await until(lambda: len(servers[2].seen.batches) > before[2] + 50)
+        slow = len(servers[0].seen.batches) - before[0]
+        fast = len(servers[1].seen.batches) - before[1]
+        assert slow * 3 < fast
