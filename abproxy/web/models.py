@@ -6,15 +6,16 @@ OpenAI API.  What names none is for the default.  Where there is only one model 
 request needs to name it, and none is looked at for it.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 from attrs import field, frozen
+from msgspec.structs import replace
 
-from abproxy.dialects.parse import NOT_JSON
+from abproxy.dialects.parse import NOT_JSON, read_members, write_members
+from abproxy.dialects.reply import CORS
 from abproxy.errors import ModelNotFound
 from abproxy.http.messages import Response
 from abproxy.reuse.rows import Submit
@@ -32,7 +33,7 @@ PATH = b"/models/"
 
 
 class _Named(msgspec.Struct):
-    model: msgspec.Raw = msgspec.Raw()
+    model: Any = None
 
 
 _decode = msgspec.json.Decoder(_Named).decode
@@ -114,8 +115,7 @@ class Models:
         Raises:
             ModelNotFound: it names one that there is not.
         """
-        raw = _model_in(body)
-        name = msgspec.json.decode(raw) if raw[:1] == b'"' else None
+        name = _model_in(body)
         served = way or self.default
         if name is None:
             return served, body
@@ -125,7 +125,7 @@ class Models:
                 raise self._not_found(name)
             served = named
         if named is served and served.known_as not in {"", name}:
-            body = _rename(body, raw, served.known_as)
+            body = _rename(body, served.known_as)
         return served, body
 
     def describe(self, method: bytes, target: bytes) -> Response | None:
@@ -143,10 +143,10 @@ class Models:
             return None
         if not name:
             cards = [self._card(each) for each in self.named]
-            return json_reply(OK, {"object": "list", "data": cards})
+            return _for_pages(json_reply(OK, {"object": "list", "data": cards}))
         known = _unquote(name.removeprefix(b"/"))
         if known in self.named:
-            return json_reply(OK, self._card(known))
+            return _for_pages(json_reply(OK, self._card(known)))
         if not listing:
             return None  # it may be a path within a model's
         raise self._not_found(known)
@@ -179,26 +179,28 @@ class Models:
         return ModelNotFound(f"there is no model {name[:200]!r}; there are: {known}")
 
 
+def _for_pages(reply: Response) -> Response:
+    """Let the pages of any site read *reply*, as they may read other answers."""
+    return replace(reply, headers=(*CORS, *reply.headers))
+
+
 def _unquote(written: bytes) -> str:
     return unquote_to_bytes(written).decode(errors="replace")
 
 
-def _model_in(body: bytes) -> bytes:
-    """Return the `model` of *body*, as it is written; empty if there is none."""
+def _model_in(body: bytes) -> str | None:
+    """Return the `model` that *body* names, if it does."""
     try:
-        return bytes(_decode(body).model)
+        model = _decode(body).model
     except NOT_JSON:
-        return b""
+        return None
+    return model if isinstance(model, str) else None
 
 
-def _rename(body: bytes, raw: bytes, known_as: str) -> bytes:
-    """Write *known_as* in the place of the model in *body*, which is written *raw*."""
-    wanted = msgspec.json.encode(known_as)
-    for found in re.finditer(rb'"model"[ \t\r\n]*:[ \t\r\n]*', body):
-        at = found.end()
-        if body.startswith(raw, at):
-            renamed = body[:at] + wanted + body[at + len(raw) :]
-            # Another object in the body may have a member of this name.
-            if _model_in(renamed) == wanted:
-                return renamed
-    return body
+def _rename(body: bytes, known_as: str) -> bytes:
+    """Let *body* name its model so, unless it may be read in several ways."""
+    members = read_members(body)
+    if members is None:
+        return body
+    members["model"] = msgspec.json.encode(known_as)
+    return write_members(members)

@@ -162,3 +162,27 @@ async def test_a_model_comes_and_goes_under_load(tmp_path: Path) -> None:
                 here.write("small", "large")
                 here.service.reload()
         caller.transport.loseConnection()
+
+
+@ensureDeferred
+async def test_a_drain_answers_the_calls_of_all_models(tmp_path: Path) -> None:
+    """Also of one that was taken out before."""
+    async with two_models(tmp_path) as here:
+        callers = await here.callers(2)
+        for server in here.servers.values():
+            server.change(ms=100)
+        asked = [
+            _asks(caller, model, "x", by_path=True)
+            for caller, model in zip(callers, DIMENSIONS, strict=True)
+        ]
+        answered = together(asked)
+        await until(lambda: all(each.work.inputs for each in here.servers.values()))
+        here.write("small")
+        here.service.reload()
+
+        stopped = here.service.stopService()
+
+        assert await answered == [0, 0]
+        await stopped
+        for caller in callers:
+            caller.transport.loseConnection()

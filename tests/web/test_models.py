@@ -110,7 +110,23 @@ def test_only_the_model_of_the_call_is_renamed(here: SeveralModels) -> None:
     here.answer_all()
 
     [(_, sent)] = here.sent("small")
-    assert sent == b'{"input":"a","x":{"model":"small"},"model": "org/small-v2"}'
+    assert sent == b'{"input":"a","x":{"model":"small"},"model":"org/small-v2"}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"input":"a","model":"large","model":"small"}',
+        b'{"input":"a","mod\\u0065l":"small"}',
+    ],
+)
+def test_a_body_that_is_ambiguous_is_left_as_it_is(
+    here: SeveralModels, body: bytes
+) -> None:
+    """Servers differ in what they make of a member that is there twice."""
+    assert here.ask("POST", "/v1/embeddings", body).body == b"small"
+
+    assert here.elsewhere["small"].asked == [(b"POST", b"/v1/embeddings", body)]
 
 
 def test_all_names_of_a_model_share_batches(tmp_path: Path) -> None:
@@ -252,7 +268,9 @@ def test_a_relayed_request_goes_to_the_model_in_its_body(here: SeveralModels) ->
     assert here.elsewhere["small"].asked == [(b"POST", b"/v1/rerank", renamed)]
 
 
-@pytest.mark.parametrize("body", [b"no JSON", b"[]", b'{"model":7}', b'{"x":1}'])
+@pytest.mark.parametrize(
+    "body", [b"no JSON", b"[]", b'{"model":7}', b'{"x":1}', b'{"model":"\xff"}']
+)
 def test_a_body_that_names_no_model_is_for_the_default(
     here: SeveralModels, body: bytes
 ) -> None:
