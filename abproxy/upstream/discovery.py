@@ -213,6 +213,9 @@ class Discovery:
     dialect: str = "auto"
     """Which API the server has: tei, openai, or auto to find out."""
 
+    which: str = field(default="", init=False)
+    """What the log calls it beside others: a blank and its URL."""
+
     info: ServerInfo = field(factory=ServerInfo, init=False)
     _next: IDelayedCall | None = field(default=None, init=False, repr=False)
     _asking: Deferred[Any] | None = field(default=None, init=False, repr=False)
@@ -379,13 +382,15 @@ class Discovery:
     def _believe(self, info: ServerInfo) -> None:
         if info != self.info:
             self.info = info
-            self._log.info("The inference server has {info}", info=str(info))
+            message = "The inference server{which} has {info}"
+            self._log.info(message, which=self.which, info=str(info))
             self.on_change(info)
 
     def _note_trouble(self, trouble: str) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
-            self._log.warn("Cannot query the inference server: {why}", why=trouble)
+            message = "Cannot query the inference server{which}: {why}"
+            self._log.warn(message, which=self.which, why=trouble)
 
     def _ask_in(self, pause_s: float) -> None:
         # Doubt may only bring a question forward: a server that breaks down

@@ -38,6 +38,9 @@ class Health:
     """The state of the upstream, since when, and the reason for it."""
 
     clock: IReactorTime = field(repr=False)
+    which: str = field(default="", init=False)
+    """What the log calls it beside others: a blank and its URL."""
+
     state: UpstreamState = field(init=False, default=UpstreamState.UNKNOWN)
     why: str = field(init=False, default="not checked yet")
     since: float = field(init=False)
@@ -70,7 +73,8 @@ class Health:
         now = self.clock.seconds()
         if self.state in AWAY and state.answers:
             passed_s = f"{now - self.since:.1f}"
-            self._log.info("The inference server answers again after {s} s", s=passed_s)
+            message = "The inference server{which} answers again after {s} s"
+            self._log.info(message, which=self.which, s=passed_s)
         self.state = state
         self.since = now
 

@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from attrs import define
 from pytest_twisted import ensureDeferred
 
 from bench.breakable import Breakable, Traits
 from support.client import Answer, Caller, sleep, the_reactor, together, until
-from support.proxy import StartedProxy, in_front_of, inference_server
+from support.proxy import StartedProxy, in_front_of, inference_server, paths_of
 
 TRAITS = Traits(ms=4, ms_per_input=0.2)
 
@@ -95,10 +96,15 @@ async def test_all_servers_get_work() -> None:
         await until(lambda: all(len(each.seen.batches) > 20 for each in servers))
 
 
+@pytest.mark.parametrize("client", ["fast", "treq"])
 @ensureDeferred
-async def test_a_server_that_dies_under_load_fails_no_call() -> None:
+async def test_a_server_that_dies_under_load_fails_no_call(client: str) -> None:
     """What it had is computed elsewhere, and it is used again when it is back."""
-    async with several(TRAITS, TRAITS, TRAITS) as (here, servers), load(here):
+    paths = paths_of(client)
+    async with (
+        several(TRAITS, TRAITS, TRAITS, fast_paths=paths) as (here, servers),
+        load(here),
+    ):
         await sleep(0.3)
         servers[0].die(restart_s=0.5)
         await _works_again(servers[0])
@@ -176,3 +182,18 @@ async def test_a_server_that_becomes_slow_gets_less() -> None:
         slow = len(servers[0].seen.batches) - before[0]
         fast = len(servers[1].seen.batches) - before[1]
         assert slow * 3 < fast
+
+
+@ensureDeferred
+async def test_scaling_up_and_down_under_load_fails_no_call() -> None:
+    """A new server gets work at once; one that goes answers what it has."""
+    async with several(TRAITS, TRAITS, TRAITS) as (here, servers), load(here):
+        fleet: Any = inference_server(here.service)
+        await until(lambda: all(len(each.seen.batches) > 20 for each in servers))
+        member = fleet.members[0]
+        await fleet.remove(member)
+        await until(lambda: not servers[0].connections)
+        await sleep(0.1)
+        assert not servers[0].work.inputs
+        fleet.add(member.upstream)
+        await _works_again(servers[0])

@@ -2,6 +2,7 @@
 
 import pytest
 from twisted.internet.defer import CancelledError
+from twisted.logger import capturedLogs, formatEvent
 
 from abproxy.errors import (
     CannotConnect,
@@ -530,3 +531,17 @@ def test_it_is_not_alive_if_none_is() -> None:
                 asked.fail(AWAY)
 
     assert told == [False]
+
+
+def test_the_log_says_which_server_it_is_about() -> None:
+    """There are others."""
+    servers = Servers(2)
+    with capturedLogs() as logged:
+        servers.send_to("a")
+        servers.fail("a", AWAY)
+        servers.answer_question("a")
+
+    said = [formatEvent(event) for event in logged]
+    assert all("http://a" in each for each in said)
+    assert len(said) == 3
+    servers.answer("b")
