@@ -238,7 +238,7 @@ class Budget:
 
     stuck: Callable[[], tuple[int, int]] = field(default=lambda: (0, 0), repr=False)
     """
-    Return how many items and batches are at servers that do not answer.
+    Return how many items and batches are at servers that take no part now.
 
     They take nothing from the others, though their end is waited for.
     """
@@ -273,7 +273,7 @@ class Budget:
 
     @property
     def is_idle(self) -> bool:
-        """Return whether nothing is in flight at servers that answer."""
+        """Return whether nothing is in flight at servers that take part."""
         return self.items_in_flight <= self.stuck()[0]
 
     def share_of(self, caps: Caps, waiting: int) -> Caps:

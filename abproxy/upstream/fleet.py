@@ -273,9 +273,16 @@ class Fleet:
         return sum([each.upstream.unfinished_bytes for each in self.members])
 
     def stuck(self) -> tuple[int, int]:
-        """Return how many inputs and requests are at servers that are out."""
-        out = [each.work for each in self.members if each.standing.is_out]
-        return sum([each.items for each in out]), sum([each.requests for each in out])
+        """Return how many inputs and requests are at servers that take no part."""
+        others = [
+            each.work
+            for each in (*self.members, *self._left)
+            if not self.takes_part(each)
+        ]
+        if len(others) == len(self.members) + len(self._left):
+            return 0, 0  # with all out they are used all the same
+        items = sum([each.items for each in others])
+        return items, sum([each.requests for each in others])
 
     def is_alive(self) -> Deferred[bool | None]:
         """Ask whether one of them answers; never fails, and None if uncertain."""

@@ -83,7 +83,7 @@ class Member:
         standing, work = self.standing, self.work
         if work.requests:
             return work.oldest_s > LATE_S and work.late_by(work.measured) > 1
-        return standing.failures > 0 or now - standing.heard_at > IDLE_S
+        return now - standing.heard_at > IDLE_S
 
     def close_idle(self) -> Deferred[Any]:
         """Close the connections without a request; fires when they are closed."""

@@ -545,3 +545,35 @@ def test_the_log_says_which_server_it_is_about() -> None:
     assert all("http://a" in each for each in said)
     assert len(said) == 3
     servers.answer("b")
+
+
+@pytest.mark.parametrize("how", ["out", "drained", "removed"])
+def test_what_is_in_flight_where_nothing_is_sent_any_more_is_told_apart(
+    how: str,
+) -> None:
+    """The others may have as much as they take, all the same."""
+    servers = Servers(2)
+    member = servers.members["a"]
+    servers.send_to("b")
+    servers.send_to("a")
+    servers.send_to("a")
+
+    if how == "out":
+        member.standing.eject("it is slow")
+    elif how == "drained":
+        servers.fleet.drain(member)
+    else:
+        servers.fleet.remove(member)
+
+    assert servers.fleet.stuck() == (2, 2)
+
+
+def test_with_all_out_nothing_is_told_apart() -> None:
+    """They are used, as there is nothing else."""
+    servers = Servers(2)
+    servers.send_to("a")
+
+    for member in servers.members.values():
+        servers.fleet.drain(member)
+
+    assert servers.fleet.stuck() == (0, 0)
