@@ -248,6 +248,8 @@ def make_model(  # noqa: PLR0913
     if len(servers) == 1:
         [(url, _)] = servers
         upstream = _upstream(settings, reactor, telemetry, url, learn)
+        if table is not None:
+            upstream.name_in_log()
     else:
         upstream = _fleet(settings, reactor, telemetry, servers)
     joining = Joining(clock=reactor, strict=settings.model_strict)

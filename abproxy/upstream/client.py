@@ -219,6 +219,10 @@ class Upstream:
         """Ask whether it answers; never fails, and None if it is not certain."""
         return self.discovery.is_alive()
 
+    def name_in_log(self) -> None:
+        """Let the log name it, as there are others beside it."""
+        self.discovery.which = self.health.which = f" {self.base_url}"
+
     def use(self, credentials: Credentials) -> None:
         """Show these *credentials* with our own questions from now on."""
         self.credentials = self.discovery.credentials = credentials

@@ -123,7 +123,7 @@ class Fleet:
         member.others = lambda: [
             each for each in self._taking_part if each is not member
         ]
-        upstream.discovery.which = upstream.health.which = f" {upstream.base_url}"
+        upstream.name_in_log()
         upstream.discovery.on_change = lambda _info: self.look_again()
         upstream.generations.on_settle = self.look_again
         self.members.append(member)
