@@ -20,10 +20,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from abproxy.batching.account import NO_RATES, Account, Rates
-from abproxy.batching.allowance import KEPT_S, MINUTE_S, WINDOW_S
+from abproxy.batching.allowance import KEPT_S, WINDOW_S
 from abproxy.batching.lane import Lane
 from abproxy.batching.part import Caps
-from abproxy.batching.said import TOKENS, Stated, read_stated, retry_after_s
+from abproxy.batching.said import TOKENS, Stated, pause_stated_s, read_stated
 from abproxy.batching.timer import Timer
 from abproxy.dialects.call import Call, LaneKey
 from abproxy.errors import AccountUsedUp
@@ -206,10 +206,13 @@ class Pace:
             )
 
     def patience_s(self, asked_s: float, usual_s: float) -> float:
-        """Return how long a refused call waits, where *asked_s* are asked for."""
-        if not self.is_active or self.rates.patience_s is not None:
-            return usual_s
-        return max(usual_s, min(asked_s + 1, PATIENCE_S))
+        """
+        Return how long a refused call waits, where *asked_s* are asked for.
+
+        It may be refused more than once, where others use the account as well.
+        """
+        is_of_account = self.is_active and self.rates.patience_s is None and asked_s
+        return max(usual_s, PATIENCE_S) if is_of_account else usual_s
 
     # What is sent, and what is answered
 
@@ -246,7 +249,7 @@ class Pace:
         for each in stated:
             self._note(account, each, now)
         if is_refused:
-            self._refused(account, retry_after_s(response), stated, now)
+            self._refused(account, pause_stated_s(response), stated, now)
         self.is_active = (
             self.rates.are_any
             or account.is_limited(now)
@@ -278,8 +281,7 @@ class Pace:
         used_up = [each for each in stated if each.left < 1]
         if any(each.refills for each in used_up):
             account.refills_from = now + KEPT_S
-        reset_s = max((each.reset_s for each in used_up), default=0.0)
-        until = now + min(asked_s or min(reset_s, MINUTE_S), KEPT_S)
+        until = now + min(asked_s, KEPT_S)
         account.blocked_until = max(account.blocked_until, until)
 
     def _account_of(self, key: LaneKey) -> Account:

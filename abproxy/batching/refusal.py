@@ -12,7 +12,7 @@ from attrs import frozen
 
 from abproxy.batching.batch import Failed
 from abproxy.batching.part import Part
-from abproxy.batching.said import read_stated, retry_after_s
+from abproxy.batching.said import pause_stated_s, read_stated
 from abproxy.dialects.call import LaneKey
 from abproxy.errors import CannotConnect, ProxyError, UpstreamFull
 from abproxy.events import Cause
@@ -90,9 +90,7 @@ def is_size_possible(cause: Cause) -> bool:
 
 def is_about_rate(response: Response) -> bool:
     """Return whether an upstream that states its limits has been asked too often."""
-    stated = read_stated(response)
-    is_used_up = any(each.left < 1 for each in stated)
-    return is_used_up or bool(stated and retry_after_s(response))
+    return bool(read_stated(response) and pause_stated_s(response))
 
 
 def is_no_answer(failed: Failed, part: Part) -> bool:
@@ -128,4 +126,4 @@ def in_our_words(cause: Cause) -> ProxyError:
 
 def pause_asked_for_s(cause: Cause) -> float:
     """Return the seconds for which nothing should be sent; 0 if that is not said."""
-    return 0.0 if isinstance(cause, ProxyError) else retry_after_s(cause)
+    return 0.0 if isinstance(cause, ProxyError) else pause_stated_s(cause)

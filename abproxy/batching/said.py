@@ -18,7 +18,14 @@ from attrs import frozen
 from abproxy.batching.allowance import MINUTE_S
 from abproxy.http.messages import Response
 
-__all__ = ["REQUESTS", "TOKENS", "Stated", "read_stated", "retry_after_s"]
+__all__ = [
+    "REQUESTS",
+    "TOKENS",
+    "Stated",
+    "pause_stated_s",
+    "read_stated",
+    "retry_after_s",
+]
 
 REQUESTS, TOKENS = "requests", "tokens"
 
@@ -110,6 +117,12 @@ def _seconds(value: bytes) -> float | None:
     except ValueError:
         return None
     return seconds if seconds <= LONGEST_S else None
+
+
+def pause_stated_s(response: Response) -> float:
+    """Return for how many seconds a refusal asks, or until what is used up is back."""
+    used_up = [each.reset_s for each in read_stated(response) if each.left < 1]
+    return retry_after_s(response) or min(max(used_up, default=0.0), MINUTE_S)
 
 
 def retry_after_s(response: Response) -> float:

@@ -130,8 +130,8 @@ class Upstream:
         None,
         "s",
         "how long calls wait while the inference server has no capacity (429, 503), or "
-        "its account no more for this minute; by default 5, or as long as a rate limit "
-        "asks for and a second more, a minute at most",
+        "its account no more for this minute; by default 5, or a minute where a rate "
+        "limit says when more may be sent",
     )
     upstream_requests_per_minute: int | None = setting(
         "upstream-requests-per-minute",

@@ -3,8 +3,15 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from abproxy.batching.said import Stated, read_stated, retry_after_s
+from abproxy.batching.refusal import is_size_possible
+from abproxy.batching.said import (
+    Stated,
+    pause_stated_s,
+    read_stated,
+    retry_after_s,
+)
 from abproxy.http.messages import Response
 
 
@@ -132,6 +139,43 @@ def test_no_line_is_too_strange(lines: list[tuple[str, str]]) -> None:
 
     assert all(each.left >= 0 for each in read_stated(response))
     assert retry_after_s(response) >= 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "seconds"),
+    [
+        ([("Retry-After", "9"), ("ratelimit-remaining", "0")], 9),
+        ([("ratelimit-remaining", "0"), ("ratelimit-reset", "30")], 30),
+        ([("ratelimit-remaining", "0"), ("ratelimit-reset", "3000")], 60),
+        ([("ratelimit-remaining", "1"), ("ratelimit-reset", "30")], 0),
+        ([], 0),
+    ],
+)
+def test_a_refusal_without_a_pause_lasts_until_the_reset(
+    lines: list[tuple[str, str]], seconds: float
+) -> None:
+    """Of what it says is used up; of anything else it says nothing."""
+    assert pause_stated_s(answer(*lines)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_possible"),
+    [
+        ([], True),
+        ([("Retry-After", "9")], True),
+        ([("Retry-After", "9"), ("ratelimit-remaining", "3")], False),
+        ([("ratelimit-remaining", "0"), ("ratelimit-reset", "30")], False),
+        ([("ratelimit-remaining", "3"), ("ratelimit-reset", "30")], True),
+    ],
+)
+def test_a_refusal_for_the_rate_is_none_for_the_size(
+    lines: list[tuple[str, str]],
+    is_possible: bool,  # noqa: FBT001
+) -> None:
+    """Half as much would have been refused as well."""
+    refused = replace(answer(*lines), status=429)
+
+    assert is_size_possible(refused) is is_possible
 
 
 @pytest.mark.parametrize(
