@@ -30,7 +30,13 @@ __all__ = [
 ]
 
 REQUEST_BYTES = 100
-"""As how many bytes of inputs a request counts by itself."""
+"""
+As how many bytes of inputs a request counts by itself.
+
+Played with servers of all kinds, bytes tell more than inputs where lengths differ,
+and hardly less where they do not; much more than this for the request itself lets
+servers that merge requests wait.
+"""
 
 MEMORY_S = 1.0
 """Over how long speed is measured at least, in seconds in which there is work."""

@@ -216,6 +216,10 @@ class Fleet:
         infos = self.infos
         known = [each for each in infos if each != ServerInfo()]
         if not known:
+            # One that has just come may be all there is, and has said nothing yet.
+            everyone = [each.upstream.info for each in self.members]
+            known = [each for each in everyone if each != ServerInfo()]
+        if not known:
             return ServerInfo()
         limits = [each.max_batch_inputs for each in known if each.max_batch_inputs]
         permits = None

@@ -476,6 +476,17 @@ def test_a_batch_is_what_the_smallest_takes() -> None:
     )
 
 
+def test_what_is_known_stays_known_while_its_server_is_out() -> None:
+    """The only other one has just come, and has not been asked yet."""
+    servers = Servers(2)
+    say(servers, "a", model="m", max_batch_inputs=16)
+
+    servers.send_to("a")
+    servers.fail("a", AWAY)
+
+    assert servers.fleet.info.max_batch_inputs == 16
+
+
 def test_who_has_to_know_hears_how_many_take_part() -> None:
     """What is in flight is for those."""
     servers = Servers(3)
