@@ -176,6 +176,8 @@ class Batch:
             message = f"the inference server's answer cannot be shared out: {error}"
             failed = self._failed(UpstreamBroken(message))
             unsplittable = isinstance(error, UnsplittableAnswer)
+            if not unsplittable and response.source is not None:
+                response.source.blame()
             return evolve(failed, is_unsplittable=unsplittable)
         except CancelledError:
             reject(self.parts, UpstreamBroken("the request was cancelled"))

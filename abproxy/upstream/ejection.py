@@ -78,6 +78,9 @@ class Standing:
     trouble: float = field(default=0.0, init=False)
     """Which part of its requests has failed lately."""
 
+    blame: float = field(default=0.0, init=False)
+    """Which part of its good answers lately had other rows than were asked for."""
+
     answers: int = field(default=0, init=False)
     """Good answers since it is in."""
 
@@ -114,6 +117,7 @@ class Standing:
         """Note a good answer."""
         self.failures = 0
         self.trouble -= self.trouble / LATELY
+        self.blame -= self.blame / LATELY
         self.answers += 1
         self.heard_at = self.clock.seconds()
         if self.is_away:
@@ -124,6 +128,10 @@ class Standing:
         """Note a request that failed."""
         self.failures += 1
         self.trouble += (1 - self.trouble) / LATELY
+
+    def blamed(self) -> None:
+        """Note that the last answer had other rows than were asked for."""
+        self.blame += 1 / LATELY
 
     def lost(self, why: str) -> None:
         """Take it out until it has answered a question, which is asked at once."""

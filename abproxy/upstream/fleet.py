@@ -126,6 +126,7 @@ class Fleet:
         upstream.name_in_log()
         upstream.discovery.on_change = lambda _info: self.look_again()
         upstream.generations.on_settle = self.look_again
+        upstream.generations.on_blame = member.blamed
         self.members.append(member)
         if self._is_running:
             member.standing.begin_small()

@@ -128,7 +128,7 @@ def choose_served(
 
 
 def _nobody() -> None:
-    """Ask nobody."""
+    """Ask nobody, and tell nobody."""
 
 
 @define(eq=False)
@@ -143,6 +143,9 @@ class Source:
 
     ask: Callable[[], None] = field(default=_nobody, repr=False)
     """Asks the server for its model, soon."""
+
+    blame: Callable[[], None] = field(default=_nobody, repr=False)
+    """Called when an answer of it has other rows than were asked for."""
 
     identity: Identity | None = None
     """What it says of its model; None as long as it has not been asked."""
@@ -210,6 +213,9 @@ class Generations:
     on_settle: Callable[[], None] = field(init=False, default=_nobody, repr=False)
     """Called when it has said which model it has."""
 
+    on_blame: Callable[[], None] = field(init=False, default=_nobody, repr=False)
+    """Called when an answer of it has other rows than were asked for."""
+
     source: Source = field(init=False)
     """The present one."""
 
@@ -258,7 +264,10 @@ class Generations:
         self.on_settle()
 
     def _make(self, generation: int) -> Source:
-        return Source(self.upstream, generation, self._ask)
+        return Source(self.upstream, generation, self._ask, self._blame)
 
     def _ask(self) -> None:
         self.ask()
+
+    def _blame(self) -> None:
+        self.on_blame()

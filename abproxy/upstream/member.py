@@ -29,6 +29,9 @@ FIRST_FULL_S, LONGEST_FULL_S = 0.05, 0.2
 LITTLE_TROUBLE = 0.2
 """The part of requests that may fail where nothing is wrong with a server."""
 
+MUCH_BLAME = 0.3
+"""The part of answers with wrong rows that is too much, unless others give half."""
+
 IDLE_S = 10.0
 """After so long without an answer one without work is asked, in seconds."""
 
@@ -129,6 +132,14 @@ class Member:
             self.standing.lost(str(error))
         elif isinstance(error, ProxyError):
             self._failed(str(error))
+
+    def blamed(self) -> None:
+        """Note that an answer of it had other rows than were asked for."""
+        standing, others = self.standing, self.others()
+        standing.blamed()
+        usual = sum([each.standing.blame for each in others])
+        if standing.blame > MUCH_BLAME and usual * 2 < MUCH_BLAME * len(others):
+            standing.eject("its answers cannot be shared out")
 
     def _refused(self) -> None:
         """Leave it out for a moment: it has no room."""

@@ -197,3 +197,22 @@ async def test_scaling_up_and_down_under_load_fails_no_call() -> None:
         assert not servers[0].work.inputs
         fleet.add(member.upstream)
         await _works_again(servers[0])
+
+
+@ensureDeferred
+async def test_a_server_that_answers_wrong_rows_is_left_out() -> None:
+    """Whose calls shared its batches get their rows all the same."""
+    async with several(TRAITS, TRAITS, TRAITS) as (here, servers):
+        fleet: Any = inference_server(here.service)
+        servers[0].break_("too-few", times=1_000_000)
+        callers = await here.crowd(30)
+        while not fleet.members[0].standing.is_out:
+            answers = await together(
+                caller.embed("some", f"texts {at}") for at, caller in enumerate(callers)
+            )
+            assert all(
+                answer.is_for(["some", f"texts {at}"]) or len(answer.json) == 1
+                for at, answer in enumerate(answers)
+            )
+        servers[0].mend()
+        await here.comes_to_rest()

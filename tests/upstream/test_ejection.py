@@ -305,3 +305,30 @@ def test_of_a_server_that_is_late_less_is_expected(running: Servers) -> None:
     assert running.where().count("a") == 1
     for letter in "abc":
         _answer_questions(running, letter)
+
+
+# Answers that are no answers
+
+
+def test_who_answers_with_wrong_rows_is_out(running: Servers) -> None:
+    """It is as quick as the others, and of no use."""
+    member, answers = running.members["a"], 0
+    while running.fleet.takes_part(member):
+        answers += 1
+        running.send_to("a")
+        running.answer("a")
+        member.upstream.generations.source.blame()
+
+    assert answers < 10
+    assert member.standing.why == "its answers cannot be shared out"
+
+
+def test_wrong_rows_from_everywhere_put_none_out(running: Servers) -> None:
+    """They are due to what is asked."""
+    for _ in range(20):
+        for letter in "abc":
+            running.send_to(letter)
+            running.answer(letter)
+            running.members[letter].upstream.generations.source.blame()
+
+    assert all(map(running.fleet.takes_part, running.members.values()))
