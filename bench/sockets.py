@@ -1,12 +1,13 @@
 """
 Does it pay, in front of servers as people have them, over real sockets?
 
-    python -m bench.sockets [--seconds 5] [--rounds 2] [--write]
+    python -m bench.sockets [--seconds 5] [--rounds 2] [--only NAME] [--write]
 
 Each cell is a server and a number of clients that ask one after the other: first
 directly, then through abproxy with default settings, in turns.  Servers: one that
 computes requests one by one; four of these behind HAProxy, which spreads connections
-as a Service of Kubernetes does; and the embedded model, a real one, with texts of one
+as a Service of Kubernetes does; three whose addresses abproxy is given, so that it
+chooses by itself; and the embedded model, a real one, with texts of one
 length and with mixed ones.  Everything shares the cores of the machine, so what
 counts are the ratios.
 """
@@ -61,8 +62,8 @@ class Server:
     """A kind of server, and what is asked of it."""
 
     name: str
-    start: Callable[[ExitStack, Path], str]
-    """Start it; return its URL."""
+    start: Callable[[ExitStack, Path], tuple[str, str]]
+    """Start it; return its URL, and what abproxy is told, which may be several."""
 
     clients: Sequence[int]
     words: Sequence[int] = (8,)
@@ -78,10 +79,11 @@ def _twistd(
     return child(name, command, port, cores=usable(), folder=folder, environ=environ)
 
 
-def _serial(folder: Path) -> AbstractContextManager[Child]:
+def _serial(folder: Path, slow: int = 1) -> AbstractContextManager[Child]:
     port = free_port()
-    costs = ("--ms=20", "--ms-per-input=2", "--permits=100000", "--dimensions=384")
-    command = [sys.executable, "-m", "bench.breakable", f"--port={port}", *costs]
+    command = [sys.executable, "-m", "bench.breakable", f"--port={port}"]
+    command += [f"--ms={20 * slow}", f"--ms-per-input={2 * slow}"]
+    command += ["--permits=100000", "--dimensions=384"]
     return child(
         "server",
         command,
@@ -92,18 +94,37 @@ def _serial(folder: Path) -> AbstractContextManager[Child]:
     )
 
 
-def start_serial(stack: ExitStack, folder: Path) -> str:
+def start_serial(stack: ExitStack, folder: Path) -> tuple[str, str]:
     """Start one server that computes requests one by one."""
-    return stack.enter_context(_serial(folder)).url
+    url = stack.enter_context(_serial(folder)).url
+    return url, url
 
 
-def start_members(stack: ExitStack, folder: Path) -> str:
+def start_members(stack: ExitStack, folder: Path) -> tuple[str, str]:
     """Start several such servers behind a balancer of connections."""
+    url, _ = _behind_balancer(stack, folder, [1] * MEMBERS)
+    return url, url
+
+
+def start_three(stack: ExitStack, folder: Path) -> tuple[str, str]:
+    """Start three such servers that abproxy knows by their addresses."""
+    return _behind_balancer(stack, folder, [1, 1, 1])
+
+
+def start_uneven(stack: ExitStack, folder: Path) -> tuple[str, str]:
+    """Start the same with one of them half as fast."""
+    return _behind_balancer(stack, folder, [1, 1, 2])
+
+
+def _behind_balancer(
+    stack: ExitStack, folder: Path, slow: Sequence[int]
+) -> tuple[str, str]:
+    """Start servers, so many times as *slow*; return the balancer's URL and theirs."""
     program = shutil.which("haproxy")
     if program is None:
         raise CannotMeasure("no haproxy here: apt-get install haproxy")
-    hosts = [urlsplit(start_serial(stack, folder)).netloc for _ in range(MEMBERS)]
-    lines = [f"    server s{at} {host}" for at, host in enumerate(hosts)]
+    urls = [stack.enter_context(_serial(folder, each)).url for each in slow]
+    lines = [f"    server s{at} {urlsplit(url).netloc}" for at, url in enumerate(urls)]
     port, file = free_port(), folder / "haproxy.cfg"
     file.write_text(HAPROXY.format(port=port, servers="\n".join(lines)))
     balancer = child(
@@ -114,12 +135,13 @@ def start_members(stack: ExitStack, folder: Path) -> str:
         folder=folder,
         environ=dict(os.environ),
     )
-    return stack.enter_context(balancer).url
+    return stack.enter_context(balancer).url, ",".join(urls)
 
 
-def start_model(stack: ExitStack, folder: Path) -> str:
+def start_model(stack: ExitStack, folder: Path) -> tuple[str, str]:
     """Start the embedded model, as a server of its own."""
-    return stack.enter_context(_twistd(folder, "abproxy-model")).url
+    url = stack.enter_context(_twistd(folder, "abproxy-model")).url
+    return url, url
 
 
 SERVERS = (
@@ -132,6 +154,16 @@ SERVERS = (
         name="four of these behind HAProxy",
         start=start_members,
         clients=(8, 64, 200, 1000),
+    ),
+    Server(
+        name="three whose addresses abproxy is given",
+        start=start_three,
+        clients=(24, 192),
+    ),
+    Server(
+        name="the same, one of them half as fast",
+        start=start_uneven,
+        clients=(24, 192),
     ),
     Server(name="the embedded model", start=start_model, clients=(1, 8, 64)),
     Server(
@@ -161,8 +193,8 @@ def requests(url: str, words: Sequence[int]) -> list[bytes]:
 def both(server: Server, folder: Path) -> Iterator[dict[str, str]]:
     """Start a server, and abproxy in front of it; give their URLs."""
     with ExitStack() as stack:
-        url = server.start(stack, folder)
-        proxy = _twistd(folder, "abproxy", INFERENCE_SERVICE_URL=url)
+        url, told = server.start(stack, folder)
+        proxy = _twistd(folder, "abproxy", INFERENCE_SERVICE_URL=told)
         yield {DIRECT: url, ABPROXY: stack.enter_context(proxy).url}
 
 
@@ -199,6 +231,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.sockets")
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", default="", help="servers with this in their names")
     parser.add_argument("--write", action="store_true", help="into docs/flow.md")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
@@ -207,6 +240,7 @@ def main(arguments: Sequence[str]) -> None:
         rows = [
             measure(server, load, folder, options.seconds, options.rounds)
             for server in SERVERS
+            if options.only in server.name
         ]
     head = (
         "| Server | Clients | Direct, calls/s | abproxy, calls/s | Ratio "
@@ -215,7 +249,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     table = head + "\n".join(rows)
     sys.stdout.write(table + "\n")
-    if options.write:
+    if options.write and not options.only:
         text = DOCUMENT.read_text(encoding="utf-8")
         DOCUMENT.write_text(replaced(text, table, MAKER), encoding="utf-8")
 
