@@ -32,12 +32,8 @@ PLAYED = (
 )
 
 SHORT_OF: Mapping[tuple[str, str], float] = {
-    # All clients get into step, and nothing overlaps.
+    # All clients get into step in two full batches, and nothing overlaps.
     ("gpu-large", "64 × 1"): 0.8,  # noqa: RUF001
-    # The work of a call varies by twice its mean.
-    ("fleet4", "mixed 64"): 0.7,
-    ("fleet", "mixed 64"): 0.7,
-    ("groups", "mixed 64"): 0.8,
 }
 """The cells that may get less than nine tenths of the best other way, and why."""
 
@@ -110,7 +106,7 @@ def test_the_matrix_of_the_page_reaches_its_goals() -> None:
     """Better than the best other way on average, and worse only where it is known."""
     cells = cells_of_the_page()
 
-    assert mean(list(cells.values())) >= 1.02
+    assert mean(list(cells.values())) >= 1.03
     under = {
         each: value for each, value in cells.items() if value < SHORT_OF.get(each, 0.9)
     }
