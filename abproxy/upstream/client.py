@@ -28,6 +28,7 @@ from abproxy.errors import (
     ConnectionBroken,
     HandshakeFailed,
     ProxyError,
+    UpstreamTimeout,
 )
 from abproxy.events import Observer, UpstreamState
 from abproxy.http.failures import as_proxy_failure, not_in_time
@@ -39,6 +40,9 @@ from abproxy.upstream.health import Health
 from abproxy.upstream.identity import Generations, Source
 
 __all__ = ["Deadlines", "Trace", "Transport", "Upstream"]
+
+MAY_BE_REPLACED = (CannotConnect, HandshakeFailed, ConnectionBroken, UpstreamTimeout)
+"""How a server fails that is perhaps no more; one whose host is gone is silent."""
 
 Transport = Callable[[UpstreamRequest], Deferred[Response]]
 """
@@ -288,7 +292,9 @@ class Upstream:
         except Exception:  # noqa: BLE001  it must be answered
             outcome = Failure()
         took_s = self.clock.seconds() - sending.began_at
-        sending.answer.callback(outcome)
+        # What followed from it may have cancelled the request.
+        if not sending.answer.called:
+            sending.answer.callback(outcome)
         # Noted when the client has its answer already.
         if is_good and answer and self.health.state is not UpstreamState.UP:
             self.health.answered(answer)
@@ -309,7 +315,7 @@ class Upstream:
         if is_late and failure.check(CancelledError):
             failure = Failure(not_in_time(sending.timeout_s))
         self.health.failed(failure)
-        if failure.check(CannotConnect, HandshakeFailed, ConnectionBroken):
+        if failure.check(*MAY_BE_REPLACED):
             self.generations.end(sending.source)
         if sending.learns:
             self.discovery.failed(failure)

@@ -156,7 +156,7 @@ class Source:
     later: Identity | None = None
     """What it said at last, if that is another model: some of its rows are of that."""
 
-    connections: int = field(init=False, default=0)
+    connections: set[object] = field(init=False, factory=set, repr=False)
     """Those to it that are open."""
 
     keeps_connections: bool = field(init=False, default=False)
@@ -223,22 +223,26 @@ class Generations:
         """Begin with nothing known."""
         self.source = self._make(0)
 
-    def connected(self) -> Source:
-        """Return what a new connection leads to."""
-        self.source.connections += 1
+    def connected(self, connection: object) -> Source:
+        """Return what a new *connection* leads to."""
+        self.source.connections.add(connection)
         return self.source
 
-    def lost(self, source: Source, *, by_server: bool) -> None:
-        """Note that a connection to *source* is closed on which nothing was asked."""
-        source.connections -= 1
+    def lost(
+        self, source: Source, connection: object, *, by_server: bool = False
+    ) -> None:
+        """Note that a *connection* to *source* is closed, with nothing asked on it."""
+        if connection not in source.connections:
+            return
+        source.connections.remove(connection)
         if source.keeps_connections and not source.connections:
             if by_server and source is self.source:
                 self.doubt()
             self.end(source)
 
-    def broke(self, source: Source) -> None:
-        """Note that a connection to *source* has ended without an answer."""
-        source.connections -= 1
+    def broke(self, source: Source, connection: object) -> None:
+        """Note that a *connection* to *source* has ended without an answer."""
+        source.connections.discard(connection)
         self.end(source)
 
     def end(self, source: Source) -> None:

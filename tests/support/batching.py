@@ -152,9 +152,10 @@ def harness(
     count: Count | None = None,
     observer: Observer | None = None,
     may_join: MayJoin = may_join_all,
+    clock: Clock | None = None,
 ) -> Harness:
     """Make a collector in front of a recording upstream."""
-    clock = Clock()
+    clock = clock or Clock()
     upstream = RecordingUpstream()
     collector = BatchCollector(
         clock=clock,

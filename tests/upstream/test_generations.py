@@ -60,6 +60,17 @@ def test_an_answer_that_breaks_off_ends_a_generation() -> None:
     assert answered(client) is not before
 
 
+def test_a_request_that_is_not_answered_in_time_ends_a_generation() -> None:
+    """The host may be gone, with nobody left to close the connection."""
+    client = fast()
+    before = answered(client)
+
+    client.send()
+    client.clock.advance(8)
+
+    assert before.is_over
+
+
 def test_a_connection_that_cannot_be_made_ends_a_generation() -> None:
     """Nobody is there."""
     client = fast()

@@ -309,7 +309,7 @@ class Connection(Protocol):
 
     def connectionMade(self) -> None:
         """Hold nothing back: a request is written whole."""
-        self.source = self.pool.generations.connected()
+        self.source = self.pool.generations.connected(self)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
 
@@ -325,6 +325,7 @@ class Connection(Protocol):
 
     def close(self) -> Deferred[None]:
         """Close the connection; fires when it is closed."""
+        self.pool.generations.lost(self.source, self)
         is_tls = ISSLTransport.providedBy(self.transport)
         self.transport.loseConnection()
         if is_tls:
@@ -368,21 +369,21 @@ class Connection(Protocol):
         self._closed.callback(None)
         generations = self.pool.generations
         if exchange is None:
-            generations.lost(self.source, by_server=was_idle)
+            generations.lost(self.source, self, by_server=was_idle)
             return
         error: Any = why_lost(self, reason).value
         if response is None:
-            generations.broke(self.source)
+            generations.broke(self.source, self)
             exchange.not_answered(error)
             return
         try:
             whole = response.end(error)
         except Exception as told:  # noqa: BLE001  the waiter is told
-            generations.broke(self.source)
+            generations.broke(self.source, self)
             exchange.fail(told)
         else:
             force_setattr(whole, "source", generations.of_answer(self.source))
-            generations.lost(self.source, by_server=False)
+            generations.lost(self.source, self)
             exchange.tell(whole)
 
     def _free(self, response: PlainResponse | TwistedResponse) -> None:
@@ -398,10 +399,12 @@ class Connection(Protocol):
             self.has_answered = self.source.keeps_connections = True
             self.pool.put(self)
         else:
+            self.pool.generations.lost(self.source, self)
             self.transport.loseConnection()
 
     def _abort(self) -> None:
         self._forget()
+        self.pool.generations.lost(self.source, self)
         self.transport.abortConnection()
 
     def _forget(self) -> None:
