@@ -187,7 +187,7 @@ class BatchCollector:
             caps = self._caps_of(call.lane_key, caps)
         size, now = size_of(call.items.raw), self.clock.seconds()
         if is_paced:
-            self.pace.admit(call, size, caps, self.queue.lanes)
+            self.pace.admit(call, size, caps, self.queue)
         here = self.admission.queued + self.budget.calls_in_flight + 1
         others_come = self.budget.slots.arrived(now, here, call.lane_key)
         if not others_come and self._leaves_at_once(call, size, caps):

@@ -13,6 +13,7 @@ Without limits it does nothing but to look for them in the answers to shared req
 import re
 from collections.abc import Callable, Iterable
 from math import ceil, inf
+from typing import NamedTuple
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
@@ -23,6 +24,7 @@ from abproxy.batching.account import NO_RATES, Account, Rates
 from abproxy.batching.allowance import KEPT_S, WINDOW_S
 from abproxy.batching.lane import Lane
 from abproxy.batching.part import Caps
+from abproxy.batching.queue import Queue
 from abproxy.batching.said import TOKENS, Stated, pause_stated_s, read_stated
 from abproxy.batching.timer import Timer
 from abproxy.dialects.call import Call, LaneKey
@@ -57,6 +59,26 @@ _COMPUTED = b"x-compute-tokens"
 
 _ENDS = 600
 """Bytes at either end of an answer in which its usage stands."""
+
+
+class _Ahead(NamedTuple):
+    """What leaves before a call, and with it."""
+
+    requests: int
+    size: int
+    """Bytes of items."""
+
+    def plus(self, other: "_Ahead") -> "_Ahead":
+        """Return both together."""
+        return _Ahead(self.requests + other.requests, self.size + other.size)
+
+    def times(self, number: int) -> "_Ahead":
+        """Return so many times as much."""
+        return _Ahead(self.requests * number, self.size * number)
+
+    def within(self, most: "_Ahead") -> "_Ahead":
+        """Return it, but no more than *most*."""
+        return _Ahead(min(self.requests, most.requests), min(self.size, most.size))
 
 
 @define(eq=False)
@@ -163,7 +185,7 @@ class Pace:
 
     # What waits too long
 
-    def admit(self, call: Call, size: int, caps: Caps, lanes: Iterable[Lane]) -> None:
+    def admit(self, call: Call, size: int, caps: Caps, queue: Queue) -> None:
         """
         Refuse a call that would wait too long for its turn.
 
@@ -171,29 +193,18 @@ class Pace:
             call: that is to queue up; of a large one the part that leaves first.
             size: the bytes of its items.
             caps: what fits into a batch of it.
-            lanes: in which others wait.
+            queue: in which others wait.
 
         Raises:
             AccountUsedUp: there is no turn for it within the patience.
         """
-        key, now = call.lane_key, self.clock.seconds()
-        account = self._account_of(key)
-        items, size = min(len(call.items.raw), caps.items), min(size, caps.size)
-        own, others, has_own = [0, size], [0, 0], False
-        for lane in lanes:
-            if lane.key.is_bulk and not key.is_bulk:
-                continue
-            is_own = lane.key == key
-            has_own = has_own or is_own
-            ahead = own if self._account_of(lane.key) is account else others
-            ahead[0] += _requests_for(lane, is_own * items, is_own * size)
-            ahead[1] += lane.size
-        own[0] += not has_own
-        ratio, (requests, bytes_) = account.tokens_per_byte, own
+        now, account = self.clock.seconds(), self._account_of(call.lane_key)
+        ahead, ahead_of_all = self._ahead_of(call, size, caps, queue)
+        ratio = account.tokens_per_byte
         wait_s = -now + max(
-            account.lasts_until(requests, bytes_ * ratio, now),
+            account.lasts_until(ahead.requests, ahead.size * ratio, now),
             self._of_all.lasts_until(
-                requests + others[0], (bytes_ + others[1]) * ratio, now
+                ahead_of_all.requests, ahead_of_all.size * ratio, now
             ),
         )
         patience_s = self.rates.patience_s
@@ -204,6 +215,42 @@ class Pace:
                 "seconds: try again later",
                 max(1, ceil(wait_s - most_s)),
             )
+
+    def _ahead_of(
+        self, call: Call, size: int, caps: Caps, queue: Queue
+    ) -> tuple["_Ahead", "_Ahead"]:
+        """
+        Estimate what leaves until *call* has, of its account and of all.
+
+        Of each other client it is as much as of its own at most, by their turns.
+        """
+        key, account = call.lane_key, self._account_of(call.lane_key)
+        items, size = min(len(call.items.raw), caps.items), min(size, caps.size)
+        of_clients = queue.admission.of_clients
+        mine = of_clients.get(call.client)
+        own = _Ahead(1, size)
+        if mine is not None:
+            own = _Ahead(
+                ceil(
+                    max(
+                        (mine.items + items) / caps.items,
+                        (mine.size + size) / caps.size,
+                    )
+                ),
+                mine.size + size,
+            )
+        fair = own.times(len(of_clients) + (mine is None))
+        of_account = of_all = _Ahead(1, size)
+        for lane in queue.lanes:
+            if lane.key.is_bulk and not key.is_bulk:
+                continue
+            joins = lane.key == key
+            requests = _requests_for(lane, joins * items, joins * size) - joins
+            waits = _Ahead(requests, lane.size)
+            of_all = of_all.plus(waits)
+            if self._account_of(lane.key) is account:
+                of_account = of_account.plus(waits)
+        return of_account.within(fair), of_all.within(fair)
 
     def patience_s(self, asked_s: float, usual_s: float) -> float:
         """

@@ -262,6 +262,22 @@ def test_a_call_that_would_wait_too_long_is_refused_at_once() -> None:
     assert proxy.clock.seconds() - began_at <= 61
 
 
+def test_an_import_of_one_client_refuses_no_other() -> None:
+    """It has filled the minute with its own calls; a query of another has a turn."""
+    proxy = hosted(Account.of(6, 1e9), items=1, rates=Rates(requests=6), slots=4)
+    for number in range(7):
+        proxy.submit(openai_call(str(number), client=b"import"))
+    with pytest.raises(AccountUsedUp):
+        proxy.submit(openai_call("more", client=b"import"))
+    began_at = proxy.clock.seconds()
+    query = proxy.submit(openai_call("q", client=b"other"))
+
+    while not query.called:
+        run(proxy, 0.1)
+
+    assert proxy.clock.seconds() - began_at < 30
+
+
 def test_a_large_call_is_admitted_for_its_first_part() -> None:
     """The next part queues up when the one before has left, and waits by itself."""
     proxy = hosted(Account.of(6, 1e9), items=10, rates=Rates(requests=6))
