@@ -167,12 +167,19 @@ _SINCE = {
     "schema": {"type": "integer", "minimum": 0, "default": 0},
 }
 
+_MODEL = {
+    "name": "model",
+    "in": "query",
+    "description": "Where there are several models, the one whose figures are wanted",
+    "schema": {"type": "string", "default": ""},
+}
+
 OWN_PAGES = {
     "/health": _page("Whether the inference server is healthy", _HEALTH),
     "/ping": _page("The same as /health, for clients that use this path", _HEALTH),
     "/metrics": _page("Metrics for Prometheus", {"200": _FIGURES}),
     "/-/": _page("The live page", _LIVE),
-    "/-/status.json": _page("The figures of the live page", _STATUS, _SINCE),
+    "/-/status.json": _page("The figures of the live page", _STATUS, _SINCE, _MODEL),
     "/-/healthy": _page("Whether this process runs", {"200": _ALIVE}),
     "/-/ready": _page("Whether calls are accepted, or why not", _READY),
     "/-/docs": _page("This description as a page", {"200": _HTML}),

@@ -100,7 +100,19 @@ _UPSTREAM = object_of(
     embeddings_path=or_null(TEXT),
     task=or_null(TEXT),
     model=or_null(TEXT),
+    models=list_of(TEXT),
     version=or_null(TEXT),
+)
+
+_MODEL = object_of(
+    name=TEXT,
+    names=list_of(TEXT),
+    url=TEXT,
+    state=TEXT,
+    calls=WHOLE,
+    errors=WHOLE,
+    waiting_items=WHOLE,
+    items_in_flight=WHOLE,
 )
 
 _LANE = object_of(
@@ -128,6 +140,7 @@ _VERDICT = object_of(
     account_limited=NUMBER,
     upstream_limited=NUMBER,
     limited_by=TEXT,
+    slots=TEXT,
     period_s=NUMBER,
 )
 
@@ -172,3 +185,6 @@ STATUS = object_of(
         object_of(name=TEXT, answers=TRUTH, restarts=WHOLE, started_at=NUMBER)
     ),
 )
+
+# Where there are several models.
+STATUS["properties"] |= {"model": TEXT, "models": list_of(_MODEL)}

@@ -1,5 +1,6 @@
 """What is answered is as described, also when something goes wrong."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from support.client import Client
+from support.models import several_models, tables
 from support.proxy import InMemoryProxy, in_memory_proxy
 from support.upstream import HeldUpstream, OpenUpstream
 from web.openapi.described import DESCRIPTION, assert_described, operations
@@ -138,9 +140,7 @@ def test_the_status_has_nothing_that_is_not_described() -> None:
     status = proxy.ask("GET", "/-/status.json").json
 
     assert [len(status[name]) for name in ("batches", "errors", "lanes")] == [2, 1, 1]
-    [told] = [each for _, path, each in operations() if path == "/-/status.json"]
-    schema = told["responses"]["200"]["content"]["application/json"]["schema"]
-    OAS31Validator(_closed(schema)).validate(status)
+    _check_status(status)
     for client in clients:
         client.leave()
 
@@ -260,3 +260,15 @@ def test_an_upstream_that_is_full_is_passed_on_as_described(
     proxy.be_patient(client)
 
     assert_answered(client, path, status)
+
+
+def _check_status(status: Any) -> None:
+    [told] = [each for _, path, each in operations() if path == "/-/status.json"]
+    schema = told["responses"]["200"]["content"]["application/json"]["schema"]
+    OAS31Validator(_closed(schema)).validate(status)
+
+
+def test_the_status_of_several_models_has_nothing_else(tmp_path: Path) -> None:
+    """But the model, and the list of all."""
+    with several_models(tmp_path, tables(a="", b="")) as here:
+        _check_status(here.ask("GET", "/-/status.json?model=b").json)
