@@ -201,6 +201,17 @@ def _three(
         )
 
 
+_SEVERAL += [
+    Kind(
+        name="sixteen-groups",
+        about="sixteen servers as in groups, with an address each",
+        make=_groups,
+        beside=(_groups,) * 15,
+        permits=None,
+        warm_s=16,
+        measured_s=16,
+    )
+]
 _SEVERAL += _three("serial", "serial", _serial, warm_s=40, measured_s=30)
 _SEVERAL += _three("groups", "groups", _groups, warm_s=40, measured_s=60)
 KINDS = {kind.name: kind for kind in _SEVERAL}

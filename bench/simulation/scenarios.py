@@ -12,6 +12,7 @@ __all__ = ["SCENARIOS", "WAYS", "Scenario"]
 
 TIMERS = ("timer 1000/8", "timer 50/32", "timer 5/32")
 WAYS = ("direct", *TIMERS, "abproxy")
+CHOICE = ("direct", "abproxy turns=yes", "abproxy")
 BESIDE = (Crowd(name="query"), Crowd(name="import", items=1000))
 
 
@@ -72,10 +73,22 @@ def _three(kind: str, crowd: Crowd | None = None) -> Scenario:
         question="Does each of three servers get what it can do?",
         kind=kind,
         loads=_grid((8, 24, 64, 192), crowd=crowd),
-        ways=("direct", "abproxy turns=yes", "abproxy"),
+        ways=CHOICE,
         lasts=2.0 if crowd else 1.0,
     )
 
+
+SIXTEEN = Scenario(
+    name="sixteen-groups",
+    question="How long do calls take that come whatever became of others?",
+    kind="sixteen-groups",
+    loads=[
+        (Crowd(rate=2160),),
+        (Crowd(name="mixed", rate=180, lengths=MIXED),),
+        (Crowd(name="mixed", clients=64, lengths=MIXED),),
+    ],
+    ways=CHOICE,
+)
 
 _ALL = [
     Scenario(
@@ -159,5 +172,6 @@ _ALL = [
     _three("three-groups"),
     _three("three-groups-uneven"),
     _three("three-groups", Crowd(lengths=MIXED)),
+    SIXTEEN,
 ]
 SCENARIOS = {scenario.name: scenario for scenario in _ALL}

@@ -3,6 +3,7 @@
 from functools import cache
 
 import pytest
+from attrs import evolve
 
 from bench.simulation.clients import MIXED, Crowd
 from bench.simulation.runs import KINDS, Figures, Run, play
@@ -69,3 +70,19 @@ def test_texts_of_different_length_wait_less_in_a_crowd() -> None:
 
     assert chosen.items_per_s >= in_turn.items_per_s
     assert chosen.p99_ms <= 0.7 * in_turn.p99_ms
+
+
+@pytest.mark.parametrize(
+    ("crowd", "scale", "times"),
+    [(Crowd(rate=2160), 0.3, 1.5), (Crowd(rate=180, lengths=MIXED), 1.0, 0.5)],
+    ids=["short", "mixed"],
+)
+def test_calls_at_a_rate_find_a_server_that_is_free(
+    crowd: Crowd, scale: float, times: float
+) -> None:
+    """From the first second on, though a balancer would make queues of them."""
+    run = Run(kind=KINDS["sixteen-groups"], way="", crowds=(crowd,), scale=scale)
+
+    chosen, direct = (play(evolve(run, way=way))[0] for way in ("abproxy", "direct"))
+
+    assert chosen.p99_ms <= times * direct.p99_ms
