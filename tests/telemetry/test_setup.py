@@ -20,9 +20,12 @@ from abproxy.events import Observer, RequestInfo
 from abproxy.http.messages import HeaderList, UpstreamRequest
 from abproxy.telemetry.setup import LAST_SPANS_S, Telemetry, make_telemetry
 from support.proxy import Reactor, wired
-from support.upstream import RecordingUpstream, make_upstream
+from support.upstream import RecordingUpstream, make_upstream, reply
 
 REQUEST = UpstreamRequest(path=b"/embed", headers=(), body=b"")
+
+
+FOLLOWED = reply(200, b"followed")
 
 
 @define(eq=False)
@@ -37,7 +40,7 @@ class Traces(Observer):
 
     def trace(self, request: UpstreamRequest, *_about: Any) -> Any:
         """Follow what is sent."""
-        return request, lambda _: "followed"
+        return request, lambda _: FOLLOWED
 
     def relay(self, _request: Any, headers: HeaderList, _base_url: str) -> Any:
         """Put on a mark."""
@@ -89,7 +92,7 @@ def test_traces_are_followed_on_all_ways() -> None:
     assert traces.answered == [error]
     assert telemetry.recorder.totals().failed == 1
     assert telemetry.trace_relayed == traces.relay
-    assert heard == ["followed"]
+    assert heard == [FOLLOWED]
     assert telemetry.recorder.totals().requests == 1
 
 
