@@ -27,6 +27,7 @@ from abproxy.service.proxy import ProxyService
 from abproxy.settings.settings import FAST_PATHS, Settings
 from abproxy.upstream.agent import TreqClient
 from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.identity import NO_IDENTITY
 from abproxy.web.admin import Operations
 from abproxy.web.models import Models
 from abproxy.web.server import ProxySite
@@ -277,7 +278,10 @@ def in_memory_proxy(
     http: Any = StubTreq(resource)
     proxy.upstream = http
     client = TreqClient(
-        http=http, base_url=chosen.upstream_url, max_answer_bytes=10_000_000
+        http=http,
+        base_url=chosen.upstream_url,
+        max_answer_bytes=10_000_000,
+        generations=proxy.inference_server.generations,
     )
     proxy.inference_server.transport = client.send
     return proxy
@@ -360,6 +364,7 @@ def _wire(
         each.agent = proxy.agent
         # As if the server had been asked, and had said nothing.
         each.discovery._in_doubt = False
+        each.generations.settle(each.generations.source, NO_IDENTITY)
     return proxy
 
 
