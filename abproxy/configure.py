@@ -116,6 +116,7 @@ CHANGEABLE = frozenset(
         "packing",
         "rate_limit",
         "request_timeout_s",
+        "resolve_every_s",
         "share_alone",
         "share_apart",
         "share_ignore",

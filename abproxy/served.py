@@ -48,13 +48,19 @@ from abproxy.upstream.agent import TreqClient, make_agent, make_treq
 from abproxy.upstream.client import Transport, Upstream
 from abproxy.upstream.connections import make_pool
 from abproxy.upstream.discovery import ServerInfo
-from abproxy.upstream.endpoints import EndpointFactory, uri_of
+from abproxy.upstream.endpoints import (
+    EndpointFactory,
+    at_address,
+    is_name,
+    uri_of,
+)
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.fleet import Fleet
 from abproxy.upstream.health import HealthCheck, make_checks
 from abproxy.upstream.identity import Generations
 from abproxy.upstream.joining import Joining, Naming
+from abproxy.upstream.resolve import Lookup, NamedServers
 from abproxy.upstream.tokens import TokenCounter
 from abproxy.web.models import Served
 from abproxy.web.relay import Relay
@@ -156,6 +162,8 @@ class ServedModel:
         if isinstance(self.upstream, Fleet):
             self.upstream.permits_of = partial(permits_for, settings)
             self.upstream.hedge_after(settings.hedge_after)
+            for name in self.upstream.names:
+                name.lookup.every_s = settings.resolve_every_s
         self.upstream.use(credentials_for(settings))
         self.upstream.set_timeout(settings.upstream_timeout_s)
         self.relay.timeout_s = settings.upstream_timeout_s
@@ -245,9 +253,10 @@ def make_model(  # noqa: PLR0913
 
     servers = weighted(base_url or settings.upstream_url)
     upstream: Upstream | Fleet
-    if len(servers) == 1:
-        [(url, _)] = servers
-        upstream = _upstream(settings, reactor, telemetry, url, learn)
+    [(url, _), *others] = servers
+    if not others and (settings.resolve == "one" or not is_name(url)):
+        upstream = _upstream(settings, reactor, telemetry, url)
+        upstream.discovery.on_change = learn
         if table is not None:
             upstream.name_in_log()
     else:
@@ -314,7 +323,23 @@ def _fleet(
     )
     fleet.hedge_after(settings.hedge_after)
     for url, weight in servers:
-        fleet.add(_upstream(settings, reactor, telemetry, url), weight)
+        make = partial(_upstream, settings, reactor, telemetry, url)
+        if settings.resolve == "all" and is_name(url):
+            names = NamedServers(
+                base_url=url,
+                lookup=Lookup(
+                    host=uri_of(url.encode()).host.decode(),
+                    clock=reactor,
+                    resolver=reactor.nameResolver,
+                    every_s=settings.resolve_every_s,
+                ),
+                make=make,
+                add=partial(fleet.add, weight=weight),
+                remove=fleet.remove,
+            )
+            fleet.names.append(names)
+        else:
+            fleet.add(make(), weight)
     return fleet
 
 
@@ -323,16 +348,17 @@ def _upstream(
     reactor: Any,
     telemetry: Telemetry,
     base_url: str,
-    on_change: Callable[[ServerInfo], None] = lambda _info: None,
+    address: str | None = None,
 ) -> Upstream:
     budget = limits_for(settings, ServerInfo()).budget
     keep_s = settings.upstream_keep_alive_s
     agent_pool = make_pool(reactor, budget, keep_s)
     endpoints = EndpointFactory(
-        reactor, settings.connect_timeout_s, tls_policy_for(settings)
+        reactor, settings.connect_timeout_s, tls_policy_for(settings), address
     )
     agent = make_agent(agent_pool, endpoints)
-    generations = Generations(base_url, settings.model_strict)
+    name = at_address(base_url, address)
+    generations = Generations(name, settings.model_strict)
     pool = ConnectionPool(reactor, budget, keep_s, generations)
     return Upstream(
         base_url=base_url,
@@ -343,8 +369,8 @@ def _upstream(
         pool=pool,
         agent=agent,
         agent_pool=agent_pool,
-        on_change=on_change,
         dialect=settings.upstream_dialect,
+        address=address,
         observer=telemetry.observer,
         trace=telemetry.trace,
     )
@@ -430,14 +456,15 @@ def _limit(settings: Settings, reactor: Any, limits: Limits) -> Limit:
 def _relay(
     settings: Settings, reactor: Any, upstream: Upstream | Fleet, telemetry: Telemetry
 ) -> Relay:
-    first = upstream.members[0].upstream if isinstance(upstream, Fleet) else upstream
-    return Relay(
-        agent=first.agent,
-        base_url=first.base_url,
+    relay = Relay(
         clock=reactor,
         trace=telemetry.trace_relayed,
         timeout_s=settings.upstream_timeout_s,
         connect_patience_s=settings.connect_patience_s,
-        close_idle=first.close_idle,
-        choose=upstream.choose if isinstance(upstream, Fleet) else None,
     )
+    if isinstance(upstream, Fleet):
+        relay.choose = upstream.choose
+    else:
+        relay.agent, relay.base_url = upstream.agent, upstream.base_url
+        relay.close_idle = upstream.close_idle
+    return relay

@@ -27,6 +27,21 @@ class Upstream:
         "several models behind one address: a TOML file with a table for each; what a "
         "table does not set is as for one model; read again on SIGHUP",
     )
+    resolve: str = setting(
+        "resolve",
+        parsers.one_of("one", "all"),
+        "one",
+        "one or all",
+        "whether a name in INFERENCE_SERVICE_URL is one server, or each of its "
+        "addresses is one, as those of a headless Service of Kubernetes are",
+    )
+    resolve_every_s: float = setting(
+        "resolve-every",
+        parsers.seconds,
+        30.0,
+        "s",
+        "how often such names are looked up again; also when a connection fails",
+    )
     upstream_dialect: str = setting(
         "upstream-dialect",
         parsers.one_of("auto", "tei", "openai"),

@@ -129,10 +129,12 @@ class Agreement:
             return
         member.refused = why
         if why:
-            self._log.warn("{url} is left out: {why}", url=member.base_url, why=why)
+            self._log.warn(
+                "{url} is left out: {why}", url=member.upstream.name, why=why
+            )
         else:
             self._log.info(
                 "{url} gets calls again: it has {model}",
-                url=member.base_url,
+                url=member.upstream.name,
                 model=str(identity),
             )

@@ -35,6 +35,7 @@ from abproxy.http.failures import as_proxy_failure, not_in_time
 from abproxy.http.headers import LOCATIONS, Credentials, lead_back
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.discovery import Discovery, ServerInfo
+from abproxy.upstream.endpoints import at_address
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.health import Health
 from abproxy.upstream.identity import Generations, Source
@@ -164,8 +165,14 @@ class Upstream:
     )
     """Called when something else is known of it than before."""
 
+    on_lost: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Called when a connection to it broke, or cannot be made."""
+
     dialect: str = "auto"
     """Which API it has: tei, openai, or auto to find out."""
+
+    address: str | None = None
+    """Where it is, if it is one of several with the same base URL."""
 
     observer: Observer = field(factory=Observer, repr=False)
     trace: Trace | None = field(default=None, repr=False)
@@ -193,6 +200,11 @@ class Upstream:
             on_change=self.on_change,
             dialect=self.dialect,
         )
+
+    @property
+    def name(self) -> str:
+        """Return what the log and the status call it: a URL of this server alone."""
+        return at_address(self.base_url, self.address)
 
     @property
     def info(self) -> ServerInfo:
@@ -225,7 +237,7 @@ class Upstream:
 
     def name_in_log(self) -> None:
         """Let the log name it, as there are others beside it."""
-        self.discovery.which = self.health.which = f" {self.base_url}"
+        self.discovery.which = self.health.which = f" {self.name}"
 
     def use(self, credentials: Credentials) -> None:
         """Show these *credentials* with our own questions from now on."""
@@ -317,6 +329,7 @@ class Upstream:
         self.health.failed(failure)
         if failure.check(*MAY_BE_REPLACED):
             self.generations.end(sending.source)
+            self.on_lost()
         if sending.learns:
             self.discovery.failed(failure)
         return failure
@@ -328,7 +341,7 @@ class Upstream:
     def describe(self) -> dict[str, Any]:
         """Return what the status says of it."""
         return {
-            "url": self.base_url,
+            "url": self.name,
             "state": self.health.state.value,
             "why": self.health.why,
             "since": self.health.since,

@@ -9,9 +9,10 @@ need not be such: what the resolver of the system finds is a name.
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 from attrs import field, frozen
-from twisted.internet.abstract import isIPv6Address
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -27,7 +28,15 @@ from abproxy.http.openssl import TlsEndpoint
 if TYPE_CHECKING:
     from abproxy.upstream.tls import VerifyingPolicy
 
-__all__ = ["EndpointFactory", "make_endpoint", "policy_of", "uri_of", "without_zone"]
+__all__ = [
+    "EndpointFactory",
+    "at_address",
+    "is_name",
+    "make_endpoint",
+    "policy_of",
+    "uri_of",
+    "without_zone",
+]
 
 
 class _NamedEndpoint(HostnameEndpoint):
@@ -50,6 +59,22 @@ def uri_of(url: bytes) -> URI:
 def without_zone(host: bytes) -> bytes:
     """Return *host* as others know it: a zone is a matter of this machine."""
     return host.partition(b"%")[0]
+
+
+def is_name(url: str) -> bool:
+    """Return whether the host of *url* has to be looked up."""
+    host = uri_of(url.encode("ascii")).host.decode("ascii")
+    return not (isIPAddress(host) or isIPv6Address(host))
+
+
+def at_address(url: str, address: str | None) -> str:
+    """Return *url* with an *address* in the place of its host, if there is one."""
+    if address is None:
+        return url
+    parts = urlsplit(url)
+    host = f"[{address}]" if ":" in address else address
+    _, colon, port = parts.netloc.rpartition(":")
+    return urlunsplit(parts._replace(netloc=f"{host}{colon}{port}" if colon else host))
 
 
 def make_endpoint(reactor: Any, uri: URI, timeout_s: float) -> IStreamClientEndpoint:

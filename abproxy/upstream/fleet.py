@@ -35,6 +35,7 @@ from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.ejection import Standing
 from abproxy.upstream.health import answers_question
 from abproxy.upstream.member import Member
+from abproxy.upstream.resolve import NamedServers
 from abproxy.upstream.sending import FleetSender
 
 __all__ = ["Fleet"]
@@ -86,6 +87,9 @@ class Fleet:
     members: list[Member] = field(init=False, factory=list)
     """Those that there are, also those that take no part at the moment."""
 
+    names: list[NamedServers] = field(init=False, factory=list)
+    """Names of which each address is a server."""
+
     _left: dict[Member, Deferred[Any]] = field(init=False, factory=dict, repr=False)
     _info: ServerInfo = field(init=False, factory=ServerInfo)
     _next_look: IDelayedCall | None = field(init=False, default=None, repr=False)
@@ -108,12 +112,14 @@ class Fleet:
     # Who there is
 
     def add(self, upstream: Upstream, weight: float = 1.0) -> Member:
-        """Add a server, which gets work from now on."""
+        """Add a server, which gets work when it has said which model it has."""
+        upstream.use(self.credentials)
+        upstream.set_timeout(self.timeout_s)
         member = Member(
             upstream=upstream,
             work=Work(clock=self.clock, weight=weight),
             standing=Standing(
-                name=upstream.base_url,
+                name=upstream.name,
                 clock=self.clock,
                 ask=partial(self._ask_health, upstream),
                 on_change=self.look_again,
@@ -206,7 +212,7 @@ class Fleet:
     def infos(self) -> Sequence[ServerInfo]:
         """Return what is known of each server that takes part, or of all if none."""
         counted = self._taking_part or self.members
-        return [each.upstream.info for each in counted]
+        return [each.upstream.info for each in counted] or [ServerInfo()]
 
     @property
     def info(self) -> ServerInfo:
@@ -252,7 +258,8 @@ class Fleet:
     @property
     def is_certain(self) -> bool:
         """Return whether all that take part were asked since a connection broke."""
-        return all(each.upstream.is_certain for each in self._taking_part)
+        active = self._taking_part
+        return bool(active) and all(each.upstream.is_certain for each in active)
 
     @property
     def state(self) -> UpstreamState:
@@ -270,7 +277,9 @@ class Fleet:
     @property
     def base_url(self) -> str:
         """Return where they are."""
-        return ",".join(dict.fromkeys(each.upstream.base_url for each in self.members))
+        of_names = [each.base_url for each in self.names]
+        known = of_names + [each.base_url for each in self.members]
+        return ",".join(dict.fromkeys(known))
 
     @property
     def unfinished_bytes(self) -> int:
@@ -346,10 +355,14 @@ class Fleet:
         self._next_look = self.clock.callLater(LOOK_S, self._look)
         for each in self.members:
             each.upstream.start()
+        for name in self.names:
+            name.start()
 
     def stop(self) -> Deferred[Any]:
         """Ask no more; fires when the connections without a request are closed."""
         self._is_running = False
+        for name in self.names:
+            name.stop()
         self.agreement.stop()
         if self._next_look is not None:
             self._next_look.cancel()

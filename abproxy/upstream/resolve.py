@@ -31,7 +31,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["Lookup", "look_up"]
+from abproxy.events import UpstreamState
+from abproxy.upstream.client import Upstream
+from abproxy.upstream.member import Member
+
+__all__ = ["Lookup", "NamedServers", "look_up"]
 
 LEAST_S = 1.0
 """How long after a lookup the next may begin, in seconds, whatever has failed."""
@@ -93,7 +97,9 @@ class Lookup:
     every_s: float
     """After how long it is looked up again at the latest, in seconds."""
 
-    on_change: Callable[[Sequence[str], Sequence[str]], None] = field(repr=False)
+    on_change: Callable[[Sequence[str], Sequence[str]], None] = field(
+        default=lambda _added, _removed: None, repr=False
+    )
     """Called with the addresses that are new, and with those that are gone."""
 
     is_away: Callable[[], bool] = field(default=lambda: False, repr=False)
@@ -204,3 +210,47 @@ class Lookup:
         if self._next is not None:
             self._next.cancel()
             self._next = None
+
+
+@define(kw_only=True, eq=False)
+class NamedServers:
+    """The servers of a fleet that are at the addresses of one name."""
+
+    base_url: str
+    """That of all of them."""
+
+    lookup: Lookup
+    make: Callable[[str], Upstream] = field(repr=False)
+    """Makes the server at an address."""
+
+    add: Callable[[Upstream], Member] = field(repr=False)
+    remove: Callable[[Member], object] = field(repr=False)
+
+    members: dict[str, Member] = field(init=False, factory=dict)
+    """Those that there are, by their addresses."""
+
+    def __attrs_post_init__(self) -> None:
+        """Listen to what is looked up."""
+        self.lookup.on_change = self._change
+        self.lookup.is_away = self._is_away
+
+    def start(self) -> None:
+        """Look the name up now, and from now on."""
+        self.lookup.start()
+
+    def stop(self) -> None:
+        """Look it up no more; the servers stay."""
+        self.lookup.stop()
+
+    def _change(self, added: Sequence[str], removed: Sequence[str]) -> None:
+        # The others go last: there are never fewer than there might be.
+        for address in added:
+            upstream = self.make(address)
+            upstream.on_lost = self.lookup.doubt
+            self.members[address] = self.add(upstream)
+        for address in removed:
+            self.remove(self.members.pop(address))
+
+    def _is_away(self) -> bool:
+        states = {each.upstream.state for each in self.members.values()}
+        return states == {UpstreamState.UNREACHABLE}

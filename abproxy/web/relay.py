@@ -75,8 +75,6 @@ def is_pure(method: bytes, target: bytes) -> bool:
 class Relay:
     """Forwards everything that is not batched."""
 
-    agent: IAgent = field(repr=False)
-    base_url: str
     clock: IReactorTime = field(repr=False)
 
     timeout_s: float
@@ -85,6 +83,8 @@ class Relay:
     connect_patience_s: float
     """How long a request waits for an upstream that cannot be reached."""
 
+    agent: IAgent | None = field(default=None, repr=False)
+    base_url: str = ""
     close_idle: Callable[[], object] = field(default=lambda: None, repr=False)
     """Closes unused connections: one has broken, and others may be broken, too."""
 

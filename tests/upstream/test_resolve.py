@@ -1,64 +1,23 @@
 """The addresses of a name: looked up again, and told when they change."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Any
 
 from attrs import define, field
 from pytest_twisted import ensureDeferred
-from twisted.internet._resolver import HostResolution
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IHostnameResolver
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
-from zope.interface import implementer
 
 from abproxy.upstream.resolve import Lookup
 from bench.breakable.names import Names, NameServer
 from support.client import the_reactor, until
+from support.names import Resolver
 
 A, B, C = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 SIX_A, SIX_B = "fd00::1", "fd00::2"
 
 OFTEN_S = 30.0
-
-
-@implementer(IHostnameResolver)
-@define(eq=False)
-class Resolver:
-    """Finds what the test says, at once or when the test says so."""
-
-    found: Sequence[str] = ()
-    is_slow: bool = False
-    asked: list[tuple[str, Any]] = field(factory=list)
-
-    def resolveHostName(  # noqa: N802
-        self,
-        receiver: Any,
-        hostName: str,  # noqa: N803
-        *_: Any,
-        **_more: Any,
-    ) -> HostResolution:
-        """Look one name up."""
-        self.asked.append((hostName, receiver))
-        resolution = HostResolution(hostName)
-        receiver.resolutionBegan(resolution)
-        if not self.is_slow:
-            self.answer(receiver)
-        return resolution
-
-    def answer(self, receiver: Any) -> None:
-        """Tell all addresses."""
-        for each in self.found:
-            host, _, zone = each.partition("%")
-            address = (
-                IPv6Address("TCP", host, 0, 0, int(zone or 0))
-                if ":" in host
-                else IPv4Address("TCP", host, 0)
-            )
-            receiver.addressResolved(address)
-        receiver.resolutionComplete()
 
 
 @define(eq=False)
