@@ -5,7 +5,7 @@ It is made by one function from one Settings.  When these change, or the inferen
 server says something else of itself, the running parts are told.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,6 @@ from abproxy.configure import (
     Limits,
     credentials_for,
     keys_of_rows,
-    limits_for,
     limits_for_all,
     limits_in_force,
     permits_for,
@@ -29,14 +28,12 @@ from abproxy.configure import (
     retry_timeouts_for,
     reuse_for,
     shows_reuse,
-    tls_policy_for,
-    write_for,
 )
 from abproxy.http.messages import Send
 from abproxy.reuse.layers import Layers, make_layers
 from abproxy.reuse.redis import RedisStore
+from abproxy.servers import make_servers
 from abproxy.settings.models import ModelTable
-from abproxy.settings.parsers import weighted
 from abproxy.settings.settings import Settings, list_settings
 from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.telemetry.gauges import ProcessGauges
@@ -44,23 +41,11 @@ from abproxy.telemetry.recorder import Recorder
 from abproxy.telemetry.setup import Telemetry
 from abproxy.telemetry.status import Status, make_status
 from abproxy.tuning import wall_clock
-from abproxy.upstream.agent import TreqClient, make_agent, make_treq
-from abproxy.upstream.client import Transport, Upstream
-from abproxy.upstream.connections import make_pool
+from abproxy.upstream.client import Upstream
 from abproxy.upstream.discovery import ServerInfo
-from abproxy.upstream.endpoints import (
-    EndpointFactory,
-    at_address,
-    is_name,
-    uri_of,
-)
-from abproxy.upstream.fast.client import FastClient
-from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.fleet import Fleet
 from abproxy.upstream.health import HealthCheck, make_checks
-from abproxy.upstream.identity import Generations
 from abproxy.upstream.joining import Joining, Naming
-from abproxy.upstream.resolve import Lookup, NamedServers
 from abproxy.upstream.tokens import TokenCounter
 from abproxy.web.models import Served
 from abproxy.web.relay import Relay
@@ -251,16 +236,9 @@ def make_model(  # noqa: PLR0913
     def resize() -> None:
         model.resize()
 
-    servers = weighted(base_url or settings.upstream_url)
-    upstream: Upstream | Fleet
-    [(url, _), *others] = servers
-    if not others and (settings.resolve == "one" or not is_name(url)):
-        upstream = _upstream(settings, reactor, telemetry, url)
-        upstream.discovery.on_change = learn
-        if table is not None:
-            upstream.name_in_log()
-    else:
-        upstream = _fleet(settings, reactor, telemetry, servers)
+    upstream = make_servers(settings, reactor, telemetry, base_url)
+    if table is not None and isinstance(upstream, Upstream):
+        upstream.name_in_log()
     joining = Joining(clock=reactor, strict=settings.model_strict)
     collector = _collector(settings, reactor, upstream, telemetry, turn, joining)
     layers = make_layers(
@@ -300,105 +278,13 @@ def make_model(  # noqa: PLR0913
         relay=_relay(settings, reactor, upstream, telemetry),
         turn=turn,
     )
+    # Only now are there those who hear of it.
     if isinstance(upstream, Fleet):
-        # Only now are there those who hear of it.
         upstream.on_change, upstream.on_resize = learn, resize
         collector.budget.stuck = upstream.stuck
+    else:
+        upstream.discovery.on_change = learn
     return model
-
-
-def _fleet(
-    settings: Settings,
-    reactor: Any,
-    telemetry: Telemetry,
-    servers: Sequence[tuple[str, float]],
-) -> Fleet:
-    fleet = Fleet(
-        clock=reactor,
-        timeout_s=settings.upstream_timeout_s,
-        credentials=credentials_for(settings),
-        permits_of=partial(permits_for, settings),
-        strict=settings.model_strict,
-        observer=telemetry.observer,
-    )
-    fleet.hedge_after(settings.hedge_after)
-    for url, weight in servers:
-        make = partial(_upstream, settings, reactor, telemetry, url)
-        if settings.resolve == "all" and is_name(url):
-            names = NamedServers(
-                base_url=url,
-                lookup=Lookup(
-                    host=uri_of(url.encode()).host.decode(),
-                    clock=reactor,
-                    resolver=reactor.nameResolver,
-                    every_s=settings.resolve_every_s,
-                ),
-                make=make,
-                add=partial(fleet.add, weight=weight),
-                remove=fleet.remove,
-            )
-            fleet.names.append(names)
-        else:
-            fleet.add(make(), weight)
-    return fleet
-
-
-def _upstream(
-    settings: Settings,
-    reactor: Any,
-    telemetry: Telemetry,
-    base_url: str,
-    address: str | None = None,
-) -> Upstream:
-    budget = limits_for(settings, ServerInfo()).budget
-    keep_s = settings.upstream_keep_alive_s
-    agent_pool = make_pool(reactor, budget, keep_s)
-    endpoints = EndpointFactory(
-        reactor, settings.connect_timeout_s, tls_policy_for(settings), address
-    )
-    agent = make_agent(agent_pool, endpoints)
-    name = at_address(base_url, address)
-    generations = Generations(name, settings.model_strict)
-    pool = ConnectionPool(reactor, budget, keep_s, generations)
-    return Upstream(
-        base_url=base_url,
-        credentials=credentials_for(settings),
-        clock=reactor,
-        timeout_s=settings.upstream_timeout_s,
-        transport=_transport(settings, endpoints, agent, base_url, pool),
-        pool=pool,
-        agent=agent,
-        agent_pool=agent_pool,
-        dialect=settings.upstream_dialect,
-        address=address,
-        observer=telemetry.observer,
-        trace=telemetry.trace,
-    )
-
-
-def _transport(
-    settings: Settings,
-    endpoints: EndpointFactory,
-    agent: Any,
-    base_url: str,
-    pool: ConnectionPool,
-) -> Transport:
-    size = settings.max_answer_bytes
-    if "client" not in settings.fast_paths:
-        http = make_treq(agent)
-        return TreqClient(
-            http=http,
-            base_url=base_url,
-            max_answer_bytes=size,
-            generations=pool.generations,
-        ).send
-    return FastClient(
-        base_url=base_url,
-        endpoint=endpoints.endpointForURI(uri_of(base_url.encode())),
-        pool=pool,
-        max_answer_bytes=size,
-        write=write_for(settings),
-    ).send
 
 
 def _collector(  # noqa: PLR0913, PLR0917

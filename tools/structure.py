@@ -40,7 +40,7 @@ LONGEST = 450
 ORDER: Sequence[frozenset[str]] = (
     frozenset({"tap", "healthcheck"}),
     frozenset({"workers"}),
-    frozenset({"wiring", "configure", "reload", "served", "serving"}),
+    frozenset({"wiring", "configure", "reload", "served", "servers", "serving"}),
     frozenset({"settings"}),
     frozenset({"service"}),
     frozenset({"web"}),

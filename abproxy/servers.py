@@ -1,0 +1,146 @@
+"""The servers of one model, as its settings name them, with all that is their own."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from abproxy.configure import (
+    credentials_for,
+    limits_for,
+    permits_for,
+    tls_policy_for,
+    write_for,
+)
+from abproxy.settings.parsers import weighted
+from abproxy.settings.settings import Settings
+from abproxy.telemetry.setup import Telemetry
+from abproxy.upstream.agent import TreqClient, make_agent, make_treq
+from abproxy.upstream.client import Transport, Upstream
+from abproxy.upstream.connections import make_pool
+from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.endpoints import (
+    EndpointFactory,
+    at_address,
+    is_name,
+    uri_of,
+)
+from abproxy.upstream.fast.client import FastClient
+from abproxy.upstream.fast.connection import ConnectionPool
+from abproxy.upstream.fleet import Fleet
+from abproxy.upstream.identity import Generations
+from abproxy.upstream.resolve import Lookup, NamedServers
+
+__all__ = ["make_servers"]
+
+
+def make_servers(
+    settings: Settings, reactor: Any, telemetry: Telemetry, base_url: str | None = None
+) -> Upstream | Fleet:
+    """
+    Return the only server of a model, or a fleet if there are or may be several.
+
+    Args:
+        settings: those of the model.
+        reactor: clock and network.
+        telemetry: hears of requests.
+        base_url: of its server, if that is not the one in the settings.
+    """
+    servers = weighted(base_url or settings.upstream_url)
+    [(url, _), *others] = servers
+    if others or (settings.resolve == "all" and is_name(url)):
+        return _fleet(settings, reactor, telemetry, servers)
+    return _upstream(settings, reactor, telemetry, url)
+
+
+def _fleet(
+    settings: Settings,
+    reactor: Any,
+    telemetry: Telemetry,
+    servers: Sequence[tuple[str, float]],
+) -> Fleet:
+    fleet = Fleet(
+        clock=reactor,
+        timeout_s=settings.upstream_timeout_s,
+        credentials=credentials_for(settings),
+        permits_of=partial(permits_for, settings),
+        strict=settings.model_strict,
+        observer=telemetry.observer,
+    )
+    fleet.hedge_after(settings.hedge_after)
+    for url, weight in servers:
+        make = partial(_upstream, settings, reactor, telemetry, url)
+        if settings.resolve == "all" and is_name(url):
+            names = NamedServers(
+                base_url=url,
+                lookup=Lookup(
+                    host=uri_of(url.encode()).host.decode(),
+                    clock=reactor,
+                    resolver=reactor.nameResolver,
+                    every_s=settings.resolve_every_s,
+                ),
+                make=make,
+                add=partial(fleet.add, weight=weight),
+                remove=fleet.remove,
+            )
+            fleet.names.append(names)
+        else:
+            fleet.add(make(), weight)
+    return fleet
+
+
+def _upstream(
+    settings: Settings,
+    reactor: Any,
+    telemetry: Telemetry,
+    base_url: str,
+    address: str | None = None,
+) -> Upstream:
+    budget = limits_for(settings, ServerInfo()).budget
+    keep_s = settings.upstream_keep_alive_s
+    agent_pool = make_pool(reactor, budget, keep_s)
+    endpoints = EndpointFactory(
+        reactor, settings.connect_timeout_s, tls_policy_for(settings), address
+    )
+    agent = make_agent(agent_pool, endpoints)
+    name = at_address(base_url, address)
+    generations = Generations(name, settings.model_strict)
+    pool = ConnectionPool(reactor, budget, keep_s, generations)
+    return Upstream(
+        base_url=base_url,
+        credentials=credentials_for(settings),
+        clock=reactor,
+        timeout_s=settings.upstream_timeout_s,
+        transport=_transport(settings, endpoints, agent, base_url, pool),
+        pool=pool,
+        agent=agent,
+        agent_pool=agent_pool,
+        dialect=settings.upstream_dialect,
+        address=address,
+        observer=telemetry.observer,
+        trace=telemetry.trace,
+    )
+
+
+def _transport(
+    settings: Settings,
+    endpoints: EndpointFactory,
+    agent: Any,
+    base_url: str,
+    pool: ConnectionPool,
+) -> Transport:
+    size = settings.max_answer_bytes
+    if "client" not in settings.fast_paths:
+        http = make_treq(agent)
+        return TreqClient(
+            http=http,
+            base_url=base_url,
+            max_answer_bytes=size,
+            generations=pool.generations,
+        ).send
+    return FastClient(
+        base_url=base_url,
+        endpoint=endpoints.endpointForURI(uri_of(base_url.encode())),
+        pool=pool,
+        max_answer_bytes=size,
+        write=write_for(settings),
+    ).send
