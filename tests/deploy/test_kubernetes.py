@@ -22,7 +22,7 @@ from deploy.balancing import Proxy, ask, free_port, until, upstream
 from deploy.deployed import BIN, DEPLOY, ROOT, read_yaml, run, unknown_in
 
 FOLDER = DEPLOY / "kubernetes"
-OVERLAYS = ("plain", "sidecar", "gateway", "from-zero")
+OVERLAYS = ("plain", "many", "sidecar", "gateway", "from-zero")
 NAME = "app.kubernetes.io/name"
 MODEL_STARTS_S = 120.0
 """How long a model server takes from nothing, at most: a pod, and a small model."""
@@ -409,4 +409,28 @@ def test_images_are_those_of_compose() -> None:
     image = compose["services"]["inference"]["image"]
 
     assert pod(overlay("from-zero"), "inference")["containers"][0]["image"] == image
+    assert pod(overlay("many"), "inference")["containers"][0]["image"] == image
     assert pod(overlay("sidecar"))["initContainers"][0]["image"] == image
+
+
+def test_each_of_many_servers_is_seen() -> None:
+    """The Service is headless, and the port the one on which containers listen."""
+    among = overlay("many")
+    service = find(among, "Service", "inference")["spec"]
+    [listening] = pod(among, "inference")["containers"][0]["ports"]
+
+    told = environment(among)
+
+    assert told["RESOLVE"] == "all"
+    assert service["clusterIP"] == "None"
+    assert told["INFERENCE_SERVICE_URL"].endswith(f":{listening['containerPort']}")
+
+
+def test_a_server_that_leaves_is_there_until_its_address_is_gone() -> None:
+    """A pod that ends is taken out of the name at once, which is noticed later."""
+    among = overlay("many")
+    [server] = pod(among, "inference")["containers"]
+    *_, seconds = server["lifecycle"]["preStop"]["exec"]["command"]
+
+    assert int(seconds) > float(environment(among)["RESOLVE_EVERY"])
+    assert int(seconds) < pod(among, "inference")["terminationGracePeriodSeconds"]
