@@ -46,6 +46,9 @@ MOST_LETTERS = 2
 LETTERS_FOR_ONE = 3
 """So many letters of a setting's name allow for one that is wrong, missing or more."""
 
+OF_OTHERS = frozenset({"MODEL"})
+"""Names close to a setting that Compose files often give to what a server loads."""
+
 
 def variable(option: str) -> str:
     """Return the environment variable of an *option*."""
@@ -135,7 +138,7 @@ def find_typos(
 ) -> Iterator[tuple[str, str]]:
     """Return *names* that are none of *settings*, each with the one it is close to."""
     for name in names:
-        if name in settings:
+        if name in settings or name in OF_OTHERS:
             continue
         distance, closest = min((_distance(name.upper(), s), s) for s in settings)
         if distance <= min(MOST_LETTERS, len(closest) // LETTERS_FOR_ONE):
