@@ -67,7 +67,7 @@ seconds := 15
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run watch run/model run/proxy attack test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write bench/hosted bench/reuse bench/sockets .bench/tools screenshots test/clients .test/clients test/clients/node test/real .real/tools check fmt embed load load/noproxy \
+.PHONY: help run watch run/model run/proxy attack test test/quick test/coverage .test/tools bench bench/quick bench/write bench/gpu bench/gpu/write bench/hosted bench/faults bench/reuse bench/sockets .bench/tools screenshots test/clients .test/clients test/clients/node test/real .real/tools check fmt embed load load/noproxy \
 	compose/up compose/watch image sbom dotenv settings public openapi structure clean
 
 help: ## list all targets
@@ -162,6 +162,9 @@ bench/write: $(VENV)/bench.stamp .bench/tools ## the same as bench, and write th
 
 bench/sockets: $(VENV)/bench.stamp .bench/tools ## measure servers over real sockets, directly and through abproxy, and write it into docs/flow.md
 	$(BIN)/python -m bench.sockets --write $(args)
+
+bench/faults: $(VENV)/bench.stamp ## let servers of several fail under load, in all known ways, and write it into docs/many-servers.md: 3 minutes
+	$(BIN)/python -m bench.faults --write $(args)
 
 bench/reuse: $(VENV)/bench.stamp .bench/tools ## measure what it brings that nothing is computed twice, and write it into docs/caching.md
 	$(BIN)/python -m bench.reuse --write $(args)

@@ -1,0 +1,1 @@
+"""What callers see when one of several inference servers fails, under load."""
