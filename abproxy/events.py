@@ -25,6 +25,7 @@ __all__ = [
     "Observer",
     "Observers",
     "RequestInfo",
+    "ServerState",
     "UpstreamState",
 ]
 
@@ -95,6 +96,34 @@ class UpstreamState(StrEnum):
     def answers(self) -> bool:
         """True if it answers, even if only that it is full."""
         return self is UpstreamState.UP or self is UpstreamState.FULL
+
+
+class ServerState(StrEnum):
+    """What one of several servers of a model gets, and why."""
+
+    LEAVING = "leaving"
+    """Nothing: it is to be forgotten when its last request is over."""
+
+    OUT = "out"
+    """Nothing: it does not answer, or only badly."""
+
+    OTHER_MODEL = "other_model"
+    """Nothing: it has another model than is served."""
+
+    MODEL_UNKNOWN = "model_unknown"
+    """Nothing: it has to say first which model it has."""
+
+    DRAINED = "drained"
+    """Nothing: the operator wants it so."""
+
+    FULL = "full"
+    """Nothing for a moment: it has just answered with 429 or 503."""
+
+    GROWING = "growing"
+    """A part of its share, as it is new or has been away."""
+
+    UP = "up"
+    """Its share."""
 
 
 class BatchSent(Struct, frozen=True, kw_only=True):

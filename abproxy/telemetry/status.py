@@ -29,6 +29,7 @@ from abproxy.telemetry.diagnosis import (
 from abproxy.telemetry.gauges import Gauges, ProcessGauges
 from abproxy.telemetry.history import Totals
 from abproxy.telemetry.recorder import Recorder
+from abproxy.telemetry.servers import ServerMetrics, dated
 from abproxy.tuning import wall_clock
 
 __all__ = ["Status", "make_status"]
@@ -90,7 +91,11 @@ class Status:
             "version": __version__,
             "now": now + to_date,
             "started_at": self._started_at + to_date,
-            "upstream": {**upstream, "since": upstream["since"] + to_date},
+            "upstream": {
+                **upstream,
+                "since": upstream["since"] + to_date,
+                "servers": dated(upstream["servers"], to_date),
+            },
             "flow": flow,
             "kept_by": recorder.blocked_time.blocked_by.value,
             "lanes": self._lanes(now),
@@ -157,6 +162,7 @@ def make_status(  # noqa: PLR0913
         servers_refused=lambda: upstream.refused,
     )
     recorder.metrics.registry.register(gauges)
+    recorder.metrics.registry.register(ServerMetrics(servers=upstream.servers))
     return Status(
         recorder=recorder,
         collector=collector,

@@ -110,6 +110,7 @@ class Work:
     """Until when its time was counted; the clock's seconds."""
 
     _done: float = field(default=0.0, init=False)
+    _done_items: float = field(default=0.0, init=False)
     _busy_s: float = field(default=0.0, init=False)
     _took_s: float = field(default=0.0, init=False)
     _lost: float = field(default=0.0, init=False)
@@ -150,6 +151,7 @@ class Work:
         self._let_pass(now, max(MEMORY_S, MEMORY_ANSWERS * took_s))
         if is_good:
             self._done += attempt.work
+            self._done_items += attempt.items
             self.answers += 1
             known = self._took_s or took_s
             self._took_s = known + (took_s - known) / MEMORY_ANSWERS
@@ -163,16 +165,22 @@ class Work:
         kept = exp(-passed_s / memory_s)
         self._busy_s = self._busy_s * kept + passed_s
         self._done *= kept
+        self._done_items *= kept
 
     def forget_speed(self) -> None:
         """Measure anew: it may be another machine by now."""
         self.answers, self._took_s, self._lost = 0, 0.0, 0.0
-        self._done, self._busy_s = 0.0, 0.0
+        self._done, self._done_items, self._busy_s = 0.0, 0.0, 0.0
 
     @property
     def measured(self) -> float:
         """Return the measured speed, in work a second; 0 if nothing was answered."""
         return self._done / self._busy_s if self._busy_s > 0 else 0.0
+
+    @property
+    def inputs_per_s(self) -> float:
+        """Return the measured speed in inputs a second; 0 if nothing was answered."""
+        return self._done_items / self._busy_s if self._busy_s > 0 else 0.0
 
     @property
     def oldest_s(self) -> float:

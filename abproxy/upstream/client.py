@@ -40,7 +40,7 @@ from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.health import Health
 from abproxy.upstream.identity import Generations, Source
 
-__all__ = ["Deadlines", "Trace", "Transport", "Upstream"]
+__all__ = ["Deadlines", "Trace", "Transport", "Upstream", "name_of"]
 
 MAY_BE_REPLACED = (CannotConnect, HandshakeFailed, ConnectionBroken, UpstreamTimeout)
 """How a server fails that is perhaps no more; one whose host is gone is silent."""
@@ -311,7 +311,7 @@ class Upstream:
         if is_good and answer and self.health.state is not UpstreamState.UP:
             self.health.answered(answer)
         if sending.is_batch:
-            self.observer.upstream_request_ended(_name_of(outcome), took_s)
+            self.observer.upstream_request_ended(name_of(outcome), took_s)
         self.deadlines.rest()
 
     def _learn_from(
@@ -346,7 +346,12 @@ class Upstream:
             "why": self.health.why,
             "since": self.health.since,
             **asdict(self.discovery.info),
+            "servers": self.servers(),
         }
+
+    def servers(self) -> list[dict[str, Any]]:
+        """Return what the status says of each of several: this is the only one."""
+        return []
 
     def start(self) -> None:
         """Begin to ask for its limits."""
@@ -371,7 +376,8 @@ class Upstream:
         return told
 
 
-def _name_of(outcome: Response | Failure) -> str:
+def name_of(outcome: Response | Failure) -> str:
+    """Return what figures call an *outcome*: its status, or why there is none."""
     if isinstance(outcome, Response):
         return str(outcome.status)
     if isinstance(outcome.value, ProxyError):

@@ -84,6 +84,9 @@ class Standing:
     answers: int = field(default=0, init=False)
     """Good answers since it is in."""
 
+    ejections: int = field(default=0, init=False)
+    """How many times it went out."""
+
     _grows: bool = field(default=False, init=False)
     """Whether its share grows from a small one."""
 
@@ -169,6 +172,7 @@ class Standing:
 
     def _go_out(self, why: str) -> None:
         self.is_out, self.why, self.since = True, why, self.clock.seconds()
+        self.ejections += 1
         self._log.warn("{name} is out: {why}", name=self.name, why=why)
         self.on_change()
 

@@ -90,6 +90,9 @@ class Fleet:
     names: list[NamedServers] = field(init=False, factory=list)
     """Names of which each address is a server."""
 
+    _drained: set[str] = field(init=False, factory=set)
+    """Addresses to which the operator wants nothing to be sent."""
+
     _left: dict[Member, Deferred[Any]] = field(init=False, factory=dict, repr=False)
     _info: ServerInfo = field(init=False, factory=ServerInfo)
     _next_look: IDelayedCall | None = field(init=False, default=None, repr=False)
@@ -129,6 +132,7 @@ class Fleet:
         member.others = lambda: [
             each for each in self._taking_part if each is not member
         ]
+        member.drain(is_drained=member.address in self._drained)
         upstream.name_in_log()
         upstream.discovery.on_change = lambda _info: self.look_again()
         upstream.generations.on_settle = self.look_again
@@ -156,9 +160,12 @@ class Fleet:
         self._let_go(member)
         return left
 
-    def drain(self, member: Member, *, is_drained: bool = True) -> None:
-        """Send nothing more to *member*, or again."""
-        member.is_drained = is_drained
+    def drain(self, address: str, *, is_drained: bool = True) -> None:
+        """Send nothing more to the servers at *address*, or again; also to new ones."""
+        (self._drained.add if is_drained else self._drained.discard)(address)
+        for member in self.members:
+            if member.address == address:
+                member.drain(is_drained=is_drained)
         self.look_again()
 
     def takes_part(self, member: Member) -> bool:
@@ -325,11 +332,15 @@ class Fleet:
             **best,
             "url": self.base_url,
             **asdict(self._info),
-            "servers": [
-                {"takes_part": self.takes_part(each), **each.describe()}
-                for each in self.members
-            ],
+            "servers": self.servers(),
         }
+
+    def servers(self) -> list[dict[str, Any]]:
+        """Return what the status says of each of them."""
+        return [
+            {"takes_part": self.takes_part(each), **each.describe()}
+            for each in (*self.members, *self._left)
+        ]
 
     # What is told to each of them
 

@@ -1,11 +1,14 @@
 """One server of a fleet: what it has to do, and what its answers tell of it."""
 
+from collections import Counter
 from collections.abc import Callable
 from math import inf
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import OK
 from twisted.web.iweb import IAgent
@@ -16,12 +19,13 @@ from abproxy.errors import (
     HandshakeFailed,
     ProxyError,
 )
+from abproxy.events import ServerState
 from abproxy.http.messages import GATEWAY, NO_ROOM, Response
 from abproxy.upstream.choice import LATE_S, Attempt, Work
-from abproxy.upstream.client import Upstream
+from abproxy.upstream.client import Upstream, name_of
 from abproxy.upstream.ejection import FAILURES_IN_A_ROW, Standing
 
-__all__ = ["Member"]
+__all__ = ["Member", "address_of"]
 
 FIRST_FULL_S, LONGEST_FULL_S = 0.05, 0.2
 """For how long one that has no room is left out, in seconds."""
@@ -53,8 +57,8 @@ class Member:
     others: Callable[[], "list[Member]"] = field(default=list, repr=False)
     """Returns those that take part, but for itself."""
 
-    is_drained: bool = field(default=False, init=False)
-    """Whether the operator wants nothing more to be sent there."""
+    drained_at: float | None = field(default=None, init=False)
+    """Since when the operator wants nothing more to be sent there; None if he does."""
 
     refused: str = field(default="", init=False)
     """Why it gets nothing, if it has another model than is served."""
@@ -68,13 +72,63 @@ class Member:
     tried: int = field(default=0, init=False)
     """The number of the request that was sent there last."""
 
+    relayed: int = field(default=0, init=False)
+    """Relayed requests that are under way."""
+
+    outcomes: Counter[str] = field(init=False, factory=Counter)
+    """How many batches it has answered, or not, by status or kind of failure."""
+
+    sent_elsewhere: Counter[str] = field(
+        init=False, factory=lambda: Counter(elsewhere=0, hedge=0)
+    )
+    """How many that it had were sent to another one as well, by the reason."""
+
+    last_error: tuple[float, str] | None = field(init=False, default=None)
+    """When it has failed last, and how; the clock's seconds."""
+
     full_until: float = field(default=-inf, init=False)
+    _log: ClassVar[Logger] = Logger()
     _full_s: float = field(default=0.0, init=False)
 
     @property
     def base_url(self) -> str:
         """Return where it is."""
         return self.upstream.base_url
+
+    @property
+    def address(self) -> str:
+        """Return what operators call it."""
+        return address_of(self.upstream.base_url)
+
+    @property
+    def is_drained(self) -> bool:
+        """Return whether the operator wants nothing more to be sent there."""
+        return self.drained_at is not None
+
+    def drain(self, *, is_drained: bool) -> None:
+        """Note that the operator wants nothing more to be sent there, or again."""
+        if is_drained == self.is_drained:
+            return
+        self.drained_at = self.work.clock.seconds() if is_drained else None
+        now = "gets no new requests" if is_drained else "gets requests again"
+        message = "{name} {now}: the operator wants it so; in flight: {n}"
+        n = self.work.requests + self.relayed
+        self._log.info(message, name=self.base_url, now=now, n=n)
+
+    @property
+    def state(self) -> ServerState:
+        """Return what it gets, and why."""
+        applies = {
+            ServerState.LEAVING: self.is_leaving,
+            ServerState.DRAINED: self.is_drained,
+            ServerState.OTHER_MODEL: bool(self.refused),
+            ServerState.OUT: self.standing.is_out,
+            ServerState.MODEL_UNKNOWN: self.is_unsure,
+            ServerState.FULL: self.work.clock.seconds() < self.full_until,
+            ServerState.GROWING: self.standing.part < 1,
+            ServerState.UP: True,
+        }
+        return next(state for state, is_so in applies.items() if is_so)
 
     @property
     def agent(self) -> IAgent:
@@ -93,24 +147,35 @@ class Member:
         return self.upstream.close_idle()
 
     def describe(self) -> dict[str, Any]:
-        """Return what the status says of it."""
-        work, standing = self.work, self.standing
+        """Return what the status says of it; times are the clock's seconds."""
+        work, standing, info = self.work, self.standing, self.upstream.info
+        at, message = self.last_error or (None, None)
         return {
-            **self.upstream.describe(),
-            "is_drained": self.is_drained,
-            "refused": self.refused,
-            "out": standing.why if standing.is_out else "",
+            "address": self.address,
+            "state": self.state.value,
+            "why": self.refused or (standing.why if standing.is_out else ""),
+            "since": standing.since if self.drained_at is None else self.drained_at,
+            "model": info.model,
+            "version": info.version,
+            "max_batch_inputs": info.max_batch_inputs,
+            "max_inputs_in_flight": info.max_inputs_in_flight,
             "weight": work.weight,
-            "requests": work.requests,
-            "inputs": work.items,
-            "speed": work.measured,
+            "requests_in_flight": work.requests + self.relayed,
+            "inputs_in_flight": work.items,
+            "inputs_per_s": work.inputs_per_s,
             "share": work.share,
+            "last_error": message,
+            "last_error_at": at,
+            "outcomes": dict(self.outcomes),
+            "sent_elsewhere": dict(self.sent_elsewhere),
+            "ejections": standing.ejections,
         }
 
     # What outcomes tell
 
     def note(self, outcome: Response | Failure, attempt: Attempt) -> None:
         """Learn from the *outcome* of a batch."""
+        self.outcomes[name_of(outcome)] += 1
         if isinstance(outcome, Failure):
             is_error = not outcome.check(CancelledError)
             self.work.end(attempt, is_good=False, is_error=is_error)
@@ -121,13 +186,19 @@ class Member:
         if is_good:
             self._full_s, self.full_until = 0.0, -inf
             self.standing.answered()
-        elif outcome.status in NO_ROOM:
+            return
+        why = f"it answers with {outcome.status}"
+        if outcome.status in NO_ROOM:
+            self._note_error(why)
             self._refused()
         elif outcome.status in FAILED:
-            self._failed(f"it answers with {outcome.status}")
+            self._note_error(why)
+            self._failed(why)
 
     def note_failure(self, error: BaseException | None) -> None:
         """Learn from the *error* that a request has met."""
+        if isinstance(error, ProxyError):
+            self._note_error(str(error))
         if isinstance(error, UNREACHED):
             self.standing.lost(str(error))
         elif isinstance(error, ProxyError):
@@ -140,6 +211,9 @@ class Member:
         usual = sum([each.standing.blame for each in others])
         if standing.blame > MUCH_BLAME and usual * 2 < MUCH_BLAME * len(others):
             standing.eject("its answers cannot be shared out")
+
+    def _note_error(self, why: str) -> None:
+        self.last_error = self.work.clock.seconds(), why
 
     def _refused(self) -> None:
         """Leave it out for a moment: it has no room."""
@@ -156,3 +230,9 @@ class Member:
         are_better = trouble < LITTLE_TROUBLE * len(others)
         if self.standing.failures >= FAILURES_IN_A_ROW and are_better:
             self.standing.eject(f"{why}, {FAILURES_IN_A_ROW} times in a row")
+
+
+def address_of(url: str) -> str:
+    """Return what operators call the server at *url*: host, port and path alone."""
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2] + parts.path.rstrip("/")

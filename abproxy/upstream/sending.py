@@ -158,6 +158,7 @@ class FleetSender:
             return False
         if sending.is_batch:
             self.observer.extra_request(reason)
+            sending.tried[-1].sent_elsewhere[reason] += 1
         self._try(sending, other)
         return True
 

@@ -97,6 +97,9 @@ class Relay:
     It is none of those that it is given, which were tried, or None.
     """
 
+    relayed: int = field(init=False, default=0)
+    """Requests that are under way, if there is one server."""
+
     async def forward(
         self,
         request: ProxyRequest,
@@ -135,7 +138,11 @@ class Relay:
             )
             if end_span is not None:
                 sending.addBoth(end_span)
-            await self._answer(request, await bound(sending), servers[-1].base_url)
+            response = await bound(sending)
+            try:
+                await self._answer(request, response, servers[-1].base_url)
+            finally:
+                servers[-1].relayed -= 1
         finally:
             if body is not None:
                 body.close()
@@ -225,11 +232,13 @@ class Relay:
         body: BodyStream | None,
     ) -> IResponse:
         url = server.base_url.encode() + request.uri
+        server.relayed += 1
         try:
             head = server.agent.request(request.method, url, headers, body)
             head.addTimeout(self.timeout_s, self.clock, timed_out)
             response: IResponse = await head
         except Exception as error:
+            server.relayed -= 1
             if request.channel is None:
                 # The failure came first, or in the place of the cancellation.
                 raise CancelledError from None

@@ -26,6 +26,7 @@ from abproxy.settings.settings import Settings, list_settings, settings_of, tabl
 from abproxy.telemetry.diagnosis import about_slots, diagnose
 from abproxy.telemetry.history import BATCHES, ERRORS, Totals
 from abproxy.telemetry.metrics import write_metrics
+from abproxy.telemetry.servers import merge_servers
 from abproxy.telemetry.sharing import merge_sharing
 from abproxy.telemetry.status import LANES
 from abproxy.tuning import wall_clock
@@ -40,6 +41,7 @@ from abproxy.workers.scrapes import (
     cumulative,
     momentary,
     parse_scrape,
+    without_former_servers,
 )
 
 __all__ = [
@@ -128,6 +130,7 @@ class Aggregator:
         whole = add_scrapes([self._scrapes.total(), *now, own])
         about = self._about(len(scrapes), list(documents.values()))
         whole = [family for family in whole if family.name != PER_CALL]
+        whole = without_former_servers(whole)
         return write_metrics(Collected([*whole, *about]), accepted)
 
     async def status(self, since: int, model: str = "") -> StatusDocument:
@@ -377,10 +380,11 @@ def _upstream(seen: Sequence[StatusDocument]) -> StatusDocument:
     order = [state.value for state in WORST_FIRST]
     ordered = sorted(seen, key=lambda each: order.index(each["state"]))
     # What the worst off has not learnt yet others may know.
-    return {
+    merged = {
         name: next((each[name] for each in ordered if each[name] is not None), None)
         for name in ordered[0]
     }
+    return {**merged, "servers": merge_servers([each["servers"] for each in seen])}
 
 
 def _most_serious(words: set[str]) -> str:

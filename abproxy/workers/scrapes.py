@@ -5,13 +5,14 @@ They are added up, and where a sum would mean nothing the worst is told.
 """
 
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 from attrs import frozen
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from abproxy.events import UpstreamState
+from abproxy.events import ServerState, UpstreamState
 
 __all__ = [
     "WORST_FIRST",
@@ -22,6 +23,7 @@ __all__ = [
     "cumulative",
     "momentary",
     "parse_scrape",
+    "without_former_servers",
 ]
 
 Scrape = list[Metric]
@@ -34,11 +36,14 @@ _LARGEST = frozenset(
         "abproxy_draining",
         "abproxy_ladder_rung",
         "abproxy_oldest_wait_seconds",
+        "abproxy_server_state",
         "abproxy_servers_refused",
         "abproxy_upstream_state",
     }
 )
 """What is the same for all, or matters where it is largest."""
+
+_MEAN = frozenset({"abproxy_server_share"})
 
 _FIRST = ("abproxy_ladder_looks_to_trial", "process_start_time_seconds")
 _SMALLEST = frozenset({"abproxy_upstream_up", *_FIRST})
@@ -53,6 +58,13 @@ WORST_FIRST = (
     UpstreamState.UP,
 )
 """One upstream has one state: the worst that a worker knows of."""
+
+SERVER_STATE = "abproxy_server_state"
+
+_WORST_OF = {
+    "abproxy_upstream_state": [state.value for state in WORST_FIRST],
+    SERVER_STATE: [state.value for state in ServerState],
+}
 
 
 @frozen
@@ -100,30 +112,52 @@ def _add(same: Sequence[Metric]) -> Metric:
     for equal in samples.values():
         value = combine(first.name, [sample.value for sample in equal])
         whole.samples.append(Sample(equal[0].name, equal[0].labels, value))
-    if first.name == "abproxy_upstream_state":
-        _keep_the_worst(whole)
+    if first.name in _WORST_OF:
+        _keep_the_worst(whole, _WORST_OF[first.name])
     return whole
 
 
 def combine(name: str, values: Iterable[float]) -> float:
     """Return one value of what several processes have of the metric of this *name*."""
+    if name in _MEAN:
+        return fmean(values)
     if name in _LARGEST:
         return max(values)
     return min(values) if name in _SMALLEST else sum(values)
 
 
-def _keep_the_worst(states: Metric) -> None:
-    worst: dict[str, str] = {}
-    order = [state.value for state in reversed(WORST_FIRST)]
-    for state in order:
+def _keep_the_worst(states: Metric, worst_first: Sequence[str]) -> None:
+    """Let what has several states by several processes have but the worst of them."""
+    worst: dict[frozenset[tuple[str, str]], str] = {}
+    for state in reversed(worst_first):
         for sample in states.samples:
             if sample.value and sample.labels["state"] == state:
-                worst[sample.labels.get("model", "")] = state
+                worst[_whose(sample)] = state
     states.samples = [
         sample._replace(
-            value=float(
-                sample.labels["state"] == worst.get(sample.labels.get("model", ""))
-            )
+            value=float(sample.labels["state"] == worst.get(_whose(sample)))
         )
         for sample in states.samples
     ]
+
+
+def _whose(sample: Sample) -> frozenset[tuple[str, str]]:
+    return frozenset(each for each in sample.labels.items() if each[0] != "state")
+
+
+def without_former_servers(scrape: Scrape) -> Scrape:
+    """Return *scrape* without the counts of servers that no process has any more."""
+    there = {
+        (sample.labels.get("model"), sample.labels["upstream"])
+        for family in scrape
+        if family.name == SERVER_STATE
+        for sample in family.samples
+    }
+    for family in scrape:
+        family.samples = [
+            sample
+            for sample in family.samples
+            if "upstream" not in sample.labels
+            or (sample.labels.get("model"), sample.labels["upstream"]) in there
+        ]
+    return scrape

@@ -92,10 +92,10 @@ class Servers:
         """Send a request that goes to a certain server."""
         others = [each for name, each in self.members.items() if name != letter]
         for each in others:
-            each.is_drained = True
+            each.drained_at = 0.0
         asked = self.send()
         for each in others:
-            each.is_drained = False
+            each.drained_at = None
         return asked
 
     def batches(self, letter: str) -> list[Sent]:

@@ -429,11 +429,11 @@ def test_a_server_that_is_added_gets_work() -> None:
 def test_a_server_that_is_drained_gets_nothing_until_it_may() -> None:
     """The operator says so."""
     servers = Servers(2)
-    servers.fleet.drain(servers.members["a"])
+    servers.fleet.drain(servers.members["a"].address)
     servers.send()
     assert servers.where() == "b"
 
-    servers.fleet.drain(servers.members["a"], is_drained=False)
+    servers.fleet.drain(servers.members["a"].address, is_drained=False)
     servers.send()
     assert servers.where() == "ab"
 
@@ -509,9 +509,9 @@ def test_the_status_lists_each_server() -> None:
     status = servers.fleet.describe()
 
     assert status["url"] == "http://a,http://b"
-    out = {each["url"]: each["out"] for each in status["servers"]}
-    assert out[f"http://{first}"] == str(AWAY)
-    assert sum(each["requests"] for each in status["servers"]) == 1
+    out = {each["address"]: each["why"] for each in status["servers"]}
+    assert out[first] == str(AWAY)
+    assert sum(each["requests_in_flight"] for each in status["servers"]) == 1
 
 
 def test_it_is_alive_if_any_server_is() -> None:
@@ -572,7 +572,7 @@ def test_what_is_in_flight_where_nothing_is_sent_any_more_is_told_apart(
     if how == "out":
         member.standing.eject("it is slow")
     elif how == "drained":
-        servers.fleet.drain(member)
+        servers.fleet.drain(member.address)
     else:
         servers.fleet.remove(member)
 
@@ -585,6 +585,6 @@ def test_with_all_out_nothing_is_told_apart() -> None:
     servers.send_to("a")
 
     for member in servers.members.values():
-        servers.fleet.drain(member)
+        servers.fleet.drain(member.address)
 
     assert servers.fleet.stuck() == (0, 0)

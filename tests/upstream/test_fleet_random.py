@@ -100,7 +100,9 @@ class Play:
 
     def drain(self, letter: str, is_drained: bool) -> None:  # noqa: FBT001
         """Let the operator drain a server, or stop that."""
-        self.servers.fleet.drain(self.servers.members[letter], is_drained=is_drained)
+        self.servers.fleet.drain(
+            self.servers.members[letter].address, is_drained=is_drained
+        )
 
     def replace(self, letter: str) -> None:
         """Put another server into the place of one, which may have work."""
