@@ -86,6 +86,8 @@ BUDGET = 512
 
 CHANGEABLE = frozenset(
     {
+        "admin_key_file",
+        "admin_keys",
         "api_key_file",
         "api_keys",
         "budget",

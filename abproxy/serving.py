@@ -18,6 +18,7 @@ from abproxy.served import ServedModel
 from abproxy.settings.models import ModelTable
 from abproxy.settings.settings import Settings, settings_of
 from abproxy.telemetry.recorder import Recorder
+from abproxy.upstream.endpoints import address_of
 from abproxy.upstream.health import Answer
 from abproxy.web.models import Models
 
@@ -49,6 +50,9 @@ class Serving:
 
     on_change: Callable[[], None] = field(init=False, default=lambda: None, repr=False)
     """Called when calls may have to be read in another way."""
+
+    drained: set[str] = field(factory=set)
+    """Addresses to which the operator wants nothing to be sent."""
 
     _left: dict[ServedModel, IDelayedCall | None] = field(
         init=False, factory=dict, repr=False
@@ -115,6 +119,8 @@ class Serving:
                     raise
                 raise SettingsError(f"MODELS: [{name}]: {error}") from error
             made[name].on_change = self._changed
+            for address in self.drained:
+                made[name].upstream.drain(address)
         return made
 
     def _changed(self) -> None:
@@ -180,6 +186,20 @@ class Serving:
             f"{name}: {said}" if name else said for name, said in reports if said
         )
 
+    def list_servers(self) -> list[dict[str, Any]]:
+        """Describe each server of each model."""
+        return [
+            {**each, **({"model": model.name} if model.table else {})}
+            for model in self.models
+            for each in model.upstream.servers() or [_only_server(model)]
+        ]
+
+    def drain(self, address: str, is_drained: bool) -> None:  # noqa: FBT001
+        """Send nothing more to the servers at *address*, or again."""
+        (self.drained.add if is_drained else self.drained.discard)(address)
+        for model in self.models:
+            model.upstream.drain(address, is_drained=is_drained)
+
     def document(self, since: int = 0, name: str = "") -> dict[str, Any]:
         """
         Return the status of a model and of the process.
@@ -211,6 +231,19 @@ def _first_good(asked: Sequence[Deferred[Answer]]) -> Deferred[Answer]:
     for each in asked:
         each.addCallback(heard)
     return first
+
+
+def _only_server(model: ServedModel) -> dict[str, Any]:
+    """Describe the server of a model that has but one."""
+    upstream, budget = model.upstream, model.collector.budget
+    return {
+        "address": address_of(upstream.base_url),
+        "state": upstream.state.value,
+        "why": upstream.describe()["why"],
+        "takes_part": True,
+        "requests_in_flight": budget.batches_in_flight + model.relay.relayed,
+        "inputs_in_flight": budget.items_in_flight,
+    }
 
 
 def _summary(model: ServedModel) -> dict[str, Any]:

@@ -34,7 +34,13 @@ from abproxy.settings.watching import KeyWatch
 from abproxy.telemetry.gauges import ProcessGauges
 from abproxy.telemetry.setup import Telemetry, make_telemetry, traces_endpoint
 from abproxy.upstream.embedded import make_child
-from abproxy.web.admin import HealthPages, Operations, Pages, own_pages
+from abproxy.web.admin import (
+    UPSTREAMS,
+    HealthPages,
+    Operations,
+    Pages,
+    own_pages,
+)
 from abproxy.web.app import ProxyApp
 from abproxy.web.fast.connection import FastSite
 from abproxy.web.fast.request import FastPath
@@ -43,6 +49,7 @@ from abproxy.web.memory import Memory
 from abproxy.web.proxy_header import with_header
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.server import ProxySite, ServerLimits
+from abproxy.web.upstreams import UpstreamPages
 from abproxy_model.files import require
 
 if TYPE_CHECKING:
@@ -143,7 +150,12 @@ def _build(
         telemetry.show(model.name, model.recorder)
         return model
 
-    serving = Serving(make=make, clock=reactor, forget=telemetry.forget)
+    serving = Serving(
+        make=make,
+        clock=reactor,
+        forget=telemetry.forget,
+        drained=set(process.drained),
+    )
     serving.apply(settings)
     app = ProxyApp(
         policy=policy_for(settings, serving.table),
@@ -165,7 +177,15 @@ def _build(
         is_full=serving.is_full,
         is_draining=lambda: sites()[0].is_draining,
     ).by_path()
+    upstreams = UpstreamPages(
+        keys=lambda: configuration.settings.admin_keys,
+        servers=serving.list_servers,
+        drain=serving.drain,
+        # A supervisor has looked at all its workers before it asks.
+        spares_the_last=worker_pages is None,
+    )
     every = health | own_pages(telemetry.write_metrics, serving.document)
+    every[UPSTREAMS] = upstreams.answer
     # With a separate port for operators, only that one has the other pages.
     public = health if settings.operations_port else every
     private_observer = app.observer

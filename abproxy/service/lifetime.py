@@ -54,6 +54,9 @@ class ProcessContext:
     signals: Any = None
     """Has the methods of Signals, if the process has no signals of its own."""
 
+    drained: Sequence[str] = ()
+    """Addresses of servers to which the operator wants nothing to be sent."""
+
     listeners: Sequence[Listener] = ()
     """The ports for clients and operators, if they are open already."""
 

@@ -33,6 +33,16 @@ class Access:
     bulk_api_key_file: str | None = setting(
         "bulk-api-key-file", parsers.file, None, "file", "file with these keys instead"
     )
+    admin_keys: tuple[str, ...] = secret(
+        "admin-key",
+        parsers.keys,
+        (),
+        "keys of operators, who drain servers with them (`/-/upstreams`); without any "
+        "nobody can",
+    )
+    admin_key_file: str | None = setting(
+        "admin-key-file", parsers.file, None, "file", "file with these keys instead"
+    )
     trusted_proxies: tuple[str, ...] = setting(
         "trusted-proxies",
         parsers.proxies,

@@ -86,6 +86,7 @@ OF_UPSTREAM = KeyFile(
 )
 
 KEY_FILES = (
+    KeyFile("ADMIN_KEY_FILE", "admin_key_file", "admin_keys", _keys_in),
     KeyFile("API_KEY_FILE", "api_key_file", "api_keys", _keys_in),
     KeyFile("BULK_API_KEY_FILE", "bulk_api_key_file", "bulk_api_keys", _keys_in),
     OF_UPSTREAM,

@@ -85,6 +85,11 @@ class Settings(Telemetry, Limits, Access, Reuse, Batching, Upstream, Listening):
         return self.tls_cert is not None or self.port.startswith("ssl:")
 
     @property
+    def keys_are_apart(self) -> bool:
+        """Return whether no client has a key of an operator."""
+        return not {*self.admin_keys} & {*self.api_keys, *self.bulk_api_keys}
+
+    @property
     def has_tls_upstream(self) -> bool:
         """Return whether an inference server is to be asked by TLS."""
         urls = [each.lower() for each, _ in parsers.weighted(self.upstream_url)]
@@ -206,6 +211,8 @@ def _check(settings: Settings) -> None:
     """Refuse settings that do not go together."""
     if settings.operations_port == settings.port != "0":
         raise SettingsError("OPERATIONS_PORT is the same as PORT; it may be empty")
+    if not settings.keys_are_apart:
+        raise SettingsError("ADMIN_KEY is a key of clients as well; take another one")
     _check_tls("TLS", settings.tls_cert, settings.tls_key)
     if settings.models is None:
         _check_upstream(settings)

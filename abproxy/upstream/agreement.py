@@ -8,7 +8,7 @@ server that restarts may come back with it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -73,6 +73,19 @@ class Agreement:
                 each.upstream.generations.ask()
             else:
                 self._judge(each, identity)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """Return what is said of the model, which does not depend on who takes part."""
+        if self.served is None:
+            return {}
+        ids = self.served.models
+        return {
+            "model": ids[0] if len(ids) == 1 else None,
+            "models": ids if len(ids) > 1 else (),
+            "sha": self.served.sha,
+            "dtype": self.served.dtype,
+        }
 
     def stop(self) -> None:
         """Leave no timer behind."""

@@ -353,6 +353,9 @@ class Upstream:
         """Return what the status says of each of several: this is the only one."""
         return []
 
+    def drain(self, address: str, *, is_drained: bool = True) -> None:
+        """Change nothing: the only server cannot do nothing."""
+
     def start(self) -> None:
         """Begin to ask for its limits."""
         self.discovery.start()

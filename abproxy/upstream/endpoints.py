@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EndpointFactory",
+    "address_of",
     "at_address",
     "is_name",
     "make_endpoint",
@@ -127,3 +128,9 @@ class EndpointFactory:
         is_6 = isIPv6Address(self.address)
         kind = TCP6ClientEndpoint if is_6 else TCP4ClientEndpoint
         return kind(self.reactor, self.address, uri.port, self.connect_timeout_s)
+
+
+def address_of(url: str) -> str:
+    """Return what operators call the server at *url*: host, port and path alone."""
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2] + parts.path.rstrip("/")

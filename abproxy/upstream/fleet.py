@@ -242,25 +242,11 @@ class Fleet:
         versions = {each.version for each in known}
         return attrs.evolve(
             known[0],
-            **self._model,
+            **self.agreement.said,
             version=versions.pop() if len(versions) == 1 else None,
             max_batch_inputs=min(limits, default=None),
             max_inputs_in_flight=permits,
         )
-
-    @property
-    def _model(self) -> dict[str, Any]:
-        """Return what is said of the model, which does not depend on who takes part."""
-        served = self.agreement.served
-        if served is None:
-            return {}
-        ids = served.models
-        return {
-            "model": ids[0] if len(ids) == 1 else None,
-            "models": ids if len(ids) > 1 else (),
-            "sha": served.sha,
-            "dtype": served.dtype,
-        }
 
     @property
     def is_certain(self) -> bool:

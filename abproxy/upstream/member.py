@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 from math import inf
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
@@ -24,8 +23,9 @@ from abproxy.http.messages import GATEWAY, NO_ROOM, Response
 from abproxy.upstream.choice import LATE_S, Attempt, Work
 from abproxy.upstream.client import Upstream, name_of
 from abproxy.upstream.ejection import FAILURES_IN_A_ROW, Standing
+from abproxy.upstream.endpoints import address_of
 
-__all__ = ["Member", "address_of"]
+__all__ = ["Member"]
 
 FIRST_FULL_S, LONGEST_FULL_S = 0.05, 0.2
 """For how long one that has no room is left out, in seconds."""
@@ -98,7 +98,7 @@ class Member:
     @property
     def address(self) -> str:
         """Return what operators call it."""
-        return address_of(self.upstream.base_url)
+        return address_of(self.upstream.name)
 
     @property
     def is_drained(self) -> bool:
@@ -113,7 +113,7 @@ class Member:
         now = "gets no new requests" if is_drained else "gets requests again"
         message = "{name} {now}: the operator wants it so; in flight: {n}"
         n = self.work.requests + self.relayed
-        self._log.info(message, name=self.base_url, now=now, n=n)
+        self._log.info(message, name=self.upstream.name, now=now, n=n)
 
     @property
     def state(self) -> ServerState:
@@ -230,9 +230,3 @@ class Member:
         are_better = trouble < LITTLE_TROUBLE * len(others)
         if self.standing.failures >= FAILURES_IN_A_ROW and are_better:
             self.standing.eject(f"{why}, {FAILURES_IN_A_ROW} times in a row")
-
-
-def address_of(url: str) -> str:
-    """Return what operators call the server at *url*: host, port and path alone."""
-    parts = urlsplit(url)
-    return parts.netloc.rpartition("@")[2] + parts.path.rstrip("/")

@@ -1,7 +1,8 @@
 """
 The proxy's own pages: health, metrics, and all below `/-/`.
 
-Everything else belongs to the upstream.  The pages can only be read.  The live page
+Everything else belongs to the upstream.  The pages can only be read, but for those
+below `/-/upstreams`, which ask for a key of their own.  The live page
 itself holds no figures, so a client without a key gets it too, and is asked for
 the key with which the page then loads them.
 """
@@ -24,10 +25,20 @@ from abproxy.http.headers import with_request_id
 from abproxy.http.messages import HeaderList, Response
 from abproxy.web.auth import ApiKeys
 
-__all__ = ["HealthPages", "Operations", "Pages", "json_reply", "own_pages"]
+__all__ = [
+    "UPSTREAMS",
+    "HealthPages",
+    "Operations",
+    "Pages",
+    "json_reply",
+    "own_pages",
+]
 
 OURS = b"/-/"
 """Every path below this is ours, also one that there is no page for."""
+
+UPSTREAMS = b"/-/upstreams"
+"""The page by which operators drain servers, and all below it."""
 
 READS = frozenset({b"GET", b"HEAD"})
 
@@ -60,6 +71,8 @@ class Operations:
         """
         if request.path == OURS[:-1] and OURS in self.pages:
             return _moved(b"-/")  # relative, as there may be a prefix before it
+        if UPSTREAMS in self.pages and _is_below(request.path, UPSTREAMS):
+            return await self.pages[UPSTREAMS](request)
         page = self.pages.get(request.path)
         if not keys.allows(request):
             return await self._ask_for_key(request, page)
@@ -74,6 +87,10 @@ class Operations:
             raise Unauthorized
         form = replace(await page(request), status=UNAUTHORIZED)
         return with_request_id(form, request.request_id())
+
+
+def _is_below(path: bytes, page: bytes) -> bool:
+    return path == page or path.startswith(page + b"/")
 
 
 def _moved(where: bytes) -> Response:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from abproxy.events import ServerState
+
 __all__ = [
     "EMBEDDINGS",
     "NUMBER",
@@ -87,6 +89,28 @@ READINESS = object_of(
     ready=TRUTH, reasons=list_of(object_of(reason=TEXT, message=TEXT))
 )
 
+_SERVER = object_of(
+    address=TEXT,
+    state={"enum": [state.value for state in ServerState]},
+    why=TEXT,
+    since=NUMBER,
+    takes_part=TRUTH,
+    model=or_null(TEXT),
+    version=or_null(TEXT),
+    max_batch_inputs=or_null(WHOLE),
+    max_inputs_in_flight=or_null(WHOLE),
+    weight=NUMBER,
+    requests_in_flight=WHOLE,
+    inputs_in_flight=WHOLE,
+    inputs_per_s=NUMBER,
+    share=NUMBER,
+    last_error=or_null(TEXT),
+    last_error_at=or_null(NUMBER),
+    outcomes=map_of(WHOLE),
+    sent_elsewhere=map_of(WHOLE),
+    ejections=WHOLE,
+)
+
 _UPSTREAM = object_of(
     url=TEXT,
     state=TEXT,
@@ -102,6 +126,7 @@ _UPSTREAM = object_of(
     model=or_null(TEXT),
     models=list_of(TEXT),
     version=or_null(TEXT),
+    servers=list_of(_SERVER),
 )
 
 _MODEL = object_of(
