@@ -189,7 +189,7 @@ class Serving:
     def list_servers(self) -> list[dict[str, Any]]:
         """Describe each server of each model."""
         return [
-            {**each, **({"model": model.name} if model.table else {})}
+            {**each, "model": model.name}
             for model in self.models
             for each in model.upstream.servers() or [_only_server(model)]
         ]

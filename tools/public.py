@@ -39,6 +39,9 @@ __all__ = ["FILE", "SUBJECTS", "read_file"]
 FILE = Path(__file__).parent.parent / "tests/public.json"
 
 KEY = "sesame"
+SERVERS = "abproxy_server_"
+"""What the figures of each of several servers begin with."""
+
 FROM_TEI = ((b"X-Compute-Characters", b"3"), (b"Content-Type", b"application/json"))
 
 
@@ -113,19 +116,24 @@ def metrics() -> dict[str, Any]:
         begins = dict(_families(proxy.ask("GET", "/metrics").body))
     with _busy() as proxy:
         _, body = _result(_aggregator(proxy).metrics(b""))
+    with wired(upstream_url="http://a,http://b") as proxy:
+        proxy.call("a")
+        proxy.answer_all()
+        of_servers = proxy.ask("GET", "/metrics").body
+    families = {**dict(_families(body)), **dict(_families(of_servers, SERVERS))}
     return {
         name: {
             "type": family.type,
             "labels": _labels(family),
             "begins_with": _values(begins[name]) if name in begins else [],
         }
-        for name, family in sorted(_families(body))
+        for name, family in sorted(families.items())
     }
 
 
-def _families(text: bytes) -> Iterator[tuple[str, Any]]:
+def _families(text: bytes, begin: str = "abproxy_") -> Iterator[tuple[str, Any]]:
     for family in text_string_to_metric_families(text.decode()):
-        if family.name.startswith("abproxy_"):
+        if family.name.startswith(begin):
             yield family.name, family
 
 

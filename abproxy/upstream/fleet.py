@@ -323,9 +323,11 @@ class Fleet:
 
     def servers(self) -> list[dict[str, Any]]:
         """Return what the status says of each of them."""
+        there = [*self.members, *self._left]
+        whole = sum([each.work.share for each in there]) or 1.0
         return [
-            {"takes_part": self.takes_part(each), **each.describe()}
-            for each in (*self.members, *self._left)
+            {"takes_part": self.takes_part(each), **each.describe(whole)}
+            for each in there
         ]
 
     # What is told to each of them

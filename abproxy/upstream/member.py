@@ -146,8 +146,13 @@ class Member:
         """Close the connections without a request; fires when they are closed."""
         return self.upstream.close_idle()
 
-    def describe(self) -> dict[str, Any]:
-        """Return what the status says of it; times are the clock's seconds."""
+    def describe(self, shares: float) -> dict[str, Any]:
+        """
+        Return what the status says of it; times are the clock's seconds.
+
+        Args:
+            shares: the sum of the shares of all.
+        """
         work, standing, info = self.work, self.standing, self.upstream.info
         at, message = self.last_error or (None, None)
         return {
@@ -163,7 +168,7 @@ class Member:
             "requests_in_flight": work.requests + self.relayed,
             "inputs_in_flight": work.items,
             "inputs_per_s": work.inputs_per_s,
-            "share": work.share,
+            "share": work.share / shares,
             "last_error": message,
             "last_error_at": at,
             "outcomes": dict(self.outcomes),

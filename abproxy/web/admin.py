@@ -98,8 +98,12 @@ def _moved(where: bytes) -> Response:
 
 
 def _no_such_page(pages: Pages) -> Response:
-    # Scripts and styles are not to be typed by hand.
-    known = [path.decode() for path in pages if not path.endswith((b".js", b".css"))]
+    # Scripts and styles are not to be typed by hand, and one page is for operators.
+    known = [
+        path.decode()
+        for path in pages
+        if path != UPSTREAMS and not path.endswith((b".js", b".css"))
+    ]
     error = f"there is no such page; what there is: {', '.join(known)}"
     return json_reply(NOT_FOUND, {"error": error, "error_type": "NotFound"})
 

@@ -20,7 +20,7 @@ from abproxy.http.messages import Response
 from abproxy.web.admin import UPSTREAMS, json_reply
 from abproxy.web.auth import ApiKeys
 
-__all__ = ["UpstreamPages", "shown"]
+__all__ = ["IN_FLIGHT", "UpstreamPages"]
 
 Described = Mapping[str, Any]
 """What is known of a server of one model."""
@@ -32,7 +32,8 @@ READS = frozenset({b"GET", b"HEAD"})
 ACTIONS = {"drain": True, "resume": False}
 """The last word of a path that is posted to, and whether it drains."""
 
-MEMBERS = ("address", "state", "why", "requests_in_flight", "inputs_in_flight")
+IN_FLIGHT = ("requests_in_flight", "inputs_in_flight")
+MEMBERS = ("address", "model", "state", "why", "takes_part", *IN_FLIGHT)
 
 
 @define(kw_only=True, eq=False)
@@ -89,7 +90,7 @@ class UpstreamPages:
     async def _show(self, address: str) -> Response:
         servers: Sequence[Described] = await maybeDeferred(self.servers)
         if not address:
-            return json_reply(OK, {"upstreams": list(map(shown, servers))})
+            return json_reply(OK, {"upstreams": list(map(_shown, servers))})
         return _one(servers, address) or _unknown(servers, address)
 
     async def _change(self, address: str, *, is_drained: bool) -> Response:
@@ -100,7 +101,7 @@ class UpstreamPages:
         if is_drained and self.spares_the_last:
             for each in known:
                 if not _has_other(each, servers):
-                    model = f" of {each['model']}" if "model" in each else ""
+                    model = f" of {each['model']}" if each["model"] else ""
                     error = f"no other server{model} takes calls at the moment"
                     return _error(CONFLICT, error)
         await maybeDeferred(self.drain, address, is_drained)
@@ -108,15 +109,14 @@ class UpstreamPages:
         return _one(servers, address) or _unknown(servers, address)
 
 
-def shown(server: Described) -> dict[str, Any]:
+def _shown(server: Described) -> dict[str, Any]:
     """Return what the page says of a *server*."""
-    model = {"model": server["model"]} if "model" in server else {}
-    return {**model, **{name: server[name] for name in MEMBERS}}
+    return {name: server[name] for name in MEMBERS}
 
 
 def _one(servers: Sequence[Described], address: str) -> Response | None:
     """Return what is said of all at an *address*, or None if there is none."""
-    found = [shown(each) for each in servers if each["address"] == address]
+    found = [_shown(each) for each in servers if each["address"] == address]
     if not found:
         return None
     return json_reply(
@@ -124,8 +124,7 @@ def _one(servers: Sequence[Described], address: str) -> Response | None:
         {
             "address": address,
             "is_drained": all(each["state"] == "drained" for each in found),
-            "requests_in_flight": sum(each["requests_in_flight"] for each in found),
-            "inputs_in_flight": sum(each["inputs_in_flight"] for each in found),
+            **{name: sum(each[name] for each in found) for name in IN_FLIGHT},
             "upstreams": found,
         },
     )
@@ -136,7 +135,7 @@ def _has_other(server: Described, servers: Sequence[Described]) -> bool:
     return any(
         each["takes_part"]
         and each["address"] != server["address"]
-        and each.get("model") == server.get("model")
+        and each["model"] == server["model"]
         for each in servers
     )
 

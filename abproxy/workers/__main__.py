@@ -10,4 +10,4 @@ if __name__ == "__main__":
     reactor = import_reactor(())
     from abproxy.workers.worker import run
 
-    sys.exit(run(reactor, Path(sys.argv[1])))
+    sys.exit(run(reactor, Path(sys.argv[1]), sys.argv[2:]))

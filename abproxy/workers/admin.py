@@ -21,7 +21,7 @@ from abproxy.errors import InternalError, ProxyError
 from abproxy.events import RequestInfo
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.web.admin import Pages, json_reply
+from abproxy.web.admin import UPSTREAMS, Pages, json_reply
 from abproxy.web.auth import ApiKeys
 from abproxy.web.relay import Relay
 from abproxy.web.replies import write_reply
@@ -30,7 +30,7 @@ from abproxy.workers.ipc import get_page
 
 __all__ = ["OF_ALL", "SupervisorApp", "ask_supervisor"]
 
-OF_ALL = frozenset({b"/metrics", b"/-/ready", b"/-/status.json"})
+OF_ALL = frozenset({b"/metrics", b"/-/ready", b"/-/status.json", UPSTREAMS})
 """Pages that speak of all workers."""
 
 PASSED = (b"Accept", b"Authorization")
@@ -96,7 +96,7 @@ def ask_supervisor(
         lines = [(name, _header(request, name)) for name in PASSED]
         headers = tuple((name, value) for name, value in lines if value)
         try:
-            return await ask(get_page(request.target, headers))
+            return await ask(get_page(request.target, headers, request.method))
         except ProxyError:
             error = "the supervisor of the workers does not answer"
             return json_reply(

@@ -30,6 +30,8 @@ from abproxy.telemetry.servers import merge_servers
 from abproxy.telemetry.sharing import merge_sharing
 from abproxy.telemetry.status import LANES
 from abproxy.tuning import wall_clock
+from abproxy.web.admin import UPSTREAMS
+from abproxy.web.upstreams import IN_FLIGHT
 from abproxy.workers.ipc import get_page
 from abproxy.workers.process import WorkerPool, WorkerProcess
 from abproxy.workers.scrapes import (
@@ -52,7 +54,7 @@ __all__ = [
     "merge_status",
 ]
 
-OK = 200
+OK, NOT_FOUND = 200, 404
 
 PER_CALL = "abproxy_cpu_seconds_per_call"
 
@@ -155,6 +157,41 @@ class Aggregator:
             ],
         }
 
+    async def list_servers(self) -> list[StatusDocument]:
+        """Return what all workers say of each server, for operators."""
+        replies = await self._ask_as_operator(UPSTREAMS)
+        if not replies:
+            raise CannotConnect("no worker answers")
+        said = [msgspec.json.decode(reply.body) for reply in replies.values()]
+        same: dict[tuple[str, str], list[StatusDocument]] = {}
+        for each in (each for document in said for each in document["upstreams"]):
+            same.setdefault((each["model"], each["address"]), []).append(each)
+        return list(map(_merge_shown, same.values()))
+
+    async def drain(self, address: str, is_drained: bool) -> None:  # noqa: FBT001
+        """
+        Let all workers send nothing more to *address*, or again.
+
+        Raises:
+            CannotConnect: one of them did not answer.
+        """
+        self.pool.drain(address, is_drained=is_drained)
+        action = b"drain" if is_drained else b"resume"
+        path = b"%b/%b/%b" % (UPSTREAMS, quote(address).encode(), action)
+        replies = await self._ask_as_operator(path, b"POST")
+        if silent := [name for name in self.send_to if name not in replies]:
+            why = f"worker {', '.join(silent)} did not answer; try again"
+            raise CannotConnect(why)
+
+    async def _ask_as_operator(
+        self, path: bytes, method: bytes = b"GET"
+    ) -> dict[str, Response]:
+        headers = _shown(self.settings.admin_keys)
+        replies = await self._ask(lambda _: path, ANSWER_S, method, headers)
+        # A server that is not known may be resumed all the same.
+        fine = (OK, NOT_FOUND) if method == b"POST" else (OK,)
+        return {name: each for name, each in replies.items() if each.status in fine}
+
     def _to_date(self, at: float) -> float:
         return self._wall() - self.clock.seconds() + at
 
@@ -177,12 +214,19 @@ class Aggregator:
         return documents
 
     def _ask(
-        self, path: Callable[[str], bytes], timeout_s: float
+        self,
+        path: Callable[[str], bytes],
+        timeout_s: float,
+        method: bytes = b"GET",
+        headers: HeaderList | None = None,
     ) -> Deferred[dict[str, Response]]:
         """Get a path from each worker; fires with the answers, by name."""
-        headers = self._key()
+        if headers is None:
+            headers = _shown(keys_for(self.settings).accepted)
         asked = [
-            send(get_page(path(name), headers)).addTimeout(timeout_s, self.clock)
+            send(get_page(path(name), headers, method)).addTimeout(
+                timeout_s, self.clock
+            )
             for name, send in self.send_to.items()
         ]
         return DeferredList(asked, consumeErrors=True).addCallback(self._answers)
@@ -190,10 +234,6 @@ class Aggregator:
     def _answers(self, results: Any) -> dict[str, Response]:
         named = zip(self.send_to, results, strict=True)
         return {name: reply for name, (is_answer, reply) in named if is_answer}
-
-    def _key(self) -> HeaderList:
-        keys = keys_for(self.settings).accepted
-        return tuple((b"Authorization", b"Bearer " + key.encode()) for key in keys[:1])
 
     def _about(self, answering: int, documents: Sequence[StatusDocument]) -> Scrape:
         restarts = sum(worker.restarts for worker in self.pool)
@@ -211,6 +251,18 @@ class Aggregator:
                 "abproxy_worker_restarts", "Workers replaced", value=restarts
             ),
         ]
+
+
+def _shown(keys: Sequence[str]) -> HeaderList:
+    return tuple((b"Authorization", b"Bearer " + key.encode()) for key in keys[:1])
+
+
+def _merge_shown(same: Sequence[StatusDocument]) -> StatusDocument:
+    """Return what several workers say of a server: drained only if it is for all."""
+    worst = min(same, key=lambda each: (each["state"] == "drained", each["takes_part"]))
+    in_flight = {name: sum(each[name] for each in same) for name in IN_FLIGHT}
+    takes_part = all(each["takes_part"] for each in same)
+    return {**worst, **in_flight, "takes_part": takes_part}
 
 
 def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:

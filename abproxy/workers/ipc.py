@@ -140,6 +140,8 @@ def make_send(reactor: Any, agent: IAgent, name: str, timeout_s: float) -> Send:
     return send
 
 
-def get_page(path: bytes, headers: HeaderList = ()) -> UpstreamRequest:
+def get_page(
+    path: bytes, headers: HeaderList = (), method: bytes = b"GET"
+) -> UpstreamRequest:
     """Return a request for a page."""
-    return UpstreamRequest(method=b"GET", path=path, headers=headers, body=b"")
+    return UpstreamRequest(method=method, path=path, headers=headers, body=b"")

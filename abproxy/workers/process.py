@@ -52,6 +52,9 @@ class WorkerProcess(ChildProcess):
     """The file descriptor of the clients' port."""
 
     settings: Settings = field(repr=False)
+    drained: set[str] = field(factory=set)
+    """Addresses of servers to which the operator wants nothing to be sent."""
+
     on_end: Callable[[str], None] = field(default=lambda _name: None, repr=False)
     """Called with the name of the worker when a run has ended."""
 
@@ -86,7 +89,7 @@ class WorkerProcess(ChildProcess):
         return WorkerFailed(why)
 
     def _arguments(self) -> Sequence[str]:
-        return [str(self.folder / self.name)]
+        return [str(self.folder / self.name), *sorted(self.drained)]
 
     def _files(self) -> Mapping[int, int | str]:
         return {
@@ -173,6 +176,11 @@ class WorkerPool:
         """Change the settings of all workers."""
         for worker in self.workers:
             worker.send(settings)
+
+    def drain(self, address: str, *, is_drained: bool) -> None:
+        """Let the next runs of all workers send nothing to *address*, or again."""
+        for worker in self.workers:
+            (worker.drained.add if is_drained else worker.drained.discard)(address)
 
     def end(self, word: bytes = END) -> None:
         """Ask all workers to end."""

@@ -4,17 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from abproxy.configure import keys_for
 from abproxy.http.forwarded import TrustedProxies
 from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
 from abproxy.service.signals import Signals
 from abproxy.settings.settings import Settings
 from abproxy.upstream.embedded import make_child
-from abproxy.web.admin import Operations, own_pages
+from abproxy.web.admin import UPSTREAMS, Operations, own_pages
 from abproxy.web.listen import make_listener
 from abproxy.web.proxy_header import with_header
 from abproxy.web.relay import Relay
 from abproxy.web.server import ProxySite
+from abproxy.web.upstreams import UpstreamPages
 from abproxy.wiring import certificate_for
 from abproxy.workers.admin import SupervisorApp
 from abproxy.workers.aggregate import PROBE_S, Aggregator
@@ -136,6 +139,11 @@ def _site(
 ) -> ProxySite:
     health = dict.fromkeys(HEALTH, aggregator.best_answer)
     own = own_pages(aggregator.metrics, aggregator.status)
+    own[UPSTREAMS] = UpstreamPages(
+        keys=lambda: aggregator.settings.admin_keys,
+        servers=lambda: Deferred.fromCoroutine(aggregator.list_servers()),
+        drain=lambda *wanted: Deferred.fromCoroutine(aggregator.drain(*wanted)),
+    ).answer
     return ProxySite(
         app.app.resource(),
         limits=own_limits(settings),

@@ -8,7 +8,7 @@ error the supervisor logs.
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,14 @@ SUPERVISOR_TIMEOUT_S = 10.0
 """How long the supervisor may take, in seconds; it asks all workers."""
 
 
-def run(reactor: Any, own_socket: Path) -> int:
+def run(reactor: Any, own_socket: Path, drained: Sequence[str] = ()) -> int:
     """
     Work until the supervisor asks for the end.
 
     Args:
         reactor: clock and network.
         own_socket: where the supervisor asks this worker; its name is the worker's.
+        drained: addresses of servers to which nothing is to be sent.
 
     Returns:
         The exit code.
@@ -82,6 +83,7 @@ def run(reactor: Any, own_socket: Path) -> int:
     skips = "poll" in control.settings.fast_paths
     process = ProcessContext(
         end_with=codes.append,
+        drained=drained,
         tune=partial(tune_process, reactor, skips_log_context=skips),
         set_log_level=partial(set_threshold, enough),
     )

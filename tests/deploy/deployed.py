@@ -20,7 +20,9 @@ from abproxy.reuse.layers import Layers
 from abproxy.telemetry.gauges import Gauges, ProcessGauges
 from abproxy.telemetry.metrics import Counter, Metrics
 from abproxy.telemetry.recorder import Recorder
+from abproxy.telemetry.servers import ServerMetrics
 from support.batching import harness
+from support.fleet import Servers
 
 __all__ = [
     "BIN",
@@ -112,6 +114,13 @@ OF_SUPERVISOR = (
 """What only a supervisor of workers writes."""
 
 
+def _servers() -> list[dict[str, Any]]:
+    """Describe a server that has seen one request."""
+    group = Servers(2).fleet
+    group.members[0].outcomes["200"] += 1
+    return group.servers()
+
+
 @cache
 def exposed() -> dict[str, Labels]:
     """Name everything at /metrics, with its labels."""
@@ -134,6 +143,7 @@ def exposed() -> dict[str, Labels]:
         memory=lambda: (0, 0, 1),
     )
     metrics.registry.register(gauges)
+    metrics.registry.register(ServerMetrics(servers=_servers))
     metrics.registry.register(process)
     of_supervisor: dict[str, Labels] = {name: {} for name in OF_SUPERVISOR}
     return of_supervisor | {

@@ -88,9 +88,9 @@ def test_each_address_of_a_name_is_a_server() -> None:
 
     assert here.working == {A, B}
     assert said["url"] == URL
-    assert [each["url"] for each in said["servers"]] == [
-        "http://10.0.0.1:8080",
-        "http://10.0.0.2:8080",
+    assert [each["address"] for each in said["servers"]] == [
+        "10.0.0.1:8080",
+        "10.0.0.2:8080",
     ]
 
 
@@ -98,7 +98,7 @@ def test_an_ipv6_address_is_told_as_in_a_url() -> None:
     """With brackets."""
     [said] = named(SIX).servers.fleet.describe()["servers"]
 
-    assert said["url"] == "http://[fd00::3]:8080"
+    assert said["address"] == "[fd00::3]:8080"
 
 
 def test_without_an_address_requests_fail_as_without_a_connection() -> None:

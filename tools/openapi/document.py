@@ -28,6 +28,7 @@ from tools.openapi.schemas import (
     EMBEDDINGS,
     NUMBER,
     NUMBERS,
+    ONE_UPSTREAM,
     OPENAI_ERROR,
     RANK,
     READINESS,
@@ -36,6 +37,7 @@ from tools.openapi.schemas import (
     TEI_ERROR,
     TEXT,
     TOKENS,
+    UPSTREAMS,
     WHOLE,
     Schema,
     list_of,
@@ -174,6 +176,37 @@ _MODEL = {
     "schema": {"type": "string", "default": ""},
 }
 
+_ADDRESS = {
+    "name": "address",
+    "in": "path",
+    "required": True,
+    "description": "Host, port and path of a server, with slashes as they are",
+    "schema": TEXT,
+}
+_NO_UPSTREAM = _answer("There is no such server, or no ADMIN_KEY", _json(TEI_ERROR))
+_NO_ADMIN = {"description": "A key of operators is required (`ADMIN_KEY`)"}
+
+
+def _for_operators(
+    method: str, summary: str, answer: Schema, *parameters: Schema, **more: Schema
+) -> Schema:
+    about: Schema = {
+        "tags": ["abproxy"],
+        "summary": summary,
+        "security": [{"key": []}],
+        "responses": {
+            "200": _answer("How it is now", _json(answer)),
+            "401": _NO_ADMIN,
+            "404": _NO_UPSTREAM,
+            **more,
+        },
+    }
+    return {method: {**about, "parameters": list(parameters)} if parameters else about}
+
+
+_LAST = _answer("No other server would take calls", _json(TEI_ERROR))
+_SILENT = _answer("A worker did not answer; try again", _json(TEI_ERROR))
+
 OWN_PAGES = {
     "/health": _page("Whether the inference server is healthy", _HEALTH),
     "/ping": _page("The same as /health, for clients that use this path", _HEALTH),
@@ -184,6 +217,26 @@ OWN_PAGES = {
     "/-/ready": _page("Whether calls are accepted, or why not", _READY),
     "/-/docs": _page("This description as a page", {"200": _HTML}),
     "/-/openapi.json": _page("This description", {"200": _API}),
+    "/-/upstreams": _for_operators(
+        "get", "The inference servers, and what each has in flight", UPSTREAMS
+    ),
+    "/-/upstreams/{address}": _for_operators(
+        "get", "One inference server", ONE_UPSTREAM, _ADDRESS
+    ),
+    "/-/upstreams/{address}/drain": _for_operators(
+        "post",
+        "Send no more calls to a server; what it has is answered",
+        ONE_UPSTREAM,
+        _ADDRESS,
+        **{"409": _LAST, "502": _SILENT},
+    ),
+    "/-/upstreams/{address}/resume": _for_operators(
+        "post",
+        "Send calls to it again",
+        ONE_UPSTREAM,
+        _ADDRESS,
+        **{"502": _SILENT},
+    ),
 }
 
 

@@ -55,7 +55,7 @@ def _prose(text: str) -> str:
 
 def _route(path: str, method: str, told: Schema, components: Schema) -> str:
     name = f"{method.upper()} {path}"
-    anchor = escape(name.lower().replace(" ", "-").replace("/", "-"))
+    anchor = re.sub(r"[{}]", "", name.lower().replace(" ", "-").replace("/", "-"))
     body = told.get("requestBody", {}).get("content", {}).get("application/json")
     parts = [
         f'<section aria-labelledby="{anchor}">\n',

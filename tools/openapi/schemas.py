@@ -8,6 +8,7 @@ __all__ = [
     "EMBEDDINGS",
     "NUMBER",
     "NUMBERS",
+    "ONE_UPSTREAM",
     "OPENAI_ERROR",
     "RANK",
     "READINESS",
@@ -16,6 +17,7 @@ __all__ = [
     "TEI_ERROR",
     "TEXT",
     "TOKENS",
+    "UPSTREAMS",
     "WHOLE",
     "Schema",
     "list_of",
@@ -185,6 +187,25 @@ _SHARING = object_of(
     apart=_HINDRANCES,
     alone=_HINDRANCES,
     relayed=list_of(object_of(path=TEXT, times=WHOLE)),
+)
+
+_UPSTREAM_LISTED = object_of(
+    address=TEXT,
+    model=TEXT,
+    state=TEXT,
+    why=TEXT,
+    takes_part=TRUTH,
+    requests_in_flight=WHOLE,
+    inputs_in_flight=WHOLE,
+)
+
+UPSTREAMS = object_of(upstreams=list_of(_UPSTREAM_LISTED))
+ONE_UPSTREAM = object_of(
+    address=TEXT,
+    is_drained=TRUTH,
+    requests_in_flight=WHOLE,
+    inputs_in_flight=WHOLE,
+    upstreams=list_of(_UPSTREAM_LISTED),
 )
 
 STATUS = object_of(

@@ -7,6 +7,7 @@ export function show(status) {
   write("about", `${status.version}, up for ${lasting(status.now - status.started_at)}${working(status.workers)}`);
   showModels(status);
   showVerdict(status.verdict, status.lately);
+  showServers(status);
   showNow(status, status.verdict.helps !== null);
   drawRates(past.rates);
   drawSizes(past.batches, status.flow.batch_max_items);
@@ -47,6 +48,38 @@ function showModels({ model, models = [] }) {
 }
 
 element("chosen").addEventListener("change", () => choose(element("chosen").value));
+
+// --- where there are several servers -----------------------------------------
+
+const STATES = {
+  up: "takes calls",
+  growing: "takes a growing share of calls",
+  full: "full: takes none for a moment",
+  out: "out",
+  drained: "drained by an operator",
+  other_model: "left out",
+  model_unknown: "has yet to say which model it has",
+  leaving: "finishes what it has, and goes",
+};
+
+function showServers({ upstream: { servers = [] }, now }) {
+  element("servers-shown").hidden = servers.length === 0;
+  rows("servers", servers.map((each) => [
+    each.address,
+    told(each, now),
+    number(each.inputs_in_flight),
+    number(each.inputs_per_s),
+    percent(each.share),
+    number(each.ejections),
+    each.last_error ? `${moment(each.last_error_at)}: ${each.last_error}` : "none",
+  ]));
+  servers.forEach((each, at) => element("servers").rows[at].classList.toggle("bad", each.state === "out"));
+}
+
+function told({ state, why, since }, now) {
+  const lasts = ["out", "drained"].includes(state) ? ` for ${lasting(now - since)}` : "";
+  return `${STATES[state]}${lasts}${why ? `: ${why}` : ""}`;
+}
 
 // --- the three questions ----------------------------------------------------
 

@@ -41,8 +41,8 @@ def operations() -> list[tuple[str, str, Any]]:
     ]
 
 
-def assert_described(method: str, path: str, answer: Answer) -> None:
-    """Hold *answer* against the description."""
+def assert_described(method: str, path: str, answer: Answer, **parameters: str) -> None:
+    """Hold *answer* against the description of a *path*, which may have parameters."""
     headers: dict[str, list[str]] = {}
     for name, value in answer.headers:
         headers.setdefault(name.lower(), []).append(value)
@@ -54,4 +54,6 @@ def assert_described(method: str, path: str, answer: Answer) -> None:
         elapsed=0.0,
         verify=False,
     )
-    SCHEMA[path][method].Case().validate_response(response, checks=CONFORMS)
+    SCHEMA[path][method].Case(path_parameters=parameters).validate_response(
+        response, checks=CONFORMS
+    )

@@ -11,7 +11,7 @@ from twisted.web.server import Request
 
 from support.client import Client
 from support.models import several_models, tables
-from support.proxy import InMemoryProxy, in_memory_proxy
+from support.proxy import InMemoryProxy, in_memory_proxy, wired
 from support.upstream import HeldUpstream, OpenUpstream
 from web.openapi.described import DESCRIPTION, assert_described, operations
 
@@ -54,9 +54,11 @@ def assert_answered(client: Client, path: str, status: int) -> None:
 # Pages
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in DESCRIPTION["paths"] if "-/" in path]
-)
+PAGES = [path for path in DESCRIPTION["paths"] if "-/" in path]
+OF_OPERATORS = [each for each in operations() if "/-/upstreams" in each[1]]
+
+
+@pytest.mark.parametrize("path", [each for each in PAGES if "upstreams" not in each])
 def test_a_page_is_as_described(path: str) -> None:
     """Without a key where none is wanted."""
     proxy = in_memory_proxy(OpenUpstream())
@@ -76,6 +78,23 @@ def test_a_page_that_wants_a_key_is_as_described(path: str) -> None:
 
     assert answer.status == 401
     assert_described("GET", path, answer)
+
+
+@pytest.mark.parametrize(("method", "path", "told"), OF_OPERATORS)
+def test_what_operators_do_is_as_described(method: str, path: str, told: Any) -> None:
+    """With a key, without it, and where there is none."""
+    shown = ("Authorization", "Bearer two")
+    for keys, lines, status in [
+        (("two",), [shown], 200),
+        (("two",), [], 401),
+        ((), [shown], 404),
+    ]:
+        with wired(upstream_url="http://a,http://b", admin_keys=keys) as proxy:
+            answer = proxy.ask(method, path.replace("{address}", "a"), b"", *lines)
+
+        assert answer.status == status
+        assert str(status) in told["responses"]
+        assert_described(method, path, answer, address="a")
 
 
 @pytest.mark.parametrize("path", ["/health", "/ping", "/-/ready"])

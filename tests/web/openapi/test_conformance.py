@@ -26,7 +26,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("conformance")
     with (
         model_server(folder / "model") as model,
-        proxy(folder / "proxy", model, " answers on ") as url,
+        proxy(folder / "proxy", model, " answers on ", "--admin-key=two") as url,
     ):
         yield url
 
