@@ -21,7 +21,7 @@ from abproxy.configure import (
     variables,
 )
 from abproxy.errors import SettingsError
-from abproxy.serving import Serving
+from abproxy.models.serving import Serving
 from abproxy.settings.models import ModelTable
 from abproxy.settings.settings import Settings, member_of, of_models, settings_of
 from abproxy.web.app import ProxyApp

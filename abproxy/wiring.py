@@ -21,13 +21,13 @@ from abproxy.configure import (
     write_for,
 )
 from abproxy.events import Observer
+from abproxy.models.model import ServedModel, make_model
+from abproxy.models.serving import Serving
 from abproxy.reload import Configuration
 from abproxy.reuse.layers import make_shared_store
-from abproxy.served import ServedModel, make_model
 from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
 from abproxy.service.proxy import Listening, ProxyService
 from abproxy.service.signals import Signals
-from abproxy.serving import Serving
 from abproxy.settings.models import ModelTable
 from abproxy.settings.settings import Settings
 from abproxy.settings.watching import KeyWatch

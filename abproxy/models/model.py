@@ -30,9 +30,9 @@ from abproxy.configure import (
     shows_reuse,
 )
 from abproxy.http.messages import Send
+from abproxy.models.servers import make_servers
 from abproxy.reuse.layers import Layers, make_layers
 from abproxy.reuse.redis import RedisStore
-from abproxy.servers import make_servers
 from abproxy.settings.models import ModelTable
 from abproxy.settings.settings import Settings, list_settings
 from abproxy.telemetry.diagnosis import LimitsInForce

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from abproxy.errors import SettingsError
 from abproxy.http.messages import Response
-from abproxy.served import ServedModel
+from abproxy.models.model import ServedModel
 from abproxy.settings.models import ModelTable
 from abproxy.settings.settings import Settings, settings_of
 from abproxy.telemetry.recorder import Recorder
