@@ -1,1 +1,1 @@
-"""The models that are served: what is made for each from its settings, and all of them."""
+"""The models that are served: what is made for each, and all of them together."""
