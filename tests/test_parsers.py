@@ -152,6 +152,7 @@ def test_servers_are_read_with_their_weights(
     ("text", "why"),
     [
         ("http://a,b:80", "expected a URL like http://host:port, not 'b:80'"),
+        ("http://a,http://b=fast", "expected a weight greater than 0, not 'fast'"),
         ("http://a=0", "expected a weight greater than 0, not '0'"),
         ("http://a=nan,http://b", "expected a weight greater than 0, not 'nan'"),
         ("http://a,http://a/", "expected each server once, not twice 'http://a'"),

@@ -134,13 +134,20 @@ def _refuse_doubles(path: str, tables: list[ModelTable]) -> None:
 def _table(path: str, name: str, members: Any, parsers: Parsers) -> ModelTable:
     where = f"MODELS: {path}: [{name}]"
     if not isinstance(members, dict):
-        raise SettingsError(f"MODELS: {path}: {name} is in no table, like [{name}]")
+        raise SettingsError(
+            f"MODELS: {path}: {name} is in no table; write [NAME] in a line before it"
+        )
     try:
         _check_name(name)
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from None
     found: dict[str, Any] = {"texts": {}}
     for member, value in members.items():
+        if isinstance(value, dict) and member not in parsers:
+            raise SettingsError(
+                f"MODELS: {path}: a name with a dot needs quotes, "
+                f'like ["{name}.{member}"]'
+            )
         try:
             _read(member, value, parsers, found)
         except ValueError as error:
@@ -177,7 +184,7 @@ def _read(member: str, value: Any, parsers: Parsers, found: dict[str, Any]) -> N
 
 def _unknown(member: str, known: Collection[str]) -> str:
     written = {name.upper(): name for name in known}
-    meant = [written[name] for _, name in find_typos([member], written.keys())]
+    meant = [written[name] for _, name in find_typos([member.lower()], written.keys())]
     if meant:
         return f"no setting of a model; {meant[0]} is"
     return "no setting of a model"

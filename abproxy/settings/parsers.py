@@ -198,7 +198,10 @@ def _server(word: str) -> tuple[str, float]:
     try:
         weight = float(said)
     except ValueError:
-        return url(word), 1.0
+        # In a path it is no weight; what it would make of a host is none.
+        if urlsplit(word).path:
+            return url(word), 1.0
+        weight = 0.0
     if not isfinite(weight) or weight <= 0:
         raise ValueError(f"expected a weight greater than 0, not {said!r}")
     return url(place), weight

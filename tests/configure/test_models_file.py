@@ -96,7 +96,18 @@ def test_memory_for_rows_is_divided_among_models(file: Path) -> None:
     [
         ("", "MODELS: there is no model in FILE"),
         ("x", "MODELS: cannot use FILE: Expected '=' after a key"),
-        ("a = 1", "MODELS: FILE: a is in no table, like [a]"),
+        ("a = 1", "MODELS: FILE: a is in no table; write [NAME] in a line before it"),
+        (
+            "[a]\nMAX_BATCH_INPUTS = 3",
+            (
+                "MODELS: FILE: [a] MAX_BATCH_INPUTS: no setting of a model; "
+                "max_batch_inputs is"
+            ),
+        ),
+        (
+            "[a-1.5]\nurl = 'http://a'",
+            'MODELS: FILE: a name with a dot needs quotes, like ["a-1.5"]',
+        ),
         (
             "[a]\nmax_batch_input = 3",
             (
