@@ -1,5 +1,6 @@
 """Translation of Twisted's errors on the way to the upstream into ours."""
 
+import os
 from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError
@@ -52,6 +53,9 @@ def to_proxy_error(error: Exception) -> Exception:
         return HandshakeFailed(_OTHER_NAME)
     said = str(reason) or repr(reason)
     if isinstance(reason, (ConnectError, DNSLookupError)):
+        number = getattr(reason, "osError", None)
+        # Twisted puts words of its own before those of the system.
+        said = os.strerror(number) if isinstance(number, int) else said
         return CannotConnect(f"cannot reach the inference server: {said}")
     return ConnectionBroken(f"the connection to the inference server broke: {said}")
 

@@ -1,9 +1,15 @@
 """What errors of Twisted mean to a caller."""
 
+from errno import ECONNREFUSED, EHOSTUNREACH
+
 import pytest
 from OpenSSL.SSL import Error as SSLError
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectingCancelledError, ConnectionLost
+from twisted.internet.error import (
+    ConnectingCancelledError,
+    ConnectionLost,
+    getConnectError,
+)
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
@@ -26,6 +32,17 @@ def test_the_innermost_error_is_what_is_said() -> None:
     assert "Connection to the other side was lost" in str(lost)
     assert type(refused) is CannotConnect
     assert "refused" in str(refused)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(ECONNREFUSED, "Connection refused"), (EHOSTUNREACH, "No route to host")],
+)
+def test_why_there_is_no_connection_is_said_once(number: int, said: str) -> None:
+    """In the words of the system, to which Twisted adds its own."""
+    error = to_proxy_error(getConnectError(OSError(number, said)))
+
+    assert str(error) == f"cannot reach the inference server: {said}"
 
 
 @pytest.mark.parametrize("error", [CancelledError(), ConnectingCancelledError(None)])
