@@ -7,7 +7,7 @@ is not known they are not batched.
 
 from collections.abc import Mapping
 
-from abproxy.dialects.call import Dialect
+from abproxy.dialects.call import BadAnswer, Dialect, UnsplittableAnswer
 from abproxy.dialects.openai import OPENAI, OPENAI_BARE
 from abproxy.dialects.rerank import RERANK
 from abproxy.dialects.tei import (
@@ -25,6 +25,7 @@ __all__ = [
     "ROUTES",
     "TASKS",
     "dialect_of",
+    "has_rows",
     "may_be_batched",
 ]
 
@@ -80,3 +81,21 @@ def dialect_of(target: bytes, task: str | None) -> Dialect | None:
     if dialect is None or dialect.of_task not in {None, task}:
         return None
     return dialect
+
+
+def has_rows(target: bytes, body: bytes, items: int) -> bool:
+    """
+    Return whether a good answer may have a row for each of so many *items*.
+
+    It may also be in a form of its own, or that of a route of which this is not known.
+    """
+    dialect = ROUTES.get(_path(target))
+    if dialect is None or dialect.batch_path != dialect.path or not items:
+        return True
+    try:
+        dialect.split(body, [[1] * items])
+    except UnsplittableAnswer:
+        return True
+    except BadAnswer:
+        return False
+    return True

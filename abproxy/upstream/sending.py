@@ -1,9 +1,10 @@
 """
 One request to a fleet, which may be sent to several of its servers.
 
-What could not be sent at all goes elsewhere at once; what one server refuses, or does
-not answer, goes elsewhere within a budget.  A connection that breaks with a request in
-flight is told to the caller, who knows what may have broken it.
+What could not be sent at all goes elsewhere at once; what one server refuses, does
+not answer, or answers with other rows goes elsewhere within a budget.  A connection
+that breaks with a request in flight is told to the caller, who knows what may have
+broken it.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.http import OK
 
+from abproxy.dialects.routes import has_rows
 from abproxy.errors import (
     CannotConnect,
     ConnectionBroken,
@@ -194,14 +196,17 @@ class FleetSender:
         """Learn from the *outcome* at one server, and hand it on or try another."""
         member = sending.tried[number]
         del sending.open[number]
+        is_good = _has_rows(outcome, sending)
         if sending.is_batch:
             member.note(outcome, attempt)
+            if _is_good(outcome) and not is_good:
+                member.blamed()
         elif isinstance(outcome, Failure):
             member.note_failure(outcome.value)
         self.ended(member)
         if sending.is_over:
             return
-        if _is_good(outcome):
+        if is_good:
             self.hedging.answered(self.clock.seconds() - attempt.sent_at)
         elif self._goes_elsewhere(outcome, sending, attempt):
             return
@@ -238,7 +243,8 @@ class FleetSender:
             is_harmless = not sending.is_batch and outcome.check(ConnectionBroken)
             return bool(unsent or is_harmless)
         is_away = outcome.status in GATEWAY and now - attempt.sent_at < QUICK_S
-        return (outcome.status in NO_ROOM or is_away) and self._retries >= 1
+        is_elsewhere_better = outcome.status in NO_ROOM or is_away or _is_good(outcome)
+        return is_elsewhere_better and self._retries >= 1
 
     def _tell(self, outcome: Response | Failure, sending: _Sending) -> None:
         if not _is_good(outcome):
@@ -259,6 +265,14 @@ class FleetSender:
 
 def _is_good(outcome: Response | Failure) -> bool:
     return isinstance(outcome, Response) and outcome.status == OK
+
+
+def _has_rows(outcome: Response | Failure, sending: _Sending) -> bool:
+    """Return whether it is a good answer, to a batch with a row for each input."""
+    if not isinstance(outcome, Response) or outcome.status != OK:
+        return False
+    request = sending.request
+    return not sending.is_batch or has_rows(request.path, outcome.body, request.items)
 
 
 def _telling(

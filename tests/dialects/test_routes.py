@@ -5,7 +5,7 @@ import pytest
 from abproxy.dialects.call import Dialect
 from abproxy.dialects.openai import OpenAIRoute
 from abproxy.dialects.rerank import RERANK
-from abproxy.dialects.routes import dialect_of, may_be_batched
+from abproxy.dialects.routes import dialect_of, has_rows, may_be_batched
 from abproxy.dialects.tei import EMBED, EMBED_SPARSE, PREDICT
 
 
@@ -58,3 +58,39 @@ def test_rerank_is_batched_for_re_rankers_only(task: str | None) -> None:
     assert may_be_batched(b"POST", b"/rerank", "reranker")
     assert not may_be_batched(b"POST", b"/rerank", task)
     assert dialect_of(b"/rerank", task) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "items"),
+    [
+        (b"/embed", b"[[1,2],[3,4]]", 2),
+        (b"/embed?x", b"[[1]]", 1),
+        (b"/embed", b"[]", 0),
+        (b"/v1/embeddings", b'{"data":[{"embedding":[1],"index":0}]}', 1),
+        (b"/rerank", b"[1]", 2),
+        (b"/else", b"?", 2),
+    ],
+)
+def test_an_answer_has_rows_unless_that_is_known_not_to_be(
+    target: bytes, body: bytes, items: int
+) -> None:
+    """Also one of a route of which rows are unknown."""
+    assert has_rows(target, body, items)
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "items"),
+    [
+        (b"/embed", b"[[1,2]]", 2),
+        (b"/embed", b"[[1],[2]]", 1),
+        (b"/embed", b"<html>", 1),
+        (b"/embed", b"", 1),
+        (b"/v1/embeddings", b'{"data":[]}', 1),
+        (b"/v1/embeddings", b"oops", 1),
+    ],
+)
+def test_an_answer_with_other_rows_is_told(
+    target: bytes, body: bytes, items: int
+) -> None:
+    """Another server may give those that were asked for."""
+    assert not has_rows(target, body, items)

@@ -321,6 +321,30 @@ def test_an_error_of_the_model_is_told() -> None:
     assert asked.status == 500
 
 
+@pytest.mark.parametrize("body", [b"[]", b"[[1],[2]]", b"oops", b""])
+def test_what_one_server_answers_with_other_rows_goes_elsewhere(body: bytes) -> None:
+    """A call that is alone in its request would hear it as it is."""
+    servers = Servers(2)
+    call = servers.send()
+    wrong = servers.where()
+    servers.answer(wrong, reply(200, body))
+
+    servers.answer(servers.where(), reply(200, b"[[7]]"))
+
+    assert [each.body for each in call.results] == [b"[[7]]"]
+
+
+def test_rows_that_all_servers_give_are_told_as_they_are() -> None:
+    """The client may know a form that we do not."""
+    servers = Servers(2)
+    call = servers.send()
+    servers.answer(servers.where(), reply(200, b"oops"))
+
+    servers.answer(servers.where(), reply(200, b"oops"))
+
+    assert [each.body for each in call.results] == [b"oops"]
+
+
 def test_refusals_are_sent_elsewhere_for_one_request_in_five() -> None:
     """With all full, more requests would only make it worse."""
     servers = Servers(2)
