@@ -1,24 +1,16 @@
 """
 What settings, and what the upstream reports in `/info`, mean for each object.
 
-The same code runs at the start and at each change after it.  A setting wins
-over what the upstream reports, which wins over our default.
+The same code runs at the start and at each change after it.  What batches may hold
+is in models/limits.py.
 """
 
-import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import attrs
-from attrs import frozen
-from twisted.logger import Logger
-
-from abproxy.batching.account import Rates
-from abproxy.batching.part import Caps
 from abproxy.batching.refusal import RetryTimeouts
 from abproxy.dialects.members import MemberRules
 from abproxy.dialects.translate import before_openai
-from abproxy.errors import SettingsError
 from abproxy.events import Observer
 from abproxy.http.forwarded import TrustedProxies
 from abproxy.http.headers import Credentials
@@ -26,14 +18,10 @@ from abproxy.http.sharing import LineRules
 from abproxy.reuse.entry import Keys
 from abproxy.reuse.layers import Reuse
 from abproxy.service.proxy import DrainTimes
-from abproxy.settings.parsers import hosts
 from abproxy.settings.settings import Settings
-from abproxy.settings.sources import variable
-from abproxy.telemetry.diagnosis import LimitsInForce
 from abproxy.tuning import Write, write_later, write_now
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.endpoints import policy_of
-from abproxy.upstream.hosted import HostedApi, find_hosted
 from abproxy.upstream.identity import Source
 from abproxy.upstream.joining import sha_line
 from abproxy.web.app import Policy, ProxyApp
@@ -47,93 +35,23 @@ if TYPE_CHECKING:
     from abproxy.upstream.tls import VerifyingPolicy
 
 __all__ = [
-    "CHANGEABLE",
-    "Limits",
     "clients_for",
     "credentials_for",
     "drain_times",
     "keys_for",
     "keys_of_rows",
-    "limits_for",
-    "limits_for_all",
-    "limits_in_force",
-    "part_of",
-    "permits_for",
     "policy_for",
-    "rates_for",
-    "read_again",
     "reader_for",
     "retry_timeouts_for",
     "reuse_for",
     "server_limits",
     "shows_reuse",
     "tls_policy_for",
-    "variables",
     "write_for",
 ]
 
-MAX_BATCH_INPUTS = 32
-"""Inputs in a batch unless set or reported by the upstream: TEI's own default."""
-
-BATCHES_IN_FLIGHT = 8
-"""Full batches in flight at a hosted API, unless BUDGET is set."""
-
 OVERLOAD_PATIENCE_S = 5.0
 """How long calls wait for an upstream without room, where nothing says more."""
-
-BUDGET = 512
-"""Inputs in flight unless set or reported by the upstream: TEI's own default."""
-
-CHANGEABLE = frozenset(
-    {
-        "admin_key_file",
-        "admin_keys",
-        "api_key_file",
-        "api_keys",
-        "budget",
-        "bulk_api_key_file",
-        "bulk_api_keys",
-        "call_deadline_s",
-        "call_timeout_s",
-        "client_keep_alive_s",
-        "connect_patience_s",
-        "drain_delay_s",
-        "drain_timeout_s",
-        "hedge_after",
-        "log_level",
-        "max_batch_bytes",
-        "max_batch_calls",
-        "max_batch_inputs",
-        "max_batch_tokens",
-        "max_body_bytes",
-        "max_call_inputs",
-        "max_connections",
-        "max_memory_bytes",
-        "max_wait_ms",
-        "max_waiting_bytes",
-        "max_waiting_inputs",
-        "max_waiting_inputs_of_one",
-        "oversize",
-        "overload_patience_s",
-        "packing",
-        "rate_limit",
-        "request_timeout_s",
-        "resolve_every_s",
-        "share_alone",
-        "share_apart",
-        "share_ignore",
-        "slots",
-        "trusted_proxies",
-        "upstream_key",
-        "upstream_key_file",
-        "upstream_requests_per_minute",
-        "upstream_timeout_s",
-        "upstream_tokens_per_minute",
-    }
-)
-"""Settings that can change without a restart."""
-
-_log = Logger()
 
 
 def keys_for(settings: Settings) -> ApiKeys:
@@ -275,29 +193,6 @@ def retry_timeouts_for(settings: Settings) -> RetryTimeouts:
     )
 
 
-def rates_for(settings: Settings) -> Rates:
-    """Return what the account at the upstream may have, and one request to it."""
-    known = _hosted(settings)
-
-    def most_of(model: bytes) -> tuple[int | None, int | None]:
-        if known is None:
-            return None, settings.max_batch_tokens
-        most = known.most_of(model)
-        inputs = None if settings.max_batch_inputs else most.inputs
-        return inputs, settings.max_batch_tokens or most.tokens
-
-    return Rates(
-        requests=settings.upstream_requests_per_minute,
-        tokens=settings.upstream_tokens_per_minute,
-        batch_tokens=settings.max_batch_tokens,
-        patience_s=settings.overload_patience_s,
-        is_hosted=known is not None,
-        is_one_account=len(hosts(settings.upstream_url)) == 1,
-        most_of=most_of,
-        shares=settings.workers,
-    )
-
-
 def server_limits(settings: Settings, app: ProxyApp) -> ServerLimits:
     """Return what clients may send, and how many may be connected."""
     return ServerLimits(
@@ -319,130 +214,3 @@ def write_for(settings: Settings) -> Write:
 def drain_times(settings: Settings) -> DrainTimes:
     """Return how long the end may take."""
     return DrainTimes(delay_s=settings.drain_delay_s, whole_s=settings.drain_timeout_s)
-
-
-@frozen(kw_only=True)
-class Limits:
-    """What one batch may hold, and all batches in flight together."""
-
-    caps: Caps
-    budget: int
-    servers: int = 1
-    """How many servers that is for."""
-
-
-def permits_for(settings: Settings, info: ServerInfo) -> int:
-    """Return how many inputs this process may have in flight at one server."""
-    whole = settings.budget or info.max_inputs_in_flight or BUDGET
-    if settings.budget is None and _hosted(settings) is not None:
-        # It works on as many requests at once as come; only their rate is limited.
-        items = _items_for(settings, info)
-        whole = max(whole, BATCHES_IN_FLIGHT * items * settings.workers)
-    return part_of(whole, settings.workers)
-
-
-def _hosted(settings: Settings) -> HostedApi | None:
-    """Return the hosted API that all servers are of, if they are of one."""
-    found = [find_hosted(host) for host in hosts(settings.upstream_url)]
-    return found[0] if all(each is found[0] for each in found) else None
-
-
-def _items_for(settings: Settings, info: ServerInfo) -> int:
-    hosted = _hosted(settings)
-    known = MAX_BATCH_INPUTS if hosted is None else hosted.most_inputs
-    return settings.max_batch_inputs or info.max_batch_inputs or known
-
-
-def limits_for(settings: Settings, info: ServerInfo) -> Limits:
-    """
-    Return the limits, and log a warning for each above the upstream's own.
-
-    A batch of more inputs than the upstream has permits would never be accepted.
-    Workers that share an upstream share its permits.
-    """
-    budget = permits_for(settings, info)
-    items = _items_for(settings, info)
-    _check("MAX_BATCH_INPUTS", settings.max_batch_inputs, info.max_batch_inputs)
-    _check("BUDGET", settings.budget, info.max_inputs_in_flight)
-    caps = Caps(
-        calls=settings.max_batch_calls or sys.maxsize,
-        items=min(items, budget),
-        size=settings.max_batch_bytes,
-    )
-    return Limits(caps=caps, budget=budget)
-
-
-def limits_for_all(settings: Settings, infos: Sequence[ServerInfo]) -> Limits:
-    """
-    Return the limits in front of all servers that say these *infos*.
-
-    Any batch has to find room at one of them, so what may be left over at each is
-    not counted; but two full batches are for each that takes them.
-    """
-    known = {info: limits_for(settings, info) for info in dict.fromkeys(infos)}
-    each = [known[info] for info in infos]
-    if len(each) == 1:
-        return each[0]
-    items = min(limits.caps.items for limits in each)
-    budgets = [limits.budget for limits in each]
-    left_over = (len(each) - 1) * (items - 1)
-    full = sum(min(budget // items, 2) * items for budget in budgets)
-    return Limits(
-        caps=attrs.evolve(each[0].caps, items=items),
-        budget=max(sum(budgets) - left_over, full),
-        servers=len(each),
-    )
-
-
-def limits_in_force(
-    settings: Settings, batch_items: int, upstream_max_items: int | None
-) -> LimitsInForce:
-    """Return the limits in force; *batch_items* is how many inputs fill a batch."""
-    return LimitsInForce(
-        slots=settings.slots,
-        budget=settings.budget,
-        max_batch_calls=settings.max_batch_calls,
-        max_wait_ms=settings.max_wait_ms,
-        cache_bytes=settings.cache_bytes,
-        batch_items=batch_items,
-        batch_bytes=settings.max_batch_bytes,
-        upstream_max_items=upstream_max_items,
-    )
-
-
-def part_of(whole: int, workers: int) -> int:
-    """Return the share of each of so many *workers* in the *whole*, at least 1."""
-    return max(whole // workers, 1)
-
-
-def _check(name: str, chosen: int | None, allowed: int | None) -> None:
-    if chosen and allowed and chosen > allowed:
-        _log.warn(
-            "{name} is {chosen}, but the inference server takes {allowed}",
-            name=name,
-            chosen=chosen,
-            allowed=allowed,
-        )
-
-
-def read_again(read: Callable[[], Settings], current: Settings) -> Settings:
-    """
-    Return the settings that are to replace the *current* ones.
-
-    Raises:
-        SettingsError: they cannot be used, or would stop asking for keys, which is
-            more often a lost file than the intention.
-    """
-    wanted = read()
-    if keys_for(current).accepted and not keys_for(wanted).accepted:
-        raise SettingsError(
-            "no key is left in API_KEY or BULK_API_KEY, and a reload does not turn "
-            "keys off; set a key, or restart without keys"
-        )
-    return wanted
-
-
-def variables(fields: Collection[str]) -> str:
-    """Return the names by which some *fields* of Settings are set, in one line."""
-    named = (each for each in attrs.fields(Settings) if each.name in fields)
-    return ", ".join(variable(each.metadata["option"]) for each in named)

@@ -6,28 +6,72 @@ restart.  Of several models one that is new is made, and one that is not there a
 more is taken out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
 import attrs
 from attrs import define, field, frozen
 from twisted.logger import Logger
 
-from abproxy.configure import (
-    CHANGEABLE,
-    policy_for,
-    read_again,
-    server_limits,
-    variables,
-)
+from abproxy.configure import keys_for, policy_for, server_limits
 from abproxy.errors import SettingsError
 from abproxy.models.serving import Serving
 from abproxy.settings.models import ModelTable
 from abproxy.settings.settings import Settings, member_of, of_models, settings_of
+from abproxy.settings.sources import variable
 from abproxy.web.app import ProxyApp
 from abproxy.web.server import ProxySite
 
-__all__ = ["Change", "Configuration", "merge"]
+__all__ = ["CHANGEABLE", "Change", "Configuration", "merge", "read_again"]
+
+CHANGEABLE = frozenset(
+    {
+        "admin_key_file",
+        "admin_keys",
+        "api_key_file",
+        "api_keys",
+        "budget",
+        "bulk_api_key_file",
+        "bulk_api_keys",
+        "call_deadline_s",
+        "call_timeout_s",
+        "client_keep_alive_s",
+        "connect_patience_s",
+        "drain_delay_s",
+        "drain_timeout_s",
+        "hedge_after",
+        "log_level",
+        "max_batch_bytes",
+        "max_batch_calls",
+        "max_batch_inputs",
+        "max_batch_tokens",
+        "max_body_bytes",
+        "max_call_inputs",
+        "max_connections",
+        "max_memory_bytes",
+        "max_wait_ms",
+        "max_waiting_bytes",
+        "max_waiting_inputs",
+        "max_waiting_inputs_of_one",
+        "oversize",
+        "overload_patience_s",
+        "packing",
+        "rate_limit",
+        "request_timeout_s",
+        "resolve_every_s",
+        "share_alone",
+        "share_apart",
+        "share_ignore",
+        "slots",
+        "trusted_proxies",
+        "upstream_key",
+        "upstream_key_file",
+        "upstream_requests_per_minute",
+        "upstream_timeout_s",
+        "upstream_tokens_per_minute",
+    }
+)
+"""Settings that can change without a restart."""
 
 OF_SITES = (
     "client_keep_alive_s",
@@ -37,6 +81,23 @@ OF_SITES = (
     "request_timeout_s",
 )
 """Those that are limits of the HTTP server."""
+
+
+def read_again(read: Callable[[], Settings], current: Settings) -> Settings:
+    """
+    Return the settings that are to replace the *current* ones.
+
+    Raises:
+        SettingsError: they cannot be used, or would stop asking for keys, which is
+            more often a lost file than the intention.
+    """
+    wanted = read()
+    if keys_for(current).accepted and not keys_for(wanted).accepted:
+        raise SettingsError(
+            "no key is left in API_KEY or BULK_API_KEY, and a reload does not turn "
+            "keys off; set a key, or restart without keys"
+        )
+    return wanted
 
 
 @frozen(kw_only=True)
@@ -97,7 +158,13 @@ def _merge_table(former: ModelTable, table: ModelTable) -> ModelTable:
 
 
 def _line(what: str, names: set[str]) -> list[str]:
-    return [f"{what}: {variables(names)}"] if names else []
+    return [f"{what}: {_variables(names)}"] if names else []
+
+
+def _variables(fields: Collection[str]) -> str:
+    """Return the names by which some *fields* of Settings are set, in one line."""
+    named = (each for each in attrs.fields(Settings) if each.name in fields)
+    return ", ".join(variable(each.metadata["option"]) for each in named)
 
 
 @define(kw_only=True, eq=False)

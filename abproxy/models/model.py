@@ -17,19 +17,21 @@ from abproxy.batching.concurrency import AdaptiveLimit, Budget, FixedLimit, Limi
 from abproxy.batching.ladder import Turn
 from abproxy.batching.slots import make_slots
 from abproxy.configure import (
-    Limits,
     credentials_for,
     keys_of_rows,
-    limits_for_all,
-    limits_in_force,
-    permits_for,
-    rates_for,
     reader_for,
     retry_timeouts_for,
     reuse_for,
     shows_reuse,
 )
 from abproxy.http.messages import Send
+from abproxy.models.limits import (
+    Limits,
+    limits_for_all,
+    limits_in_force,
+    permits_for,
+    rates_for,
+)
 from abproxy.models.servers import make_servers
 from abproxy.reuse.layers import Layers, make_layers
 from abproxy.reuse.redis import RedisStore

@@ -6,10 +6,12 @@ from typing import Any
 
 from abproxy.configure import (
     credentials_for,
-    limits_for,
-    permits_for,
     tls_policy_for,
     write_for,
+)
+from abproxy.models.limits import (
+    limits_for,
+    permits_for,
 )
 from abproxy.settings.parsers import weighted
 from abproxy.settings.settings import Settings

@@ -18,10 +18,15 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from abproxy import __version__
-from abproxy.configure import keys_for, limits_in_force
+from abproxy.configure import (
+    keys_for,
+)
 from abproxy.errors import CannotConnect
 from abproxy.events import BlockedBy, RequestInfo
 from abproxy.http.messages import HeaderList, Response, Send
+from abproxy.models.limits import (
+    limits_in_force,
+)
 from abproxy.settings.settings import Settings, list_settings, settings_of, table_of
 from abproxy.telemetry.diagnosis import about_slots, diagnose
 from abproxy.telemetry.history import BATCHES, ERRORS, Totals

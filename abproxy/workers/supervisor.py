@@ -11,9 +11,15 @@ from attrs import define, field
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from abproxy.configure import keys_for, read_again, tls_policy_for
+from abproxy.configure import (
+    keys_for,
+    tls_policy_for,
+)
 from abproxy.errors import SettingsError
-from abproxy.reload import merge
+from abproxy.reload import (
+    merge,
+    read_again,
+)
 from abproxy.service.lifetime import Lifetime
 from abproxy.service.proxy import LAST_S
 from abproxy.settings.settings import Settings, settings_of
