@@ -4,15 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from abproxy.configure import (
-    credentials_for,
-    tls_policy_for,
-    write_for,
-)
-from abproxy.models.limits import (
-    limits_for,
-    permits_for,
-)
+from abproxy.configure import credentials_for, tls_policy_for, write_for
+from abproxy.models.limits import limits_for, permits_for
 from abproxy.settings.parsers import weighted
 from abproxy.settings.settings import Settings
 from abproxy.telemetry.setup import Telemetry

@@ -11,9 +11,7 @@ from typing import Any
 import attrs
 from twisted.logger import Logger
 
-from abproxy.models.limits import (
-    part_of,
-)
+from abproxy.models.limits import part_of
 from abproxy.settings.key_files import KEY_FILES
 from abproxy.settings.models import KEY_FILE, ModelsFile
 from abproxy.settings.settings import Settings, member_of, of_models

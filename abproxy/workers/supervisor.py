@@ -11,15 +11,9 @@ from attrs import define, field
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from abproxy.configure import (
-    keys_for,
-    tls_policy_for,
-)
+from abproxy.configure import keys_for, tls_policy_for
 from abproxy.errors import SettingsError
-from abproxy.reload import (
-    merge,
-    read_again,
-)
+from abproxy.reload import merge, read_again
 from abproxy.service.lifetime import Lifetime
 from abproxy.service.proxy import LAST_S
 from abproxy.settings.settings import Settings, settings_of

@@ -6,9 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from abproxy.configure import (
-    keys_for,
-)
+from abproxy.configure import keys_for
 from abproxy.http.forwarded import TrustedProxies
 from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
 from abproxy.service.signals import Signals

@@ -7,10 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import capturedLogs
 
-from abproxy.models.limits import (
-    limits_for,
-    limits_for_all,
-)
+from abproxy.models.limits import limits_for, limits_for_all
 from abproxy.settings.settings import Settings
 from abproxy.upstream.discovery import ServerInfo
 

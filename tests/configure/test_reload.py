@@ -9,13 +9,8 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.web.resource import Resource
 
 from abproxy.batching.concurrency import AdaptiveLimit
-from abproxy.configure import (
-    reader_for,
-)
-from abproxy.reload import (
-    CHANGEABLE,
-    Configuration,
-)
+from abproxy.configure import reader_for
+from abproxy.reload import CHANGEABLE, Configuration
 from abproxy.settings.settings import Settings, settings_from
 from abproxy.settings.sources import read_env_file
 from abproxy.upstream.discovery import ServerInfo

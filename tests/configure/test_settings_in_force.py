@@ -3,9 +3,7 @@
 import pytest
 from attrs import evolve
 
-from abproxy.configure import (
-    keys_of_rows,
-)
+from abproxy.configure import keys_of_rows
 from abproxy.settings.settings import Settings
 from abproxy.upstream.discovery import ServerInfo
 from support.proxy import wired

@@ -7,10 +7,7 @@ import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.web.http_headers import Headers
 
-from abproxy.configure import (
-    clients_for,
-    policy_for,
-)
+from abproxy.configure import clients_for, policy_for
 from abproxy.events import RequestInfo
 from abproxy.settings.settings import Settings
 from abproxy.web.auth import Caller

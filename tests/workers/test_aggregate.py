@@ -14,11 +14,7 @@ from twisted.internet.task import Clock
 from abproxy.errors import CannotConnect
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.settings.settings import Settings
-from abproxy.workers.aggregate import (
-    ANSWER_S,
-    PROBE_S,
-    Aggregator,
-)
+from abproxy.workers.aggregate import ANSWER_S, PROBE_S, Aggregator
 from abproxy.workers.process import WorkerPool, WorkerProcess
 from abproxy.workers.scrapes import parse_scrape
 from support.proxy import InMemoryProxy, wired

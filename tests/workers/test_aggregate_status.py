@@ -6,7 +6,8 @@ import msgspec
 
 from abproxy.settings.settings import Settings
 from abproxy.telemetry.status import LANES
-from abproxy.workers.aggregate import RecentBatches, add_totals, merge_status
+from abproxy.workers.aggregate import RecentBatches
+from abproxy.workers.statuses import add_totals, merge_status
 from support.proxy import START, wired
 
 

@@ -7,10 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import capturedLogs
 
-from abproxy.models.limits import (
-    limits_for,
-    part_of,
-)
+from abproxy.models.limits import limits_for, part_of
 from abproxy.settings.settings import Settings
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.workers.shares import share_of, warn_of_too_little
