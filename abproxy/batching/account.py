@@ -6,7 +6,7 @@ from math import inf
 from attrs import define, field, frozen
 
 from abproxy.batching.allowance import Allowance, Entry
-from abproxy.batching.said import TOKENS
+from abproxy.batching.stated import TOKENS
 
 __all__ = ["NO_RATES", "Account", "Rates"]
 

@@ -25,7 +25,7 @@ from abproxy.batching.allowance import KEPT_S, WINDOW_S
 from abproxy.batching.lane import Lane
 from abproxy.batching.part import Caps
 from abproxy.batching.queue import Queue
-from abproxy.batching.said import TOKENS, Stated, pause_stated_s, read_stated
+from abproxy.batching.stated import TOKENS, Stated, pause_stated_s, read_stated
 from abproxy.batching.timer import Timer
 from abproxy.dialects.call import Call, LaneKey
 from abproxy.errors import AccountUsedUp

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from abproxy.batching.batch import Failed
 from abproxy.batching.part import Part
-from abproxy.batching.said import pause_stated_s, read_stated
+from abproxy.batching.stated import pause_stated_s, read_stated
 from abproxy.dialects.call import LaneKey
 from abproxy.errors import CannotConnect, ProxyError, UpstreamFull
 from abproxy.events import Cause

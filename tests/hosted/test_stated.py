@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from abproxy.batching.refusal import is_size_possible
-from abproxy.batching.said import (
+from abproxy.batching.stated import (
     Stated,
     pause_stated_s,
     read_stated,
