@@ -158,7 +158,7 @@ class Member:
         return {
             "address": self.address,
             "state": self.state.value,
-            "why": self.refused or (standing.why if standing.is_out else ""),
+            "why": self._why,
             "since": standing.since if self.drained_at is None else self.drained_at,
             "model": info.model,
             "version": info.version,
@@ -175,6 +175,15 @@ class Member:
             "sent_elsewhere": dict(self.sent_elsewhere),
             "ejections": standing.ejections,
         }
+
+    @property
+    def _why(self) -> str:
+        """Return why it gets nothing; empty if it does, or as the operator says so."""
+        if self.refused:
+            return self.refused
+        if self.standing.is_out:
+            return self.standing.why
+        return self.upstream.health.why if self.is_unsure else ""
 
     # What outcomes tell
 
