@@ -122,7 +122,7 @@ test/clients: ## test published Python clients, in a separate environment
 test/clients/node: $(VENV)/run.stamp tests/clients/node/node_modules ## test published Node clients
 	@PATH="$(abspath $(BIN)):$$PATH" npm --prefix tests/clients/node test
 
-test/real: $(VENV)/test.stamp .real/tools $(patsubst %,$(REAL)/%.stamp,$(servers) $(beside)) ## run abproxy in front of real servers, and restart it behind balancers and in containers: 40 minutes, 12 GB
+test/real: $(VENV)/test.stamp .real/tools $(patsubst %,$(REAL)/%.stamp,$(servers) $(beside)) ## run abproxy in front of real servers, and restart it behind balancers and in containers: an hour, 12 GB
 	PYTHONPATH=tests $(BIN)/python -m real $(args) $(servers) $(restarts)
 
 .real/tools: TOOLS := nginx haproxy podman runc containernetworking-plugins debootstrap

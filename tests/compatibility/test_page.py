@@ -58,6 +58,7 @@ def tested() -> dict[str, Any]:
         "routes": ["/v1/embeddings"],
         "ways": [way],
         "clients": {"openai": {"uses": 10, "failures": []}},
+        "killed": {"times": 2, "calls": 900, "lost": 5, "lost_as": {"502": 5}},
     }
     return {
         "programs": {"abproxy": "26.11.0"},
@@ -73,6 +74,13 @@ def test_a_failure_is_shown(tested: dict[str, Any]) -> None:
 
     assert "| **3** |" in section
     assert "| One | good | at once | status: 200, not 500 |" in section
+
+
+def test_calls_that_were_lost_as_a_server_was_killed_are_shown(
+    tested: dict[str, Any],
+) -> None:
+    """The page says how many there were, and of how many."""
+    assert "| 2 times: **5** of 900 |" in report.section(tested)
 
 
 def test_servers_that_were_not_run_again_are_kept(tested: dict[str, Any]) -> None:

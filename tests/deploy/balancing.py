@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -65,6 +65,7 @@ PAUSE_S = 0.01
 """Between two calls of a client, so that the machine is not the limit."""
 
 OK = 200
+JSON = {"Content-Type": "application/json"}
 
 
 def free_port() -> int:
@@ -237,10 +238,16 @@ def ask(
         return _answer(connection, path, body)
 
 
-def _answer(connection: HTTPConnection, path: str, body: Any) -> tuple[int, bytes]:
+def _inputs(text: str) -> Any:
+    return {"inputs": text}
+
+
+def _answer(
+    connection: HTTPConnection, path: str, body: Any, header: Mapping[str, str] = JSON
+) -> tuple[int, bytes]:
     method = "GET" if body is None else "POST"
     sent = None if body is None else json.dumps(body).encode()
-    connection.request(method, path, sent, {"Content-Type": "application/json"})
+    connection.request(method, path, sent, dict(header))
     answer = connection.getresponse()
     return answer.status, answer.read()
 
@@ -259,6 +266,11 @@ class Load:
 
     port: int
     clients: int = 32
+    path: str = "/embed"
+    body: Callable[[str], Any] = _inputs
+    """Makes the body of a client's calls of its text."""
+
+    header: Mapping[str, str] = JSON
     answers: Counter[int] = field(factory=Counter)
     lost: Counter[str] = field(factory=Counter)
     _is_over: Event = field(factory=Event)
@@ -297,7 +309,7 @@ class Load:
                     self.lost["refused"] += 1
                 continue
             try:
-                status, _ = _answer(connection, "/embed", {"inputs": text})
+                status, _ = _answer(connection, self.path, self.body(text), self.header)
             except (OSError, HTTPException) as error:
                 connection.close()
                 with self._lock:

@@ -21,7 +21,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from real import between, clients, report, restarts, rounds
+from attrs import asdict
+
+from real import between, clients, killing, report, restarts, rounds
+from real.between import Way
 from real.comparing import TOLERANCE
 from real.running import CannotRun
 from real.servers import infinity, litellm, litserve, llama_cpp, mosec, vllm
@@ -37,6 +40,7 @@ SERVERS = (
     litellm.SERVER,
 )
 PLACES = sorted({each.place for each in SERVERS})
+WAYS = (*between.WAYS, *(way for each in SERVERS for way in each.ways))
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -49,7 +53,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     names = (*PLACES, *restarts.NAMES)
     add("programs", nargs="*", choices=names, help="by default all")
-    add("--way", action="append", choices=between.WAYS, help="by default all")
+    add("--way", action="append", choices=WAYS, help="by default all")
     add("--dry", action="store_true", help="write nothing")
     add("--out", type=Path, help="write what was found into this file as well")
     return parser.parse_args(arguments)
@@ -68,13 +72,14 @@ def run_server(server: Server, ways: Sequence[str], folder: Path) -> dict[str, A
         cases = rounds.ask_directly(server, url)
         found = []
         used: dict[str, Any] = {}
-        for at, name in enumerate(ways):
+        known = {**between.WAYS, **server.ways}
+        for at, name in enumerate(each for each in known if each in ways):
             say(f"{server.name}: {name}")
-            with between.WAYS[name](folder / str(at), url) as way:
-                done = rounds.go(cases, way, say, is_short=name in between.SHORT)
+            with known[name](folder / str(at), url, server.serve) as way:
+                done = rounds.go(cases, way, say, is_short=name != between.LONG)
                 found.append(report.way_found(name, done, way.batches()))
                 if way.abproxy:
-                    _use_clients(server, url, way.url, name, used)
+                    _use_clients(server, url, way, name, used)
     return {
         "what": server.what,
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
@@ -82,18 +87,27 @@ def run_server(server: Server, ways: Sequence[str], folder: Path) -> dict[str, A
         "routes": [each.path for each in server.dialects],
         "ways": found,
         "clients": used,
+        "killed": _killed(server, folder / "killed"),
     }
 
 
+def _killed(server: Server, folder: Path) -> dict[str, Any]:
+    say(f"{server.name}: two of them, one killed under load and started again")
+    found = asdict(killing.run(server, folder))
+    say(f"  {found['lost']} of {found['calls']:,} calls lost")
+    return found
+
+
 def _use_clients(
-    server: Server, direct: str, through: str, way: str, used: dict[str, Any]
+    server: Server, direct: str, way: Way, name: str, used: dict[str, Any]
 ) -> None:
-    for use in clients.uses(server):
+    asked = (use for use in clients.uses(server) if use.name not in way.not_asked)
+    for use in asked:
         counted = used.setdefault(use.client, {"uses": 0, "failures": []})
         counted["uses"] += 1
-        if differs := clients.differ(use, direct, through):
+        if differs := clients.differ(use, direct, way.url):
             say(f"  {use.client}, {use.name}: {differs}")
-            failure = {"way": way, "use": use.name, "difference": differs}
+            failure = {"way": name, "use": use.name, "difference": differs}
             counted["failures"].append(failure)
 
 
@@ -165,7 +179,7 @@ def restart(names: Sequence[str], *, is_dry: bool) -> tuple[dict[str, Any], list
 def main(arguments: Sequence[str]) -> int:
     """Run, show, write; the exit status is 1 if anything differs or cannot run."""
     options = parse(arguments)
-    ways = options.way or list(between.WAYS)
+    ways = options.way or WAYS
     programs = options.programs or [*PLACES, *restarts.NAMES]
     servers = [each for each in SERVERS if each.place in programs]
     found, cannot = run(servers, ways, is_dry=options.dry)
@@ -180,10 +194,11 @@ def main(arguments: Sequence[str]) -> int:
     asked, failed = _counts(found)
     say(f"{asked - failed} passed, {failed} failed")
     lost = restarts.lost(tested["restarts"])
-    say(f"{lost} lost in restarts")
+    killed = sum(each["killed"]["lost"] for each in found.values())
+    say(f"{lost} lost in restarts, {killed} as a server was killed")
     for name in cannot:
         say(f"could not run: {name}")
-    return 1 if failed or lost or cannot else 0
+    return 1 if failed or lost or killed or cannot else 0
 
 
 if __name__ == "__main__":

@@ -44,9 +44,10 @@ class Answer:
 
 def ask(url: str, call: Call) -> Answer:
     """Send *call* on a connection of its own."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT_S)
+    to = urlsplit(url)
+    connection = http.client.HTTPConnection(to.netloc, timeout=TIMEOUT_S)
     try:
-        connection.request(call.method, call.path, call.body, call.header)
+        connection.request(call.method, to.path + call.path, call.body, call.header)
         response = connection.getresponse()
         body = response.read()
     except (OSError, http.client.HTTPException) as error:

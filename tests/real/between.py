@@ -10,12 +10,36 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from real.running import CannotRun, free_port, running
+from real.running import CannotRun, Serve, free_port, running
 
 SETTINGS = {"MAX_WAIT_TIME": "100", "MAX_BATCH_SIZE": "8"}
 """Calls are held together, so that they meet."""
+
+MODEL = "minilm"
+"""What the servers call their model."""
+
+MODELS = """\
+[{model}]
+url = "{url}"
+default = true
+
+[static]
+url = "{beside}"
+"""
+
+OF_ABPROXY = frozenset(
+    {
+        "an unknown model",
+        "a model that is a number",
+        *("GET /v1/models", "GET /models", "GET /health"),
+    }
+)
+"""Calls that abproxy answers itself where it has several models."""
+
+OF_ONE_SERVER = frozenset({"GET /openapi/metadata.json"})
+"""Calls whose answer has the time at which the server was started."""
 
 NGINX = """\
 daemon off;
@@ -80,6 +104,9 @@ class Way:
     abproxy: str = ""
     """Where abproxy itself answers, if it is on the way."""
 
+    not_asked: frozenset[str] = frozenset()
+    """Calls that are rightly answered otherwise on this way."""
+
     def batches(self) -> dict[str, int]:
         """Count the requests that abproxy made of calls so far, and the calls."""
         if not self.abproxy:
@@ -101,61 +128,113 @@ def _sum(text: str, metric: str) -> int:
 
 
 @contextmanager
-def directly(_folder: Path, server: str) -> Iterator[Way]:
+def directly(_folder: Path, server: str, _serve: Serve) -> Iterator[Way]:
     """Ask *server* itself: what differs then is not abproxy's doing."""
     yield Way(url=server)
 
 
 @contextmanager
-def abproxy(folder: Path, server: str) -> Iterator[Way]:
+def abproxy(folder: Path, server: str, _serve: Serve) -> Iterator[Way]:
     """Put abproxy in front of *server*."""
-    twistd = str(Path(sys.executable).with_name("twistd"))
+    with proxy(folder, INFERENCE_SERVICE_URL=server) as way:
+        yield way
+
+
+@contextmanager
+def two_servers(folder: Path, server: str, serve: Serve) -> Iterator[Way]:
+    """Put abproxy in front of *server* and another one like it."""
+    with (
+        serve(folder / "another") as another,
+        proxy(folder, INFERENCE_SERVICE_URL=f"{server},{another}") as way,
+    ):
+        yield evolve(way, not_asked=OF_ONE_SERVER)
+
+
+@contextmanager
+def two_models(folder: Path, server: str, _serve: Serve) -> Iterator[Way]:
+    """Let abproxy have another model besides, and name this one in the path."""
+    with _two_models(folder, server) as way:
+        yield Way(url=f"{way.url}/models/{MODEL}", abproxy=way.abproxy)
+
+
+@contextmanager
+def two_models_by_name(folder: Path, server: str, _serve: Serve) -> Iterator[Way]:
+    """Let abproxy have another model besides, and name this one in the body."""
+    with _two_models(folder, server) as way:
+        yield Way(url=way.url, abproxy=way.abproxy, not_asked=OF_ABPROXY)
+
+
+@contextmanager
+def _two_models(folder: Path, server: str) -> Iterator[Way]:
+    folder.mkdir(parents=True)
     port = free_port()
-    command = [twistd, "--nodaemon", "--pidfile=", "abproxy"]
-    settings = {
-        **SETTINGS,
-        "PORT": str(port),
-        "INFERENCE_SERVICE_URL": server,
-    }
+    command = [_twistd(), "--nodaemon", "--pidfile=", "abproxy-model", "--ip=127.0.0.1"]
+    command += [f"--port={port}", "--model=static"]
+    beside = f"http://127.0.0.1:{port}"
+    file = folder / "models.toml"
+    file.write_text(MODELS.format(model=MODEL, url=server, beside=beside))
+    with (
+        running(folder / "beside", command, beside, ready="/health"),
+        proxy(folder, MODELS=str(file)) as way,
+    ):
+        yield way
+
+
+@contextmanager
+def proxy(folder: Path, **settings: str) -> Iterator[Way]:
+    """Run abproxy with these settings, besides those of all ways."""
+    port = free_port()
+    command = [_twistd(), "--nodaemon", "--pidfile=", "abproxy"]
+    environment = {**SETTINGS, "PORT": str(port), **settings}
     url = f"http://127.0.0.1:{port}"
     # Not /-/ready: it asks the server's /health, which a gateway may refuse.
     with running(
-        folder, command, url, ready="/-/healthy", environment=settings
+        folder, command, url, ready="/-/healthy", environment=environment
     ) as proxied:
         yield Way(url=proxied, abproxy=proxied)
 
 
+def _twistd() -> str:
+    return str(Path(sys.executable).with_name("twistd"))
+
+
 @contextmanager
-def nginx_abproxy(folder: Path, server: str) -> Iterator[Way]:
+def nginx_abproxy(folder: Path, server: str, _serve: Serve) -> Iterator[Way]:
     """Put nginx in front of abproxy."""
     user = f"user root {_group()};" if os.geteuid() == 0 else ""
     with (
-        abproxy(folder / "abproxy", server) as way,
+        proxy(folder / "abproxy", INFERENCE_SERVICE_URL=server) as way,
         _configured(folder / "nginx", "nginx", NGINX, way.url, user=user) as url,
     ):
         yield Way(url=url, abproxy=way.abproxy)
 
 
 @contextmanager
-def abproxy_haproxy(folder: Path, server: str) -> Iterator[Way]:
+def abproxy_haproxy(folder: Path, server: str, _serve: Serve) -> Iterator[Way]:
     """Put HAProxy between abproxy and the server."""
     with (
         _configured(folder / "haproxy", "haproxy", HAPROXY, server) as balancer,
-        abproxy(folder / "abproxy", balancer) as way,
+        proxy(folder / "abproxy", INFERENCE_SERVICE_URL=balancer) as way,
     ):
         yield way
 
 
-WAYS: Mapping[str, Callable[[Path, str], AbstractContextManager[Way]]] = {
+Between = Callable[[Path, str, Serve], AbstractContextManager[Way]]
+"""Makes a way, with a folder, to a server's URL; it may run another one like it."""
+
+WAYS: Mapping[str, Between] = {
     "directly": directly,
     "abproxy": abproxy,
     "nginx, abproxy": nginx_abproxy,
     "abproxy, HAProxy": abproxy_haproxy,
+    "abproxy, two of them": two_servers,
+    "abproxy, one of two models, by path": two_models,
+    "abproxy, one of two models, by name": two_models_by_name,
 }
 
 
-SHORT = frozenset({"directly", "nginx, abproxy", "abproxy, HAProxy"})
-"""Ways on which the rounds that take long are left out."""
+LONG = "abproxy"
+"""The way on which the rounds that take long are asked as well."""
 
 
 def versions() -> dict[str, str]:

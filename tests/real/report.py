@@ -83,8 +83,9 @@ def section(tested: Mapping[str, Any]) -> str:
     ]
     return (
         f"\n{HEAD}{''.join(rows)}\n{_below(tested)}\n"
-        "| Server | Versions | Run on | Clients, uses on each way: differ |\n"
-        f"| --- | --- | --- | --- |\n{''.join(clients)}\n"
+        "| Server | Versions | Run on | Clients, uses on each way: differ "
+        "| One of two killed under load: calls lost |\n"
+        f"| --- | --- | --- | --- | --- |\n{''.join(clients)}\n"
         f"{_differing(failures)}\n"
     )
 
@@ -124,7 +125,15 @@ def _clients(name: str, server: Mapping[str, Any]) -> str:
         f"{client} {found['uses']}: {len(found['failures'])}"
         for client, found in server["clients"].items()
     )
-    return _row(name, versions, server["date"], uses)
+    return _row(name, versions, server["date"], uses, _killed(server))
+
+
+def _killed(server: Mapping[str, Any]) -> str:
+    killed = server.get("killed")
+    if killed is None:
+        return "not run"
+    lost = f"**{killed['lost']:,}**" if killed["lost"] else "0"
+    return f"{killed['times']} times: {lost} of {killed['calls']:,}"
 
 
 def _failed(name: str, server: Mapping[str, Any]) -> Sequence[str]:

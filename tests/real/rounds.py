@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from real.asking import Answer, Call, ask_at_once, ask_one_by_one
 from real.between import Way
@@ -48,6 +48,14 @@ class Cases:
     def company(self) -> Sequence[Case]:
         """Return good calls that may share a batch with one of the others."""
         return self.good[:COMPANY]
+
+    def without(self, names: frozenset[str]) -> "Cases":
+        """Leave out the unusual calls of these *names*."""
+        return evolve(
+            self,
+            special=[each for each in self.special if each.call.name not in names],
+            elsewhere=[each for each in self.elsewhere if each.call.name not in names],
+        )
 
 
 @frozen(kw_only=True)
@@ -172,7 +180,7 @@ def go(cases: Sequence[Cases], way: Way, say: Say, *, is_short: bool) -> Found:
         is_short: leave out the rounds with one of the special calls in each.
     """
     found = Found()
-    for each in cases:
+    for each in [one.without(way.not_asked) for one in cases]:
         for name, asked, is_shared in _rounds(each, is_short=is_short):
             calls = [case.call for case in asked]
             ask = ask_at_once if is_shared else ask_one_by_one

@@ -8,8 +8,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 from abproxy_model.files import MINILM
 
@@ -35,8 +36,21 @@ QUIET = {
 }
 
 
+_processes: "dict[str, subprocess.Popen[bytes]]" = {}
+"""What runs, by its URL."""
+
+
 class CannotRun(Exception):
     """A program is missing, has ended or is not ready in time."""
+
+
+class Serve(Protocol):
+    """Runs a server in *folder*, on *port* or any that is free, and gives its URL."""
+
+    def __call__(
+        self, folder: Path, port: int | None = None
+    ) -> AbstractContextManager[str]:
+        """Run it until the block is left."""
 
 
 def program(server: str, name: str) -> str:
@@ -131,11 +145,20 @@ def running(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    _processes[url] = process
     try:
         _wait_until_ready(process, f"{url}{ready}", log)
         yield url
     finally:
+        del _processes[url]
         _stop(process)
+
+
+def kill(url: str) -> None:
+    """Kill what answers at *url*, and all that it has started, with SIGKILL."""
+    process = _processes[url]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:

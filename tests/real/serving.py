@@ -1,12 +1,12 @@
 """What is known of a real server: how it is started and asked."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
 
 from attrs import field, frozen
 
+from real.between import Between
 from real.cases import Dialect
+from real.running import Serve
 
 
 @frozen(kw_only=True)
@@ -20,7 +20,7 @@ class Server:
     what: str
     """What is run, in a phrase for the page."""
 
-    serve: Callable[[Path], AbstractContextManager[str]]
+    serve: Serve
     """Run it in a folder, and give its URL."""
 
     dialects: Sequence[Dialect]
@@ -32,5 +32,8 @@ class Server:
     """Where OpenAI's clients find it, below its URL."""
 
     key: str = "none"
+    ways: Mapping[str, Between] = field(factory=dict)
+    """Ways to it besides those that lead to every server."""
+
     hugging_face: str | None = None
     """The path for huggingface_hub's client."""

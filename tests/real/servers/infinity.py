@@ -13,9 +13,9 @@ PLACE = "infinity"
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[str]:
+def serve(folder: Path, port: int | None = None) -> Iterator[str]:
     """Run it with its defaults, but for what asks for a card."""
-    port = free_port()
+    port = port or free_port()
     command = [
         *(program(PLACE, "infinity_emb"), "v2", "--engine", "torch", "--device", "cpu"),
         *("--model-id", str(model_folder(folder)), "--served-model-name", "minilm"),

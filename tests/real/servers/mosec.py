@@ -13,9 +13,9 @@ PLACE = "mosec"
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[str]:
+def serve(folder: Path, port: int | None = None) -> Iterator[str]:
     """Run a worker for each route."""
-    port = free_port()
+    port = port or free_port()
     script = str(ROOT / "tests/real/handlers/mosec_server.py")
     command = [
         *(program(PLACE, "python"), script, "--address", "127.0.0.1"),

@@ -14,9 +14,9 @@ ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[str]:
+def serve(folder: Path, port: int | None = None) -> Iterator[str]:
     """Run it as a server of embeddings, without compiling."""
-    port = free_port()
+    port = port or free_port()
     named = _named(folder / "named")
     command = [
         *(program(PLACE, "vllm"), "serve", str(model_folder(folder))),
