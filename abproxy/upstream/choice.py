@@ -117,6 +117,8 @@ class Work:
     """Work that was answered with errors, and counts until it could have been done."""
 
     _lost_at: float = field(default=0.0, init=False)
+    _answered_at: float = field(default=0.0, init=False)
+    """When its last good answer came; the clock's seconds."""
 
     @property
     def requests(self) -> int:
@@ -153,6 +155,7 @@ class Work:
             self._done += attempt.work
             self._done_items += attempt.items
             self.answers += 1
+            self._answered_at = now
             known = self._took_s or took_s
             self._took_s = known + (took_s - known) / MEMORY_ANSWERS
         elif is_error:
@@ -183,15 +186,22 @@ class Work:
         return self._done_items / self._busy_s if self._busy_s > 0 else 0.0
 
     @property
-    def oldest_s(self) -> float:
-        """Return how long the oldest request has been in flight; 0 if none is."""
+    def silent_s(self) -> float:
+        """
+        Return for how long it has answered nothing, though it has work; else 0.
+
+        One that answers others meanwhile is not slow: what it has not answered yet
+        may just be long, and whoever sends that would have all servers left out.
+        """
         oldest = next(iter(self._open), None)
-        return 0.0 if oldest is None else self.clock.seconds() - oldest.sent_at
+        if oldest is None:
+            return 0.0
+        return self.clock.seconds() - max(oldest.sent_at, self._answered_at)
 
     @property
     def took_s(self) -> float:
         """Return how long answers take lately, or one that is late by now."""
-        return max(self._took_s, self.oldest_s)
+        return max(self._took_s, self.silent_s)
 
     def speed(self, usual: float) -> float:
         """
@@ -211,7 +221,7 @@ class Work:
         if oldest is None or speed <= 0:
             return 1.0
         expected_s = max(oldest.ahead / speed, self._took_s)
-        return max(self.oldest_s / (LATE * expected_s), 1.0)
+        return max(self.silent_s / (LATE * expected_s), 1.0)
 
     def takes_s(self, more: float, usual: float) -> float:
         """Return how long it would take for what is in flight and *more* work."""
@@ -269,7 +279,7 @@ def is_outlier(work: Work, others: Sequence[Work]) -> bool:
     if not known:
         return False
     took_s = median([each.took_s for each in known])
-    if work.oldest_s > max(SILENT_S, OUTLIER * TWICE * took_s):
+    if work.silent_s > max(SILENT_S, OUTLIER * TWICE * took_s):
         return True
     usual = median([each.measured / each.weight for each in known])
     is_slow = OUTLIER * work.measured / work.weight < usual

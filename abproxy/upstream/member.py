@@ -139,7 +139,7 @@ class Member:
         """Return whether it should be asked if it is still there."""
         standing, work = self.standing, self.work
         if work.requests:
-            return work.oldest_s > LATE_S and work.late_by(work.measured) > 1
+            return work.silent_s > LATE_S and work.late_by(work.measured) > 1
         return now - standing.heard_at > IDLE_S
 
     def close_idle(self) -> Deferred[Any]:
@@ -204,7 +204,7 @@ class Member:
         why = f"it answers with {outcome.status}"
         if outcome.status in NO_ROOM:
             self._note_error(why)
-            self._refused()
+            self._refused(why)
         elif outcome.status in FAILED:
             self._note_error(why)
             self._failed(why)
@@ -229,8 +229,11 @@ class Member:
     def _note_error(self, why: str) -> None:
         self.last_error = self.work.clock.seconds(), why
 
-    def _refused(self) -> None:
+    def _refused(self, why: str) -> None:
         """Leave it out for a moment: it has no room."""
+        if not self.work.requests:
+            # With nothing to do it should have some.
+            self._failed(f"{why} though it has nothing to do")
         now = self.work.clock.seconds()
         if now >= self.full_until:
             self._full_s = min(2 * self._full_s, LONGEST_FULL_S) or FIRST_FULL_S

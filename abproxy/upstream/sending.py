@@ -9,6 +9,7 @@ broken it.
 
 from collections.abc import Callable, Sequence
 from itertools import count
+from math import inf
 from typing import cast
 
 from attrs import define, field
@@ -38,7 +39,11 @@ QUICK_S = 1.0
 """A gateway that answers sooner has not waited for the server behind it."""
 
 RETRIES = 0.2
-"""Requests that may be sent elsewhere after a refusal, for each that is sent."""
+"""
+Requests that may be sent elsewhere after a refusal, for each that is sent.
+
+Where few are sent it is as many in a second: that is no load for any server.
+"""
 
 MOST_RETRIES = 10.0
 """Of these, how many may be saved up, and are there at first."""
@@ -95,6 +100,9 @@ class FleetSender:
     """Batches without an answer, the oldest first."""
 
     _retries: float = field(init=False, default=MOST_RETRIES)
+    _sent_at: float = field(init=False, default=inf)
+    """When a batch was sent last; the clock's seconds."""
+
     _serial: "count[int]" = field(init=False, factory=lambda: count(1), repr=False)
 
     def send(
@@ -121,7 +129,7 @@ class FleetSender:
         if member is None:
             return fail(CannotConnect("no inference server is known for this model"))
         if is_batch:
-            self._retries = min(self._retries + RETRIES, MOST_RETRIES)
+            self._save_up()
             self.hedging.began()
             self._open[sending] = None
         self._try(sending, member)
@@ -129,6 +137,11 @@ class FleetSender:
         if after_s is not None and not sending.is_over:
             sending.timer = self.clock.callLater(after_s, self._hedge, sending)
         return answer
+
+    def _save_up(self) -> None:
+        now = self.clock.seconds()
+        more = RETRIES * max(1.0, now - self._sent_at)
+        self._retries, self._sent_at = min(self._retries + more, MOST_RETRIES), now
 
     def rescue(self, member: Member) -> None:
         """Send elsewhere as well what *member* does not answer, as far as allowed."""

@@ -100,6 +100,29 @@ def test_who_fails_five_times_in_a_row_is_out(answer: object) -> None:
     assert not servers.fleet.takes_part(servers.members["a"])
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_who_has_no_room_with_nothing_to_do_is_out(status: int) -> None:
+    """Its quota is used up, or what is behind it is gone: more tries are in vain."""
+    servers = Servers(2)
+
+    fail(servers, status, times=5)
+
+    assert not servers.fleet.takes_part(servers.members["a"])
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_who_has_no_room_beside_its_work_is_not(status: int) -> None:
+    """It is full, and has room as soon as it has answered."""
+    servers = Servers(2)
+    servers.send_to("a")
+
+    for _ in range(10):
+        servers.send_to("a")
+        servers.batches("a")[-1].done.callback(reply(status, b"no"))
+
+    assert servers.fleet.takes_part(servers.members["a"])
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_what_callers_do_wrong_puts_no_server_out(status: int) -> None:
     """It would be refused elsewhere as well."""
@@ -273,6 +296,41 @@ def test_who_answers_nothing_but_questions_is_out(running: Servers) -> None:
             _answer_questions(running, letter)
 
     assert not running.fleet.takes_part(running.members["a"])
+
+
+def test_who_answers_others_is_not_out_for_what_takes_long(running: Servers) -> None:
+    """Else whoever sends what takes long would have all servers left out."""
+    running.send_to("a")  # stays there
+
+    for _ in range(40):
+        running.clock.advance(0.3)
+        for letter in "abc":
+            running.send_to(letter)
+        running.clock.advance(0.1)
+        running.batches("a")[-1].done.callback(reply(200, b"[[1]]"))
+        for letter in "bc":
+            running.answer(letter)
+        for letter in "abc":
+            _answer_questions(running, letter)
+        assert running.fleet.takes_part(running.members["a"])
+
+
+def test_who_answers_others_gets_its_share_beside_what_takes_long(
+    running: Servers,
+) -> None:
+    """What one caller sends costs the others no server."""
+    running.send_to("a")  # stays there
+    for _ in range(40):
+        running.send_to("a")
+        running.clock.advance(0.1)
+        running.batches("a")[-1].done.callback(reply(200, b"[[1]]"))
+
+    for _ in range(6):
+        running.send()
+
+    assert running.where().count("a") > 1
+    for letter in "abc":
+        _answer_questions(running, letter)
 
 
 def test_who_takes_twice_as_long_is_not(running: Servers) -> None:

@@ -359,6 +359,19 @@ def test_refusals_are_sent_elsewhere_for_one_request_in_five() -> None:
     assert requests <= sent * 1.2 + 10
 
 
+def test_where_little_is_sent_every_refusal_is_sent_elsewhere() -> None:
+    """One request in five seconds more is no load for any server."""
+    servers = Servers(2)
+    for _ in range(40):
+        servers.clock.advance(5)
+        asked = servers.send_to("a")
+        servers.answer("a", FULL)
+        servers.answer("b")
+
+        assert asked.status == 200
+        servers.members["a"].standing.failures = 0
+
+
 def test_a_server_without_room_is_left_out_for_a_moment() -> None:
     """The others have room."""
     servers = Servers(2)
