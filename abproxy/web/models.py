@@ -6,6 +6,8 @@ OpenAI API.  What names none is for the default.  Where there is only one model 
 request needs to name it, and none is looked at for it.
 """
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -35,6 +37,9 @@ PATH = b"/models/"
 class _Named(msgspec.Struct):
     model: Any = None
 
+
+_OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\{")
+_MEMBER = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*"([^"\\]*)"')
 
 _decode = msgspec.json.Decoder(_Named).decode
 
@@ -141,6 +146,8 @@ class Models:
         listing, _, name = target.partition(b"?")[0].partition(b"/models")
         if not self.named or method not in READS or listing not in {b"", b"/v1"}:
             return None
+        if name and not name.startswith(b"/"):
+            return None
         if not name:
             cards = [self._card(each) for each in self.named]
             return _for_pages(json_reply(OK, {"object": "list", "data": cards}))
@@ -193,8 +200,26 @@ def _model_in(body: bytes) -> str | None:
     try:
         model = _decode(body).model
     except NOT_JSON:
-        return None
+        return _model_in_other(body)
     return model if isinstance(model, str) else None
+
+
+def _model_in_other(body: bytes) -> str | None:
+    """
+    Return the `model` in what is no JSON, but that servers may read as if it were.
+
+    Those in Python take `NaN`, halves of surrogate pairs, a byte order mark and
+    UTF-16.  Sent to the default, such a call would get rows of another model.
+    """
+    if b"\0" in body[:4]:
+        body = body.decode(json.detect_encoding(body), "replace").encode()
+    if not _OBJECT.match(body):
+        return None
+    found = _MEMBER.search(body)
+    try:
+        return found[1].decode() if found else None
+    except UnicodeDecodeError:
+        return None
 
 
 def _rename(body: bytes, known_as: str) -> bytes:

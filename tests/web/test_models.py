@@ -129,6 +129,25 @@ def test_a_body_that_is_ambiguous_is_left_as_it_is(
     assert here.elsewhere["small"].asked == [(b"POST", b"/v1/embeddings", body)]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"large","input":"a","x":NaN}',
+        b'{"input":"half a smiley \\ud83d","model": "large"}',
+        b'\xef\xbb\xbf{"model":"large","input":"a"}',
+        '{"model":"large","input":"a"}'.encode("utf-16"),
+        '{"model":"large","input":"a"}'.encode("utf-32-be"),
+    ],
+)
+def test_what_some_servers_take_for_json_goes_to_the_model_that_it_names(
+    here: SeveralModels, body: bytes
+) -> None:
+    """The default would answer with rows of another model."""
+    assert here.ask("POST", "/v1/embeddings", body).body == b"large"
+
+    assert here.elsewhere["large"].asked == [(b"POST", b"/v1/embeddings", body)]
+
+
 def test_all_names_of_a_model_share_batches(tmp_path: Path) -> None:
     """They are one model, and one queue."""
     lines = {"MAX_WAIT_TIME": "1000"}
@@ -247,6 +266,12 @@ def test_an_unknown_model_is_not_described(here: SeveralModels) -> None:
 
     assert answer.status == 404
     assert answer.json["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("path", ["/modelslarge", "/v1/modelslarge"])
+def test_a_path_that_only_begins_so_is_relayed(here: SeveralModels, path: str) -> None:
+    """It is no page of models."""
+    assert here.ask("GET", path).body == b"small"
 
 
 def test_a_path_below_a_model_is_relayed_to_its_server(here: SeveralModels) -> None:
