@@ -121,7 +121,8 @@ class ServedModel:
                 self.info,
                 takes=collector.takes,
                 observer=collector.observer,
-                model=known_as,
+                # A server of several models has to hear which one is meant.
+                model=known_as or self.info.model or self.name,
             ),
             compute=self.layers.submit,
             relay=self.relay,

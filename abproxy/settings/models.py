@@ -114,7 +114,9 @@ def _load(path: str) -> dict[str, Any]:
         why = error.strerror or str(error)
     except UnicodeDecodeError:
         why = "it is not text"
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        why = "it is nested too deep"
+    except ValueError as error:  # also of a number with too many digits
         why = str(error)
     raise SettingsError(f"MODELS: cannot use {path}: {why}")
 

@@ -96,6 +96,8 @@ def test_memory_for_rows_is_divided_among_models(file: Path) -> None:
     [
         ("", "MODELS: there is no model in FILE"),
         ("x", "MODELS: cannot use FILE: Expected '=' after a key"),
+        (f"a = {'9' * 5000}", "MODELS: cannot use FILE: Exceeds the limit"),
+        (f"a = {'[' * 5000}", "MODELS: cannot use FILE: it is nested too deep"),
         ("a = 1", "MODELS: FILE: a is in no table; write [NAME] in a line before it"),
         (
             "[a]\nMAX_BATCH_INPUTS = 3",

@@ -102,6 +102,19 @@ def test_the_server_hears_its_own_name_of_the_model(
     assert msgspec.json.decode(body)["user"] == '"model":"small"'
 
 
+def test_a_server_that_may_have_several_models_hears_which(tmp_path: Path) -> None:
+    """A call for text-embeddings-inference names none; that server would choose one."""
+    openai = 'dialect = "openai"'
+    with several_models(tmp_path, tables(small=openai, large=openai)) as here:
+        here.call("/models/large/embed", inputs="a")
+        here.call("/embed", inputs="a")
+        sent = [here.sent(name) for name in ("large", "small")]
+        here.answer_all()
+
+    names = [msgspec.json.decode(body)["model"] for [(_, body)] in sent]
+    assert names == ["large", "small"]
+
+
 def test_only_the_model_of_the_call_is_renamed(here: SeveralModels) -> None:
     """Not the member of another object in it."""
     body = b'{"input":"a","x":{"model":"small"},"model": "small"}'
