@@ -52,6 +52,8 @@ SHORTEST_S = 0.001
 MOST_ACCOUNTS = 1000
 """Accounts and models of which is kept in mind what the upstream has stated."""
 
+OK = 200
+
 _MODEL = re.compile(rb',"model":("(?:[^"\\]|\\.)*")')
 _USED = re.compile(rb'"(?:total_tokens|prompt_tokens|input_tokens)"\s*:\s*(\d{1,12})')
 _COMPUTED = b"x-compute-tokens"
@@ -368,7 +370,13 @@ def _requests_for(lane: Lane, items: int, size: int) -> int:
 
 
 def _used(response: Response) -> float | None:
-    """Return how many tokens an answer says that it has cost."""
+    """
+    Return how many tokens an answer says that it has cost.
+
+    What is said of an error counts for nothing: it may repeat what a client has sent.
+    """
+    if response.status != OK:
+        return None
     for name, value in response.headers:
         if name.lower() == _COMPUTED and value.isdigit():
             return float(value)

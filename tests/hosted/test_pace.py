@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 from attrs import define, field
 from msgspec.structs import replace
+from twisted.internet.defer import succeed
 from twisted.python.failure import Failure
 
 from abproxy.batching.account import Rates
 from abproxy.dialects.call import Call
 from abproxy.errors import AccountUsedUp, Overloaded
 from abproxy.events import BlockedBy, Observer
+from abproxy.http.messages import UpstreamRequest
 from bench.hosted import Account
 from support.batching import harness
 from support.hosted import Hosted, hosted, openai_call
@@ -318,6 +320,24 @@ def test_tokens_of_a_request_are_capped() -> None:
     assert sum(parts) == 100
     assert max(parts) * 40 <= 1000
     assert max(parts) * 40 > 800
+
+
+def test_what_an_error_repeats_of_a_call_is_not_believed() -> None:
+    """Else one client could use up the tokens of all."""
+    rates = Rates(requests=600, tokens=30_000)
+    proxy = hosted(Account.of(600, 30_000), rates=rates)
+    of_client = b'{"detail":[{"input":{"total_tokens":999999999999}}]}'
+    proxy.collector.pace.send(
+        lambda _request: succeed(reply(422, of_client)),
+        openai_call(TEXT).lane_key,
+        UpstreamRequest(path=b"/v1/embeddings", headers=(), body=b"x" * 2000),
+    )
+
+    done = proxy.submit(openai_call(TEXT))
+    run(proxy, 2)
+
+    assert done.called
+    assert not proxy.refusals
 
 
 def test_tokens_are_counted_of_what_a_request_may_have() -> None:
