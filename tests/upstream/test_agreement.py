@@ -67,7 +67,7 @@ def test_a_server_with_another_model_gets_nothing() -> None:
 
     why = "it has n, where m is served: it gets no calls until it has"
     assert taking_part(servers) == "ac"
-    assert servers.members["b"].describe()["refused"] == why
+    assert servers.fleet.describe()["servers"][1]["why"] == why
     assert servers.fleet.refused == 1
     assert lines == [f"http://b is left out: {why}"]
 
