@@ -45,7 +45,7 @@ from abproxy.telemetry.status import Status, make_status
 from abproxy.tuning import wall_clock
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.discovery import ServerInfo
-from abproxy.upstream.fleet import Fleet
+from abproxy.upstream.fleet.fleet import Fleet
 from abproxy.upstream.health import HealthCheck, make_checks
 from abproxy.upstream.joining import Joining, Naming
 from abproxy.upstream.tokens import TokenCounter

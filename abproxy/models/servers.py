@@ -21,9 +21,9 @@ from abproxy.upstream.endpoints import (
 )
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
-from abproxy.upstream.fleet import Fleet
+from abproxy.upstream.fleet.fleet import Fleet
+from abproxy.upstream.fleet.resolve import Lookup, NamedServers
 from abproxy.upstream.identity import Generations
-from abproxy.upstream.resolve import Lookup, NamedServers
 
 __all__ = ["make_servers"]
 

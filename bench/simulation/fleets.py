@@ -19,7 +19,7 @@ from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, Send, UpstreamRequest
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.fast.connection import ConnectionPool
-from abproxy.upstream.fleet import Fleet
+from abproxy.upstream.fleet.fleet import Fleet
 from bench.simulation.clock import VirtualClock
 from bench.simulation.servers import Server
 

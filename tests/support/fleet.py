@@ -13,8 +13,8 @@ from abproxy.events import Observer
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.discovery import ServerInfo
-from abproxy.upstream.fleet import Fleet
-from abproxy.upstream.member import Member
+from abproxy.upstream.fleet.fleet import Fleet
+from abproxy.upstream.fleet.member import Member
 from support.upstream import RecordingUpstream, Sent, make_upstream, reply
 
 GOOD = reply(200, b"[[1]]")

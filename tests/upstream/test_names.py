@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from abproxy.errors import CannotConnect
 from abproxy.http.headers import Credentials
 from abproxy.upstream.client import Upstream
-from abproxy.upstream.resolve import Lookup, NamedServers
+from abproxy.upstream.fleet.resolve import Lookup, NamedServers
 from support.fleet import Servers
 from support.names import Resolver
 from support.upstream import RecordingUpstream, make_upstream, reply

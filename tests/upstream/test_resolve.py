@@ -9,7 +9,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
-from abproxy.upstream.resolve import Lookup
+from abproxy.upstream.fleet.resolve import Lookup
 from bench.breakable.names import Names, NameServer
 from support.client import the_reactor, until
 from support.names import Resolver

@@ -15,13 +15,13 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from abproxy.upstream.client import Upstream
+from abproxy.upstream.fleet.member import Member
 from abproxy.upstream.identity import (
     Identity,
     choose_served,
     takes_over,
     why_refused,
 )
-from abproxy.upstream.member import Member
 
 __all__ = ["GONE_S", "Agreement"]
 

@@ -29,9 +29,9 @@ from abproxy.errors import (
 )
 from abproxy.events import Observer
 from abproxy.http.messages import GATEWAY, NO_ROOM, Response, UpstreamRequest
-from abproxy.upstream.choice import Attempt, work_of
-from abproxy.upstream.hedging import Hedging
-from abproxy.upstream.member import Member
+from abproxy.upstream.fleet.choice import Attempt, work_of
+from abproxy.upstream.fleet.hedging import Hedging
+from abproxy.upstream.fleet.member import Member
 
 __all__ = ["Choose", "FleetSender"]
 

@@ -33,7 +33,7 @@ from zope.interface import implementer
 
 from abproxy.events import UpstreamState
 from abproxy.upstream.client import Upstream
-from abproxy.upstream.member import Member
+from abproxy.upstream.fleet.member import Member
 
 __all__ = ["Lookup", "NamedServers", "look_up"]
 

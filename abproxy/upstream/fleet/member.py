@@ -20,10 +20,10 @@ from abproxy.errors import (
 )
 from abproxy.events import ServerState
 from abproxy.http.messages import GATEWAY, NO_ROOM, Response
-from abproxy.upstream.choice import LATE_S, Attempt, Work
 from abproxy.upstream.client import Upstream, name_of
-from abproxy.upstream.ejection import FAILURES_IN_A_ROW, Standing
 from abproxy.upstream.endpoints import address_of
+from abproxy.upstream.fleet.choice import LATE_S, Attempt, Work
+from abproxy.upstream.fleet.ejection import FAILURES_IN_A_ROW, Standing
 
 __all__ = ["Member"]
 

@@ -22,21 +22,21 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from abproxy.events import Observer, UpstreamState
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.agreement import Agreement
-from abproxy.upstream.choice import (
+from abproxy.upstream.client import Upstream
+from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.fleet.agreement import Agreement
+from abproxy.upstream.fleet.choice import (
     Work,
     is_outlier,
     may_have_more,
     note_share,
     soonest,
 )
-from abproxy.upstream.client import Upstream
-from abproxy.upstream.discovery import ServerInfo
-from abproxy.upstream.ejection import Standing
+from abproxy.upstream.fleet.ejection import Standing
+from abproxy.upstream.fleet.member import Member
+from abproxy.upstream.fleet.resolve import NamedServers
+from abproxy.upstream.fleet.sending import FleetSender
 from abproxy.upstream.health import answers_question
-from abproxy.upstream.member import Member
-from abproxy.upstream.resolve import NamedServers
-from abproxy.upstream.sending import FleetSender
 
 __all__ = ["Fleet"]
 

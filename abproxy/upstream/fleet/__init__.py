@@ -1,0 +1,1 @@
+"""Several inference servers of one model: which of them gets a request."""
