@@ -133,9 +133,9 @@ def test_the_status_shows_each_server() -> None:
 
         servers = status["upstream"]["servers"]
         assert status["upstream"]["url"] == "http://a,http://b"
-        assert [(each["url"], each["weight"]) for each in servers] == [
-            ("http://a", 1),
-            ("http://b", 2),
+        assert [(each["address"], each["weight"]) for each in servers] == [
+            ("a", 1),
+            ("b", 2),
         ]
 
 
