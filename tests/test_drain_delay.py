@@ -202,3 +202,23 @@ def test_the_log_says_when_the_port_closes() -> None:
         said = [formatEvent(event) for event in events]
 
     assert "Not ready any more; closing the port in 2 s" in said
+
+
+def test_a_delay_that_is_cut_is_told_at_the_start() -> None:
+    """Half of the whole time is for the calls, whatever the delay is."""
+    with (
+        capturedLogs() as logged,
+        signalled(signal.SIGTERM, drain_delay_s=20.0, drain_timeout_s=30.0) as (
+            here,
+            _,
+        ),
+    ):
+        here.clock.advance(15)
+
+        assert not is_open(here)
+    [told] = [
+        text
+        for event in logged
+        if (text := formatEvent(event)).startswith("DRAIN_DELAY")
+    ]
+    assert told.endswith("the port will stay open for 15 s")

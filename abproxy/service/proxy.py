@@ -72,7 +72,12 @@ class DrainTimes:
     """From the signal to the last answer."""
 
     delay_s: float
-    """How long of that the port stays open, if the signal is SIGTERM."""
+    """How long the port should stay open, if the signal is SIGTERM."""
+
+    @property
+    def open_s(self) -> float:
+        """How long it stays open: half is left for the calls that are accepted."""
+        return min(self.delay_s, self.whole_s / 2)
 
 
 @define(kw_only=True, eq=False)
@@ -186,6 +191,14 @@ class ProxyService(Lifetime):
             address=where(self._port),
             url=self.upstream_url,
         )
+        times = self.drain_times()
+        if times.open_s < times.delay_s:
+            self._log.warn(
+                "DRAIN_DELAY is {delay:g} s, more than half of DRAIN_TIMEOUT: "
+                "the port will stay open for {open:g} s",
+                delay=times.delay_s,
+                open=times.open_s,
+            )
 
     async def _stop(self) -> None:
         if self._reporting.running:
@@ -207,8 +220,7 @@ class ProxyService(Lifetime):
 
     async def _stay_open(self, times: DrainTimes) -> None:
         """Accept calls while load balancers notice that no more should come."""
-        # Of the whole time something has to be left for the calls that are accepted.
-        delay_s = min(times.delay_s, times.whole_s / 2)
+        delay_s = times.open_s
         if not self._stays_open or not delay_s:
             return
         self.site.announce_end()
