@@ -195,12 +195,15 @@ def retry_timeouts_for(settings: Settings) -> RetryTimeouts:
 
 def server_limits(settings: Settings, app: ProxyApp) -> ServerLimits:
     """Return what clients may send, and how many may be connected."""
+    wanted = settings.max_connections
     return ServerLimits(
         is_batched=app.may_be_batched,
         judge=app.judge,
         max_body_bytes=settings.max_body_bytes,
         max_memory_bytes=settings.max_memory_bytes,
-        max_connections=raise_connection_limit(settings.max_connections),
+        max_connections=raise_connection_limit(
+            wanted, is_default=wanted == Settings().max_connections
+        ),
         request_timeout_s=settings.request_timeout_s,
         keep_alive_s=settings.client_keep_alive_s,
     )

@@ -27,7 +27,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Protocol as ConnectionProtocol
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.tcp import Port
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -261,7 +261,9 @@ def _accept_backlog(port: Any) -> None:
         Port.doRead(port)
 
 
-def raise_connection_limit(wanted: int, system: Any = process) -> int:
+def raise_connection_limit(
+    wanted: int, system: Any = process, *, is_default: bool = False
+) -> int:
     """
     Raise the limit of open files for *wanted* connections, if the system allows.
 
@@ -275,7 +277,9 @@ def raise_connection_limit(wanted: int, system: Any = process) -> int:
     files = _allowed_files(2 * wanted + SPARE_FILES, system)
     most = max((files - SPARE_FILES) // 2, 1)
     if most < wanted:
-        _log.warn(
+        # Who has set nothing has nothing to mend.
+        _log.emit(
+            LogLevel.info if is_default else LogLevel.warn,
             "MAX_CONNECTIONS is {chosen}, but only {files} files may be open: "
             "{room} connections are served",
             chosen=wanted,

@@ -1,7 +1,7 @@
 """How many files may be open: every connection is one, on either side."""
 
 from attrs import define
-from twisted.logger import capturedLogs
+from twisted.logger import LogLevel, capturedLogs
 
 from abproxy.web.listen import SPARE_FILES, raise_connection_limit
 
@@ -66,6 +66,17 @@ def test_fewer_are_let_in_where_files_are_few() -> None:
 
     assert room == (4096 - SPARE_FILES) // 2
     assert [event["files"] for event in logged] == [4096]
+
+
+def test_what_was_not_asked_for_is_no_warning() -> None:
+    """Who has set no MAX_CONNECTIONS has nothing to mend."""
+    system = _System(soft=1024, hard=4096)
+
+    with capturedLogs() as logged:
+        raise_connection_limit(10_000, system, is_default=True)
+        raise_connection_limit(10_000, system)
+
+    assert [event["log_level"] for event in logged] == [LogLevel.info, LogLevel.warn]
 
 
 def test_a_system_that_gives_no_more_is_believed() -> None:
