@@ -69,7 +69,7 @@ def test_a_server_with_another_model_gets_nothing() -> None:
     assert taking_part(servers) == "ac"
     assert servers.fleet.describe()["servers"][1]["why"] == why
     assert servers.fleet.refused == 1
-    assert lines == [f"http://b is left out: {why}"]
+    assert lines == [f"The inference server http://b is left out: {why}"]
 
 
 def test_it_is_taken_in_when_it_has_the_model_again() -> None:
@@ -82,7 +82,7 @@ def test_it_is_taken_in_when_it_has_the_model_again() -> None:
         has(servers, "b", "m")
 
     assert taking_part(servers) == "ab"
-    assert lines == ["http://b gets calls again: it has m"]
+    assert lines == ["The inference server http://b gets calls again: it has m"]
 
 
 def test_the_first_that_answers_says_what_is_served() -> None:

@@ -143,11 +143,13 @@ class Agreement:
         member.refused = why
         if why:
             self._log.warn(
-                "{url} is left out: {why}", url=member.upstream.name, why=why
+                "The inference server {url} is left out: {why}",
+                url=member.upstream.name,
+                why=why,
             )
         else:
             self._log.info(
-                "{url} gets calls again: it has {model}",
+                "The inference server {url} gets calls again: it has {model}",
                 url=member.upstream.name,
                 model=str(identity),
             )

@@ -173,7 +173,9 @@ class Standing:
     def _go_out(self, why: str) -> None:
         self.is_out, self.why, self.since = True, why, self.clock.seconds()
         self.ejections += 1
-        self._log.warn("{name} is out: {why}", name=self.name, why=why)
+        self._log.warn(
+            "The inference server {name} is out: {why}", name=self.name, why=why
+        )
         self.on_change()
 
     def _ask_in(self, pause_s: float) -> None:
@@ -213,5 +215,9 @@ class Standing:
         # One more failure is one too many.
         self.failures, self.answers = min(self.failures, FAILURES_IN_A_ROW - 1), 0
         self._ask_s = 0.0
-        self._log.info("{name} is back after {s} s", name=self.name, s=f"{out_s:.1f}")
+        self._log.info(
+            "The inference server {name} is back after {s} s",
+            name=self.name,
+            s=f"{out_s:.1f}",
+        )
         self.on_change()

@@ -111,7 +111,10 @@ class Member:
             return
         self.drained_at = self.work.clock.seconds() if is_drained else None
         now = "gets no new requests" if is_drained else "gets requests again"
-        message = "{name} {now}: the operator wants it so; in flight: {n}"
+        message = (
+            "The inference server {name} {now}: the operator wants it so; "
+            "in flight: {n}"
+        )
         n = self.work.requests + self.relayed
         self._log.info(message, name=self.upstream.name, now=now, n=n)
 

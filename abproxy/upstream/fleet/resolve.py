@@ -164,7 +164,7 @@ class Lookup:
         removed = [each for each in former if each not in addresses]
         if added or removed:
             self._log.info(
-                "{host} has {count} addresses; new: {added}; gone: {removed}",
+                "Addresses of {host}: {count}; new: {added}; gone: {removed}",
                 host=self.host,
                 count=len(addresses),
                 added=", ".join(added) or "none",
