@@ -185,8 +185,12 @@ async def play(fault: Fault, here: Servers, port: int) -> dict[str, Any]:
 def _parts(
     load: Load, here: Servers, number: int, at: float
 ) -> list[tuple[float, float]]:
-    url = f"http://{address(number)}:{here.port}"
-    return [(s.at - at, s.part) for s in load.shares if s.url == url and s.at >= at]
+    place = f"{address(number)}:{here.port}"
+    return [
+        (share.at - at, share.part)
+        for share in load.shares
+        if share.address == place and share.at >= at
+    ]
 
 
 def _noticed(load: Load, here: Servers, number: int | None, at: float) -> float | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from abproxy.events import ServerState
 from bench.breakable import row_of
 from bench.load import read_answer
 
@@ -14,6 +15,8 @@ __all__ = ["Call", "Load", "Share"]
 
 OK = 200
 OFTEN_S = 0.05
+
+GETS_WORK = {ServerState.UP, ServerState.GROWING, ServerState.FULL}
 
 
 @frozen
@@ -30,7 +33,7 @@ class Share:
     """What one server got at some moment, by what the status of the proxy says."""
 
     at: float
-    url: str
+    address: str
     part: float
 
 
@@ -83,8 +86,8 @@ class Load:
             _, _, body = await read_answer(reader)
             at = monotonic()
             for each in json.loads(body)["upstream"].get("servers", ()):
-                part = each["share"] if each["takes_part"] else 0.0
-                self.shares.append(Share(at, each["url"], part))
+                part = each["share"] if each["state"] in GETS_WORK else 0.0
+                self.shares.append(Share(at, each["address"], part))
             await asyncio.sleep(OFTEN_S)
         writer.close()
 
