@@ -88,7 +88,9 @@ def fail(servers: Servers, answer: object, times: int = 1) -> None:
             servers.answer("a", reply(int(str(answer)), b"no"))
 
 
-@pytest.mark.parametrize("answer", [500, 424, UpstreamTimeout("too late")])
+@pytest.mark.parametrize(
+    "answer", [500, 424, 302, 401, 403, 404, UpstreamTimeout("too late")]
+)
 def test_who_fails_five_times_in_a_row_is_out(answer: object) -> None:
     """Others may do better."""
     servers = Servers(2)
@@ -154,13 +156,14 @@ def test_the_last_one_is_not_put_out_for_its_errors() -> None:
     assert servers.fleet.takes_part(servers.members["a"])
 
 
-def test_what_fails_everywhere_puts_no_server_out() -> None:
+@pytest.mark.parametrize("status", [500, 401, 404])
+def test_what_fails_everywhere_puts_no_server_out(status: int) -> None:
     """It is due to what is asked: some servers answer a text too long with 500."""
     servers = Servers(2)
 
     for _ in range(30):
         servers.send()
-        servers.answer(servers.where(), reply(500, b"no"))
+        servers.answer(servers.where(), reply(status, b"no"))
 
     assert all(map(servers.fleet.takes_part, servers.members.values()))
 

@@ -42,7 +42,10 @@ IDLE_S = 10.0
 UNREACHED = (CannotConnect, HandshakeFailed, ConnectionBroken)
 """How a server fails that may be away: it has to answer a question first."""
 
-FAILED = frozenset({424, 500, *GATEWAY})
+ELSEWHERE = frozenset({301, 302, 303, 307, 308, 401, 403, 404})
+"""Answers of one that is no such server, or takes none of our keys."""
+
+FAILED = frozenset({424, 500, *GATEWAY, *ELSEWHERE})
 """Answers that are the server's fault, and may be so only at this one."""
 
 
