@@ -107,7 +107,7 @@ def test_who_has_no_room_with_nothing_to_do_is_out(status: int) -> None:
     """Its quota is used up, or what is behind it is gone: more tries are in vain."""
     servers = Servers(2)
 
-    fail(servers, status, times=5)
+    fail(servers, status, times=12)
 
     assert not servers.fleet.takes_part(servers.members["a"])
 

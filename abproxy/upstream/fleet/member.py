@@ -210,7 +210,7 @@ class Member:
         why = f"it answers with {outcome.status}"
         if outcome.status in NO_ROOM:
             self._note_error(why)
-            self._refused(why)
+            self._refused()
         elif outcome.status in FAILED:
             self._note_error(why)
             self._failed(why)
@@ -224,6 +224,12 @@ class Member:
         elif isinstance(error, ProxyError):
             self._failed(str(error))
 
+    def refused_too_often(self) -> None:
+        """Note that its refusals are about to use up what may be sent elsewhere."""
+        if not self.work.requests:
+            # With nothing to do it should have room.
+            self._failed("it has no room though it has nothing to do")
+
     def blamed(self) -> None:
         """Note that an answer of it had other rows than were asked for."""
         standing, others = self.standing, self.others()
@@ -235,11 +241,8 @@ class Member:
     def _note_error(self, why: str) -> None:
         self.last_error = self.work.clock.seconds(), why
 
-    def _refused(self, why: str) -> None:
+    def _refused(self) -> None:
         """Leave it out for a moment: it has no room."""
-        if not self.work.requests:
-            # With nothing to do it should have some.
-            self._failed(f"{why} though it has nothing to do")
         now = self.work.clock.seconds()
         if now >= self.full_until:
             self._full_s = min(2 * self._full_s, LONGEST_FULL_S) or FIRST_FULL_S

@@ -48,6 +48,9 @@ Where few are sent it is as many in a second: that is no load for any server.
 MOST_RETRIES = 10.0
 """Of these, how many may be saved up, and are there at first."""
 
+FEW_RETRIES = 5.0
+"""With fewer left, one that has no room for anything must not go on to use them up."""
+
 Choose = Callable[[float, int, Sequence[Member], bool], Member | None]
 """
 Returns who gets so much work with so many inputs, but none of those tried.
@@ -222,6 +225,8 @@ class FleetSender:
         if is_good:
             self.hedging.answered(self.clock.seconds() - attempt.sent_at)
         elif self._goes_elsewhere(outcome, sending, attempt):
+            if self._retries < FEW_RETRIES and _has_no_room(outcome):
+                member.refused_too_often()
             return
         elif sending.open:
             # Another one may do better.
@@ -274,6 +279,10 @@ class FleetSender:
             sending.timer = None
         for sent in list(sending.open.values()):
             sent.cancel()
+
+
+def _has_no_room(outcome: Response | Failure) -> bool:
+    return isinstance(outcome, Response) and outcome.status in NO_ROOM
 
 
 def _is_good(outcome: Response | Failure) -> bool:
