@@ -216,3 +216,68 @@ async def test_a_server_that_answers_wrong_rows_is_left_out() -> None:
             )
         servers[0].mend()
         await here.comes_to_rest()
+
+
+KEY = "for operators"
+
+
+async def _operate(here: StartedProxy, method: str, path: str) -> Any:
+    """Ask for a page of operators; return what it says."""
+    caller = await here.caller(closes=True)
+    shown = f"Host: proxy\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 0"
+    page = f"/-/upstreams/{path}"
+    answer = await caller.send(f"{method} {page} HTTP/1.1\r\n{shown}\r\n\r\n".encode())
+    assert answer.status == 200, answer.body
+    return answer.json
+
+
+def _address(server: Breakable) -> str:
+    return server.url.partition("//")[2]
+
+
+@ensureDeferred
+async def test_a_server_that_is_drained_answers_what_it_has_and_gets_no_more() -> None:
+    """The page counts it, until it is all answered."""
+    held = Traits(workers=0)
+    async with several(held, held, admin_keys=(KEY,)) as (here, servers):
+        drained, other = servers
+        callers = await here.crowd(20)
+        asked = [caller.embed(f"text {at}") for at, caller in enumerate(callers)]
+        await until(lambda: drained.work.inputs and other.work.inputs)
+
+        said = await _operate(here, "POST", f"{_address(drained)}/drain")
+        had = said["requests_in_flight"]
+        await until(lambda: len(drained.seen.batches) == had)
+        other.change(workers=1)
+        [caller] = await here.crowd(1)
+        for turn in range(20):
+            assert (await caller.embed(f"later {turn}")).is_for([f"later {turn}"])
+        assert said["is_drained"]
+        assert had > 0
+        assert len(drained.seen.batches) == had
+
+        drained.change(workers=1)
+        answers = [await each for each in asked]
+        left = await _operate(here, "GET", _address(drained))
+        assert all(a.is_for([f"text {at}"]) for at, a in enumerate(answers))
+        assert left["requests_in_flight"] == left["inputs_in_flight"] == 0
+
+
+@pytest.mark.parametrize("client", ["fast", "treq"])
+@ensureDeferred
+async def test_a_drain_under_load_fails_no_call(client: str) -> None:
+    """And who is resumed gets work again, however often."""
+    settings = {"admin_keys": (KEY,), "fast_paths": paths_of(client)}
+    async with several(TRAITS, TRAITS, **settings) as (here, servers), load(here):
+        for drained, other in (servers, servers[::-1]):
+            await _works_again(drained)
+            address = _address(drained)
+            await _operate(here, "POST", f"{address}/drain")
+            while (await _operate(here, "GET", address))["requests_in_flight"]:
+                await sleep(0.01)
+            had = len(drained.seen.batches)
+            await _works_again(other)
+            assert len(drained.seen.batches) == had
+
+            await _operate(here, "POST", f"{address}/resume")
+            await _works_again(drained)
