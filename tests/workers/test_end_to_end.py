@@ -32,39 +32,15 @@ from support.client import (
     together,
     until,
 )
-from support.processes import Daemon, daemon, refusal
+from support.processes import (
+    Daemon,
+    daemon,
+    has_ended,
+    paused,
+    refusal,
+    workers_of,
+)
 from support.upstream import breakable
-
-
-def workers_of(pid: int) -> list[int]:
-    """List the processes that a supervisor has."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in children.read_text().split()]
-
-
-def state_of(pid: int) -> str:
-    """Return the letter that Linux has for the state of a process."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return "X"
-    return status.rpartition(")")[2].split()[0]
-
-
-def has_ended(pid: int) -> bool:
-    """Whether a process is gone, or a mere entry in a table."""
-    return state_of(pid) in "XZ"
-
-
-@asynccontextmanager
-async def paused(pid: int) -> AsyncIterator[None]:
-    """Stop a process for a while."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        await until(lambda: state_of(pid) == "T")
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @asynccontextmanager
