@@ -239,6 +239,9 @@ class Generations:
             if by_server and source is self.source:
                 self.doubt()
             self.end(source)
+            if source.identity == NO_IDENTITY and self.source.identity is None:
+                # Until it says something else: nothing tells of another process.
+                self.source.identity = NO_IDENTITY
 
     def broke(self, source: Source, connection: object) -> None:
         """Note that a *connection* to *source* has ended without an answer."""
@@ -260,6 +263,8 @@ class Generations:
         former = source.identity
         if former is None or same_model(former, identity, strict=self.strict):
             source.settle(identity)
+            if identity == NO_IDENTITY and self.source.identity is None:
+                self.source.settle(identity)
         else:
             # Since some time in the past, which nobody has noticed.
             source.later = identity

@@ -5,7 +5,7 @@ from twisted.internet.defer import fail
 from twisted.internet.error import ConnectError
 
 from abproxy.http.messages import Response
-from abproxy.upstream.identity import Generations, Identity, Source
+from abproxy.upstream.identity import NO_IDENTITY, Generations, Identity, Source
 from upstream.clients import Asked, Client, fast, treq
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n[[1]]"
@@ -232,3 +232,56 @@ def test_other_numbers_begin_a_generation_only_if_they_count() -> None:
 
     assert lax.source.generation == 0
     assert strict.source.generation == 1
+
+
+def test_what_a_last_answer_says_is_heard_before_a_generation_ends() -> None:
+    """Who waits for it would be told that it can never be known."""
+    client = fast()
+    before = answered(client)
+    known = before.known()
+    identities = list[Identity | None]()
+    known.addCallback(lambda _: identities.append(before.identity))
+
+    asked = client.send()
+    asked.reply.addCallback(lambda _: client.upstream.generations.settle(before, A))
+    client.ends.last.answer(LAST)
+
+    assert before.is_over
+    assert identities == [A]
+
+
+def test_a_server_that_names_no_model_names_none_after_a_pause() -> None:
+    """Its rows are joined without asking again, as those before were."""
+    generations = Generations()
+    source, connection = generations.source, object()
+    generations.connected(connection)
+    source.keeps_connections = True
+    generations.settle(source, NO_IDENTITY)
+
+    generations.lost(source, connection)
+
+    assert source.is_over
+    assert generations.source.identity == NO_IDENTITY
+
+
+def test_a_server_that_names_no_model_is_asked_after_a_broken_connection() -> None:
+    """It may have been replaced by one that does."""
+    generations = Generations()
+    source, connection = generations.source, object()
+    generations.connected(connection)
+    generations.settle(source, NO_IDENTITY)
+
+    generations.broke(source, connection)
+
+    assert generations.source.identity is None
+
+
+def test_a_server_that_said_nothing_with_its_last_answer_names_no_model() -> None:
+    """Its connection is closed when that has been understood."""
+    generations = Generations()
+    source = generations.source
+    generations.end(source)
+
+    generations.settle(source, NO_IDENTITY)
+
+    assert generations.source.identity == NO_IDENTITY

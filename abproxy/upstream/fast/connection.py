@@ -355,11 +355,17 @@ class Connection(Protocol):
             # It may have been made before or after that.
             self.source = self.pool.generations.of_answer(self.source)
         force_setattr(whole, "source", self.source)
-        self._free(response)
+        may_follow = response.may_be_followed
+        if may_follow:
+            # Before the waiter is told: the next request may follow at once.
+            self._free(response, may_follow=True)
         # As `Exchange.tell`, with one function less on the way of each answer.
         waiter, exchange.waiter = exchange.waiter, None
         if waiter is not None:
             waiter.callback(whole)
+        if not may_follow:
+            # What a server says of its model is heard before its generation ends.
+            self._free(response, may_follow=False)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Note that the connection is closed, which may be a response's end."""
@@ -386,8 +392,9 @@ class Connection(Protocol):
             generations.lost(self.source, self)
             exchange.tell(whole)
 
-    def _free(self, response: PlainResponse | TwistedResponse) -> None:
-        # Before the waiter is told: what follows may be the next request.
+    def _free(
+        self, response: PlainResponse | TwistedResponse, *, may_follow: bool
+    ) -> None:
         self._exchange = self._response = None
         if self._unfinished_bytes:
             self._count(-self._unfinished_bytes)
@@ -395,7 +402,7 @@ class Connection(Protocol):
             self.pool.heed(response.keep_alive)
         if has_unsent(self.transport):
             self.transport.abortConnection()
-        elif response.may_be_followed and not self.source.is_over:
+        elif may_follow and not self.source.is_over:
             self.has_answered = self.source.keeps_connections = True
             self.pool.put(self)
         else:
