@@ -26,8 +26,8 @@ from support.proxy import InMemoryProxy, wired
 
 CLIENTS_KEY, SERVERS_KEY, WRONG_KEY = "CLIENTS-KEY", "SERVERS-KEY", "WRONG-KEY"
 TEXT, QUERY = "A-TEXT", "A-QUERY"
-BULK_KEY, NEW_KEY = "BULK-KEY", "NEW-KEY"
-KEYS = [CLIENTS_KEY, SERVERS_KEY, WRONG_KEY, BULK_KEY, NEW_KEY]
+BULK_KEY, NEW_KEY, ADMIN_KEY = "BULK-KEY", "NEW-KEY", "ADMIN-KEY"
+KEYS = [CLIENTS_KEY, SERVERS_KEY, WRONG_KEY, BULK_KEY, NEW_KEY, ADMIN_KEY]
 SECRETS = [*KEYS, TEXT, QUERY]
 
 AUTHORIZED = ("Authorization", f"Bearer {CLIENTS_KEY}")
@@ -78,6 +78,9 @@ def _all_that_may_happen(here: InMemoryProxy) -> None:
     here.ask("POST", "/embed", b"no JSON, but " + TEXT.encode(), AUTHORIZED)
     here.ask("GET", f"/elsewhere?{QUERY}", b"", AUTHORIZED, REFERRED)
     here.ask("GET", f"/-/status.json?{QUERY}", b"", ("X-Api-Key", WRONG_KEY))
+    for key in (ADMIN_KEY, WRONG_KEY):
+        shown = ("Authorization", f"Bearer {key}")
+        here.ask("POST", "/-/upstreams/nowhere/drain", b"", shown)
     here.ask("POST", "/embed", TEXT.encode() * 1000, AUTHORIZED)
 
 
@@ -130,6 +133,7 @@ FILES = {
     "api_key_file": CLIENTS_KEY,
     "bulk_api_key_file": BULK_KEY,
     "upstream_key_file": SERVERS_KEY,
+    "admin_key_file": ADMIN_KEY,
 }
 
 

@@ -245,6 +245,7 @@ def test_the_log_says_what_the_operator_wants(two: Fleet) -> None:
         two.ask(RESUME)
 
     assert [formatEvent(event) for event in events] == [
-        "http://a:80 gets no new requests: the operator wants it so; in flight: 0",
-        "http://a:80 gets requests again: the operator wants it so; in flight: 0",
+        f"The inference server http://a:80 gets {what}: the operator wants it so; "
+        "in flight: 0"
+        for what in ("no new requests", "requests again")
     ]
