@@ -27,6 +27,7 @@ from abproxy.events import Cause
 from abproxy.http.messages import (
     GATEWAY,
     NO_ROOM,
+    QUICK_S,
     HeaderList,
     Response,
     Send,
@@ -46,9 +47,6 @@ Count = Callable[[Sequence[Items], HeaderList], Coroutine[Any, Any, list[list[in
 """Count what each item of each part cost, to share out the usage of a batch."""
 
 OK = 200
-
-QUICK_S = 1.0
-"""A gateway that answers sooner has not waited for the server behind it."""
 
 BODY_TOO_LARGE = 413
 

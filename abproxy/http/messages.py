@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 __all__ = [
     "GATEWAY",
     "NO_ROOM",
+    "QUICK_S",
     "HeaderList",
     "Response",
     "Send",
@@ -30,6 +31,9 @@ NO_ROOM = frozenset({429, 503})
 
 GATEWAY = frozenset({502, 504})
 """How a gateway says that the server behind it cannot be reached, or is too slow."""
+
+QUICK_S = 1.0
+"""A gateway that answers sooner has not waited for the server behind it."""
 
 HeaderList = tuple[tuple[bytes, bytes], ...]
 """Header lines in order, a repeated name once for each of its values."""

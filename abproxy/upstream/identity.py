@@ -127,8 +127,8 @@ def choose_served(
     return votes.most_common(1)[0][0]
 
 
-def _nobody() -> None:
-    """Ask nobody, and tell nobody."""
+def _nothing() -> None:
+    """Do nothing."""
 
 
 @define(eq=False)
@@ -141,10 +141,10 @@ class Source:
     generation: int = 0
     """How many there were before."""
 
-    ask: Callable[[], None] = field(default=_nobody, repr=False)
+    ask: Callable[[], None] = field(default=_nothing, repr=False)
     """Asks the server for its model, soon."""
 
-    blame: Callable[[], None] = field(default=_nobody, repr=False)
+    blame: Callable[[], None] = field(default=_nothing, repr=False)
     """Called when an answer of it has other rows than were asked for."""
 
     identity: Identity | None = None
@@ -195,7 +195,7 @@ class Generations:
     The generations of one server, of which the last is the present one.
 
     As long as a connection stays open, the same process is behind it; so a new
-    generation begins when the last one is closed, whoever has closed it, unless
+    generation begins when the last one is closed, whichever side has closed it, unless
     the server never keeps one.  Behind a balancer that is no proof, and neither is
     it if two servers listen at one address: see docs/many-servers.md.
     """
@@ -204,16 +204,16 @@ class Generations:
     strict: bool = False
     """Whether the same model in other numbers is another one."""
 
-    ask: Callable[[], None] = field(init=False, default=_nobody, repr=False)
+    ask: Callable[[], None] = field(init=False, default=_nothing, repr=False)
     """Asks the server for its model, soon."""
 
-    doubt: Callable[[], None] = field(init=False, default=_nobody, repr=False)
+    doubt: Callable[[], None] = field(init=False, default=_nothing, repr=False)
     """Called when another server may have taken its place, unasked."""
 
-    on_settle: Callable[[], None] = field(init=False, default=_nobody, repr=False)
+    on_settle: Callable[[], None] = field(init=False, default=_nothing, repr=False)
     """Called when it has said which model it has."""
 
-    on_blame: Callable[[], None] = field(init=False, default=_nobody, repr=False)
+    on_blame: Callable[[], None] = field(init=False, default=_nothing, repr=False)
     """Called when an answer of it has other rows than were asked for."""
 
     source: Source = field(init=False)
@@ -266,7 +266,7 @@ class Generations:
             if identity == NO_IDENTITY and self.source.identity is None:
                 self.source.settle(identity)
         else:
-            # Since some time in the past, which nobody has noticed.
+            # Since some time in the past, which was not noticed.
             source.later = identity
             self.end(source)
             self.source.settle(identity)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.logger import LogEvent, globalLogPublisher
 
 from abproxy.errors import SettingsError
 from abproxy.http.messages import UpstreamRequest
@@ -21,20 +20,6 @@ from support.proxy import InMemoryProxy, in_memory_proxy, wired
 from support.upstream import OpenUpstream
 
 OLD, NEW = ("Authorization", "Bearer old"), ("Authorization", "Bearer new")
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    """What the log said."""
-    lines: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        if event.get("log_format"):
-            lines.append(str(event["log_format"]).format(**event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """Settings that change while the proxy runs."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
 import pytest
-from twisted.logger import LogEvent, globalLogPublisher
 from twisted.web.resource import Resource
 
 from abproxy.batching.concurrency import AdaptiveLimit
@@ -18,20 +16,6 @@ from support.proxy import InMemoryProxy, in_memory_proxy
 from support.upstream import HeldUpstream, OpenUpstream
 
 INFO = ServerInfo(max_batch_inputs=16, max_inputs_in_flight=128)
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    """What the log said."""
-    lines: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        if event.get("log_format"):
-            lines.append(str(event["log_format"]).format(**event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
 
 
 def _configuration(proxy: InMemoryProxy, file: Path) -> Configuration:

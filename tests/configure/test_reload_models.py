@@ -5,23 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.logger import LogEvent, globalLogPublisher
 
 from support.models import SeveralModels, several_models, tables
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    """What the log said."""
-    lines: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        if event.get("log_format"):
-            lines.append(str(event["log_format"]).format(**event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from attrs import define
 from pytest_twisted import ensureDeferred
 
 from bench.breakable import Breakable, Traits
-from support.client import Answer, Caller, sleep, the_reactor, together, until
+from faults.loaded import load
+from support.client import sleep, the_reactor, together, until
 from support.proxy import StartedProxy, in_front_of, inference_server, paths_of
 
 TRAITS = Traits(ms=4, ms_per_input=0.2)
@@ -55,32 +56,6 @@ async def several(
         await until(lambda: all(m.upstream.is_certain for m in fleet.members))
         yield proxy, servers
     await until(lambda: not any(each.connections for each in servers))
-
-
-async def _asks_on(caller: Caller, name: str, is_over: list[bool]) -> list[Answer]:
-    """Ask until it is over; only answers that are not the caller's rows are kept."""
-    wrong, turn = [], 0
-    while not is_over:
-        own = [f"{name} {turn} {at}" for at in range(1 + turn % 3)]
-        answer = await caller.embed(*own)
-        if not answer.is_for(own):
-            wrong.append(answer)
-        turn += 1
-    return wrong
-
-
-@asynccontextmanager
-async def load(here: StartedProxy, callers: int = 30) -> AsyncIterator[None]:
-    """Keep callers asking; each gets its own rows, every time."""
-    is_over: list[bool] = []
-    crowd = await here.crowd(callers)
-    asked = together(
-        _asks_on(caller, f"caller {at}", is_over) for at, caller in enumerate(crowd)
-    )
-    yield
-    is_over.append(True)
-    assert await asked == [[]] * callers
-    await here.comes_to_rest()
 
 
 async def _works_again(server: Breakable) -> None:

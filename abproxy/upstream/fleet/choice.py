@@ -191,7 +191,7 @@ class Work:
         Return for how long it has answered nothing, though it has work; else 0.
 
         One that answers others meanwhile is not slow: what it has not answered yet
-        may just be long, and whoever sends that would have all servers left out.
+        may just be long, and its sender would have all servers left out.
         """
         oldest = next(iter(self._open), None)
         if oldest is None:

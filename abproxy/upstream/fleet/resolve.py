@@ -146,7 +146,7 @@ class Lookup:
         if self._looking is not looking:
             return
         self._looking = None
-        # Set first, so that whoever hears of a change may stop it.
+        # Set first, so that what hears of a change may stop it.
         self._look_in(self.every_s * (1 - JITTER * self.random.random()))
         if found:
             self._take(self._of_one_family(found))
@@ -187,7 +187,7 @@ class Lookup:
         return families[is_6]
 
     def _note_missing(self) -> None:
-        """Keep what there was: whoever cannot say where a server is ends none."""
+        """Keep what there was: a failed lookup ends none."""
         if not self.addresses:
             self._look_in(LEAST_S)
         if not self._is_missing:

@@ -28,15 +28,12 @@ from abproxy.errors import (
     UpstreamTimeout,
 )
 from abproxy.events import Observer
-from abproxy.http.messages import GATEWAY, NO_ROOM, Response, UpstreamRequest
+from abproxy.http.messages import GATEWAY, NO_ROOM, QUICK_S, Response, UpstreamRequest
 from abproxy.upstream.fleet.choice import Attempt, work_of
 from abproxy.upstream.fleet.hedging import Hedging
 from abproxy.upstream.fleet.member import Member
 
 __all__ = ["Choose", "FleetSender"]
-
-QUICK_S = 1.0
-"""A gateway that answers sooner has not waited for the server behind it."""
 
 RETRIES = 0.2
 """
