@@ -21,7 +21,8 @@ from twisted.logger import (
 from abproxy import __version__
 from abproxy.service.lifetime import ProcessContext
 from abproxy.service.proxy import IDLE_STAY_S, LAST_S, REPORT_EVERY_S, SAME_SIGNAL_S
-from abproxy.telemetry.diagnosis import LimitsInForce, Recommendation, diagnose
+from abproxy.telemetry.advice import LimitsInForce, Recommendation
+from abproxy.telemetry.diagnosis import diagnose
 from abproxy.telemetry.history import Totals
 from abproxy.telemetry.lines import flush_all
 from support.proxy import InMemoryProxy, wired

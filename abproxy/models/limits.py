@@ -16,7 +16,7 @@ from abproxy.batching.account import Rates
 from abproxy.batching.part import Caps
 from abproxy.settings.parsers import hosts
 from abproxy.settings.settings import Settings
-from abproxy.telemetry.diagnosis import LimitsInForce
+from abproxy.telemetry.advice import LimitsInForce
 from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.hosted import HostedApi, find_hosted
 

@@ -37,7 +37,7 @@ from abproxy.reuse.layers import Layers, make_layers
 from abproxy.reuse.redis import RedisStore
 from abproxy.settings.models import ModelTable
 from abproxy.settings.settings import Settings, list_settings
-from abproxy.telemetry.diagnosis import LimitsInForce
+from abproxy.telemetry.advice import LimitsInForce
 from abproxy.telemetry.gauges import ProcessGauges
 from abproxy.telemetry.recorder import Recorder
 from abproxy.telemetry.setup import Telemetry

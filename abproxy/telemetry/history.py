@@ -20,6 +20,8 @@ from twisted.internet.interfaces import IReactorTime
 from abproxy.events import BatchSent, BlockedBy
 
 __all__ = [
+    "OFTEN",
+    "SHARED_FROM",
     "BlockedTime",
     "RecentBatch",
     "RecentError",
@@ -33,6 +35,12 @@ COPY_EVERY_S = 60.0
 
 ENOUGH_BATCHES = 20
 """Fewer batches of a kind give no figure for it."""
+
+SHARED_FROM = 1.2
+"""Calls per request from which on calls count as sharing requests."""
+
+OFTEN = 0.2
+"""The share of time, or of batches, from which on something is reported."""
 
 LATELY_S = 3600.0
 """How far back "lately" reaches, in seconds."""
@@ -128,8 +136,18 @@ class Totals:
 
     @property
     def calls_per_request(self) -> float:
-        """Calls, or parts of large ones, per request."""
+        """Return the calls, or parts of large ones, per request."""
         return self.parts / max(1, self.requests)
+
+    @property
+    def shares_requests(self) -> bool:
+        """Return whether calls share requests."""
+        return self.calls_per_request >= SHARED_FROM
+
+    @property
+    def is_crowded_out(self) -> bool:
+        """Return whether calls often leave alone although others wait."""
+        return self.crowded_out > OFTEN * self.batches
 
     @property
     def cpu_s_per_call(self) -> float:

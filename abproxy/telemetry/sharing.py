@@ -6,6 +6,7 @@ that goes alone, so calls that share pay nothing for it.
 """
 
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 from attrs import asdict, define, field, frozen
@@ -13,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from abproxy.dialects.routes import MEMBERS_THAT_COUNT
 from abproxy.http.sharing import MEMBER, may_be_ignored
+from abproxy.telemetry.history import OFTEN
 
 __all__ = [
     "OTHERS",
@@ -124,6 +126,13 @@ class Sharing:
             alone=tuple(Hindrance(n, times, _sharing(n)) for n, times in alone.items()),
             relayed=tuple(RelayedPath(path, n) for path, n in relayed.items()),
         )
+
+    def hindrance_of(self, parts: int) -> Hindrance | None:
+        """Return what keeps nearly each of so many *parts* alone, if something does."""
+        both = (*self.alone[:1], *self.apart[:1])
+        most = max(both, key=attrgetter("times"), default=None)
+        # These counts may reach back only half as far, so half of them is most.
+        return most if most and most.times > OFTEN * parts else None
 
     def document(self) -> dict[str, Any]:
         """Return it as the status has it."""

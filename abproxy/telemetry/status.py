@@ -20,12 +20,8 @@ from abproxy.dialects.call import LaneKey
 from abproxy.events import Cause
 from abproxy.http.messages import Response
 from abproxy.reuse.layers import Layers
-from abproxy.telemetry.diagnosis import (
-    Diagnosis,
-    LimitsInForce,
-    about_slots,
-    diagnose,
-)
+from abproxy.telemetry.advice import LimitsInForce
+from abproxy.telemetry.diagnosis import Diagnosis, about_slots, diagnose
 from abproxy.telemetry.gauges import Gauges, ProcessGauges
 from abproxy.telemetry.history import Totals
 from abproxy.telemetry.recorder import Recorder

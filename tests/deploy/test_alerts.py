@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from abproxy.settings.settings import Settings
-from abproxy.telemetry.diagnosis import OFTEN, SHARED_FROM
+from abproxy.telemetry.history import OFTEN, SHARED_FROM
 from deploy.deployed import DEPLOY, ROOT, needs, read_yaml, rules, run, unknown_in
 
 PROMETHEUS = DEPLOY / "prometheus"

@@ -1,18 +1,12 @@
-"""Is batching helping, what limits it, what would help? An example for each answer."""
+"""Whether batching helps, what limits it, what would help: an example for each."""
 
 from typing import Any
 
 import pytest
 from attrs import evolve
 
-from abproxy.telemetry.diagnosis import (
-    Diagnosis,
-    LimitsInForce,
-    Recommendation,
-    about_slots,
-    advise,
-    diagnose,
-)
+from abproxy.telemetry.advice import LimitsInForce, Recommendation, advise
+from abproxy.telemetry.diagnosis import Diagnosis, about_slots, diagnose
 from abproxy.telemetry.history import Totals
 
 HOUR = 3600.0
@@ -463,6 +457,15 @@ def test_it_is_told_which_rung_is_in_force_and_that_calls_are_held() -> None:
         "At most 1 batch that is not full in flight, the next held a moment for "
         "callers who were just answered: rung 1 of 6, found by 12 trials. "
         "The next trial comes after 40 looks at how long calls stay."
+    )
+
+
+def test_one_trial_and_one_look_are_in_the_singular() -> None:
+    """As an operator would write it."""
+    told = told_of_slots(trials=1, looks_to_trial=1)
+
+    assert told.endswith(
+        "found by 1 trial. The next trial comes after 1 look at how long calls stay."
     )
 
 
