@@ -28,10 +28,10 @@ from abproxy.batching.pace import Pace
 from abproxy.batching.part import Caps, size_of
 from abproxy.batching.queue import Queue
 from abproxy.batching.refusal import RetryTimeouts
-from abproxy.batching.sender import Sender
+from abproxy.batching.sender import QuarantineSender, Sender
 from abproxy.batching.timer import Timer
 from abproxy.dialects.call import Call, LaneKey, MayJoin, PartResult, may_join_all
-from abproxy.errors import CannotConnect, QueueTimeout
+from abproxy.errors import QueueTimeout
 from abproxy.events import BlockedBy, FlushReason, Observer
 from abproxy.http.messages import Send
 
@@ -91,6 +91,7 @@ class BatchCollector:
     backoff: Backoff = field(init=False, repr=False)
     isolation: Isolation = field(init=False, repr=False)
     sender: Sender = field(init=False, repr=False)
+    quarantine: QuarantineSender = field(init=False, repr=False)
 
     _turn_end: Timer = field(init=False, repr=False)
     _hold_end: Timer = field(init=False, repr=False)
@@ -101,9 +102,6 @@ class BatchCollector:
     """Whether the proxy is going to stop, whatever the settings say."""
 
     _dispatching: bool = field(init=False, default=False, repr=False)
-    _sends_quarantined: bool = field(init=False, default=False)
-    """Whether a part from quarantine is in flight, or about to be: nothing joins it."""
-
     _blocked_by: BlockedBy = field(init=False, default=BlockedBy.NOTHING)
     """What kept batches from leaving when last looked at."""
 
@@ -158,6 +156,11 @@ class BatchCollector:
             budget=self.budget,
             observer=self.observer,
             on_over=self._over,
+        )
+        self.quarantine = QuarantineSender(
+            sender=self.sender,
+            is_alive=self.is_alive,
+            on_change=self.dispatch,
         )
 
     # What callers use
@@ -302,11 +305,10 @@ class BatchCollector:
 
     def _dispatch_one(self) -> BlockedBy | None:
         """Send the batch that is next, or return what keeps it from leaving."""
-        if not self._may_send():
+        if not self.backoff.may_send or self.quarantine.keeps_others:
             return BlockedBy.UPSTREAM
-        if self._quarantine_is_next:
-            self._sends_quarantined = True
-            self.is_alive().addCallback(self._send_quarantined)
+        if self.quarantine.is_next:
+            self.quarantine.send_next()
             return None
         lane = self._next_lane()
         if isinstance(lane, BlockedBy):
@@ -359,18 +361,6 @@ class BatchCollector:
             return BlockedBy.UPSTREAM
         return BlockedBy.NOTHING
 
-    def _may_send(self) -> bool:
-        if self._sends_quarantined or not self.backoff.may_send:
-            return False
-        # A part in quarantine waits until nothing is left in flight that could
-        # break with it.
-        return not self._quarantine_is_next or self.budget.is_idle
-
-    @property
-    def _quarantine_is_next(self) -> bool:
-        part = self.queue.quarantine.first
-        return part is not None and not self.backoff.pauses(part.call.lane_key)
-
     @property
     def _wait_s(self) -> float:
         return 0.0 if self._flushes else self.max_wait_s
@@ -412,30 +402,9 @@ class BatchCollector:
             return FlushReason.DRAIN
         return FlushReason.TIMER if self.max_wait_s else FlushReason.FREE
 
-    def _send_quarantined(self, is_alive: bool | None) -> None:  # noqa: FBT001
-        """
-        Send a part from quarantine, if there is an upstream that it could kill.
-
-        Behind a port that stays open while a server restarts, connections
-        break as well, and no call is to blame.  A server that certainly lives is no
-        longer in trouble: what fails now is due to the part that is sent.
-        """
-        quarantine = self.queue.quarantine
-        if is_alive and quarantine.first is not None:
-            key = quarantine.first.call.lane_key
-            self.backoff.answered(key, self.clock.seconds())
-        waits = quarantine.first is not None
-        self._sends_quarantined = waits and is_alive is not False
-        if self._sends_quarantined:
-            self.sender.send([quarantine.take()], FlushReason.SUSPECT)
-        elif waits:
-            away = CannotConnect("the inference server does not answer")
-            self.backoff.requeue([quarantine.take()], away, shared=False)
-        self.dispatch()
-
     def _over(self) -> None:
-        if self._sends_quarantined and self.budget.is_idle:
-            self._sends_quarantined = False
+        if self.quarantine.is_sending:
+            self.quarantine.note_over()
         self.dispatch()
 
     def _expire(self) -> None:

@@ -26,10 +26,11 @@ from abproxy.batching.part import Part, whole_part
 from abproxy.batching.queue import Queue
 from abproxy.batching.slots import Load
 from abproxy.dialects.call import Call, PartResult
+from abproxy.errors import CannotConnect
 from abproxy.events import BatchSent, FlushReason, Observer
 from abproxy.http.messages import Response, Send
 
-__all__ = ["Sender"]
+__all__ = ["QuarantineSender", "Sender"]
 
 
 @define(kw_only=True, eq=False)
@@ -166,3 +167,60 @@ class Sender:
         budget.slots.answered(now, here, budget.calls_in_flight, load, took_s)
         full_wait = bool(self.admission.items) and self.queue.has_full
         budget.answered(load, took_s, full_wait=full_wait)
+
+
+@define(kw_only=True, eq=False)
+class QuarantineSender:
+    """Sends the parts in quarantine, one after the other, with nothing beside them."""
+
+    sender: Sender = field(repr=False)
+
+    is_alive: Callable[[], Deferred[bool | None]] = field(repr=False)
+    """Asks whether the upstream answers; never fails, and None if it is not certain."""
+
+    on_change: Callable[[], None] = field(repr=False)
+    """Called when a part was sent, or cannot be."""
+
+    is_sending: bool = field(init=False, default=False)
+    """Whether one is in flight, or about to be: nothing joins it."""
+
+    @property
+    def is_next(self) -> bool:
+        """Return whether one waits that may be sent as soon as nothing is in flight."""
+        part = self.sender.queue.quarantine.first
+        return part is not None and not self.sender.backoff.pauses(part.call.lane_key)
+
+    @property
+    def keeps_others(self) -> bool:
+        """Return whether nothing else may be sent: it could break with a part."""
+        return self.is_sending or (self.is_next and not self.sender.budget.is_idle)
+
+    def send_next(self) -> None:
+        """Send the next one, if there is an upstream that it could crash."""
+        self.is_sending = True
+        self.is_alive().addCallback(self._send)
+
+    def note_over(self) -> None:
+        """Note that a batch is over: the part, if nothing is in flight now."""
+        self.is_sending = not self.sender.budget.is_idle
+
+    def _send(self, is_alive: bool | None) -> None:  # noqa: FBT001
+        """
+        Send the next one, unless the upstream is away.
+
+        Behind a port that stays open while a server restarts, connections
+        break as well, and no call is to blame.  A server that certainly lives is no
+        longer in trouble: what fails now is due to the part that is sent.
+        """
+        quarantine, backoff = self.sender.queue.quarantine, self.sender.backoff
+        if is_alive and quarantine.first is not None:
+            key = quarantine.first.call.lane_key
+            backoff.answered(key, self.sender.clock.seconds())
+        waits = quarantine.first is not None
+        self.is_sending = waits and is_alive is not False
+        if self.is_sending:
+            self.sender.send([quarantine.take()], FlushReason.SUSPECT)
+        elif waits:
+            away = CannotConnect("the inference server does not answer")
+            backoff.requeue([quarantine.take()], away, shared=False)
+        self.on_change()

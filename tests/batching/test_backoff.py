@@ -503,7 +503,7 @@ def test_behind_a_port_that_stays_open_no_call_is_to_blame() -> None:
     """While a server restarts behind a balancer, calls wait as for any other."""
     proxy = harness()
     answers = [False, False, True]
-    proxy.collector.is_alive = lambda: succeed(answers.pop(0))
+    proxy.collector.quarantine.is_alive = lambda: succeed(answers.pop(0))
     call = proxy.submit("a")
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))
@@ -520,7 +520,7 @@ def test_behind_a_port_that_stays_open_no_call_is_to_blame() -> None:
 def test_a_part_in_quarantine_does_not_wait_for_ever_for_a_server() -> None:
     """It waits no longer than any other."""
     proxy = harness()
-    proxy.collector.is_alive = lambda: succeed(False)
+    proxy.collector.quarantine.is_alive = lambda: succeed(False)
     call = proxy.submit("a")
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))
@@ -536,7 +536,7 @@ def test_a_part_cancelled_while_the_server_is_asked_is_not_sent() -> None:
     """The answer to the question finds the quarantine empty."""
     proxy = harness()
     asked: Deferred[bool] = Deferred()
-    proxy.collector.is_alive = lambda: asked
+    proxy.collector.quarantine.is_alive = lambda: asked
     call = proxy.submit("a")
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from abproxy.errors import ConnectionBroken
 from abproxy.http.messages import UpstreamRequest
-from abproxy.upstream.fast.connection import HEADS, LONGEST_HEAD, RequestWriter
+from abproxy.upstream.fast.client import HEADS, LONGEST_HEAD, RequestWriter
 from upstream.clients import fast, question, treq
 
 JSON = (b"Content-Type", b"application/json")

@@ -157,7 +157,7 @@ def play(steps: list[Any], hedge_after: str | None) -> Play:
     for letter in LETTERS:
         add(servers, letter)
     proxy.collector.sender.send_request = servers.fleet.send
-    proxy.collector.is_alive = servers.fleet.is_alive
+    proxy.collector.quarantine.is_alive = servers.fleet.is_alive
     proxy.collector.budget.servers = 3
     servers.fleet.hedge_after(hedge_after)
     servers.fleet.start()
