@@ -20,10 +20,10 @@ from abproxy.reuse.layers import Reuse
 from abproxy.service.proxy import DrainTimes
 from abproxy.settings.settings import Settings
 from abproxy.tuning import Write, write_later, write_now
-from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.endpoints import policy_of
 from abproxy.upstream.identity import Source
 from abproxy.upstream.joining import sha_line
+from abproxy.upstream.server_info import ServerInfo
 from abproxy.web.app import Policy, ProxyApp
 from abproxy.web.auth import ApiKeys, Clients
 from abproxy.web.calls import CallReader, Takes

@@ -7,7 +7,7 @@ from attrs import evolve
 
 from abproxy.errors import CannotConnect
 from abproxy.upstream.client import Upstream
-from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.server_info import ServerInfo
 from support.proxy import InMemoryProxy, inference_servers, wired
 from support.upstream import RecordingUpstream, reply
 

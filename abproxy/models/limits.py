@@ -17,8 +17,8 @@ from abproxy.batching.part import Caps
 from abproxy.settings.parsers import hosts
 from abproxy.settings.settings import Settings
 from abproxy.telemetry.advice import LimitsInForce
-from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.hosted import HostedApi, find_hosted
+from abproxy.upstream.server_info import ServerInfo
 
 __all__ = [
     "Limits",

@@ -44,10 +44,10 @@ from abproxy.telemetry.setup import Telemetry
 from abproxy.telemetry.status import Status, make_status
 from abproxy.tuning import wall_clock
 from abproxy.upstream.client import Upstream
-from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.fleet.fleet import Fleet
 from abproxy.upstream.health import HealthCheck, make_checks
 from abproxy.upstream.joining import Joining, Naming
+from abproxy.upstream.server_info import ServerInfo
 from abproxy.upstream.tokens import TokenCounter
 from abproxy.web.models import Served
 from abproxy.web.relay import Relay

@@ -12,7 +12,6 @@ from abproxy.telemetry.setup import Telemetry
 from abproxy.upstream.agent import TreqClient, make_agent, make_treq
 from abproxy.upstream.client import Transport, Upstream
 from abproxy.upstream.connections import make_pool
-from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.endpoints import (
     EndpointFactory,
     at_address,
@@ -24,6 +23,7 @@ from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.fleet.fleet import Fleet
 from abproxy.upstream.fleet.resolve import Lookup, NamedServers
 from abproxy.upstream.identity import Generations
+from abproxy.upstream.server_info import ServerInfo
 
 __all__ = ["make_servers"]
 

@@ -34,11 +34,12 @@ from abproxy.events import Observer, UpstreamState
 from abproxy.http.failures import as_proxy_failure, not_in_time
 from abproxy.http.headers import LOCATIONS, Credentials, lead_back
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.discovery import Discovery, ServerInfo
+from abproxy.upstream.discovery import Discovery
 from abproxy.upstream.endpoints import at_address
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.health import Health
 from abproxy.upstream.identity import Generations, Source
+from abproxy.upstream.server_info import ServerInfo
 
 __all__ = ["Deadlines", "Trace", "Transport", "Upstream", "name_of"]
 

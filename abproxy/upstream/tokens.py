@@ -17,7 +17,7 @@ from abproxy.dialects.call import Items
 from abproxy.dialects.tei import TOKENIZE
 from abproxy.errors import ProxyError
 from abproxy.http.messages import HeaderList, Send, UpstreamRequest
-from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.server_info import ServerInfo
 
 __all__ = ["TokenCounter"]
 

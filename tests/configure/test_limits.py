@@ -9,7 +9,7 @@ from twisted.logger import capturedLogs
 
 from abproxy.models.limits import limits_for, limits_for_all
 from abproxy.settings.settings import Settings
-from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.server_info import ServerInfo
 
 TEI = ServerInfo(max_batch_inputs=8, max_inputs_in_flight=64)
 

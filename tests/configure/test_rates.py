@@ -6,7 +6,7 @@ from abproxy.configure import retry_timeouts_for
 from abproxy.errors import SettingsError
 from abproxy.models.limits import limits_for, rates_for
 from abproxy.settings.settings import Settings, settings_from
-from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.server_info import ServerInfo
 from abproxy.workers.shares import share_of
 
 VOYAGE = "https://api.voyageai.com"

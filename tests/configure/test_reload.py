@@ -11,7 +11,7 @@ from abproxy.configure import reader_for
 from abproxy.reload import CHANGEABLE, Configuration
 from abproxy.settings.settings import Settings, settings_from
 from abproxy.settings.sources import read_env_file
-from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.server_info import ServerInfo
 from support.proxy import InMemoryProxy, in_memory_proxy
 from support.upstream import HeldUpstream, OpenUpstream
 

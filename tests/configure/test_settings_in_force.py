@@ -5,7 +5,7 @@ from attrs import evolve
 
 from abproxy.configure import keys_of_rows
 from abproxy.settings.settings import Settings
-from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.server_info import ServerInfo
 from support.proxy import wired
 
 

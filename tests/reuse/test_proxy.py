@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from abproxy.telemetry.recorder import Recorder
-from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.server_info import ServerInfo
 from support.client import Answer, Client
 from support.proxy import InMemoryProxy, wired
 from support.upstream import row_of

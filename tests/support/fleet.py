@@ -12,9 +12,9 @@ from twisted.python.failure import Failure
 from abproxy.events import Observer
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.fleet.fleet import Fleet
 from abproxy.upstream.fleet.member import Member
+from abproxy.upstream.server_info import ServerInfo
 from support.upstream import RecordingUpstream, Sent, make_upstream, reply
 
 GOOD = reply(200, b"[[1]]")

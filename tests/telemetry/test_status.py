@@ -14,7 +14,7 @@ from abproxy.events import BlockedBy
 from abproxy.settings.settings import Settings
 from abproxy.telemetry.diagnosis import about_slots
 from abproxy.telemetry.status import LANES
-from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.server_info import ServerInfo
 from support.batching import texts
 from support.proxy import START, InMemoryProxy, wired
 

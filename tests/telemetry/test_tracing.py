@@ -15,7 +15,7 @@ from twisted.web.server import Request
 
 from abproxy.telemetry.otlp import Span
 from abproxy.telemetry.tracing import Tracing
-from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.server_info import ServerInfo
 from support.client import Client
 from support.proxy import InMemoryProxy, in_memory_proxy
 from support.upstream import HeldUpstream

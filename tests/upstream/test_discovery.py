@@ -13,8 +13,9 @@ from abproxy.errors import ConnectionBroken, UpstreamBroken, UpstreamTimeout
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import UpstreamRequest
 from abproxy.upstream.client import Upstream
-from abproxy.upstream.discovery import Discovery, ServerInfo
+from abproxy.upstream.discovery import Discovery
 from abproxy.upstream.identity import NO_IDENTITY, Identity
+from abproxy.upstream.server_info import ServerInfo
 from support.upstream import RecordingUpstream, make_upstream, reply
 
 INFO = (

@@ -10,7 +10,7 @@ from abproxy.errors import CannotConnect, InternalError, UpstreamTimeout
 from abproxy.events import Observer
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.client import Upstream
-from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.server_info import ServerInfo
 from support.upstream import RecordingUpstream, make_upstream, reply
 
 TOO_MANY = b'{"error":"batch size 33 > maximum allowed batch size 8"}'

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from abproxy.http.messages import Response
-from abproxy.upstream.discovery import ServerInfo, batch_limit_in, read_info
+from abproxy.upstream.server_info import ServerInfo, batch_limit_in, read_info
 from support.recorded import exchanges
 
 

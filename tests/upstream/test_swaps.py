@@ -20,11 +20,11 @@ from abproxy.reuse.memory import MemoryCache
 from abproxy.reuse.rows import Submit
 from abproxy.reuse.store import Store
 from abproxy.upstream.client import Upstream
-from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.identity import Source
 from abproxy.upstream.joining import Joining
+from abproxy.upstream.server_info import ServerInfo
 from support.batching import Harness, Outcome, call_of, harness
 from support.upstream import make_upstream
 from upstream.clients import End

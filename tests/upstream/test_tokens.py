@@ -14,7 +14,7 @@ from abproxy.dialects.call import Items
 from abproxy.dialects.openai import OPENAI
 from abproxy.errors import UpstreamTimeout
 from abproxy.http.messages import HeaderList, Response, UpstreamRequest
-from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.server_info import ServerInfo
 from abproxy.upstream.tokens import TokenCounter
 from support.proxy import in_memory_proxy
 

@@ -9,7 +9,7 @@ from twisted.logger import capturedLogs
 
 from abproxy.models.limits import limits_for, part_of
 from abproxy.settings.settings import Settings
-from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.server_info import ServerInfo
 from abproxy.workers.shares import share_of, warn_of_too_little
 
 URL = "http://127.0.0.1:8080"

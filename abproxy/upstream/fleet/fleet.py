@@ -23,7 +23,6 @@ from abproxy.events import Observer, UpstreamState
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.client import Upstream
-from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.fleet.agreement import Agreement
 from abproxy.upstream.fleet.choice import (
     Work,
@@ -37,6 +36,7 @@ from abproxy.upstream.fleet.member import Member
 from abproxy.upstream.fleet.resolve import NamedServers
 from abproxy.upstream.fleet.sending import FleetSender
 from abproxy.upstream.health import answers_question
+from abproxy.upstream.server_info import ServerInfo
 
 __all__ = ["Fleet"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from abproxy.http.messages import Response
-from abproxy.upstream.discovery import read_info
+from abproxy.upstream.server_info import read_info
 from bench.wire import rows, upstream
 from bench.wire.contestants import Ground
 from bench.wire.errors import CannotMeasure

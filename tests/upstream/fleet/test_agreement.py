@@ -8,8 +8,8 @@ import pytest
 from twisted.logger import capturedLogs, formatEvent
 
 from abproxy.errors import CannotConnect, ConnectionBroken
-from abproxy.upstream.discovery import ServerInfo
 from abproxy.upstream.fleet.agreement import GONE_S
+from abproxy.upstream.server_info import ServerInfo
 from support.fleet import Servers
 
 AWAY = CannotConnect("cannot reach the inference server: refused")

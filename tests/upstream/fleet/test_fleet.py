@@ -10,7 +10,7 @@ from abproxy.errors import (
     HandshakeFailed,
     UpstreamTimeout,
 )
-from abproxy.upstream.discovery import ServerInfo
+from abproxy.upstream.server_info import ServerInfo
 from support.fleet import Servers, request_of, say
 from support.upstream import reply
 
