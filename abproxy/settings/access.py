@@ -37,8 +37,8 @@ class Access:
         "admin-key",
         parsers.keys,
         (),
-        "keys of operators, who drain servers with them (`/-/upstreams`); without any "
-        "nobody can",
+        "keys of operators, for draining servers at `/-/upstreams`; without a key "
+        "this page is a 404",
     )
     admin_key_file: str | None = setting(
         "admin-key-file", parsers.file, None, "file", "file with these keys instead"
