@@ -25,7 +25,7 @@ from abproxy.upstream.endpoints import address_of
 from abproxy.upstream.fleet.choice import LATE_S, Attempt, Work
 from abproxy.upstream.fleet.ejection import FAILURES_IN_A_ROW, Standing
 
-__all__ = ["Member"]
+__all__ = ["DENIED", "Member"]
 
 FIRST_FULL_S, LONGEST_FULL_S = 0.05, 0.2
 """For how long one that has no room is left out, in seconds."""
@@ -42,11 +42,17 @@ IDLE_S = 10.0
 UNREACHED = (CannotConnect, HandshakeFailed, ConnectionBroken)
 """How a server fails that may be away: it has to answer a question first."""
 
-ELSEWHERE = frozenset({301, 302, 303, 307, 308, 401, 403, 404})
-"""Answers of one that is no such server, or takes none of our keys."""
+DENIED = frozenset({301, 302, 303, 307, 308, 401, 403, 404})
+"""Answers of one that is no such server or takes no key, if others do better."""
 
-FAILED = frozenset({424, 500, *GATEWAY, *ELSEWHERE})
+FAILED = frozenset({424, 500, *GATEWAY})
 """Answers that are the server's fault, and may be so only at this one."""
+
+LATELY_S = 600.0
+"""How long a good answer tells that a server answers such calls, in seconds."""
+
+MANY_PATHS = 32
+"""Of so many paths it is kept when a server has answered."""
 
 
 @define(kw_only=True, eq=False)
@@ -89,7 +95,13 @@ class Member:
     last_error: tuple[float, str] | None = field(init=False, default=None)
     """When it has failed last, and how; the clock's seconds."""
 
+    denies: bool = field(default=False, init=False)
+    """Whether it has denied what another one answered, and answered nothing since."""
+
     full_until: float = field(default=-inf, init=False)
+    _answered_at: dict[bytes, float] = field(init=False, factory=dict, repr=False)
+    """When it has given the last good answer, by path; the clock's seconds."""
+
     _log: ClassVar[Logger] = Logger()
     _full_s: float = field(default=0.0, init=False)
 
@@ -214,6 +226,25 @@ class Member:
         elif outcome.status in FAILED:
             self._note_error(why)
             self._failed(why)
+
+    def answers(self, path: bytes) -> bool:
+        """Return whether it has answered calls at *path* well lately."""
+        since = self.work.clock.seconds() - LATELY_S
+        return self._answered_at.get(path, -inf) >= since
+
+    def answered(self, path: bytes) -> None:
+        """Note a good answer to a call at *path*."""
+        if path not in self._answered_at and len(self._answered_at) >= MANY_PATHS:
+            self._answered_at.clear()
+        self._answered_at[path] = self.work.clock.seconds()
+        self.denies = False
+
+    def denied(self, status: int) -> None:
+        """Note that it has answered with *status* what another one answered well."""
+        self.denies = True
+        why = f"it answers with {status}"
+        self._note_error(why)
+        self._failed(why)
 
     def note_failure(self, error: BaseException | None) -> None:
         """Learn from the *error* that a request has met."""

@@ -31,7 +31,7 @@ from abproxy.events import Observer
 from abproxy.http.messages import GATEWAY, NO_ROOM, QUICK_S, Response, UpstreamRequest
 from abproxy.upstream.fleet.choice import Attempt, work_of
 from abproxy.upstream.fleet.hedging import Hedging
-from abproxy.upstream.fleet.member import Member
+from abproxy.upstream.fleet.member import DENIED, Member
 
 __all__ = ["Choose", "FleetSender"]
 
@@ -46,7 +46,11 @@ MOST_RETRIES = 10.0
 """Of these, how many may be saved up, and are there at first."""
 
 FEW_RETRIES = 5.0
-"""With fewer left, one that has no room for anything must not go on to use them up."""
+"""
+With fewer left, one that has no room for anything must not go on to use them up.
+
+Nor may callers with wrong keys, so that refusals can be sent elsewhere beside them.
+"""
 
 Choose = Callable[[float, int, Sequence[Member], bool], Member | None]
 """
@@ -70,6 +74,9 @@ class _Sending(Struct, eq=False):
 
     outcome: Response | Failure | None = None
     """What one server made of it, as long as others may do better."""
+
+    denied: list[tuple[Member, int]] = []
+    """Those that have denied it, and how."""
 
     timer: IDelayedCall | None = None
     """When it is sent a second time."""
@@ -159,16 +166,25 @@ class FleetSender:
             self.hedging.sent()
 
     def _choose_for(
-        self, sending: _Sending, *, needs_room: bool = False
+        self,
+        sending: _Sending,
+        unfit: Sequence[Member] = (),
+        *,
+        needs_room: bool = False,
     ) -> Member | None:
-        request, tried = sending.request, sending.tried
+        request, tried = sending.request, [*sending.tried, *unfit]
         return self.choose(work_of(request), request.items, tried, needs_room)
 
     def _try_another(
-        self, sending: _Sending, reason: str = "elsewhere", *, needs_room: bool
+        self,
+        sending: _Sending,
+        reason: str = "elsewhere",
+        *,
+        unfit: Sequence[Member] = (),
+        needs_room: bool,
     ) -> bool:
-        """Send it to one that was not tried, and return whether there is one."""
-        other = self._choose_for(sending, needs_room=needs_room)
+        """Send it to one neither tried nor *unfit*; return whether there is one."""
+        other = self._choose_for(sending, unfit, needs_room=needs_room)
         if other is None:
             return False
         if sending.is_batch:
@@ -212,6 +228,7 @@ class FleetSender:
         is_good = _has_rows(outcome, sending)
         if sending.is_batch:
             member.note(outcome, attempt)
+            _note_denials(member, outcome, sending, is_good=is_good)
             if _is_good(outcome) and not is_good:
                 member.blamed()
         elif isinstance(outcome, Failure):
@@ -221,7 +238,7 @@ class FleetSender:
             return
         if is_good:
             self.hedging.answered(self.clock.seconds() - attempt.sent_at)
-        elif self._goes_elsewhere(outcome, sending, attempt):
+        elif self._goes_elsewhere(outcome, sending, member, attempt):
             if self._retries < FEW_RETRIES and _has_no_room(outcome):
                 member.refused_too_often()
             return
@@ -232,22 +249,36 @@ class FleetSender:
         self._tell(outcome, sending)
 
     def _goes_elsewhere(
-        self, outcome: Response | Failure, sending: _Sending, attempt: Attempt
+        self,
+        outcome: Response | Failure,
+        sending: _Sending,
+        member: Member,
+        attempt: Attempt,
     ) -> bool:
         """Send it elsewhere if that is of use, and return whether it is."""
-        if not self._may_go_elsewhere(outcome, sending, attempt):
+        if not self._may_go_elsewhere(outcome, sending, member, attempt):
             return False
         former, sending.outcome = sending.outcome, _telling(sending.outcome, outcome)
-        is_refusal = isinstance(outcome, Response)
-        if not self._try_another(sending, needs_room=is_refusal):
+        is_refusal, is_denial = isinstance(outcome, Response), _is_denial(outcome)
+        unfit: list[Member] = []
+        if is_denial:
+            path = sending.request.path
+            unfit = [each for each in member.others() if not each.answers(path)]
+        # A refusal is tried again later, but a denial is the end.
+        needs_room = is_refusal and not is_denial
+        if not self._try_another(sending, unfit=unfit, needs_room=needs_room):
             sending.outcome = former
             return False
-        if is_refusal:
+        if is_refusal and not (is_denial and member.denies):
             self._retries -= 1
         return True
 
     def _may_go_elsewhere(
-        self, outcome: Response | Failure, sending: _Sending, attempt: Attempt
+        self,
+        outcome: Response | Failure,
+        sending: _Sending,
+        member: Member,
+        attempt: Attempt,
     ) -> bool:
         now = self.clock.seconds()
         if now >= sending.due_at or sending.open:
@@ -257,6 +288,9 @@ class FleetSender:
             # Our own questions change nothing, however often they are asked.
             is_harmless = not sending.is_batch and outcome.check(ConnectionBroken)
             return bool(unsent or is_harmless)
+        if _is_denial(outcome):
+            may = member.denies or self._retries > FEW_RETRIES
+            return sending.is_batch and may
         is_away = outcome.status in GATEWAY and now - attempt.sent_at < QUICK_S
         is_elsewhere_better = outcome.status in NO_ROOM or is_away or _is_good(outcome)
         return is_elsewhere_better and self._retries >= 1
@@ -282,6 +316,10 @@ def _has_no_room(outcome: Response | Failure) -> bool:
     return isinstance(outcome, Response) and outcome.status in NO_ROOM
 
 
+def _is_denial(outcome: Response | Failure | None) -> bool:
+    return isinstance(outcome, Response) and outcome.status in DENIED
+
+
 def _is_good(outcome: Response | Failure) -> bool:
     return isinstance(outcome, Response) and outcome.status == OK
 
@@ -294,10 +332,27 @@ def _has_rows(outcome: Response | Failure, sending: _Sending) -> bool:
     return not sending.is_batch or has_rows(request.path, outcome.body, request.items)
 
 
+def _note_denials(
+    member: Member, outcome: Response | Failure, sending: _Sending, *, is_good: bool
+) -> None:
+    """Note who has denied what *member* has answered now, or that it has as well."""
+    if is_good:
+        member.answered(sending.request.path)
+        for each, status in sending.denied:
+            each.denied(status)
+    elif isinstance(outcome, Response) and _is_denial(outcome):
+        sending.denied.append((member, outcome.status))
+
+
 def _telling(
     former: Response | Failure | None, outcome: Response | Failure
 ) -> Response | Failure:
-    """Return what tells more: an answer, unless all the time has been used up."""
-    if isinstance(outcome, Failure) and not outcome.check(UpstreamTimeout):
-        return former or outcome
-    return outcome
+    """
+    Return what tells more: an answer, unless all the time has been used up.
+
+    A denial does not, as it may be the fault of who gave it.
+    """
+    is_final = isinstance(outcome, Response) or outcome.check(UpstreamTimeout)
+    if is_final or former is None or _is_denial(former):
+        return outcome
+    return former
