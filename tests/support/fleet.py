@@ -88,12 +88,12 @@ class Servers:
         """Send a request to the fleet."""
         return Asked(self.fleet.send(request_of(items, size=size)))
 
-    def send_to(self, letter: str) -> Asked:
+    def send_to(self, letter: str, *, size: int = 20) -> Asked:
         """Send a request that goes to a certain server."""
         others = [each for name, each in self.members.items() if name != letter]
         for each in others:
             each.drained_at = 0.0
-        asked = self.send()
+        asked = self.send(size=size)
         for each in others:
             each.drained_at = None
         return asked

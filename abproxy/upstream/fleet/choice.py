@@ -50,6 +50,9 @@ TRUSTED_AFTER = 100
 ENOUGH = 16
 """Answers after which a server can be compared with others."""
 
+SHORTEST_S = 1e-6
+"""Less time than that is none, but a rounding error."""
+
 LATE_S, SILENT_S = 1.0, 3.0
 """After so long without an answer a server is asked, and is compared by that."""
 
@@ -135,6 +138,17 @@ class Work:
         attempt.sent_at, attempt.ahead = now, self.in_flight
         self._open[attempt] = None
 
+    def late_at(self, attempt: Attempt) -> float:
+        """
+        Return when *attempt* has taken far longer than expected; infinite if unknown.
+
+        By then its answer may be lost on the way, whatever the server answers others.
+        """
+        if self.answers < ENOUGH or not self.measured:
+            return inf
+        expected_s = max(attempt.ahead / self.measured, self._took_s)
+        return attempt.sent_at + max(SILENT_S, OUTLIER * TWICE * expected_s)
+
     def end(self, attempt: Attempt, *, is_good: bool, is_error: bool = False) -> None:
         """
         Count a request that is over.
@@ -181,6 +195,12 @@ class Work:
         return self._done / self._busy_s if self._busy_s > 0 else 0.0
 
     @property
+    def at_best(self) -> float:
+        """Return its speed if all that it has in flight were done now."""
+        open_s = self.clock.seconds() - self._noted_at if self._open else 0.0
+        return (self._done + self.in_flight) / max(self._busy_s + open_s, SHORTEST_S)
+
+    @property
     def inputs_per_s(self) -> float:
         """Return the measured speed in inputs a second; 0 if nothing was answered."""
         return self._done_items / self._busy_s if self._busy_s > 0 else 0.0
@@ -203,6 +223,11 @@ class Work:
         """Return how long answers take lately, or one that is late by now."""
         return max(self._took_s, self.silent_s)
 
+    def expected_s(self, speed: float) -> float:
+        """Return how long the oldest request would take at such a *speed*."""
+        oldest = next(iter(self._open), None)
+        return 0.0 if oldest is None or speed <= 0 else oldest.ahead / speed
+
     def speed(self, usual: float) -> float:
         """
         Return how fast it is now, in work a second.
@@ -217,11 +242,10 @@ class Work:
 
     def late_by(self, speed: float) -> float:
         """Return how many times later it is than at such a *speed*; 1 if it is not."""
-        oldest = next(iter(self._open), None)
-        if oldest is None or speed <= 0:
+        expected_s = self.expected_s(speed)
+        if not expected_s:
             return 1.0
-        expected_s = max(oldest.ahead / speed, self._took_s)
-        return max(self.silent_s / (LATE * expected_s), 1.0)
+        return max(self.silent_s / (LATE * max(expected_s, self._took_s)), 1.0)
 
     def takes_s(self, more: float, usual: float) -> float:
         """Return how long it would take for what is in flight and *more* work."""
@@ -279,10 +303,12 @@ def is_outlier(work: Work, others: Sequence[Work]) -> bool:
     if not known:
         return False
     took_s = median([each.took_s for each in known])
-    if work.silent_s > max(SILENT_S, OUTLIER * TWICE * took_s):
+    usual = median([each.measured / each.weight for each in known]) * work.weight
+    expected_s = max(took_s, work.expected_s(usual))
+    if work.silent_s > max(SILENT_S, OUTLIER * TWICE * expected_s):
         return True
-    usual = median([each.measured / each.weight for each in known])
-    is_slow = OUTLIER * work.measured / work.weight < usual
+    # What takes long because it is much is no reason: it may be done any moment.
+    is_slow = OUTLIER * work.at_best < usual
     return work.answers >= ENOUGH and is_slow and work.took_s > TWICE * took_s
 
 

@@ -203,7 +203,7 @@ class Fleet:
     # What is noticed without being told
 
     def _look(self) -> None:
-        """Ask those that may be away, and take out who is far too slow."""
+        """Ask who may be away, take out who is too slow, and resend what is late."""
         self._next_look = self.clock.callLater(LOOK_S, self._look)
         for member in self._taking_part:
             others = [each.work for each in member.others()]
@@ -212,6 +212,7 @@ class Fleet:
                 member.work.forget_speed()
             elif member.is_suspect(self.clock.seconds()):
                 member.standing.doubt()
+        self.sender.look()
 
     # What is known of them
 

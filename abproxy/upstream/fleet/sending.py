@@ -67,6 +67,9 @@ class _Sending(Struct, eq=False):
     learns: bool
     is_batch: bool
     due_at: float
+    late_at: float = inf
+    """When what was sent last is late; the clock's seconds."""
+
     answer: Deferred[Response] | None = None
     tried: list[Member] = []
     open: dict[int, Deferred[Response]] = {}
@@ -159,6 +162,16 @@ class FleetSender:
             if is_there == [True] and self._try_another(sending, needs_room=True):
                 self._retries -= 1
 
+    def look(self) -> None:
+        """Send elsewhere as well what is late by far, as far as allowed."""
+        now = self.clock.seconds()
+        for sending in list(self._open):
+            if self._retries <= FEW_RETRIES:
+                return
+            is_late = now >= sending.late_at and len(sending.open) == 1
+            if is_late and self._try_another(sending, needs_room=True):
+                self._retries -= 1
+
     def _hedge(self, sending: _Sending) -> None:
         sending.timer = None
         may = len(sending.open) == 1 and self.hedging.may
@@ -202,6 +215,7 @@ class FleetSender:
         attempt = Attempt(work_of(request), request.items, self.clock.seconds())
         if sending.is_batch:
             member.work.begin(attempt)
+            sending.late_at = member.work.late_at(attempt)
             self.began(member)
         try:
             sent = member.upstream.send(

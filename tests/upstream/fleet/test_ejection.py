@@ -334,6 +334,32 @@ def test_who_answers_others_gets_its_share_beside_what_takes_long(
         _answer_questions(running, letter)
 
 
+def test_who_has_much_to_do_is_not_out_for_that(running: Servers) -> None:
+    """As much would take the others as long: a call of many long texts."""
+    running.fleet.set_timeout(60)
+    running.send_to("a", size=5000)
+
+    for _ in range(8):
+        running.clock.advance(0.5)
+        for letter in "abc":
+            _answer_questions(running, letter)
+
+    assert running.fleet.takes_part(running.members["a"])
+
+
+def test_who_answers_little_beside_much_is_not_out(running: Servers) -> None:
+    """What it has in flight is work as well, though nothing of it is answered yet."""
+    running.fleet.set_timeout(60)
+    running.send_to("a", size=5000)
+
+    for _ in range(10):
+        running.send_to("a")
+        running.clock.advance(0.1)
+        running.batches("a")[-1].done.callback(reply(200, b"[[1]]"))
+        running.clock.advance(0.4)
+        assert running.fleet.takes_part(running.members["a"])
+
+
 def test_who_takes_twice_as_long_is_not(running: Servers) -> None:
     """It gets less to do, and that is enough."""
     for _ in range(20):

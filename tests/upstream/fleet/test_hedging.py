@@ -4,7 +4,7 @@ from attrs import define, field
 
 from abproxy.errors import ConnectionBroken, UpstreamTimeout
 from abproxy.events import Observer
-from support.fleet import Servers
+from support.fleet import GOOD, Servers
 from support.upstream import reply
 
 
@@ -180,4 +180,81 @@ def test_a_hang_of_all_is_no_reason_to_send_all_again() -> None:
     servers.clock.pump([0.5] * 3)
     assert all(isinstance(each.error, UpstreamTimeout) for each in asked)
     assert servers.is_at_rest
+    servers.fleet.stop()
+
+
+def looked_after() -> Servers:
+    """Make servers whose speeds are known, of a fleet that looks after them."""
+    servers = hedged()
+    servers.fleet.hedge_after(None)
+    servers.fleet.start()
+    return servers
+
+
+def answer_others(servers: Servers, seconds: float, *, beside: int = 1) -> None:
+    """Let both answer other calls for so long, but not the first at server a."""
+    for _ in range(round(seconds * 2)):
+        asked = [servers.send_to("a"), servers.send_to("b")]
+        servers.clock.advance(0.1)
+        servers.batches("a")[beside].done.callback(GOOD)
+        servers.batches("b")[-1].done.callback(GOOD)
+        assert [each.status for each in asked] == [200, 200]
+        servers.clock.advance(0.4)
+
+
+def test_half_an_answer_and_no_more_is_computed_elsewhere() -> None:
+    """Though its server answers others: a connection may be lost on the way."""
+    servers = looked_after()
+    asked = servers.send_to("a")
+    answer_others(servers, 3.5)
+    assert servers.where() == "ab"
+
+    servers.answer("b")
+
+    assert asked.status == 200
+    assert servers.fleet.takes_part(servers.members["a"])
+    assert servers.is_at_rest
+    servers.fleet.stop()
+
+
+def test_what_is_expected_to_take_long_is_waited_for() -> None:
+    """Forty times as much takes so much longer."""
+    servers = looked_after()
+    servers.fleet.set_timeout(60)
+    servers.permits = 1 << 20
+    servers.send_to("a", size=5000)
+
+    answer_others(servers, 20)
+
+    assert servers.where() == "a"
+    servers.answer("a")
+    servers.fleet.stop()
+
+
+def test_of_a_server_that_is_not_known_nothing_is_late() -> None:
+    """It may be a large model on a small machine."""
+    servers = Servers(2)
+    servers.fleet.start()
+    servers.send_to("a")
+
+    servers.clock.pump([0.5] * 12)
+
+    assert servers.where() == "a"
+    servers.clock.pump([0.5] * 4)
+    servers.fleet.stop()
+
+
+def test_what_takes_long_again_and_again_is_sent_elsewhere_now_and_then() -> None:
+    """Whoever sends such calls costs others a fifth more at most."""
+    servers = looked_after()
+    servers.fleet.set_timeout(60)
+    servers.permits = 1 << 20
+
+    for _ in range(100):
+        servers.send_to("a")
+    answer_others(servers, 6, beside=100)
+
+    assert len(servers.batches("b")) <= 10 + 130 / 5 - 5
+    while letters := servers.where():
+        servers.answer(letters[0])
     servers.fleet.stop()
