@@ -80,7 +80,7 @@ class ProxyError(Exception):
 
     @property
     def retry_after_s(self) -> int | None:
-        """Whole seconds for a `Retry-After` header; None if a retry does not help."""
+        """Return seconds for a `Retry-After` header; None if a retry does not help."""
         return None
 
 
@@ -181,7 +181,7 @@ class Overloaded(ProxyError):
 
     @property
     def retry_after_s(self) -> int:
-        """Whole seconds until a retry should succeed."""
+        """Return the whole seconds until a retry should succeed."""
         return int(self.args[1])
 
 
@@ -228,7 +228,7 @@ class UpstreamFull(Overloaded):
 
 
 class AccountUsedUp(Overloaded):
-    """What the account at the inference server may have in a minute is used up."""
+    """The account at the inference server has used up what it may have in a minute."""
 
     reason = "account"
 

@@ -55,7 +55,7 @@ class FlushReason(StrEnum):
 
 
 class BlockedBy(StrEnum):
-    """What a batch that is ready waits for."""
+    """The reason why a batch that is ready waits."""
 
     NOTHING = "nothing"
     """No batch is ready, or it is being sent."""
@@ -99,7 +99,7 @@ class UpstreamState(StrEnum):
 
 
 class ServerState(StrEnum):
-    """What one of several servers of a model gets, and why."""
+    """The share that one of several servers of a model gets, and why."""
 
     LEAVING = "leaving"
     """Nothing: it is to be forgotten when its last request is over."""
@@ -215,7 +215,7 @@ class RequestInfo(Struct, kw_only=True, eq=False):
 
     @property
     def path(self) -> bytes:
-        """The path alone."""
+        """Return the path alone."""
         return self.target.partition(b"?")[0]
 
     def request_id(self) -> bytes:
@@ -225,7 +225,7 @@ class RequestInfo(Struct, kw_only=True, eq=False):
         return self._request_id
 
     def __repr__(self) -> str:
-        """Show method and path only: keys and texts are never printed."""
+        """Return method and path only: keys and texts are never printed."""
         return f"RequestInfo({self.method!r}, {self.path!r})"
 
 

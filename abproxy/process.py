@@ -102,7 +102,7 @@ class ChildProcess(ABC):
             raise self._not_started(how)
 
     def end(self) -> None:
-        """Do not start it again."""
+        """Stop restarting it."""
         self._is_wanted = False
         if self._restart is not None and self._restart.active():
             self._restart.cancel()

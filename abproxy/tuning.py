@@ -1,5 +1,5 @@
 """
-Everything that uses internals of Twisted, or settings of Python, for speed.
+Optimizations that use internals of Twisted, or settings of Python.
 
 No other module depends on the internals of Twisted's connections and epoll
 reactor for this.  If they differ from what is known, all is done as usual.

@@ -34,7 +34,7 @@ PARTS = 4
 
 @define(eq=False)
 class Waiting:
-    """What waits, of all clients or of one."""
+    """Counts of what waits, of all clients or of one."""
 
     items: int = 0
     size: int = 0
@@ -101,7 +101,7 @@ class Admission(Waiting):
         rest_size: int = 0,
     ) -> None:
         """
-        Count in a call of *client*, or refuse it.
+        Count a call of *client* as waiting, or refuse it.
 
         Args:
             client: who sent it.
@@ -185,7 +185,7 @@ class Admission(Waiting):
             )
 
     def enter(self, part: Part) -> None:
-        """Count in a part that came back, and its rest, whatever the limits say."""
+        """Count a part that came back, and its rest, as waiting, above any limit."""
         items, size = len(part.items), part.size
         rest: LargeCall | None = part.rest_of
         own = self.of_clients.setdefault(part.call.client, Waiting())
@@ -210,7 +210,7 @@ class Admission(Waiting):
         self.kept += items if part.rest_of else 0
 
     def leave(self, parts: Sequence[Part]) -> None:
-        """Count out, once, *parts* that wait no longer."""
+        """Subtract *parts* that wait no longer, each of them once."""
         items = size = 0
         for part in parts:
             part.on_cancel = None
@@ -226,7 +226,7 @@ class Admission(Waiting):
         self._leaving.count(size)
 
     def forget_rest(self, call: LargeCall) -> None:
-        """Count out the rest of a *call* that has ended."""
+        """Subtract the rest of a *call* that has ended."""
         client, items, size = call.call.client, call.left_items, call.left_size
         own = self.of_clients[client]
         for waiting in (self, own):

@@ -95,11 +95,11 @@ class Pauses:
         return True
 
     def tried(self) -> None:
-        """Wait for the outcome of an attempt, but not for ever."""
+        """Pause until the attempt has an outcome, but for a second at most."""
         self._wait(LONG_S)
 
     def stop(self) -> None:
-        """Leave no timer behind."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -202,7 +202,7 @@ class Backoff:
     # Answers
 
     def answered(self, key: LaneKey, sent_at: float) -> None:
-        """Note that what was sent for a lane was taken in, and so all is well."""
+        """Note that the upstream accepted a request of a lane: end the pauses."""
         for pauses in self._lately.values():
             pauses.is_own = True
             pauses.is_survived = pauses.is_survived or sent_at <= pauses.refused_at
@@ -213,7 +213,7 @@ class Backoff:
             self._forget(key)
 
     def stop(self) -> None:
-        """Leave no timer behind."""
+        """Cancel all timers."""
         for pauses in (*self._of_lanes.values(), *filter(None, [self.of_all])):
             pauses.stop()
 

@@ -58,7 +58,7 @@ _log = Logger()
 
 @frozen(kw_only=True)
 class Failed:
-    """Why a request failed, whose parts have no outcome yet."""
+    """The failure of a request whose parts have no outcome yet."""
 
     cause: Cause
     took_s: float
@@ -102,7 +102,7 @@ class Failed:
 
 
 def refused_together(failed: Failed) -> ProxyError:
-    """Make the error for a call that was in a failed request, and not tried alone."""
+    """Return the error for a call that was in a failed request, and not tried alone."""
     cause = failed.cause
     if isinstance(cause, ProxyError):
         return cause
@@ -184,7 +184,7 @@ class Batch:
         return None
 
     async def look_at(self, outcome: Response | Failure) -> Failed | None:
-        """Do the same for a request that was sent already, with no good *outcome*."""
+        """Handle the bad *outcome* of a request that was sent already likewise."""
         # Not raised again: its traceback would hold what it is about.
         cause = outcome.value if isinstance(outcome, Failure) else outcome
         if isinstance(cause, Response | ProxyError):

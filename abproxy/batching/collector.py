@@ -210,7 +210,7 @@ class BatchCollector:
 
     def learn(self, caps: Caps, ceiling: int, servers: int = 1) -> None:
         """
-        Apply other limits from now on: the upstream has changed its own.
+        Apply new limits: the upstream has changed its own.
 
         Args:
             caps: what one batch may hold.
@@ -242,7 +242,7 @@ class BatchCollector:
         self.queue.set_limits_of(key)
 
     def stop(self) -> None:
-        """Leave no timer behind."""
+        """Cancel all timers."""
         self.backoff.stop()
         self.pace.stop()
         for timer in (self._turn_end, self._hold_end, self._next_expiry):

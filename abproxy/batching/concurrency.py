@@ -50,7 +50,7 @@ class Rate:
         self.begin()
 
     def begin(self) -> None:
-        """Forget what was counted, and begin now."""
+        """Reset the count, and begin a period now."""
         self._since = self._clock.seconds()
         self._counted = 0
         self.per_second = 0.0
@@ -112,20 +112,20 @@ class FixedLimit:
         return self.ceiling if self._now is None else min(self._now, self.ceiling)
 
     def answered(self, load: Load, took_s: float, *, full_wait: bool) -> None:  # noqa: ARG002
-        """Grow back by one batch for each answer, or to twice as much."""
+        """Raise the limit by one batch, or to twice as much if that is less."""
         if self._now is not None:
             self._now += min(self._now, self.batch)
             if self._now >= self.ceiling:
                 self._now = None
 
     def refused(self) -> None:
-        """Halve; one item always remains."""
+        """Halve the limit, down to one item."""
         self._now = max(self.items // 2, 1)
 
 
 @define(kw_only=True, eq=False)
 class AdaptiveLimit:
-    """What experience with the upstream teaches."""
+    """A limit that follows the speed and the refusals of the upstream."""
 
     clock: IReactorTime = field(repr=False)
 
@@ -184,7 +184,7 @@ class AdaptiveLimit:
             self._grown = max(self._grown - self.batch, 2 * self.batch)
 
     def refused(self) -> None:
-        """Halve what was learnt, and forget how fast it was before."""
+        """Halve the limit, and forget how fast the upstream was."""
         refused = self.items
         if not self._is_refused:
             self._too_many = refused
@@ -295,7 +295,7 @@ class Budget:
 
     def resize(self, ceiling: int, batch: int, servers: int) -> None:
         """
-        Apply other limits from now on.
+        Apply new limits.
 
         Args:
             ceiling: items that may be in flight, at all servers together.
@@ -325,7 +325,7 @@ class Budget:
             self.in_time.items = NO_LIMIT
 
     def take(self, load: Load) -> None:
-        """Account for a batch that leaves."""
+        """Add a batch that is sent to what is in flight."""
         self.items_in_flight += load.items
         self.batches_in_flight += 1
         self.calls_in_flight += load.calls
@@ -334,7 +334,7 @@ class Budget:
         self.slots_taken += load.slot
 
     def give_back(self, load: Load) -> None:
-        """Account for a batch that is over."""
+        """Subtract a batch that has ended from what is in flight."""
         self.items_in_flight -= load.items
         self.batches_in_flight -= 1
         self.calls_in_flight -= load.calls

@@ -103,7 +103,7 @@ class _Joined:
         return True
 
     def _end(self) -> None:
-        """Note that nothing is kept any more."""
+        """Release what a subclass has kept: the call has ended."""
 
     @property
     def left_items(self) -> int:

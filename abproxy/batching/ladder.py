@@ -84,7 +84,7 @@ ODD = 3
 
 @define(eq=False)
 class Experience:
-    """What trials have shown of one rung, compared with the present one."""
+    """The results of trials of one rung, compared with the present one."""
 
     gain: float = 0.0
     trials: int = 0
@@ -99,12 +99,12 @@ class Experience:
         return 2 * max(noise, LEAST_NOISE) / sqrt(self.trials)
 
     def add(self, gain: float) -> None:
-        """Take one more trial into account."""
+        """Add the result of one more trial."""
         self.trials += 1
         self.gain += (max(-2.0, min(gain, 2.0)) - self.gain) / self.trials
 
     def put_off(self, look: int, times: int) -> None:
-        """Leave it alone, for so many *times* as many looks as last."""
+        """Try it again only after so many *times* as many looks as last."""
         self.pause = min(self.pause * times, LATE)
         self.due = look + self.pause
 
@@ -136,19 +136,19 @@ class Departure:
 
 @define(eq=False)
 class Turn:
-    """Whether this ladder may try another rung now: the only one always may."""
+    """The permission to try another rung; the only ladder always has it."""
 
     def take(self) -> bool:
-        """Take the turn, and return whether it could be had."""
+        """Acquire the turn, and return whether that was possible."""
         return True
 
     def give_back(self) -> None:
-        """Give it back, as the trial is over."""
+        """Release the turn, as the trial is over."""
 
 
 @define(eq=False)
 class Ladder:
-    """Which rung is the present one, and which is tried."""
+    """The rungs: the present one, and the one that is tried."""
 
     rung: int = FIRST
     """The present one, apart from a trial."""
@@ -279,7 +279,7 @@ class Ladder:
     # Moves
 
     def _move(self, rung: int, stay: float | None) -> None:
-        """Make *rung* the present one, with so long a *stay* on the one before."""
+        """Change to *rung*, with so long a *stay* on the one before."""
         left, gain = self.rung, self.known[rung].gain
         self._left = None
         if rung < left and stay is not None:

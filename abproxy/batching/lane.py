@@ -91,7 +91,7 @@ class Lane:
         return min(self.items, self.caps.items)
 
     def add(self, part: Part) -> bool:
-        """Add *part* where its place is, and return whether it makes a batch full."""
+        """Insert *part* in its place, and return whether it makes a batch full."""
         part.on_cancel = self._drop
         waiting = self._parts
         if waiting and part.priority < waiting[-1].priority:
@@ -150,7 +150,7 @@ class Lane:
         return taken
 
     def set_limits(self, caps: Caps, max_wait_s: float) -> None:
-        """Apply other limits from now on, also to what waits already."""
+        """Apply new limits, also to what waits already."""
         self.caps = caps
         self.max_wait_s = max_wait_s
         self.is_full = self._reaches_a_cap()
@@ -158,7 +158,7 @@ class Lane:
 
     def _drop(self, part: Part) -> None:
         """
-        Forget *part*, whose caller has left.
+        Remove *part*, whose caller has left.
 
         It stays among the others, so that leaving costs the same however many
         there are.  But most of them are never cancelled ones: behind a first

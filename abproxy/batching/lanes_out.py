@@ -83,7 +83,7 @@ class LanesOut:
             self._forget(key)
 
     def add(self, probe: Part, failed: Failed) -> None:
-        """Take the lane of *probe* out, as that *failed*."""
+        """Declare the lane of *probe* out, as that *failed*."""
         key, now = probe.call.lane_key, self.clock.seconds()
         before = self._probes.pop(key, None)
         self._probes[key] = new = Probe(

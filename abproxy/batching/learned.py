@@ -105,7 +105,7 @@ class _Refused:
 
 @define(eq=False)
 class LearnedCaps:
-    """What fits into a request on each route of one upstream, where less than said."""
+    """The caps on each route of one upstream that are below those it states."""
 
     clock: IReactorTime = field(repr=False)
 
@@ -149,7 +149,7 @@ class LearnedCaps:
         return evolve(caps, items=min(caps.items, limit.items))
 
     def refresh(self, caps: Caps) -> None:
-        """Put to the test what was learned long ago, where it is less than *caps*."""
+        """Raise what was learned long ago and is less than *caps*, to test it again."""
         now = self.clock.seconds()
         if now < self._next_change_at:
             return

@@ -90,7 +90,7 @@ class Waiter(Deferred[list[PartResult]]):
     """Stops the work, once only others wait."""
 
     def fire(self, outcome: Outcome) -> None:
-        """Hand the *outcome* to the caller, unless it has left, and to the others."""
+        """Fire with *outcome* for the caller, unless it has left, and for followers."""
         on_end, self.on_end, self._stop = self.on_end, None, None
         if not self.called:
             self.callback(outcome)
@@ -166,7 +166,7 @@ class Part(Struct, kw_only=True, eq=False):
     """Whether its caller has left."""
 
     def __repr__(self) -> str:
-        """Name its call: a text is never printed."""
+        """Return its call and no text: texts are never printed."""
         return f"Part({self.call!r}, {len(self.items)} items)"
 
     def cancel(self, _waiter: Deferred[list[PartResult]]) -> None:
@@ -188,7 +188,7 @@ class Part(Struct, kw_only=True, eq=False):
 
     def fire(self, outcome: list[PartResult] | Failure) -> None:
         """
-        Hand the outcome to the waiter, if there still is one.
+        Fire the waiter with the outcome, if there still is one.
 
         A waiter whose caller left is called by its cancellation, or is just
         about to be; firing it again would raise, and those after it in the batch
@@ -200,7 +200,7 @@ class Part(Struct, kw_only=True, eq=False):
 
 
 def size_of(items: Sequence[bytes]) -> int:
-    """Measure *items* in bytes, with a comma each."""
+    """Return the bytes of *items*, with a comma for each."""
     return sum(map(len, items)) + len(items)
 
 
@@ -214,7 +214,7 @@ def reject(parts: Sequence[Part], cause: Cause) -> None:
 
 
 def whole_part(call: Call, size: int, now: float) -> Part:
-    """Make the one part of a *call* whose items have so many bytes."""
+    """Return the only part of a *call* whose items have so many bytes."""
     part = Part(
         call=call,
         items=call.items.raw,
@@ -233,7 +233,7 @@ def part_of(
     span: slice,
     arrived_at: float,
 ) -> Part:
-    """Make a part of those *items* of a *call* that are in the *span*."""
+    """Return a part with those *items* of a *call* that are in the *span*."""
     own = items[span]
     part = Part(
         call=call,

@@ -42,7 +42,7 @@ class Quarantine:
         return min((part.arrived_at for part in self._parts), default=None)
 
     def add(self, parts: Sequence[Part]) -> None:
-        """Keep each of *parts* to be sent alone: it may be what breaks the upstream."""
+        """Add *parts* that are to be sent alone: one may crash the upstream."""
         for part in parts:
             self.admission.enter(part)
             part.on_cancel = self._drop

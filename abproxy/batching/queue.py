@@ -51,7 +51,7 @@ class HeldBy(Enum):
 @define(kw_only=True, eq=False)
 class Queue:
     """
-    All parts that wait, in lanes or in quarantine.
+    The parts that wait, in lanes or in quarantine.
 
     A lane exists as long as a part waits in it, so that a million different
     option sets leave no memory behind.  Only the one that emptied last is kept:
@@ -183,7 +183,7 @@ class Queue:
         return large.done, self.add(large.next_part(caps, now))
 
     def add(self, part: Part) -> bool:
-        """Give *part* its place, and return whether it makes a batch full."""
+        """Add *part* to its lane, and return whether it makes a batch full."""
         lane = self._lane_of(part.call.lane_key)
         part.priority = self._turns.place(part, lane.caps)
         gets_full = lane.add(part)
@@ -233,7 +233,7 @@ class Queue:
 
     def requeue(self, parts: Sequence[Part], *, last: bool = False) -> None:
         """
-        Give *parts* of one lane, which came back unsent, their places again.
+        Queue *parts* of one lane again, which came back unsent, in their old places.
 
         Those whose caller has left meanwhile get none.
         """
@@ -315,7 +315,7 @@ class Queue:
         reject(expired, error)
 
     def set_limits(self, caps: Caps, max_wait_s: float) -> None:
-        """Apply other limits from now on, also to what waits already."""
+        """Apply new limits, also to what waits already."""
         self.caps, self.max_wait_s = caps, max_wait_s
         self._emptied = None
         for lane in self._lanes.values():
@@ -324,7 +324,7 @@ class Queue:
         self.on_change()
 
     def set_limits_of(self, key: LaneKey) -> None:
-        """Apply the limits of one lane from now on, as they have changed."""
+        """Apply the limits of one lane, which have changed."""
         self._emptied = None
         lane = self._lanes.get(key)
         if lane is not None:

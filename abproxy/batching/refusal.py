@@ -1,5 +1,5 @@
 """
-What a refusal says: whom it is about, for how long, and what others may hear of it.
+Refusals: which calls they concern, for how long, and what other calls are told.
 
 The words of a refusal are for the call that was refused: an upstream may quote
 the request.  All others get an error of ours.
@@ -107,7 +107,7 @@ def is_away(cause: Cause) -> bool:
 
 def in_our_words(cause: Cause) -> ProxyError:
     """
-    Make of a refusal what may be told to calls that were not refused alone.
+    Return the error for calls that were not refused alone.
 
     Never a 503: a published client repeats a POST answered with that for ever.
     """

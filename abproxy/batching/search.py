@@ -132,7 +132,7 @@ class Search:
     _failed_alone: list[Part] = field(init=False, factory=list)
 
     async def run(self) -> None:
-        """Give each part its outcome."""
+        """Search until each part has its outcome."""
         self._refused.append((self.batch.items, self.batch.size))
         parts = likely_good_first(self.batch.waiting)
         probe, others = parts[0], parts[1:]
@@ -250,7 +250,7 @@ class Search:
             self._passed.append(child.items)
 
     def _learn(self) -> None:
-        """Learn who sends what fails; or, if nothing fails alone, what is too many."""
+        """Record whose items fail; or, if none fails alone, how many are too many."""
         if self._had_no_room or not self._passed:
             return
         for part in self._failed_alone:

@@ -97,7 +97,7 @@ class Sender:
     def _answered_alone(
         self, outcome: Response | Failure, part: Part, load: Load, sent: BatchSent
     ) -> None:
-        """Hand on a good answer; any other is for isolation to look into."""
+        """Fire with a good answer; leave any other to isolation."""
         part.on_cancel = None  # it refers to what refers to the part
         if isinstance(outcome, Failure) or outcome.status != OK:
             if isinstance(outcome, Response):
@@ -149,7 +149,7 @@ class Sender:
         self._end(load, sent, batch.answered_after_s)
 
     def _end(self, load: Load, sent: BatchSent, took_s: float | None) -> None:
-        """Give back the room of a batch that was answered after *took_s*, or not."""
+        """Free the budget of a batch that was answered after *took_s*, or not."""
         self.budget.give_back(load)
         try:
             self.observer.batch_done(sent, took_s)

@@ -66,13 +66,13 @@ class FixedSlots:
         return self.count
 
     def held_until(self, now: float, lane: object) -> None:
-        """Hold nothing."""
+        """Return None: no batch is held."""
 
     def ran_out(self) -> None:
         """Learn nothing."""
 
     def arrived(self, now: float, here: int, lane: object) -> bool:  # noqa: ARG002
-        """Expect no callers."""
+        """Return False: no callers are waited for."""
         return False
 
     def note(self, now: float, here: int) -> None:
@@ -87,7 +87,7 @@ class FixedSlots:
 @define(eq=False)
 class LearnedSlots:
     """
-    What the stay of calls teaches.
+    A number of slots that is learned from the stay of calls.
 
     Time is an argument, and so is how many calls are *here*, waiting or in
     flight: nothing is counted that could leak.
@@ -225,7 +225,7 @@ Slots = FixedSlots | LearnedSlots
 
 
 def make_slots(count: int | None, turn: Turn | None = None) -> Slots:
-    """Make so many slots, or as many as trials, each in its *turn*, show to be best."""
+    """Return so many slots, or as many as trials, made in *turn*, show to be best."""
     if count is not None:
         return FixedSlots(count)
     return LearnedSlots(ladder=Ladder(turn=turn or Turn()))

@@ -1,14 +1,14 @@
 """
-In which order parts leave: each takes its turn, and of the lanes the oldest part.
+Fair queueing: the order in which the parts of all clients leave.
 
-Time is counted in batches here: it passes by one while each client of which
-anything waits sends a batch.  A part has its place at the present, or at the end
-of what its client has queued up before, if that is later.  So a client with one
-call keeps the order of arrival, and one with forty counts as if it sent them one
-after the other.  (The field's word for this is fair queueing.)
+Virtual time is counted in batches: it passes by one while each client of which
+anything waits sends a batch.  A part gets its place at the virtual time of its
+arrival, or at the end of what its client has queued up before, if that is later.
+So a client with one call keeps the order of arrival, and one with forty counts as
+if it sent them one after the other.
 
-As time passes with every batch, of any client, a part never waits for more than
-what each other client sends until its turn has come.
+As virtual time passes with every batch, of any client, a part never waits for more
+than what each other client sends until its turn has come.
 
 Of the lanes with a batch that may leave, the one whose oldest part has the
 earliest place is next.
@@ -39,7 +39,7 @@ class Turns:
 
     _admission: Admission = field(repr=False)
     _now: list[float] = field(init=False, factory=lambda: [0.0, 0.0])
-    """The present, for calls in a hurry and for bulk ones."""
+    """The virtual time, of ordinary calls and of bulk ones."""
 
     _serial: "count[int]" = field(init=False, factory=count, repr=False)
 
@@ -52,13 +52,13 @@ class Turns:
         return turn, next(self._serial)
 
     def place_behind(self, priority: Priority | None, *, is_bulk: bool) -> Priority:
-        """Return a place behind the one with *priority*, and not before the present."""
+        """Return a place behind the one with *priority*, at the virtual time at least."""
         turn = self._now[is_bulk]
         return max(turn, priority[0]) if priority else turn, next(self._serial)
 
     def note_left(self, parts: Sequence[Part], caps: Caps, clients: int) -> None:
         """
-        Advance the present, as *parts* of one batch have left.
+        Advance the virtual time, as *parts* of one batch have left.
 
         Those that came back unsent, and leave again, have had their turn.
 
@@ -97,7 +97,7 @@ class _OldestFirst:
     _tidy_over: int = field(init=False, default=TIDY_OVER)
 
     def note(self, lane: Lane) -> None:
-        """Enter a *lane* that fulfils the condition, if it is not there already."""
+        """Add a *lane* that fulfils the condition, if it is not there already."""
         priority = lane.priority
         if priority is None or self._listed.get(priority) is lane:
             return
@@ -122,7 +122,7 @@ class _OldestFirst:
         return lane.priority == priority and self._holds(lane)
 
     def _tidy(self) -> None:
-        """Throw away what is no longer true, before most of it is."""
+        """Remove outdated entries before most of them are outdated."""
         self._heap = list(filter(self._is_true, self._heap))
         heapify(self._heap)
         self._listed = {priority: lane for priority, _, lane in self._heap}
@@ -141,7 +141,7 @@ class ReadyLanes:
         self._due = _OldestFirst(attrgetter("is_due"))
 
     def note(self, lane: Lane) -> None:
-        """Enter a *lane* that has changed, if its batch may leave."""
+        """Add a *lane* that has changed, if its batch may leave."""
         if lane.is_full:
             self._full.note(lane)
         if lane.is_due:

@@ -41,7 +41,7 @@ _STRING = re.compile(rb'"[^"]*"')
 
 
 class Kind(Enum):
-    """What inputs are, by the look of their bytes."""
+    """The kinds of inputs, told apart by their bytes."""
 
     PLAIN = auto()
     """They are few enough to be decoded."""

@@ -140,7 +140,7 @@ class Dialect(ABC):
 
     @property
     def batch_path(self) -> bytes:
-        """The route on which batches of this dialect are sent."""
+        """Return the route on which batches of this dialect are sent."""
         return self.path
 
     @abstractmethod
@@ -202,7 +202,7 @@ class Dialect(ABC):
 
 
 class LaneKey(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """What calls that may share a batch have in common: all but their items."""
+    """The properties that calls of one batch have in common: all but their items."""
 
     dialect: Dialect
 
@@ -231,7 +231,7 @@ class LaneKey(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Whether each call is sent alone, as too many like it have failed."""
 
     def __repr__(self) -> str:
-        """Show no header: a key may be among them."""
+        """Return it without headers: a key may be among them."""
         return f"LaneKey({self.path!r}, {self.options!r})"
 
     @property
@@ -321,7 +321,7 @@ class Call(Struct, frozen=True, kw_only=True, eq=False):
     """Return the request id."""
 
     def __repr__(self) -> str:
-        """Show where it belongs: a text or a key is never printed."""
+        """Return its lane and no more: a text or a key is never printed."""
         return f"Call({self.lane_key!r})"
 
 

@@ -54,7 +54,7 @@ class EmbeddingsBody(msgspec.Struct):
 
 
 class Indexes(IntEnum):
-    """Which rows of an answer say their place; the API promises it of all."""
+    """The rows of an answer that have an index; the API promises it of all."""
 
     ALL = auto()
 

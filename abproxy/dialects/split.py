@@ -156,7 +156,7 @@ def distribute(
     rows: Sequence[bytes], lengths: Lengths, order: Order = None
 ) -> list[Rows]:
     """
-    Give each part as many of *rows* as it has items.
+    Return for each part as many of *rows* as it has items.
 
     Args:
         rows: one for each item, as the upstream answered.
@@ -358,7 +358,7 @@ class Template:
 def make_template(
     members: Mapping[str, msgspec.Raw], holes: Collection[str]
 ) -> Template:
-    """Leave *holes* in the object that has these *members*."""
+    """Return the object with these *members*, and with *holes* to fill in."""
     pieces, names, piece = [], [], b"{"
     for at, (name, value) in enumerate(members.items()):
         piece += b"," if at else b""

@@ -116,12 +116,12 @@ class Credentials:
 
     @property
     def fixed_names(self) -> frozenset[bytes]:
-        """The names of the fixed lines, in lower case."""
+        """Return the names of the fixed lines, in lower case."""
         return frozenset(name.lower() for name, _ in self.fixed)
 
     @property
     def without_key(self) -> "Credentials":
-        """For a client without a key: nothing that it or we would be known by."""
+        """Return those for a client without a key: the fixed host alone."""
         host = tuple(line for line in self.fixed if line[0].lower() == b"host")
         return Credentials(are_for_us=True, fixed=host)
 

@@ -62,7 +62,7 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """How often some of its items have been sent before."""
 
     def __repr__(self) -> str:
-        """Show where it goes, and nothing of what is in it."""
+        """Return method and path, and nothing of what is in it."""
         return f"UpstreamRequest({self.method!r}, {self.path!r}, items={self.items})"
 
 
@@ -98,7 +98,7 @@ class Response(Struct, frozen=True, kw_only=True, eq=False):
         return self.status, self.reason, self.headers, self.body
 
     def __repr__(self) -> str:
-        """Show what came, and nothing of what is in it."""
+        """Return the status, and nothing of what is in it."""
         return f"Response({self.status}, {len(self.body)} bytes)"
 
 

@@ -100,7 +100,7 @@ class _Follower:
             self.alone.cancel()
 
     def abandon(self) -> None:
-        """Wait for no work any more."""
+        """Stop waiting for other calls' work."""
         works, self.works = self.works, []
         for work in works:
             if not work.followers or self not in work.followers:
@@ -110,7 +110,7 @@ class _Follower:
                 work.give_up()
 
     def take(self, work: Waiter, rows: dict[bytes, PartResult]) -> None:
-        """Take *rows* of a *work* that is done."""
+        """Add the *rows* of a *work* that is done."""
         self.works.remove(work)
         self.pieces += 1
         for item in self.call.items.raw:
@@ -165,7 +165,7 @@ class InFlight:
         return len(self._works)
 
     def forget(self) -> None:
-        """Let no later call follow what is in flight, as the model has changed."""
+        """Stop later calls from following what is in flight: the model has changed."""
         self._works.clear()
 
     def submit(self, call: Call) -> Deferred[list[PartResult]]:
@@ -329,7 +329,7 @@ class InFlight:
 
 @define(kw_only=True, eq=False)
 class _Undone:
-    """Those who followed work that has failed, until each has an outcome of its own."""
+    """The followers of work that has failed, until each has an outcome of its own."""
 
     compute: Submit = field(repr=False)
     _room: DeferredSemaphore = field(

@@ -27,7 +27,7 @@ __all__ = ["Layers", "Reuse", "make_layers", "make_shared_store"]
 
 @frozen(kw_only=True)
 class Reuse:
-    """What is not to be computed twice."""
+    """The layers that answer what need not be computed twice."""
 
     dedupe: bool
     cache_bytes: int

@@ -123,7 +123,7 @@ class MemoryCache:
     def _keep(
         self, results: list[PartResult], call: Call, keys: Keys
     ) -> list[PartResult]:
-        """Keep the rows of good *results*, and hand them on."""
+        """Store the rows of good *results*, and return these."""
 
         def put(entries: dict[bytes, bytes]) -> None:
             if self.keys is keys:

@@ -67,7 +67,7 @@ _T = TypeVar("_T")
 
 @frozen(kw_only=True)
 class Address:
-    """Where the server is, and how to log in."""
+    """The address of the server, with the name and password for it."""
 
     host: str = ""
     port: int = PORT
@@ -166,7 +166,7 @@ class RedisStore:
         return found.addCallback(lambda values: list(map(_open, values)))
 
     def put(self, entries: Mapping[bytes, bytes], ttl_s: float) -> None:
-        """Keep *entries* for so many seconds, without waiting for the store."""
+        """Store *entries* for so many seconds, without waiting for that."""
         milliseconds = max(1, int(ttl_s * 1000))
         for key, value in entries.items():
             command = partial(

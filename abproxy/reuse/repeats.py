@@ -1,5 +1,5 @@
 """
-Whether the same is asked for again, and so whether a cache would help.
+Counts inputs that are asked for again, which tells whether a cache would help.
 
 Only one item in so many is looked at, chosen by its hash, so that all calls with that
 item are.  The hashes of the last ones are kept, and no text.

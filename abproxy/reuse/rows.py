@@ -94,7 +94,7 @@ def ask_for_rest(
     may_join: MayJoin,
 ) -> Deferred[list[PartResult]]:
     """
-    Ask for the items of *call* at *places* only; *known* has the rows of all others.
+    Submit the items of *call* at *places* only; *known* has the other rows.
 
     If that fails, the whole call is submitted as its client sent it: what is said
     of some of its items need not be what it would have heard by itself.  The same if

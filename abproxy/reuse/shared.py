@@ -70,7 +70,7 @@ class SharedCache:
     def _keep(
         self, results: list[PartResult], call: Call, keys: Keys
     ) -> list[PartResult]:
-        """Keep the rows of good *results*, and hand them on."""
+        """Store the rows of good *results*, and return these."""
 
         def put(entries: dict[bytes, bytes]) -> None:
             if self.keys is keys and not self.store.is_away:

@@ -66,7 +66,7 @@ class Store(Generic[_Value]):
         return entry.value
 
     def put(self, key: bytes, value: _Value, size: int, expires_at: float) -> None:
-        """Keep *value*, which has *size* bytes, unless it alone is too large."""
+        """Store *value*, which has *size* bytes, unless it alone is too large."""
         size += OVERHEAD
         if size * SMALL > self.max_size:
             return
@@ -80,7 +80,7 @@ class Store(Generic[_Value]):
             self._evict()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         self._entries.clear()
         for queue in (self._small, self._main, self._ghosts):
             queue.clear()

@@ -1,4 +1,4 @@
-"""What all processes that twistd runs have in common: their start and their end."""
+"""The start and the end that all processes that twistd runs have in common."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,7 +28,7 @@ LOOK_EVERY_S = 10.0
 
 @frozen(kw_only=True, eq=False)
 class ProcessContext:
-    """What a service has of the process that it runs in."""
+    """The process that a service runs in."""
 
     end_with: Callable[[int], None] = lambda _code: None
     """Sets the exit code."""
@@ -67,7 +67,7 @@ DEFAULT_PROCESS = ProcessContext()
 @define(kw_only=True, eq=False)
 class Lifetime(Service):
     """
-    What all of our processes that twistd runs have in common.
+    Base of the services of all processes that twistd runs.
 
     It starts asynchronously, logs once why it cannot start, and ends on a signal.
     """

@@ -40,7 +40,7 @@ Parsers = Mapping[str, Callable[[str], Any]]
 
 @frozen(kw_only=True)
 class ModelTable:
-    """What the file says of one model."""
+    """One model in the file."""
 
     name: str
     aliases: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class ModelTable:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All its names."""
+        """Return all its names."""
         return (self.name, *self.aliases)
 
     def with_key(self) -> "ModelTable":

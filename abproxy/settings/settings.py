@@ -208,7 +208,7 @@ def table_of(settings: Settings, name: str) -> ModelTable | None:
 
 
 def _check(settings: Settings) -> None:
-    """Refuse settings that do not go together."""
+    """Raise if settings contradict each other."""
     if settings.operations_port == settings.port != "0":
         raise SettingsError("OPERATIONS_PORT is the same as PORT; it may be empty")
     if not settings.keys_are_apart:

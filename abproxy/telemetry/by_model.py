@@ -26,10 +26,10 @@ OF_BOTH = frozenset({"abproxy_refusals", "abproxy_failures"})
 
 @define(kw_only=True, eq=False)
 class ByModel(Observer):
-    """Tells each recorder of the requests for its model."""
+    """Passes events on to the recorder of the model that they are about."""
 
     whole: Recorder
-    """Hears of all requests."""
+    """Records all requests."""
 
     recorders: dict[str, Recorder] = field(factory=dict)
     """By the name of the model."""
@@ -50,7 +50,7 @@ class ByModel(Observer):
         self.whole.connection_cut(reason)
 
     def forget(self, recorder: Recorder) -> None:
-        """Show the figures of *recorder* no more."""
+        """Remove the figures of *recorder*."""
         for name, each in list(self.recorders.items()):
             if each is recorder:
                 del self.recorders[name]

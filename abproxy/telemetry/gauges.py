@@ -26,7 +26,7 @@ class ProcessGauges(Collector):
     """The state of the process at one moment, as metrics."""
 
     recorder: Recorder
-    """Hears of all requests."""
+    """Records all requests."""
 
     connections: Callable[[], int] = field(repr=False)
     """Return how many connections of clients are open."""

@@ -156,26 +156,26 @@ class Totals:
 
     @property
     def alone_ms_per_item(self) -> float | None:
-        """The upstream's time for an input in a request of one call."""
+        """Return the upstream's time for an input in a request of one call."""
         if self.alone_batches < ENOUGH_BATCHES:
             return None
         return 1000 * self.alone_s / self.alone_items
 
     @property
     def shared_ms_per_item(self) -> float | None:
-        """The upstream's time for an input in a request of several calls."""
+        """Return the upstream's time for an input in a request of several calls."""
         if self.shared_batches < ENOUGH_BATCHES:
             return None
         return 1000 * self.shared_s / self.shared_items
 
     @property
     def few(self) -> tuple[float, float] | None:
-        """The inputs of a request that was nearly empty, and its time in ms."""
+        """Return the inputs of a request that was nearly empty, and its time in ms."""
         return _mean(self.few_batches, self.few_items, self.few_s)
 
     @property
     def many(self) -> tuple[float, float] | None:
-        """The same for one that was nearly full."""
+        """Return the same for one that was nearly full."""
         return _mean(self.many_batches, self.many_items, self.many_s)
 
     def share_of_time(self, seconds: float) -> float:
@@ -211,7 +211,7 @@ class Window:
         self._copies.append(self.now())
 
     def note(self, at: float) -> None:
-        """Put a copy aside if one is due; to be called before numbers change."""
+        """Copy the totals if a copy is due; to be called before they change."""
         if at - self._copies[-1].at >= COPY_EVERY_S:
             self._copies.append(self.now())
         # What came after so old a copy came within a minute, or after the next.

@@ -86,13 +86,13 @@ class LineWriter:
     _hurry: Event = field(init=False, factory=Event, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        """Be among those that are flushed at the end of the process."""
+        """Register the flush at the end of the process."""
         if not _writers:
             atexit.register(flush_all)
         _writers.add(self)
 
     def start(self) -> None:
-        """Leave all further writing to a thread."""
+        """Start the thread that writes from now on."""
         with self._lock:
             if self._thread is not None or self._is_closing:
                 return
@@ -202,7 +202,7 @@ class LineWriter:
             self._error = why if isinstance(why, OSError) else OSError(str(why))
 
     def _wrote(self) -> None:
-        """Forget that lines were lost, once none wait any more."""
+        """Write how many lines were lost, once none wait any more."""
         with self._lock:
             if self._lines or self._error is None:
                 return

@@ -60,7 +60,7 @@ def threshold(level: str) -> LogLevelFilterPredicate:
 
 
 def set_threshold(enough: LogLevelFilterPredicate, level: str) -> None:
-    """Change *enough* to events from another *level* on."""
+    """Set *enough* to let events from *level* on pass."""
     enough.setLogLevelForNamespace("", LogLevel.lookupByName(level))
 
 

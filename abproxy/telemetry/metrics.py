@@ -156,7 +156,7 @@ class Histogram(Collector):
 
 @define(eq=False)
 class Metrics:
-    """Everything that is counted."""
+    """All counters and histograms."""
 
     registry: CollectorRegistry = field(factory=CollectorRegistry)
     is_of_process: bool = True
@@ -324,6 +324,6 @@ def _reasons(*, refused: bool, of: type[ProxyError] = ProxyError) -> Iterator[st
 
 
 def _start_at_0(counter: Counter, values: Iterable[str]) -> None:
-    """Show *values* of the only label at 0: what begins at 1 has not grown."""
+    """Create the series of *values* at 0: one that begins at 1 shows no increase."""
     for value in values:
         counter.add((value,), 0)

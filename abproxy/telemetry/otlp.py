@@ -208,7 +208,7 @@ class Exporter(SpanExporter):
         return None
 
     def shutdown(self) -> None:
-        """Wait no more before a repetition."""
+        """Cancel the wait before a retry."""
         self._stopped.set()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002
@@ -225,7 +225,7 @@ def make_exporter(
     endpoint: str, resource: Resource, environ: Mapping[str, str] = os.environ
 ) -> Exporter:
     """
-    Make what sends spans to *endpoint*, as OpenTelemetry's variables ask for it.
+    Return an exporter to *endpoint*, as OpenTelemetry's variables ask for it.
 
     Raises:
         SettingsError: a variable cannot be heeded.

@@ -1,5 +1,5 @@
 """
-What the metrics and the status say of each of several servers of a model.
+Each of several servers of a model, in the metrics and in the status.
 
 A server that is not there any more has no figures: their number is bounded.
 """

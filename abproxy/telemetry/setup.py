@@ -1,4 +1,4 @@
-"""All observers of a proxy: which there are, as the operator wants them."""
+"""The observers of a proxy, made as the settings ask for them."""
 
 import os
 import time
@@ -58,12 +58,12 @@ class Telemetry:
         return evolve(self, recorder=recorder, access_log=None, by_model=None)
 
     def show(self, name: str, recorder: Recorder) -> None:
-        """Show the figures of the model of this *name* from now on."""
+        """Add the metrics of the model of this *name*."""
         if self.by_model is not None:
             self.by_model.recorders[name] = recorder
 
     def forget(self, recorder: Recorder) -> None:
-        """Show the figures no more of a model that is not served any more."""
+        """Remove the metrics of a model that is not served any more."""
         if self.by_model is not None:
             self.by_model.forget(recorder)
 
@@ -119,7 +119,7 @@ def make_telemetry(  # noqa: PLR0913  each is one wish of the operator
     has_models: bool = False,
 ) -> Telemetry:
     """
-    Make all observers, before there is anything to observe.
+    Return all observers, before there is anything to observe.
 
     Args:
         reactor: clock and threads.

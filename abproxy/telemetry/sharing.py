@@ -41,7 +41,7 @@ SHOWN = 10
 
 @define(eq=False)
 class RecentCounts:
-    """How often each of some names came in the last half hour, or hour."""
+    """Counts of names over the last half hour, or hour."""
 
     _clock: IReactorTime
     _now: dict[str, int] = field(init=False, factory=dict)

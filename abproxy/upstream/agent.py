@@ -117,7 +117,7 @@ def target_of(uri: bytes) -> bytes:
 
 
 def make_agent(pool: HTTPConnectionPool, endpoints: EndpointFactory) -> Agent:
-    """Make the agent that opens connections to the upstream."""
+    """Return the agent that opens connections to the upstream."""
     agent: Agent = ExactPathAgent.usingEndpointFactory(
         endpoints.reactor, endpoints, pool
     )
@@ -187,7 +187,7 @@ def unpacking(agent: IAgent) -> IAgent:
 
 def make_treq(agent: IAgent) -> HTTPClient:
     """
-    Make a treq client.
+    Return a treq client.
 
     Its cookie jar accepts nothing: a jar shared by all clients would hand the
     session of one to the next.

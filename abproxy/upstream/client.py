@@ -108,7 +108,7 @@ class Deadlines:
 
     def rest(self) -> None:
         """
-        Leave no timer behind if nothing is open.
+        Cancel the timer if nothing is open.
 
         It is for when a waiter has its answer: nothing waits for this.
         """
@@ -189,7 +189,6 @@ class Upstream:
     discovery: Discovery = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Begin with nothing known."""
         self.deadlines = Deadlines(self.clock)
         self.health = Health(clock=self.clock)
         self.generations = self.pool.generations
@@ -233,15 +232,15 @@ class Upstream:
         return self.pool.unfinished_bytes
 
     def is_alive(self) -> Deferred[bool | None]:
-        """Ask whether it answers; never fails, and None if it is not certain."""
+        """Query whether it answers; never fails, and None if it is not certain."""
         return self.discovery.is_alive()
 
     def name_in_log(self) -> None:
-        """Let the log name it, as there are others beside it."""
+        """Name it in lines of the log, as there are others beside it."""
         self.discovery.which = self.health.which = f" {self.name}"
 
     def use(self, credentials: Credentials) -> None:
-        """Show these *credentials* with our own questions from now on."""
+        """Send these *credentials* with our own requests from now on."""
         self.credentials = self.discovery.credentials = credentials
 
     def ask(self, request: UpstreamRequest) -> Deferred[Response]:
@@ -288,7 +287,7 @@ class Upstream:
         return answer
 
     def _ended(self, outcome: Response | Failure, sending: "_Sending") -> None:
-        """Hand on the *outcome* of a request, and note how it went."""
+        """Return the *outcome* of a request, after recording it."""
         is_late = not self.deadlines.remove(sending.answer)
         answer = outcome if isinstance(outcome, Response) else None
         is_good = answer is not None and answer.status == OK
@@ -318,7 +317,7 @@ class Upstream:
     def _learn_from(
         self, outcome: Response | Failure, sending: "_Sending", *, is_late: bool
     ) -> Response | Failure:
-        """Learn from an *outcome* that is no good answer; return it as it is told."""
+        """Record an *outcome* that is no good answer; return it as callers get it."""
         if isinstance(outcome, Response):
             self.health.answered(outcome)
             if sending.learns:
@@ -355,14 +354,14 @@ class Upstream:
         return []
 
     def drain(self, address: str, *, is_drained: bool = True) -> None:
-        """Change nothing: the only server cannot do nothing."""
+        """Do nothing: the only server cannot be taken out of use."""
 
     def start(self) -> None:
-        """Begin to ask for its limits."""
+        """Start the discovery of its limits."""
         self.discovery.start()
 
     def stop(self) -> Deferred[Any]:
-        """Ask no more; fires when the connections without a request are closed."""
+        """Stop the discovery; fires when the idle connections are closed."""
         self.discovery.stop()
         return self.close_idle()
 

@@ -91,7 +91,7 @@ class IdleLimit:
         self._longest_s = self._shown_s = max(LONGEST_S, self.at_first_s)
 
     def hear(self, line: bytes) -> None:
-        """Heed the value of a `Keep-Alive` line."""
+        """Apply the value of a `Keep-Alive` line."""
         timeout = _TIMEOUT.search(line)
         if timeout is not None:
             told_s = float(timeout[1])
@@ -100,14 +100,14 @@ class IdleLimit:
             self._settle()
 
     def closed_after(self, idle_s: float) -> None:
-        """Learn that the upstream has closed a connection unused for *idle_s*."""
+        """Lower the limit: the upstream has closed a connection unused for *idle_s*."""
         if idle_s < self.seconds:
             self._shown_s = max(SHORTEST_S, idle_s * 0.75)
             self.forget_at = self.clock.seconds() + FORGET_AFTER_S
             self._settle()
 
     def forget(self) -> None:
-        """Forget what was shown: it may have been a restart."""
+        """Forget such closed connections: a restart may have closed them."""
         self._shown_s, self.forget_at = self._longest_s, float("inf")
         self._settle()
 
@@ -249,7 +249,7 @@ class _Connections(_HTTP11ClientFactory):
     noisy = False
 
     def buildProtocol(self, addr: Any) -> _Connection:  # noqa: ARG002, N802
-        """Make one."""
+        """Return a new connection."""
         return _Connection(self._quiescentCallback)
 
 
@@ -290,7 +290,7 @@ def make_pool(
     reactor: Any, max_connections: int, keep_alive_s: float = IDLE_S
 ) -> HTTPConnectionPool:
     """
-    Make the pool that keeps connections open between batches.
+    Return the pool that keeps connections open between batches.
 
     A pool never queues and keeps two connections by default; ours keeps as
     many as can be busy at once.

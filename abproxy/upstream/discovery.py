@@ -88,19 +88,19 @@ class Discovery:
         self.generations.ask, self.generations.doubt = self._ask_soon, self._doubt
 
     def start(self) -> None:
-        """Ask now, and from now on."""
+        """Query the server now, and from now on regularly."""
         self._running = True
         self._ask()
 
     def stop(self) -> None:
-        """Stop asking."""
+        """Stop querying."""
         self._running = False
         self._cancel_next()
         if self._asking is not None:
             self._asking.cancel()
 
     def answered(self, response: Response) -> Response:
-        """Believe a refusal that contradicts what is known."""
+        """Apply the limit in a refusal that contradicts what is known."""
         limit = None if response.status == OK else batch_limit_in(response)
         if limit is not None and limit != self.info.max_batch_inputs:
             self._believe(attrs.evolve(self.info, max_batch_inputs=limit))
@@ -108,7 +108,7 @@ class Discovery:
         return response
 
     def failed(self, failure: Failure) -> Failure:
-        """Ask again after a broken connection."""
+        """Query soon after a broken connection."""
         # A server that comes back may have other limits than before.
         if failure.check(ConnectionBroken):
             self._doubt()
@@ -121,7 +121,7 @@ class Discovery:
 
     def is_alive(self) -> Deferred[bool | None]:
         """
-        Ask whether the server answers; never fails.
+        Query whether the server answers; never fails.
 
         Fires with:
             True if it does, False if it does not, and None if the answer may be
@@ -156,7 +156,7 @@ class Discovery:
         return RETRY_S
 
     async def _ask_once(self) -> float:
-        """Ask, and return after how many seconds to ask again."""
+        """Query once, and return after how many seconds to do it again."""
         try:
             asked = await self._learn()
         except ProxyError as error:
@@ -168,7 +168,7 @@ class Discovery:
         return EVERY_S
 
     async def _learn(self) -> Source:
-        """Ask for limits and model, and return what has been asked."""
+        """Query limits and model, and return which server has answered."""
         trouble = ""
         if self.dialect != "openai":
             response = await self._get(INFO)
@@ -190,7 +190,7 @@ class Discovery:
         return self._take_silence(response)
 
     async def _has_embed(self) -> bool:
-        """Ask whether the server has an /embed of its own, with a call of no inputs."""
+        """Return whether the server has its own /embed, by a call of no inputs."""
         if self.dialect == "openai" or self.info.embeddings_path is not None:
             return False
         headers = self.credentials.on(((b"Content-Type", b"application/json"),))
@@ -211,7 +211,7 @@ class Discovery:
         return UpstreamRequest(method=b"GET", path=path, headers=headers, body=b"")
 
     def _take(self, info: ServerInfo | None, response: Response) -> Source | None:
-        """Take over what *response* says; return whose it is, if it says anything."""
+        """Apply the *info* in *response*; return its source, or None without any."""
         if info is None:
             return None
         self._trouble = ""

@@ -63,7 +63,7 @@ class ModelChild(ChildProcess):
         _log.info("The embedded model {model} is ready", model=self.model)
 
     async def stop(self) -> None:
-        """End the model after it has answered what it was sent."""
+        """Stop the model after it has answered what it was sent."""
         self.end()
         if self._process is not None:
             self._signal("TERM")

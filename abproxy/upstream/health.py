@@ -47,7 +47,6 @@ class Health:
     _log: ClassVar[Logger] = Logger()
 
     def __attrs_post_init__(self) -> None:
-        """Begin with nothing known."""
         self.since = self.clock.seconds()
 
     def answered(self, response: Response) -> Response:
@@ -166,7 +165,7 @@ def answers_question(
     send: Send, headers: HeaderList, clock: IReactorTime
 ) -> Deferred[bool]:
     """
-    Ask a server for its health; never fails.
+    Query the health of a server; never fails.
 
     Any answer will do, as not all have such a route, but not that of a gateway for
     one that is away, nor 503.

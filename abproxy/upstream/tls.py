@@ -70,7 +70,7 @@ def _refusal(code: int) -> HandshakeFailed:
 
 @frozen(eq=False)
 class _Material:
-    """What is in the files."""
+    """The certificates in the files."""
 
     identity: Mapping[str, Any] = field(repr=False)
     """Certificate and key, as arguments for `CertificateOptions`."""
@@ -178,7 +178,7 @@ class _Verifying:
     _session: Any = field(init=False, default=None, repr=False)
 
     def clientConnectionForTLS(self, protocol: Any) -> Any:  # noqa: N802
-        """Make the connection of *protocol*."""
+        """Return the TLS connection of *protocol*."""
         material = self.files.read()
         if material is not self._material:
             self._material = material

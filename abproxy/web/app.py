@@ -48,7 +48,7 @@ _T = TypeVar("_T")
 @frozen(kw_only=True, eq=False)
 class Policy:
     """
-    Which requests are accepted, and how their heads are understood.
+    The rules by which requests are accepted and their heads read.
 
     It is replaced as a whole, by a reload or when an upstream has another model:
     what was concluded from the one in force holds as long as it is the same object.
@@ -64,7 +64,7 @@ class Policy:
 
 @define(kw_only=True, eq=False)
 class ProxyApp:
-    """All routes."""
+    """The routes of the proxy."""
 
     policy: Policy
     clock: IReactorTime = field(repr=False)
@@ -129,7 +129,7 @@ class ProxyApp:
         self, served: Served, call: Call, caller: Caller, head_at: float | None = None
     ) -> Deferred[list[PartResult]]:
         """
-        Put *call* of *caller* into a batch; fires with the results of its parts.
+        Submit *call* of *caller*; fires with the results of its parts.
 
         Args:
             served: the model that is to compute it.

@@ -115,7 +115,7 @@ class ApiKeys:
 
 @frozen(kw_only=True)
 class Caller:
-    """Which client sent a request, in what hurry, and for how long it waits."""
+    """The client that sent a request, its priority, and how long it waits."""
 
     client: bytes = field(repr=False)
     """What tells clients apart."""

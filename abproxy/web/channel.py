@@ -85,7 +85,7 @@ class ProxyChannel(HTTPChannel):
     @property
     def peer_host(self) -> str:
         """
-        The IP address of what has connected; empty if it has none.
+        Return the IP address of the peer; empty if it has none.
 
         What connects by way of a balancer is what that tells of it.
         """
@@ -100,7 +100,7 @@ class ProxyChannel(HTTPChannel):
 
     @property
     def command(self) -> bytes:
-        """The method of the request whose head is complete."""
+        """Return the method of the request whose head is complete."""
         return bytes(self._command)
 
     @property
@@ -111,12 +111,12 @@ class ProxyChannel(HTTPChannel):
 
     @property
     def as_sent(self) -> bytes:
-        """The same as the client has written it."""
+        """Return the same as the client has written it."""
         return bytes(self._path)
 
     @property
     def version(self) -> bytes:
-        """The HTTP version of that request."""
+        """Return the HTTP version of that request."""
         return bytes(self._version)
 
     def connectionMade(self) -> None:
@@ -153,7 +153,7 @@ class ProxyChannel(HTTPChannel):
             return False
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002, N802
-        """Answer that a head is too long, where Twisted would just hang up."""
+        """Answer that a head is too long, where Twisted would only close."""
         what = "request line and headers together"
         self.refuse(HeadersTooLarge(f"{what} may have {MAX_HEAD_BYTES} bytes at most"))
 
@@ -163,7 +163,7 @@ class ProxyChannel(HTTPChannel):
             super().allContentReceived()
 
     def refuse_head(self) -> None:
-        """Answer 400 and hang up: it is no HTTP."""
+        """Answer 400 and close the connection: it is no HTTP."""
         self._hang_up(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     _respondToBadRequestAndDisconnect = refuse_head  # noqa: N815
@@ -174,7 +174,7 @@ class ProxyChannel(HTTPChannel):
         return length is not None and length <= len(self._buffer)
 
     def refuse(self, error: ProxyError, request_id: bytes = b"") -> None:
-        """Answer with *error* and hang up, without waiting for what still comes."""
+        """Answer with *error* and close, without waiting for what still comes."""
         if self._discards:
             return
         if not request_id:
@@ -274,17 +274,17 @@ class ProxyChannel(HTTPChannel):
         cut_off(self.transport)
 
     def pauseProducing(self) -> None:
-        """Wait: more was written than the client has read."""
+        """Pause: more was written than the client has read."""
         super().pauseProducing()
         self.site.memory.send(self)
 
     def resumeProducing(self) -> None:
-        """Go on: the client has read what was written."""
+        """Resume: the client has read what was written."""
         self.site.memory.sent(self)
         super().resumeProducing()
 
     def requestDone(self, request: ProxyRequest) -> None:  # noqa: N802
-        """Go on with the next request, part of which may be here already."""
+        """Process the next request, part of which may be here already."""
         if self.has_more:
             self.note_arriving()
         else:
@@ -323,7 +323,7 @@ class ProxyChannel(HTTPChannel):
         return since is not None and now - since >= self.site.limits.request_timeout_s
 
     def refuse_if_slow(self, now: float) -> None:
-        """Hang up if the request takes too long to arrive, or none comes."""
+        """Close the connection if the request arrives too slowly, or none comes."""
         if self._discards:
             return
         most_s = self.site.limits.keep_alive_s

@@ -83,7 +83,7 @@ class _Unread:
         return 0 < self.left_s <= SOON_S
 
     def look(self, size: int, left: int, now: float) -> None:
-        """Note how much of it is *left*, if it is time to judge its reader."""
+        """Measure the speed of its reader by what is *left*, if it is time to."""
         self.size = size
         passed_s = now - self.seen_at
         if passed_s >= GRACE_S:
@@ -94,7 +94,7 @@ class _Unread:
 
 @define(kw_only=True, eq=False)
 class Memory:
-    """What all connections hold."""
+    """The memory that all connections hold."""
 
     clock: IReactorTime = field(repr=False)
     max_bytes: int = sys.maxsize
@@ -162,7 +162,7 @@ class Memory:
             self._make_room()
 
     def _note_begun(self, connection: Any, answer: _Unread) -> None:
-        """Judge the reader of *answer* from now on."""
+        """Measure the speed of the reader of *answer* from now on."""
         answer.beginning = None
         answer.seen_at = self.clock.seconds()
         _, answer.left = unsent_bytes(connection.transport)
@@ -188,7 +188,7 @@ class Memory:
         return not self.is_full
 
     def look(self) -> None:
-        """Make room, and read on from clients, as far as needed, now and then."""
+        """Make room, and resume clients, as far as needed; called regularly."""
         if self._answers or self.is_full:
             self._make_room()
         self._go_on()
@@ -263,7 +263,7 @@ class Memory:
             connection.pause_reading()
 
     def _go_on(self) -> None:
-        """Read again from those that were paused, as there is room."""
+        """Resume the connections that were paused, as there is room."""
         paused = [each for each, it in self._arrivals.items() if it.is_paused]
         for connection in paused:
             if self.is_full and len(paused) > 1:

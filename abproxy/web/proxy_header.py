@@ -131,7 +131,7 @@ class _HeaderReader(ConnectionProtocol):
         self._is_cut = False
 
     def makeConnection(self, transport: Any) -> None:  # noqa: N802
-        """Count the connection from its beginning, and let it time out."""
+        """Count the connection from its beginning, and start its timeout."""
         super().makeConnection(transport)
         self._serving.makeConnection(transport)
 
@@ -166,7 +166,7 @@ class _HeaderReader(ConnectionProtocol):
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = GONE) -> None:
-        """Pass it on."""
+        """Pass the end of the connection on."""
         self._serving.connectionLost(reason)
 
 
@@ -184,7 +184,7 @@ class _HeaderFactory(ServerFactory):
 
     @property
     def channels(self) -> Any:
-        """The connections of clients."""
+        """Return the connections of clients."""
         return self.serving.channels
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802
@@ -218,11 +218,11 @@ class _HeaderFactory(ServerFactory):
             )
 
     def startFactory(self) -> None:
-        """Begin to serve."""
+        """Start serving."""
         self.serving.doStart()
 
     def stopFactory(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         self.serving.doStop()
 
 
@@ -235,7 +235,7 @@ class HeaderListener:
     """Returns the proxies that may send one; if there are none, all may."""
 
     def listen(self, factory: Any) -> Deferred[IListeningPort]:
-        """Begin to accept connections."""
+        """Start accepting connections."""
         return self.port.listen(_HeaderFactory(factory, self.proxies))
 
 

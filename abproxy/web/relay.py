@@ -194,7 +194,7 @@ class Relay:
         self, attempt: Attempt, servers: list[Any]
     ) -> IResponse:
         """
-        Try again, elsewhere if there is elsewhere, as long as none can be reached.
+        Retry as long as no server can be reached, with another if there is one.
 
         Nothing was sent then: the body is still all here, or to come.
         """

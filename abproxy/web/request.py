@@ -76,7 +76,7 @@ class ProxyRequest(Request):
     _received = 0
 
     def gotLength(self, length: int | None) -> None:
-        """Decide how the body is to be read, now that the head is complete."""
+        """Choose how the body is read, now that the head is complete."""
         channel = self.channel
         self.head_at = channel.site.reactor.seconds()
         if not channel.target.isascii():
@@ -179,7 +179,7 @@ class ProxyRequest(Request):
             super().finish()
 
     def lead(self, prefix: bytes, target: bytes) -> None:
-        """Lead it to *target*, without a *prefix* that the server does not know."""
+        """Change its target, without a *prefix* that the server does not know."""
         if prefix:
             self.prefix += prefix
             self.info.below = prefix
@@ -213,7 +213,7 @@ class ProxyRequest(Request):
 
     def getRequestHostname(self) -> bytes:  # noqa: N802
         """
-        Name a host for Klein, whatever the client calls us.
+        Return a constant for Klein, whatever the `Host` of the client is.
 
         No route depends on it, and a `Host` that is no name would be an error.
         """
@@ -221,7 +221,7 @@ class ProxyRequest(Request):
 
     def process(self) -> None:
         """
-        Hand the request to the site's resource.
+        Pass the request to the site's resource.
 
         The path stays as it was sent: `/%65mbed` is not `/embed` to TEI.
         """

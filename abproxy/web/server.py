@@ -1,5 +1,5 @@
 """
-All connections of clients, their requests, and how they end together.
+The connections of clients and their requests, and how they end together.
 
 This is Twisted's Site, with a limit of connections and an orderly end.
 """
@@ -64,7 +64,7 @@ class ServerLimits:
 
 class ProxySite(Site):
     """
-    All connections of clients at one port.
+    The connections of clients at one port.
 
     Args:
         resource: answers the requests.
@@ -222,7 +222,7 @@ class ProxySite(Site):
             self.close_if_quiet()
 
     def _look_for_the_slow(self) -> None:
-        """One timer for all connections: a timer for each request costs time."""
+        """Refuse slow requests; a timer for each of them would cost time."""
         self._check = self.reactor.callLater(CHECK_S, self._look_for_the_slow)
         now = self.checked_at = self.reactor.seconds()
         for channel in list(self.channels):
@@ -238,7 +238,7 @@ class ProxySite(Site):
             drained.callback(None)
 
     def startFactory(self) -> None:
-        """Open no access log, and no clock for one."""
+        """Do nothing: there is no access log of Twisted's, and no clock for one."""
 
     def stopFactory(self) -> None:
         """Close nothing."""

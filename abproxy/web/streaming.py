@@ -59,7 +59,7 @@ class BodyStream:
 
     @property
     def length(self) -> object:
-        """The announced length, as the agent expects it."""
+        """Return the announced length, as the agent expects it."""
         return UNKNOWN_LENGTH if self._announced is None else self._announced
 
     @property
@@ -96,11 +96,11 @@ class BodyStream:
             self._kept.append(data)
 
     def forget(self) -> None:
-        """Keep nothing any more: there is an answer, or the request is over."""
+        """Stop keeping: there is an answer, or the request is over."""
         self._kept = None
 
     def rewind(self) -> bool:
-        """Be as if nothing had been sent; return whether that is possible."""
+        """Start again from the first byte; return whether that is possible."""
         if self._kept is None:
             return False
         self._waiting, self._waiting_bytes = list(self._kept), self._kept_bytes
@@ -138,7 +138,7 @@ class BodyStream:
         self.resumeProducing()
 
     def pauseProducing(self) -> None:
-        """Wait for the upstream."""
+        """Pause, as the upstream has not read what was sent to it."""
         if not self._holds:
             self._holds = True
             if self._source is not None:
@@ -146,7 +146,7 @@ class BodyStream:
 
     def resumeProducing(self) -> None:
         """
-        Go on: the upstream has read what was sent to it.
+        Resume: the upstream has read what was sent to it.
 
         A source that was paused from elsewhere stays paused: a client that does
         not read its answers is not to send more requests.

@@ -82,16 +82,16 @@ class Certificate:
         return TlsListener(port, self)
 
     def watch(self) -> None:
-        """Look at the files from time to time."""
+        """Start to look at the files regularly."""
         self._looking.start(LOOK_EVERY_S, now=False)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop looking at the files."""
         if self._looking.running:
             self._looking.stop()
 
     def look(self) -> None:
-        """Use what is in the files, if that has changed and can be used."""
+        """Apply what is in the files, if that has changed and can be used."""
         former, self._seen = self._seen, self._read()
         if self._seen == former:
             return
@@ -129,7 +129,7 @@ class _TlsFactory(TLSMemoryBIOFactory):
 
     @property
     def channels(self) -> Any:
-        """The connections of clients."""
+        """Return the connections of clients."""
         return self.wrappedFactory.channels
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
@@ -138,7 +138,7 @@ class _TlsFactory(TLSMemoryBIOFactory):
         return None if channel is None else self.protocol(self, channel)
 
     def startFactory(self) -> None:
-        """Look at the files from time to time, now that clients are accepted."""
+        """Start to look at the files regularly, now that clients are accepted."""
         self._certificate.watch()
 
     def stopFactory(self) -> None:
@@ -154,7 +154,7 @@ class TlsListener:
     certificate: Certificate
 
     def listen(self, factory: Any) -> Deferred[IListeningPort]:
-        """Begin to accept connections."""
+        """Start accepting connections."""
         return self.port.listen(_TlsFactory(self.certificate, factory))
 
 

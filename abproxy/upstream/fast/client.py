@@ -120,7 +120,6 @@ class FastClient:
     _connections: Connections = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        """Be ready to connect."""
         self._writer = RequestWriter(self.base_url)
         self._connections = Connections(self.pool, self.write, self.max_answer_bytes)
 

@@ -120,11 +120,10 @@ class ConnectionPool:
     _timer: IDelayedCall | None = field(init=False, default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        """Begin with nothing known of the server."""
         self.limit = IdleLimit(self.clock, self.keep_alive_s)
 
     def put(self, connection: "Connection") -> None:
-        """Keep *connection*, in the place of the oldest if there are too many."""
+        """Add *connection*, in the place of the oldest if there are too many."""
         now = self._since[connection] = self.clock.seconds()
         if len(self._since) > self.most:
             self._close(next(iter(self._since)))
@@ -147,12 +146,12 @@ class ConnectionPool:
         return None
 
     def remove(self, connection: "Connection") -> None:
-        """Forget *connection*, if it is here: it is closed."""
+        """Remove *connection* if it is here: it is closed."""
         self._since.pop(connection, None)
 
     def lost(self, connection: "Connection") -> bool:
         """
-        Forget *connection*; return whether it was here, so that the server closed it.
+        Remove *connection*; return whether it was here, so that the server closed it.
 
         Then it is learned when the server closes one.
         """
@@ -164,12 +163,12 @@ class ConnectionPool:
         return True
 
     def heed(self, keep_alive: bytes) -> None:
-        """Heed what the server says of how long it keeps a connection."""
+        """Apply the `Keep-Alive` line of the server."""
         self.limit.hear(keep_alive)
         self._look_again()
 
     def _look_again(self) -> None:
-        """Begin anew with the timer: another limit is in force."""
+        """Restart the timer: another limit is in force."""
         if self._timer is not None:
             self._timer.cancel()
             self._close_old()
@@ -222,7 +221,7 @@ class Connection(Protocol):
     _closed: Deferred[None] = field(init=False, factory=Deferred, repr=False)
 
     def connectionMade(self) -> None:
-        """Hold nothing back: a request is written whole."""
+        """Disable Nagle's algorithm: a request is written whole."""
         self.source = self.pool.generations.connected(self)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
@@ -348,5 +347,5 @@ class Connections(Factory):
     max_bytes: int
 
     def buildProtocol(self, addr: Any) -> Connection:  # noqa: ARG002, N802
-        """Make one."""
+        """Return a new connection."""
         return Connection(self.pool, self.write, self.max_bytes)

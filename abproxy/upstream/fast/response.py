@@ -52,7 +52,6 @@ class _Chunks:
     _decoder: _ChunkedTransferDecoder = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Leave the chunks to Twisted's decoder."""
         self._decoder = _ChunkedTransferDecoder(self._take, self._end)
 
     def receive(self, data: bytes | memoryview) -> None:
@@ -282,7 +281,7 @@ class _Connection:
     resumeProducing = pauseProducing
 
     def loseConnection(self) -> None:  # noqa: N802
-        """Note that no more is wanted."""
+        """Stop reading."""
         self.disconnecting = True
 
 
@@ -305,7 +304,6 @@ class TwistedResponse:
     _outcome: Response | Failure | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
-        """Wait for the first piece."""
         request = Request(self.method, b"/", Headers(), None)
         self._parser = ResponseParser(request, self._over)
         self._parser.makeConnection(self._connection)

@@ -131,19 +131,19 @@ class FastChannel(ProxyChannel):
                 self.count_held()
 
     def resumeProducing(self) -> None:
-        """Go on: the client has read its answers."""
+        """Resume: the client has read its answers."""
         super().resumeProducing()
         self._go_on()
 
     def requestDone(self, request: ProxyRequest) -> None:  # noqa: N802
-        """Decide anew, unless the next request is with Twisted already."""
+        """Choose the path of the next request, unless Twisted has it already."""
         has_more = self.has_more
         super().requestDone(request)
         if self._state is TWISTED and not has_more:
             self._state = IDLE
 
     def refuse_if_slow(self, now: float) -> None:
-        """Hang up if the request takes too long to arrive, or none comes."""
+        """Close the connection if the request arrives too slowly, or none comes."""
         if self._state is RECEIVING and self.is_slow(now):
             self._leave_to_twisted(bytes(self._waiting))
         super().refuse_if_slow(now)
@@ -162,7 +162,7 @@ class FastChannel(ProxyChannel):
         super().refuse_arriving(error)
 
     def _go_on(self) -> None:
-        """Begin with whatever is whole, one after the other."""
+        """Process the requests that are whole, one after the other."""
         while (
             (self._state is IDLE and self._waiting)
             or (self._state is RECEIVING and len(self._waiting) >= self._needed)
@@ -171,7 +171,7 @@ class FastChannel(ProxyChannel):
             self._start(data)
 
     def _start(self, data: bytes) -> None:
-        """Begin with a request, the first bytes of which are *data*."""
+        """Start a request, the first bytes of which are *data*."""
         site = self.site
         found = site.fast_path.find(data, self._last)
         if found is None or found[2] - found[1] > site.largest_body:
@@ -264,7 +264,7 @@ class FastChannel(ProxyChannel):
 
 
 class FastSite(ProxySite):
-    """All connections of clients at one port, with the fast path."""
+    """The connections of clients at one port, with the fast path."""
 
     protocol = FastChannel
 

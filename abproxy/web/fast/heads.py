@@ -1,5 +1,5 @@
 """
-Which heads are plain: those that every server on the way reads alike.
+Plain heads: those that every server on the way reads alike.
 
 Two lengths, both framings, blanks where none belong, folded lines: whatever
 could mean one thing here and another elsewhere is not plain, and neither is
