@@ -52,7 +52,7 @@ class Turns:
         return turn, next(self._serial)
 
     def place_behind(self, priority: Priority | None, *, is_bulk: bool) -> Priority:
-        """Return a place behind the one with *priority*, at the virtual time at least."""
+        """Return a place behind *priority*, and not before the virtual time."""
         turn = self._now[is_bulk]
         return max(turn, priority[0]) if priority else turn, next(self._serial)
 
