@@ -204,7 +204,10 @@ def makeService(options: Options) -> IService:
             end_with=_end_with,
             notify=make_notify(os.environ),
             tune=partial(
-                tune_process, reactor, skips_log_context="poll" in settings.fast_paths
+                tune_process,
+                reactor,
+                skips_log_context="poll" in settings.fast_paths,
+                has_huge_pages="pages" in settings.fast_paths,
             ),
             log_observer=observer(
                 getattr(options, "parent", None) or {},

@@ -80,11 +80,16 @@ def run(reactor: Any, own_socket: Path, drained: Sequence[str] = ()) -> int:
     enough = threshold(control.settings.log_level)
     _log_through(control.sendLine, enough)
     codes = [0]
-    skips = "poll" in control.settings.fast_paths
+    paths = control.settings.fast_paths
     process = ProcessContext(
         end_with=codes.append,
         drained=drained,
-        tune=partial(tune_process, reactor, skips_log_context=skips),
+        tune=partial(
+            tune_process,
+            reactor,
+            skips_log_context="poll" in paths,
+            has_huge_pages="pages" in paths,
+        ),
         set_log_level=partial(set_threshold, enough),
     )
     try:
