@@ -33,7 +33,6 @@ from abproxy.settings.settings import Settings
 from abproxy.settings.watching import KeyWatch
 from abproxy.telemetry.gauges import ProcessGauges
 from abproxy.telemetry.setup import Telemetry, make_telemetry, traces_endpoint
-from abproxy.upstream.embedded import make_child
 from abproxy.web.admin import (
     UPSTREAMS,
     HealthPages,
@@ -50,12 +49,12 @@ from abproxy.web.proxy_header import with_header
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.server import ProxySite, ServerLimits
 from abproxy.web.upstreams import UpstreamPages
-from abproxy_model.files import require
 
 if TYPE_CHECKING:
+    from abproxy.upstream.embedded import ModelChild
     from abproxy.web.tls import Certificate
 
-__all__ = ["certificate_for", "wire"]
+__all__ = ["certificate_for", "child_for", "wire"]
 
 
 def wire(
@@ -80,8 +79,6 @@ def wire(
         SettingsError: a port or a file cannot be opened.
         ModelUnavailable: the embedded model is not installed.
     """
-    if settings.embedded:
-        require(settings.embedded_model)
     read = read or (lambda: settings)
     with ExitStack() as undo:
         if not process.listeners:
@@ -124,7 +121,7 @@ def _build(
         # They are asked for when the proxy runs, and are there.
         return [port.site for port in ports]
 
-    child = make_child(reactor, settings.embedded_model) if settings.embedded else None
+    child = child_for(settings, reactor)
     rows = (
         make_shared_store(reactor, settings.cache_url) if settings.cache_url else None
     )
@@ -253,6 +250,21 @@ def certificate_for(settings: Settings, clock: IReactorTime) -> "Certificate | N
     from abproxy.web.tls import Certificate  # noqa: PLC0415  large
 
     return Certificate(Path(settings.tls_cert), Path(settings.tls_key), clock)
+
+
+def child_for(settings: Settings, reactor: Any) -> "ModelChild | None":
+    """
+    Return the embedded model, if it is the upstream; it is not started yet.
+
+    Raises:
+        ModelUnavailable: it is not installed.
+    """
+    if not settings.embedded:
+        return None
+    # With treq, which asks for its health, it is 0.5 MB.
+    from abproxy.upstream.embedded import make_child  # noqa: PLC0415
+
+    return make_child(reactor, settings.embedded_model)
 
 
 def _site(  # noqa: PLR0913, PLR0917

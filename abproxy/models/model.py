@@ -7,7 +7,7 @@ server says something else of itself, the running parts are told.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
@@ -34,7 +34,6 @@ from abproxy.models.limits import (
 )
 from abproxy.models.servers import make_servers
 from abproxy.reuse.layers import Layers, make_layers
-from abproxy.reuse.redis import RedisStore
 from abproxy.settings.models import ModelTable
 from abproxy.settings.settings import Settings, list_settings
 from abproxy.telemetry.advice import LimitsInForce
@@ -44,13 +43,16 @@ from abproxy.telemetry.setup import Telemetry
 from abproxy.telemetry.status import Status, make_status
 from abproxy.tuning import wall_clock
 from abproxy.upstream.client import Upstream
-from abproxy.upstream.fleet.fleet import Fleet
 from abproxy.upstream.health import HealthCheck, make_checks
 from abproxy.upstream.joining import Joining, Naming
 from abproxy.upstream.server_info import ServerInfo
 from abproxy.upstream.tokens import TokenCounter
 from abproxy.web.models import Served
 from abproxy.web.relay import Relay
+
+if TYPE_CHECKING:
+    from abproxy.reuse.redis import RedisStore
+    from abproxy.upstream.fleet.fleet import Fleet
 
 __all__ = ["ServedModel", "make_model"]
 
@@ -66,7 +68,7 @@ class ServedModel:
     """What says that it is one of several; None if it is the only one."""
 
     reactor: Any = field(repr=False)
-    upstream: Upstream | Fleet
+    upstream: "Upstream | Fleet"
     collector: BatchCollector
     joining: Joining = field(repr=False)
     layers: Layers
@@ -147,7 +149,7 @@ class ServedModel:
         if former.slots != settings.slots:
             budget.slots = make_slots(settings.slots, self.turn)
         self._apply_to_collector(settings)
-        if isinstance(self.upstream, Fleet):
+        if not isinstance(self.upstream, Upstream):
             self.upstream.permits_of = partial(permits_for, settings)
             self.upstream.hedge_after(settings.hedge_after)
             for name in self.upstream.names:
@@ -212,7 +214,7 @@ def make_model(  # noqa: PLR0913
     *,
     process: ProcessGauges,
     table: ModelTable | None = None,
-    rows: RedisStore | None = None,
+    rows: "RedisStore | None" = None,
     base_url: str | None = None,
 ) -> ServedModel:
     """
@@ -282,7 +284,7 @@ def make_model(  # noqa: PLR0913
         turn=turn,
     )
     # Only now are there those who hear of it.
-    if isinstance(upstream, Fleet):
+    if not isinstance(upstream, Upstream):
         upstream.on_change, upstream.on_resize = learn, resize
         collector.budget.stuck = upstream.stuck
     else:
@@ -293,7 +295,7 @@ def make_model(  # noqa: PLR0913
 def _collector(  # noqa: PLR0913, PLR0917
     settings: Settings,
     reactor: Any,
-    upstream: Upstream | Fleet,
+    upstream: "Upstream | Fleet",
     telemetry: Telemetry,
     turn: Turn,
     joining: Joining,
@@ -343,7 +345,7 @@ def _limit(settings: Settings, reactor: Any, limits: Limits) -> Limit:
 
 
 def _relay(
-    settings: Settings, reactor: Any, upstream: Upstream | Fleet, telemetry: Telemetry
+    settings: Settings, reactor: Any, upstream: "Upstream | Fleet", telemetry: Telemetry
 ) -> Relay:
     relay = Relay(
         clock=reactor,
@@ -351,7 +353,7 @@ def _relay(
         timeout_s=settings.upstream_timeout_s,
         connect_patience_s=settings.connect_patience_s,
     )
-    if isinstance(upstream, Fleet):
+    if not isinstance(upstream, Upstream):
         relay.choose = upstream.choose
     else:
         relay.agent, relay.base_url = upstream.agent, upstream.base_url

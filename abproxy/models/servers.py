@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from abproxy.configure import credentials_for, tls_policy_for, write_for
 from abproxy.models.limits import limits_for, permits_for
 from abproxy.settings.parsers import weighted
 from abproxy.settings.settings import Settings
 from abproxy.telemetry.setup import Telemetry
-from abproxy.upstream.agent import TreqClient, make_agent, make_treq
+from abproxy.upstream.agent import make_agent
 from abproxy.upstream.client import Transport, Upstream
 from abproxy.upstream.connections import make_pool
 from abproxy.upstream.endpoints import (
@@ -20,9 +20,10 @@ from abproxy.upstream.endpoints import (
 )
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
-from abproxy.upstream.fleet.fleet import Fleet
-from abproxy.upstream.fleet.resolve import Lookup, NamedServers
 from abproxy.upstream.identity import Generations
+
+if TYPE_CHECKING:
+    from abproxy.upstream.fleet.fleet import Fleet
 from abproxy.upstream.server_info import ServerInfo
 
 __all__ = ["make_servers"]
@@ -30,7 +31,7 @@ __all__ = ["make_servers"]
 
 def make_servers(
     settings: Settings, reactor: Any, telemetry: Telemetry, base_url: str | None = None
-) -> Upstream | Fleet:
+) -> "Upstream | Fleet":
     """
     Return the only server of a model, or a fleet if there are or may be several.
 
@@ -52,7 +53,11 @@ def _fleet(
     reactor: Any,
     telemetry: Telemetry,
     servers: Sequence[tuple[str, float]],
-) -> Fleet:
+) -> "Fleet":
+    # What only several servers need is a megabyte in the memory of a process.
+    from abproxy.upstream.fleet.fleet import Fleet  # noqa: PLC0415
+    from abproxy.upstream.fleet.resolve import Lookup, NamedServers  # noqa: PLC0415
+
     fleet = Fleet(
         clock=reactor,
         timeout_s=settings.upstream_timeout_s,
@@ -125,6 +130,12 @@ def _transport(
 ) -> Transport:
     size = settings.max_answer_bytes
     if "client" not in settings.fast_paths:
+        # 0.3 MB that the fast client does without.
+        from abproxy.upstream.treq_client import (  # noqa: PLC0415
+            TreqClient,
+            make_treq,
+        )
+
         http = make_treq(agent)
         return TreqClient(
             http=http,

@@ -7,7 +7,7 @@ last submits to the collector.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
@@ -16,11 +16,12 @@ from abproxy.errors import SettingsError
 from abproxy.events import Observer
 from abproxy.reuse.entry import Keys
 from abproxy.reuse.inflight import InFlight
-from abproxy.reuse.memory import MemoryCache
-from abproxy.reuse.redis import RedisStore, connect, read_address
 from abproxy.reuse.rows import Submit
-from abproxy.reuse.shared import SharedCache
-from abproxy.reuse.store import Store
+
+if TYPE_CHECKING:
+    from abproxy.reuse.memory import MemoryCache
+    from abproxy.reuse.redis import RedisStore
+    from abproxy.reuse.shared import SharedCache
 
 __all__ = ["Layers", "Reuse", "make_layers", "make_shared_store"]
 
@@ -46,8 +47,8 @@ class Layers:
     """Submits a call to the first layer."""
 
     in_flight: InFlight | None = None
-    memory: MemoryCache | None = None
-    shared: SharedCache | None = None
+    memory: "MemoryCache | None" = None
+    shared: "SharedCache | None" = None
 
     def learn(self, keys: Keys, *, shows: bool) -> None:
         """
@@ -72,7 +73,7 @@ def make_layers(  # noqa: PLR0913
     collector: BatchCollector,
     reactor: Any,
     *,
-    shared: RedisStore | None = None,
+    shared: "RedisStore | None" = None,
     is_certain: Callable[[], bool],
     observer: Observer,
 ) -> Layers:
@@ -95,7 +96,10 @@ def make_layers(  # noqa: PLR0913
         "may_join": collector.may_join,
         "observer": observer,
     }
+    # Layers that nobody asks for take no memory.
     if shared is not None:
+        from abproxy.reuse.shared import SharedCache  # noqa: PLC0415
+
         layers.shared = SharedCache(compute=layers.submit, store=shared, **rows)
         layers.submit = layers.shared.submit
     if reuse.dedupe:
@@ -107,6 +111,9 @@ def make_layers(  # noqa: PLR0913
         )
         layers.submit = layers.in_flight.submit
     if reuse.cache_bytes:
+        from abproxy.reuse.memory import MemoryCache  # noqa: PLC0415
+        from abproxy.reuse.store import Store  # noqa: PLC0415
+
         layers.memory = MemoryCache(
             compute=layers.submit,
             clock=reactor,
@@ -118,13 +125,19 @@ def make_layers(  # noqa: PLR0913
     return layers
 
 
-def make_shared_store(reactor: Any, url: str) -> RedisStore:
+def make_shared_store(reactor: Any, url: str) -> "RedisStore":
     """
     Return the rows that several proxies remember together, at *url*.
 
     Raises:
         SettingsError: a library is missing.
     """
+    from abproxy.reuse.redis import (  # noqa: PLC0415
+        RedisStore,
+        connect,
+        read_address,
+    )
+
     try:
         client = connect(reactor, read_address(url))
     except ImportError as error:

@@ -5,7 +5,6 @@ A setting is written there as in a `.env` file, in small letters, and parsed by 
 same parser.  What a table does not say is what the settings of the proxy say.
 """
 
-import tomllib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -108,6 +107,8 @@ def read_models(path: str, parsers: Parsers) -> ModelsFile:
 
 
 def _load(path: str) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415  only where there is such a file
+
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

@@ -18,7 +18,6 @@ from abproxy.dialects.routes import MEMBERS_THAT_COUNT
 from abproxy.http.forwarded import UNIX, plain_address
 from abproxy.http.headers import OF_ONE_HOP
 from abproxy.http.sharing import MEMBER, may_be_ignored
-from abproxy.reuse.redis import read_address
 
 __all__ = [
     "at_least",
@@ -235,6 +234,8 @@ def _could_be_found(host: str) -> bool:
 
 def cache_url(text: str) -> str:
     """Parse the URL of a shared cache; the error message does not repeat it."""
+    from abproxy.reuse.redis import read_address  # noqa: PLC0415  large
+
     read_address(text)
     return text
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from dotenv.parser import parse_stream
 
 from abproxy.errors import SettingsError
 
@@ -117,6 +116,9 @@ def read_env_file(path: str | None) -> dict[str, str]:
     try:
         # Some editors begin a file with a byte order mark.
         with file.open(encoding="utf-8-sig") as stream:
+            # Only who has such a file has its parser in memory.
+            from dotenv.parser import parse_stream  # noqa: PLC0415
+
             lines = list(parse_stream(stream))
     except (OSError, ValueError) as error:
         if path is None and isinstance(error, FileNotFoundError):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
@@ -14,12 +14,14 @@ from twisted.logger import Logger
 
 from abproxy.errors import SettingsError
 from abproxy.events import Observer, Observers
-from abproxy.telemetry.access_log import AccessLog
 from abproxy.telemetry.by_model import ByModel
 from abproxy.telemetry.lines import LineWriter, append_to, open_stdout
 from abproxy.telemetry.logs import forward_standard_logging
 from abproxy.telemetry.metrics import Metrics
 from abproxy.telemetry.recorder import Recorder
+
+if TYPE_CHECKING:
+    from abproxy.telemetry.access_log import AccessLog
 
 __all__ = ["Telemetry", "make_telemetry", "traces_endpoint"]
 
@@ -33,7 +35,7 @@ class Telemetry:
 
     reactor: Any
     recorder: Recorder
-    access_log: AccessLog | None
+    access_log: "AccessLog | None"
     tracing: Any
     by_model: ByModel | None = None
     """Tells apart the figures of several models."""
@@ -150,7 +152,9 @@ def make_telemetry(  # noqa: PLR0913  each is one wish of the operator
 
 def _open_access_log(
     name: str, reactor: Any, owner: tuple[int, int], *, as_json: bool
-) -> AccessLog:
+) -> "AccessLog":
+    from abproxy.telemetry.access_log import AccessLog
+
     stdout = open_stdout("access", is_strict=True) if name == "-" else None
     # It is opened again later, when `twistd --rundir` has changed the folder.
     path = Path(name).absolute()

@@ -15,10 +15,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from abproxy.process import ChildProcess
-from abproxy.upstream.agent import make_agent, make_treq
+from abproxy.upstream.agent import make_agent
 from abproxy.upstream.connections import make_pool
 from abproxy.upstream.endpoints import EndpointFactory
+from abproxy.upstream.treq_client import make_treq
 from abproxy_model.errors import ModelUnavailable
+from abproxy_model.files import require
 
 __all__ = ["ModelChild", "make_child"]
 
@@ -104,7 +106,11 @@ def make_child(reactor: Any, model: str) -> ModelChild:
     Args:
         reactor: what starts processes, and connects to them.
         model: `minilm` or `static`.
+
+    Raises:
+        ModelUnavailable: it is not installed.
     """
+    require(model)
     agent = make_agent(make_pool(reactor, 1), EndpointFactory(reactor, 1.0))
     http: Any = make_treq(agent)
     listening = socket.create_server(("127.0.0.1", 0), backlog=1024)

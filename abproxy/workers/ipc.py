@@ -23,8 +23,8 @@ from zope.interface import implementer
 from abproxy.errors import SettingsError
 from abproxy.http.failures import as_proxy_failure, timed_out
 from abproxy.http.messages import HeaderList, Response, Send, UpstreamRequest
-from abproxy.upstream.agent import TreqClient, make_treq
 from abproxy.upstream.connections import make_pool
+from abproxy.upstream.treq_client import TreqClient, make_treq
 from abproxy.web.listen import Listener, make_listener
 
 __all__ = [

@@ -11,14 +11,13 @@ from abproxy.http.forwarded import TrustedProxies
 from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
 from abproxy.service.signals import Signals
 from abproxy.settings.settings import Settings
-from abproxy.upstream.embedded import make_child
 from abproxy.web.admin import UPSTREAMS, Operations, own_pages
 from abproxy.web.listen import make_listener
 from abproxy.web.proxy_header import with_header
 from abproxy.web.relay import Relay
 from abproxy.web.server import ProxySite
 from abproxy.web.upstreams import UpstreamPages
-from abproxy.wiring import certificate_for
+from abproxy.wiring import certificate_for, child_for
 from abproxy.workers.admin import SupervisorApp
 from abproxy.workers.aggregate import PROBE_S, Aggregator
 from abproxy.workers.ipc import (
@@ -31,7 +30,6 @@ from abproxy.workers.process import WorkerPool, WorkerProcess
 from abproxy.workers.shares import share_of, warn_of_too_little
 from abproxy.workers.sockets import SharedPort, open_shared_port
 from abproxy.workers.supervisor import Supervisor, check_files, own_limits
-from abproxy_model.files import require
 
 __all__ = ["wire_supervisor"]
 
@@ -52,8 +50,7 @@ def wire_supervisor(
             for the private sockets.
         ModelUnavailable: the embedded model is not installed.
     """
-    if settings.embedded:
-        require(settings.embedded_model)
+    model = child_for(settings, reactor)
     warn_of_too_little(settings)
     folder = new_folder_name()
     # Each worker reads it for itself; a mistake is to be seen at once.
@@ -68,7 +65,6 @@ def wire_supervisor(
             settings.operations_port,
             lambda: TrustedProxies.of(supervisor.settings.trusted_proxies),
         )
-    model = make_child(reactor, settings.embedded_model) if settings.embedded else None
     upstream_url = model.url if model else settings.upstream_url
     pool = _pool(share_of(settings, upstream_url), reactor, folder, shared_port)
     aggregator = _aggregator(settings, reactor, folder, pool)

@@ -25,9 +25,9 @@ from abproxy.batching.collector import BatchCollector
 from abproxy.service.lifetime import DEFAULT_PROCESS, ProcessContext
 from abproxy.service.proxy import ProxyService
 from abproxy.settings.settings import FAST_PATHS, Settings
-from abproxy.upstream.agent import TreqClient
 from abproxy.upstream.identity import NO_IDENTITY
 from abproxy.upstream.server_info import ServerInfo
+from abproxy.upstream.treq_client import TreqClient
 from abproxy.web.admin import Operations
 from abproxy.web.models import Models
 from abproxy.web.server import ProxySite

@@ -20,10 +20,11 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.agent import ExactPathAgent, TreqClient, make_treq
+from abproxy.upstream.agent import ExactPathAgent
 from abproxy.upstream.connections import make_pool
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
+from abproxy.upstream.treq_client import TreqClient, make_treq
 from support.upstream import AtOnce, make_upstream
 
 

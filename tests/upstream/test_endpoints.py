@@ -20,9 +20,10 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 from abproxy.http.messages import UpstreamRequest
-from abproxy.upstream.agent import TreqClient, make_agent, make_treq
+from abproxy.upstream.agent import make_agent
 from abproxy.upstream.connections import make_pool
 from abproxy.upstream.endpoints import EndpointFactory, make_endpoint, uri_of
+from abproxy.upstream.treq_client import TreqClient, make_treq
 from bench.breakable import Traits
 from support.certificates import certificate
 from support.client import the_reactor, turn

@@ -15,11 +15,12 @@ from twisted.web.client import HTTPConnectionPool
 
 from abproxy.errors import CannotConnect, ConnectionBroken
 from abproxy.http.messages import UpstreamRequest
-from abproxy.upstream.agent import TreqClient, make_agent, make_treq
+from abproxy.upstream.agent import make_agent
 from abproxy.upstream.connections import make_pool
 from abproxy.upstream.endpoints import EndpointFactory, make_endpoint, uri_of
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
+from abproxy.upstream.treq_client import TreqClient, make_treq
 from support.client import turn, until
 from support.upstream import ByteServer, Peer, answering, make_upstream
 

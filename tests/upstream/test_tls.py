@@ -15,12 +15,13 @@ from twisted.web.server import Site
 
 from abproxy.errors import CannotConnect, ConnectionBroken, HandshakeFailed
 from abproxy.http.messages import UpstreamRequest
-from abproxy.upstream.agent import TreqClient, make_agent, make_treq
+from abproxy.upstream.agent import make_agent
 from abproxy.upstream.connections import make_pool
 from abproxy.upstream.endpoints import EndpointFactory, uri_of
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.tls import VerifyingPolicy
+from abproxy.upstream.treq_client import TreqClient, make_treq
 from support.certificates import LOCAL, OTHER, certificate
 from support.client import turn
 from support.upstream import OpenUpstream, make_upstream

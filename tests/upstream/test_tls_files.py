@@ -24,12 +24,13 @@ from abproxy.http.certificates import parse_identity
 from abproxy.http.messages import UpstreamRequest
 from abproxy.settings.settings import settings_from
 from abproxy.upstream import tls
-from abproxy.upstream.agent import TreqClient, make_agent, make_treq
+from abproxy.upstream.agent import make_agent
 from abproxy.upstream.connections import make_pool
 from abproxy.upstream.endpoints import EndpointFactory, uri_of
 from abproxy.upstream.fast.client import FastClient
 from abproxy.upstream.fast.connection import ConnectionPool
 from abproxy.upstream.tls import TlsFiles, VerifyingPolicy
+from abproxy.upstream.treq_client import TreqClient, make_treq
 from support.certificates import LOCAL, Files, certificate, issue
 from support.client import turn
 from support.processes import refusal

@@ -23,8 +23,8 @@ from abproxy.errors import (
     UpstreamTimeout,
 )
 from abproxy.http.messages import Response, UpstreamRequest
-from abproxy.upstream.agent import TreqClient, make_treq
 from abproxy.upstream.client import Upstream
+from abproxy.upstream.treq_client import TreqClient, make_treq
 from support.upstream import HeldUpstream as Server
 from support.upstream import make_upstream
 
