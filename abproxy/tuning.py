@@ -11,8 +11,10 @@ import mmap
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
+from resource import getpagesize
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -76,6 +78,9 @@ _M_MMAP_THRESHOLD = -3
 
 HUGE_PAGE = 2 << 20
 """Bytes of a huge page, where there are any; elsewhere the kernel declines."""
+
+ENOUGH = 15 / 16
+"""A huge page of which less is in memory would take much that nobody wanted."""
 
 _MADV_COLLAPSE = 25
 """Linux 6.1 and later: put a piece of memory into a huge page, at once."""
@@ -232,8 +237,8 @@ def use_huge_pages() -> int:
 
     After a pause the CPU has lost where the pages of this process are, as well as
     what is in them, and looking that up again takes it a third of the time of a lone
-    call.  The memory of a process that has just started has hardly any holes, so it
-    grows by less than a megabyte, and by the code of Python.  What the kernel
+    call.  Pieces with holes are left out, as stacks of threads are, so the process
+    grows by some hundred kilobytes, and by the code of Python.  What the kernel
     declines stays as it is.
     """
     libc: Any = ctypes.CDLL(None)
@@ -241,16 +246,25 @@ def use_huge_pages() -> int:
         return 0
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
-    def collapse(pages: range) -> int:
+    def collapse(pages: Iterable[int]) -> int:
         asked = [libc.madvise(page, HUGE_PAGE, _MADV_COLLAPSE) for page in pages]
         return asked.count(0)
 
     maps = _MAPS.read_text()
-    done = sum([collapse(_pages(*each)) for each in _ANONYMOUS.findall(maps)])
+    pages = chain.from_iterable(_pages(*each) for each in _ANONYMOUS.findall(maps))
+    done = collapse(page for page in pages if _share_in_memory(libc, page) >= ENOUGH)
     code = _code_of_python(maps)
     if done and code and _copy_to_memory(libc, code):
         done += collapse(code)
     return HUGE_PAGE * done
+
+
+def _share_in_memory(libc: Any, page: int) -> float:
+    """Return how much of the huge page that begins here is in memory now."""
+    libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+    pages = (ctypes.c_ubyte * (HUGE_PAGE // getpagesize()))()
+    libc.mincore(page, HUGE_PAGE, pages)
+    return sum(each & 1 for each in pages) / len(pages)
 
 
 def _pages(begins: str, ends: str) -> range:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from abproxy.tuning import HUGE_PAGE, use_huge_pages
 FILE, NO_FILE = "fe:00 5333723", "00:00 0"
 
 Ask = Callable[[int, int, int], int]
+Look = Callable[[int, int, Any], int]
 
 
 def _map(begins: int, ends: int, rights: str = "rw-p", of: str = NO_FILE) -> str:
@@ -25,9 +27,11 @@ def _map(begins: int, ends: int, rights: str = "rw-p", of: str = NO_FILE) -> str
 class Kernel:
     """Takes note of which huge pages are asked for."""
 
-    def __init__(self, answer: int = 0) -> None:
+    def __init__(self, answer: int = 0, **shares: float) -> None:
         self.asked: list[int] = []
         self.answer = answer
+        self.shares = shares
+        """How much of some huge pages is in memory, by `at_` and their number."""
 
     def __call__(self, _name: None) -> "Kernel":
         return self
@@ -40,6 +44,18 @@ class Kernel:
             return self.answer
 
         return ask
+
+    @property
+    def mincore(self) -> Look:
+        def look(begins: int, size: int, pages: Any) -> int:
+            assert size == HUGE_PAGE
+            share = self.shares.get(f"at_{begins // HUGE_PAGE}", 1.0)
+            for number in range(len(pages)):
+                # Linux may set other bits than the lowest one as well.
+                pages[number] = 0b11 if number < share * len(pages) else 0b10
+            return 0
+
+        return look
 
 
 @pytest.fixture
@@ -62,6 +78,18 @@ def test_only_whole_pages_of_a_mapping_are_asked_for(
 
     assert use_huge_pages() == 5 * HUGE_PAGE
     assert kernel.asked == [3, 4, 9, 12, 13]
+
+
+def test_what_is_hardly_in_memory_is_not_made_to_be(
+    maps: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the stack of a thread, of which 2 MB would come for some kilobytes."""
+    maps.write_text(_map(1, 5))
+    kernel = Kernel(at_1=0.0, at_2=0.97, at_3=0.9)
+    monkeypatch.setattr(ctypes, "CDLL", kernel)
+
+    assert use_huge_pages() == 2 * HUGE_PAGE
+    assert kernel.asked == [2, 4]
 
 
 def test_files_and_what_is_not_written_stay_as_they_are(
