@@ -43,7 +43,7 @@ from abproxy.web.admin import (
 from abproxy.web.app import ProxyApp
 from abproxy.web.fast.connection import FastSite
 from abproxy.web.fast.request import FastPath
-from abproxy.web.listen import Listener, make_listener
+from abproxy.web.listen import Listener, is_held_by_systemd, make_listener
 from abproxy.web.memory import Memory
 from abproxy.web.proxy_header import with_header
 from abproxy.web.rate_limit import RateLimiter
@@ -84,6 +84,8 @@ def wire(
         if not process.listeners:
             listeners = _listeners(settings, reactor, undo)
             process = evolve(process, listeners=listeners)
+        if is_held_by_systemd(settings.port):
+            process = evolve(process, others_listen=lambda: True)
         service = _build(settings, reactor, read, process, worker_pages)
         undo.pop_all()
     return service

@@ -57,6 +57,9 @@ class ProcessContext:
     drained: Sequence[str] = ()
     """Addresses of servers to which the operator wants nothing to be sent."""
 
+    others_listen: Callable[[], bool] = lambda: False
+    """Returns whether others go on to accept clients when this process ends."""
+
     listeners: Sequence[Listener] = ()
     """The ports for clients and operators, if they are open already."""
 

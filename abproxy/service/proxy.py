@@ -26,7 +26,8 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from abproxy.service.lifetime import Lifetime
-from abproxy.web.listen import Listener, close_port, where
+from abproxy.web.closing import close_port
+from abproxy.web.listen import Listener, where
 from abproxy.web.server import ProxySite
 
 if TYPE_CHECKING:
@@ -209,7 +210,8 @@ class ProxyService(Lifetime):
         ends_at = self.reactor.seconds() + times.whole_s
         if self._port is not None:
             await self._stay_open(times)
-            await close_port(self.reactor, self._port)
+            refuses = not self.process.others_listen()
+            await close_port(self.reactor, self._port, refuses=refuses)
         await self._drain(ends_at)
         await self.stop_models()
         await self.stop_cache()

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from attrs import define, frozen
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ConnectionDone, VerifyError
 from twisted.internet.interfaces import (
@@ -26,7 +26,6 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol as ConnectionProtocol
 from twisted.internet.protocol import ServerFactory
-from twisted.internet.tcp import Port
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -39,7 +38,7 @@ __all__ = [
     "BoundSocket",
     "Listener",
     "OpenPort",
-    "close_port",
+    "is_held_by_systemd",
     "make_listener",
     "raise_connection_limit",
     "shown",
@@ -51,6 +50,9 @@ BACKLOG = 1024
 
 PROXY_HEADER = "haproxy:"
 """What stands before a port on which connections begin with a PROXY header."""
+
+SYSTEMD = "systemd:"
+"""What endpoints begin with whose sockets systemd has opened, and keeps."""
 
 SPARE_FILES = 100
 """Files for all but connections: libraries, logs, and surplus clients."""
@@ -182,6 +184,11 @@ def make_listener(reactor: Any, ip: str, port: str) -> BoundSocket | OpenPort:
     return _open(reactor, port.removeprefix(PROXY_HEADER))
 
 
+def is_held_by_systemd(port: str) -> bool:
+    """Return whether systemd goes on to listen on a *port* that we close."""
+    return port.removeprefix(PROXY_HEADER).startswith(SYSTEMD)
+
+
 def _open(reactor: Any, endpoint: str) -> OpenPort:
     placeholder = _Placeholder()
     results: list[Any] = []
@@ -212,7 +219,7 @@ def _open(reactor: Any, endpoint: str) -> OpenPort:
 
 def _mistake(endpoint: str, error: Exception) -> str:
     """Return what is wrong with an *endpoint*, more plainly than *error* does."""
-    if isinstance(error, LookupError) and endpoint.startswith("systemd:"):
+    if isinstance(error, LookupError) and endpoint.startswith(SYSTEMD):
         return "systemd has passed no such socket; is there a socket unit, and started?"
     if isinstance(error, VerifyError):
         return "the certificate does not belong to the key"
@@ -240,25 +247,6 @@ def shown(address: Any, scheme: str = "http") -> str:
         return os.fsdecode(getattr(address, "name", None) or str(address))
     host = f"[{host}]" if ":" in host else host
     return f"{scheme}://{host}:{address.port}"
-
-
-def close_port(reactor: Any, port: Any) -> Deferred[None]:
-    """
-    Stop listening, but accept the connections that are in the backlog already.
-
-    To their clients these are open, and may carry calls; closing the port would
-    reset them.
-    """
-    reactor.callLater(0, _accept_backlog, port)
-    closed: Deferred[None] = maybeDeferred(port.stopListening)
-    return closed
-
-
-def _accept_backlog(port: Any) -> None:
-    if isinstance(port, Port) and port.connected:
-        # By itself it accepts no more at once than came lately.
-        port.numberAccepts = BACKLOG
-        Port.doRead(port)
 
 
 def raise_connection_limit(

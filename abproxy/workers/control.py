@@ -68,8 +68,8 @@ class ControlChannel(LineOnlyReceiver):
     _callbacks: dict[int, Callable[[], None]] = field(init=False, factory=dict)
     supervisor_died: bool = field(init=False, default=False)
 
-    _must_end: bool = field(init=False, default=False)
-    """Whether the supervisor has asked for the end."""
+    must_end: bool = field(init=False, default=False)
+    """Whether the supervisor has asked for the end, which all workers hear."""
 
     _is_retiring: bool = field(init=False, default=False)
 
@@ -92,15 +92,15 @@ class ControlChannel(LineOnlyReceiver):
         if number is None:
             self.settings = read_settings(line)
             self._call(signal.SIGHUP)
-        elif self._is_retiring and not self._must_end:
-            self._must_end = True
+        elif self._is_retiring and not self.must_end:
+            self.must_end = True
         else:
-            self._must_end = True
+            self.must_end = True
             self._call(number)
 
     def retire(self) -> None:
         """End alone; if the supervisor asks for it as well, that is no hurry."""
-        if not self._must_end and not self._is_retiring:
+        if not self.must_end and not self._is_retiring:
             self._is_retiring = True
             # The other workers accept what comes, so there is nothing to announce.
             self._call(signal.SIGINT)
@@ -109,7 +109,7 @@ class ControlChannel(LineOnlyReceiver):
         """End: the supervisor is dead."""
         del reason
         # When the reactor ends it breaks as well, but has no callbacks any more.
-        if self._callbacks and not self._must_end:
+        if self._callbacks and not self.must_end:
             self.supervisor_died = True
             self.lineReceived(END)
 

@@ -18,7 +18,8 @@ from abproxy.service.lifetime import Lifetime
 from abproxy.service.proxy import LAST_S
 from abproxy.settings.settings import Settings, settings_of
 from abproxy.settings.watching import KeyWatch
-from abproxy.web.listen import Listener, close_port, where
+from abproxy.web.closing import close_port
+from abproxy.web.listen import Listener, where
 from abproxy.web.server import ProxySite, ServerLimits
 from abproxy.workers.admin import SupervisorApp
 from abproxy.workers.aggregate import Aggregator

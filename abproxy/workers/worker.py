@@ -136,6 +136,7 @@ def make_worker(
             process,
             listeners=listeners,
             signals=control,
+            others_listen=lambda: not control.must_end,
             turn=SharedTurn.at(folder / TURN, int(name), reactor),
         ),
         lambda pages: ask_supervisor(pages, ask),

@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
 from abproxy.errors import SettingsError
-from abproxy.web.listen import close_port
+from abproxy.web.closing import close_port
 from abproxy.workers.sockets import (
     ConnectionCounts,
     WorkerSocket,
