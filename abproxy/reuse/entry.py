@@ -10,14 +10,13 @@ credentials of ours, perhaps the client, and the item byte for byte.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
 import msgspec
 from attrs import define, field
-from twisted.internet.defer import CancelledError
 from twisted.web.http import OK
 
 from abproxy.dialects.call import (
@@ -25,16 +24,15 @@ from abproxy.dialects.call import (
     Call,
     Dialect,
     LaneKey,
-    MayJoin,
     PartResult,
     Rows,
 )
 from abproxy.dialects.reply import CHARACTERS, counts_characters, lines_of_all
 from abproxy.dialects.tei import DECODE, TOKENIZE
 from abproxy.http.messages import HeaderList, Response
-from abproxy.reuse.rows import has_rows, rows_of
+from abproxy.reuse.rows import rows_of
 
-__all__ = ["Keys", "entries_of", "keep", "key_of", "pack", "unpack"]
+__all__ = ["Keys", "entries_of", "key_of", "pack", "unpack"]
 
 VERSION = b"1"
 """Of the form of keys and entries: others are never found."""
@@ -235,36 +233,3 @@ def entries_of(
         for item, row in zip(call.items.raw, rows, strict=True)
         if (packed := pack(dialect, row)) is not None
     }
-
-
-def keep(
-    call: Call,
-    results: list[PartResult],
-    keys: Keys,
-    may_join: MayJoin,
-    put: Callable[[dict[bytes, bytes]], None],
-) -> list[PartResult]:
-    """
-    Return the *results* of a *call*, and keep their rows once their model is known.
-
-    Args:
-        call: what was asked for.
-        results: what it got.
-        keys: those in force when it was asked for.
-        may_join: says whether the rows are of the model of these keys.
-        put: keeps entries, if the keys are still in force.
-    """
-    if not has_rows(results):
-        return results
-
-    def decided(are_of_model: bool) -> None:  # noqa: FBT001
-        if are_of_model:
-            put(entries_of(call, results, keys))
-
-    of_model = Response(status=OK, reason=b"", headers=(), body=b"", source=keys.source)
-    answer = may_join(call, [*results, PartResult(response=of_model)])
-    if isinstance(answer, bool):
-        decided(answer)
-    else:
-        answer.addCallback(decided).addErrback(lambda why: why.trap(CancelledError))
-    return results

@@ -1,20 +1,20 @@
 """
 The rows of single items: taken out of one answer, and put together for another call.
 
-A row is handed on as the upstream wrote it.  A call of which some rows are there
+A row is passed on as the upstream wrote it.  A call of which some rows are there
 already asks for the others only, in a request that names just these.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from twisted.web.http import OK
 
 from abproxy.dialects.call import BadAnswer, Call, Items, MayJoin, PartResult, Rows
 
-__all__ = ["Submit", "ask_for_rest", "has_rows", "joined", "only", "rows_of", "span"]
+__all__ = ["Outcome", "Submit", "has_rows", "joined", "only", "rows_of", "span"]
 
 Submit = Callable[[Call], Deferred[list[PartResult]]]
 """Fire with the results of a call's parts, as `BatchCollector.submit` does."""
@@ -84,38 +84,3 @@ def joined(
     if isinstance(answer, bool):
         return succeed(results) if answer else submit(call)
     return answer.addCallback(lambda yes: results if yes else submit(call))
-
-
-def ask_for_rest(
-    call: Call,
-    known: dict[bytes, PartResult],
-    places: Sequence[int],
-    submit: Submit,
-    may_join: MayJoin,
-) -> Deferred[list[PartResult]]:
-    """
-    Submit the items of *call* at *places* only; *known* has the other rows.
-
-    If that fails, the whole call is submitted as its client sent it: what is said
-    of some of its items need not be what it would have heard by itself.  The same if
-    what was known and what was computed may not join, as the model has changed.
-
-    Raises:
-        Overloaded: there is no room for it.
-    """
-    rest = only(call, places)
-
-    def answered(results: list[PartResult]) -> Outcome:
-        if not has_rows(results):
-            return submit(call)
-        try:
-            rows = rows_of(rest, results)
-        except BadAnswer:
-            return submit(call)
-        found = known | dict(zip(rest.items.raw, rows, strict=True))
-        return joined(call, span(call, found), may_join, submit)
-
-    def failed(failure: Failure) -> Outcome:
-        return failure if failure.check(CancelledError) else submit(call)
-
-    return submit(rest).addCallbacks(answered, failed)
