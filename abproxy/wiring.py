@@ -14,6 +14,7 @@ from attrs import evolve
 from twisted.internet.defer import succeed
 from twisted.internet.interfaces import IReactorTime
 
+from abproxy.batching.account import Accounts
 from abproxy.configure import (
     drain_times,
     policy_for,
@@ -132,7 +133,7 @@ def _build(
         observer=telemetry.observer,
         coming=lambda: sum(model.coming_bytes for model in serving.all),
     )
-    process_gauges = _process_gauges(telemetry, sites)
+    process_gauges, accounts = _process_gauges(telemetry, sites), Accounts()
 
     def make(own: Settings, table: ModelTable | None) -> ServedModel:
         model = make_model(
@@ -142,6 +143,7 @@ def _build(
             process.turn,
             process=process_gauges,
             table=table,
+            accounts=accounts,
             rows=rows,
             base_url=child.url if child else None,
         )

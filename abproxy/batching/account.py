@@ -1,6 +1,11 @@
-"""An account at a hosted API: what it may have, as it is set and as it is stated."""
+"""
+Accounts at hosted APIs: what each may have, as it is set and as it is stated.
 
-from collections.abc import Callable
+What is stated is kept for each model of an account by itself, but where the API
+limits all models together.
+"""
+
+from collections.abc import Callable, Hashable, Iterator
 from math import inf
 
 from attrs import define, field, frozen
@@ -8,7 +13,10 @@ from attrs import define, field, frozen
 from abproxy.batching.allowance import Allowance, Entry
 from abproxy.batching.stated import TOKENS
 
-__all__ = ["NO_RATES", "Account", "Rates"]
+__all__ = ["NO_RATES", "Account", "Accounts", "Rates"]
+
+MOST_ACCOUNTS = 1000
+"""Accounts and models of which is kept in mind what the upstream has stated."""
 
 TOKENS_PER_BYTE = 1 / 3
 """
@@ -47,6 +55,12 @@ class Rates:
     is_one_account: bool = True
     """Whether all servers have one account, so that what any of them states counts."""
 
+    account: Hashable = field(default=None, repr=False)
+    """Which of several accounts at one API it is, if there may be others."""
+
+    counts_models_together: bool = False
+    """Whether the limits that are stated are those of all models together."""
+
     most_of: Callable[[bytes], tuple[int | None, int | None]] = field(
         default=lambda _model: (None, None), repr=False
     )
@@ -67,6 +81,53 @@ class Rates:
 
 
 NO_RATES = Rates()
+
+
+@define(eq=False)
+class Accounts:
+    """
+    What is known of each account and model; of those used least lately it is forgotten.
+
+    Names that clients have made up are kept apart, so that they drive out no others:
+    what has never computed anything may be one.
+    """
+
+    _good: dict[Hashable, "Account"] = field(init=False, factory=dict, repr=False)
+    """Those that have computed something, the one used last at the end."""
+
+    _others: dict[Hashable, "Account"] = field(init=False, factory=dict, repr=False)
+
+    def __iter__(self) -> Iterator["Account"]:
+        """Iterate over all of them."""
+        yield from self._good.values()
+        yield from self._others.values()
+
+    def get(self, name: Hashable) -> "Account":
+        """Return that of a *name*, which may be new."""
+        kept = self._good if name in self._good else self._others
+        return self._keep(kept, name, kept.get(name) or Account())
+
+    def computed(self, name: Hashable, account: "Account") -> None:
+        """Note that the *account* of that *name* has computed something."""
+        if name not in self._good:
+            self._others.pop(name, None)
+            self._keep(self._good, name, account)
+
+    def forget(self) -> None:
+        """Forget all of them."""
+        self._good.clear()
+        self._others.clear()
+
+    @staticmethod
+    def _keep(
+        kept: dict[Hashable, "Account"], name: Hashable, account: "Account"
+    ) -> "Account":
+        """Keep it as the one used last, and forget one if there are too many."""
+        kept.pop(name, None)
+        kept[name] = account
+        if len(kept) > MOST_ACCOUNTS:
+            del kept[next(iter(kept))]
+        return account
 
 
 @define(eq=False)

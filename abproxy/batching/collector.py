@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from abproxy.batching.account import NO_RATES, Rates
+from abproxy.batching.account import NO_RATES, Accounts, Rates
 from abproxy.batching.admission import Admission
 from abproxy.batching.backoff import Backoff
 from abproxy.batching.batch import Count
@@ -71,6 +71,9 @@ class BatchCollector:
     rates: Rates = NO_RATES
     """What the account at the upstream may have in a minute."""
 
+    accounts: Accounts = field(factory=Accounts, repr=False)
+    """What is known of it, and of others; several models may have the same."""
+
     is_alive: Callable[[], Deferred[bool | None]] = field(default=_unknown, repr=False)
     """Asks whether the upstream answers; never fails, and None if it is not certain."""
 
@@ -113,7 +116,9 @@ class BatchCollector:
             self.clock, self._apply_limits, self._apply_limits_of
         )
         self.offenders = Offenders(self.clock)
-        self.pace = Pace(self.clock, self.dispatch, self._apply_limits, self.rates)
+        self.pace = Pace(
+            self.clock, self.dispatch, self._apply_limits, self.rates, self.accounts
+        )
         self.queue = Queue(
             caps_of=self._caps_of,
             may_join=self.may_join,

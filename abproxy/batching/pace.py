@@ -11,7 +11,7 @@ Without limits it does nothing but to look for them in the answers to shared req
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from math import ceil, inf
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from abproxy.batching.account import NO_RATES, Account, Rates
+from abproxy.batching.account import NO_RATES, Account, Accounts, Rates
 from abproxy.batching.allowance import KEPT_S, WINDOW_S
 from abproxy.batching.lane import Lane
 from abproxy.batching.part import Caps
@@ -48,9 +48,6 @@ BULK_SHARE = 10
 
 SHORTEST_S = 0.001
 """The shortest time after which is looked again, in seconds."""
-
-MOST_ACCOUNTS = 1000
-"""Accounts and models of which is kept in mind what the upstream has stated."""
 
 OK = 200
 
@@ -99,12 +96,10 @@ class Pace:
     is_active: bool = field(init=False, default=False)
     """Whether anything limits what is sent, so that all of it is counted."""
 
-    _of_all: Account = field(init=False, factory=Account)
-    _accounts: dict[tuple[bytes, int], Account] = field(
-        init=False, factory=dict, repr=False
-    )
-    """By model, and the hash of what clients of their own account show."""
+    accounts: Accounts = field(factory=Accounts, repr=False)
+    """By account, model, and the hash of what clients of their own account show."""
 
+    _of_all: Account = field(init=False, factory=Account)
     _timer: Timer = field(init=False, repr=False)
     _since_bulk: int = field(init=False, default=0)
     """How many requests have left since the last one of bulk."""
@@ -122,7 +117,8 @@ class Pace:
 
     def forget(self) -> None:
         """Forget what was stated: the upstream, or its model, is another."""
-        self._accounts.clear()
+        if not self.rates.is_hosted:
+            self.accounts.forget()
         self.is_active = self.rates.are_any
 
     def stop(self) -> None:
@@ -283,18 +279,22 @@ class Pace:
             if used is not None and account.learn(size, used):
                 self.on_change()
             if isinstance(outcome, Response):
-                self.look_at(outcome, key)
+                self.look_at(outcome, key, account)
             return outcome
 
         return send(request).addBoth(ended)
 
-    def look_at(self, response: Response, key: LaneKey) -> Response:
+    def look_at(
+        self, response: Response, key: LaneKey, account: Account | None = None
+    ) -> Response:
         """Note what *response* to a request of one lane says of the limits."""
         stated = read_stated(response) if self.rates.is_one_account else []
         is_refused = response.status in NO_ROOM and self.rates.is_one_account
         if not stated and not self.is_active:
             return response
-        now, account = self.clock.seconds(), self._account_of(key)
+        now, account = self.clock.seconds(), account or self._account_of(key)
+        if response.status == OK:
+            self.accounts.computed(self._name_of(key), account)
         for each in stated:
             self._note(account, each, now)
         if is_refused:
@@ -302,7 +302,7 @@ class Pace:
         self.is_active = (
             self.rates.are_any
             or account.is_limited(now)
-            or any(each.is_limited(now) for each in self._accounts.values())
+            or any(each.is_limited(now) for each in self.accounts)
         )
         return response
 
@@ -335,13 +335,15 @@ class Pace:
 
     def _account_of(self, key: LaneKey) -> Account:
         """Return what is known of the account and model of a lane."""
-        name = _model_of(key), hash(key.headers) if key.is_personal else 0
-        account = self._accounts.get(name)
-        if account is None:
-            account = self._accounts[name] = Account()
-            if len(self._accounts) > MOST_ACCOUNTS:
-                del self._accounts[next(iter(self._accounts))]
-        return account
+        return self.accounts.get(self._name_of(key))
+
+    def _name_of(self, key: LaneKey) -> Hashable:
+        of_all, client = self.rates.counts_models_together, key.is_personal
+        return (
+            self.rates.account,
+            b"" if of_all else _model_of(key),
+            hash(key.headers) if client else 0,
+        )
 
 
 def _model_of(key: LaneKey) -> bytes:

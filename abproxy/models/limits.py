@@ -164,6 +164,8 @@ def rates_for(settings: Settings) -> Rates:
         patience_s=settings.overload_patience_s,
         is_hosted=known is not None,
         is_one_account=len(hosts(settings.upstream_url)) == 1,
+        account=(tuple(hosts(settings.upstream_url)), settings.upstream_key),
+        counts_models_together=known is not None and known.counts_models_together,
         most_of=most_of,
         shares=settings.workers,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
+from abproxy.batching.account import Accounts
 from abproxy.batching.admission import Admission
 from abproxy.batching.collector import BatchCollector
 from abproxy.batching.concurrency import AdaptiveLimit, Budget, FixedLimit, Limit
@@ -214,6 +215,7 @@ def make_model(  # noqa: PLR0913
     *,
     process: ProcessGauges,
     table: ModelTable | None = None,
+    accounts: Accounts | None = None,
     rows: "RedisStore | None" = None,
     base_url: str | None = None,
 ) -> ServedModel:
@@ -227,6 +229,7 @@ def make_model(  # noqa: PLR0913
         turn: says when other numbers of slots may be tried.
         process: the figures of the process.
         table: says that it is one of several.
+        accounts: what is known of accounts at hosted APIs, which other models have too.
         rows: remembers rows for several proxies.
         base_url: of its server, if that is not the one in the settings.
 
@@ -245,7 +248,9 @@ def make_model(  # noqa: PLR0913
     if table is not None and isinstance(upstream, Upstream):
         upstream.name_in_log()
     joining = Joining(clock=reactor, strict=settings.model_strict)
-    collector = _collector(settings, reactor, upstream, telemetry, turn, joining)
+    collector = _collector(
+        settings, reactor, upstream, telemetry, turn, joining, accounts
+    )
     layers = make_layers(
         reuse_for(settings),
         collector,
@@ -299,8 +304,12 @@ def _collector(  # noqa: PLR0913, PLR0917
     telemetry: Telemetry,
     turn: Turn,
     joining: Joining,
+    accounts: Accounts | None,
 ) -> BatchCollector:
-    limits = limits_for_all(settings, upstream.infos)
+    limits, rates = limits_for_all(settings, upstream.infos), rates_for(settings)
+    if accounts is None or not rates.is_hosted:
+        # Other servers have no accounts, and what one states is of one model.
+        accounts = Accounts()
     # A request to /tokenize is not a request for a batch, nor counted as one.
     counter = TokenCounter(
         send=partial(upstream.send, is_batch=False),
@@ -332,7 +341,8 @@ def _collector(  # noqa: PLR0913, PLR0917
         may_join=joining.may_join,
         call_timeout_s=settings.call_timeout_s,
         retry_timeouts=retry_timeouts_for(settings),
-        rates=rates_for(settings),
+        rates=rates,
+        accounts=accounts,
         observer=telemetry.observer,
     )
 

@@ -37,6 +37,9 @@ class HostedApi:
     tokens: int | None = None
     """Tokens of all its inputs together."""
 
+    counts_models_together: bool = False
+    """Whether the requests and tokens of an account are limited for all its models."""
+
     models: Mapping[str, Most] = field(factory=dict)
     """Models for which it is something else."""
 
@@ -95,7 +98,11 @@ HOSTED: Sequence[HostedApi] = (
         name="Cohere",
         hosts=["api.cohere.com", "api.cohere.ai"],
         inputs=96,
-        sources=["https://docs.cohere.com/reference/embed"],
+        counts_models_together=True,
+        sources=[
+            "https://docs.cohere.com/reference/embed",
+            "https://docs.cohere.com/docs/rate-limits",
+        ],
     ),
     HostedApi(
         name="Voyage AI",
@@ -147,8 +154,12 @@ HOSTED: Sequence[HostedApi] = (
         name="Jina AI",
         hosts=["api.jina.ai"],
         inputs=512,
+        counts_models_together=True,
         # Its own refusal says so: "Each input list can contain at most 512 items".
-        sources=["https://github.com/langgenius/dify-official-plugins/issues/1997"],
+        sources=[
+            "https://github.com/langgenius/dify-official-plugins/issues/1997",
+            "https://jina.ai/api-dashboard/rate-limit/",
+        ],
     ),
     HostedApi(
         name="DeepInfra",

@@ -456,6 +456,57 @@ def test_clients_with_accounts_of_their_own_are_paced_each_by_itself() -> None:
     assert not slow.called
 
 
+USED_UP = reply(200, b"{}", (b"ratelimit-remaining", b"0"), (b"ratelimit-reset", b"30"))
+
+
+def test_models_that_an_api_counts_together_wait_together() -> None:
+    """What one has used up is used up for the other."""
+    rates = Rates(is_hosted=True, counts_models_together=True)
+    proxy = hosted(Account.of(1e6, 1e9), rates=rates)
+    proxy.collector.pace.look_at(USED_UP, openai_call("a", model="large").lane_key)
+
+    waiting = proxy.submit(openai_call("a", model="small"))
+    run(proxy, 1)
+
+    assert not waiting.called
+    run(proxy, 30)
+    assert waiting.called
+
+
+def test_invented_models_drive_out_no_account_that_works() -> None:
+    """Though it is asked for seldom: what is used up of it stays so."""
+    proxy = hosted(Account.of(1e6, 1e9))
+    pace = proxy.collector.pace
+    pace.look_at(USED_UP, openai_call("a").lane_key)
+    not_found = reply(404, b"{}", (b"ratelimit-remaining", b"9"))
+    for at in range(3000):
+        pace.look_at(not_found, openai_call("a", model=f"no-{at}").lane_key)
+
+    waiting = proxy.submit(openai_call("a"))
+    run(proxy, 1)
+
+    assert not waiting.called
+
+
+def test_of_many_accounts_the_one_used_least_lately_is_forgotten() -> None:
+    """Each client may have one."""
+    proxy = hosted(Account.of(1e6, 1e9))
+    pace = proxy.collector.pace
+    for at in range(1500):
+        pace.look_at(USED_UP, openai_call("a").lane_key)
+        pace.look_at(USED_UP, openai_call("a", model=f"m-{at}").lane_key)
+
+    used, forgotten = (
+        proxy.submit(openai_call("a")),
+        proxy.submit(openai_call("a", model="m-1")),
+    )
+    run(proxy, 1)
+
+    assert not used.called
+    assert forgotten.called
+    assert len(list(pace.accounts)) <= 2000
+
+
 def test_workers_share_what_is_left() -> None:
     """Each may use its part of it, as it cannot know what the others send."""
     proxy = hosted(Account.of(1e6, 1e9), rates=Rates(is_hosted=True, shares=4))
