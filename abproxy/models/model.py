@@ -150,11 +150,7 @@ class ServedModel:
         if former.slots != settings.slots:
             budget.slots = make_slots(settings.slots, self.turn)
         self._apply_to_collector(settings)
-        if not isinstance(self.upstream, Upstream):
-            self.upstream.permits_of = partial(permits_for, settings)
-            self.upstream.hedge_after(settings.hedge_after)
-            for name in self.upstream.names:
-                name.lookup.every_s = settings.resolve_every_s
+        _adapt(self.upstream, settings)
         self.upstream.use(credentials_for(settings))
         self.upstream.set_timeout(settings.upstream_timeout_s)
         self.relay.timeout_s = settings.upstream_timeout_s
@@ -244,9 +240,10 @@ def make_model(  # noqa: PLR0913
     def resize() -> None:
         model.resize()
 
-    upstream = make_servers(settings, reactor, telemetry, base_url)
-    if table is not None and isinstance(upstream, Upstream):
-        upstream.name_in_log()
+    upstream = make_servers(
+        settings, reactor, telemetry, base_url, is_one_of_several=table is not None
+    )
+    _adapt(upstream, settings)
     joining = Joining(clock=reactor, strict=settings.model_strict)
     collector = _collector(
         settings, reactor, upstream, telemetry, turn, joining, accounts
@@ -289,12 +286,16 @@ def make_model(  # noqa: PLR0913
         turn=turn,
     )
     # Only now are there those who hear of it.
-    if not isinstance(upstream, Upstream):
-        upstream.on_change, upstream.on_resize = learn, resize
-        collector.budget.stuck = upstream.stuck
-    else:
-        upstream.discovery.on_change = learn
+    upstream.hear(learn, resize)
     return model
+
+
+def _adapt(upstream: "Upstream | Fleet", settings: Settings) -> None:
+    upstream.adapt(
+        permits_of=partial(permits_for, settings),
+        hedge_after=settings.hedge_after,
+        resolve_every_s=settings.resolve_every_s,
+    )
 
 
 def _collector(  # noqa: PLR0913, PLR0917
@@ -326,6 +327,7 @@ def _collector(  # noqa: PLR0913, PLR0917
             limit=_limit(settings, reactor, limits),
             slots=make_slots(settings.slots, turn),
             servers=limits.servers,
+            stuck=upstream.stuck,
         ),
         admission=Admission(
             clock=reactor,

@@ -30,7 +30,12 @@ __all__ = ["make_servers"]
 
 
 def make_servers(
-    settings: Settings, reactor: Any, telemetry: Telemetry, base_url: str | None = None
+    settings: Settings,
+    reactor: Any,
+    telemetry: Telemetry,
+    base_url: str | None = None,
+    *,
+    is_one_of_several: bool = False,
 ) -> "Upstream | Fleet":
     """
     Return the only server of a model, or a fleet if there are or may be several.
@@ -40,12 +45,16 @@ def make_servers(
         reactor: clock and network.
         telemetry: hears of requests.
         base_url: of its server, if that is not the one in the settings.
+        is_one_of_several: whether there are other models, so that the log names it.
     """
     servers = weighted(base_url or settings.upstream_url)
     [(url, _), *others] = servers
     if others or (settings.resolve == "all" and is_name(url)):
         return _fleet(settings, reactor, telemetry, servers)
-    return _upstream(settings, reactor, telemetry, url)
+    upstream = _upstream(settings, reactor, telemetry, url)
+    if is_one_of_several:
+        upstream.name_in_log()
+    return upstream
 
 
 def _fleet(
@@ -66,7 +75,6 @@ def _fleet(
         strict=settings.model_strict,
         observer=telemetry.observer,
     )
-    fleet.hedge_after(settings.hedge_after)
     for url, weight in servers:
         make = partial(_upstream, settings, reactor, telemetry, url)
         if settings.resolve == "all" and is_name(url):

@@ -21,7 +21,7 @@ from abproxy.settings.batching import Batching
 from abproxy.settings.key_files import KEY_FILES
 from abproxy.settings.limits import Limits
 from abproxy.settings.listening import FAST_PATHS, Listening
-from abproxy.settings.models import ModelTable, read_models
+from abproxy.settings.models import ModelsFile, ModelTable, read_models
 from abproxy.settings.reuse import Reuse
 from abproxy.settings.sources import Sources, find_typos, variable
 from abproxy.settings.telemetry import Telemetry
@@ -166,9 +166,22 @@ def settings_from(
         values["fast_paths"] = _former_fast_paths(sources)
     if "models" in values:
         values["models"] = read_models(values["models"], _parsers_of_models())
+        if "upstream_url" not in values:
+            _check_urls(values["models"])
     settings = Settings(**values)
     _check(settings)
     return settings
+
+
+def _check_urls(models: ModelsFile) -> None:
+    """Raise if one of the *models* has no server: the default is rarely meant then."""
+    url = member_of(attrs.fields(Settings).upstream_url)
+    for table in models.tables:
+        if url not in table.texts:
+            raise SettingsError(
+                f"MODELS: {models.path}: [{table.name}] has no url, and "
+                "INFERENCE_SERVICE_URL is not set"
+            )
 
 
 def _parsers_of_models() -> dict[str, Callable[[str], Any]]:

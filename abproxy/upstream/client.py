@@ -18,6 +18,7 @@ from twisted.internet.defer import (
     maybeDeferred,
 )
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.http import OK
@@ -181,6 +182,7 @@ class Upstream:
     generations: Generations = field(init=False, repr=False)
     """What may have been another server at its address."""
 
+    _log: ClassVar[Logger] = Logger()
     refused: ClassVar[int] = 0
     """Servers that are left out for their model: the only one never is."""
 
@@ -355,6 +357,25 @@ class Upstream:
 
     def drain(self, address: str, *, is_drained: bool = True) -> None:
         """Do nothing: the only server cannot be taken out of use."""
+
+    def adapt(self, *, hedge_after: str | None, **_: Any) -> None:
+        """Warn of what is set for several servers, and is of no use for one."""
+        if hedge_after is not None:
+            self._log.warn(
+                "HEDGE_AFTER is of no use: there is only one inference server, {name}",
+                name=self.name,
+            )
+
+    def hear(
+        self, on_change: Callable[[ServerInfo], None], on_resize: Callable[[], None]
+    ) -> None:
+        """Call *on_change* when something else is known of it than before."""
+        del on_resize  # it always takes part
+        self.discovery.on_change = on_change
+
+    def stuck(self) -> tuple[int, int]:
+        """Return how much is at servers that take no part: at the only one nothing."""
+        return 0, 0
 
     def start(self) -> None:
         """Start the discovery of its limits."""

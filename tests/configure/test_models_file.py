@@ -29,7 +29,8 @@ def file(tmp_path: Path) -> Path:
 def read(file: Path, text: str, **environ: str) -> Settings:
     """Read settings with this file of models."""
     file.write_text(text, encoding="utf-8")
-    return settings_from({}, {"MODELS": str(file), **environ}, {})
+    of_all = {"INFERENCE_SERVICE_URL": "http://of-all"}
+    return settings_from({}, {"MODELS": str(file), **of_all, **environ}, {})
 
 
 def of(settings: Settings, name: str) -> Settings:
@@ -68,6 +69,25 @@ def test_a_table_says_what_is_of_its_model_alone(file: Path) -> None:
     assert (a.packing, a.max_wait_ms) == (False, 2.5)
     assert a.share_apart == ("x-user", "body.tenant")
     assert a.upstream_headers == (("X-One", "1"), ("X-Two", "2"))
+
+
+def test_a_table_without_a_url_has_the_server_of_all(file: Path) -> None:
+    """If the settings name one."""
+    settings = read(file, "[a]\n", INFERENCE_SERVICE_URL="http://one")
+
+    assert of(settings, "a").upstream_url == "http://one"
+
+
+def test_a_model_for_which_no_server_is_named_is_refused(file: Path) -> None:
+    """That it is the usual one is hardly meant, and would be silent."""
+    file.write_text('[a]\nurl = "http://a"\n[b]\n', encoding="utf-8")
+
+    with pytest.raises(SettingsError) as caught:
+        settings_from({}, {"MODELS": str(file)}, {})
+
+    assert str(caught.value) == (
+        f"MODELS: {file}: [b] has no url, and INFERENCE_SERVICE_URL is not set"
+    )
 
 
 def test_a_key_comes_from_a_file_of_the_model(file: Path) -> None:

@@ -133,6 +133,21 @@ def test_what_needs_a_restart_is_said(file: Path, said: list[str]) -> None:
     assert "Settings need a restart: PORT" in said
 
 
+def test_a_setting_for_several_servers_is_of_no_use_for_one(
+    file: Path, said: list[str]
+) -> None:
+    """The log says so at the start, and when settings are read again."""
+    of_no_use = "HEDGE_AFTER is of no use: there is only one inference server, "
+    proxy = in_memory_proxy(Resource(), hedge_after="p95")
+    assert [each for each in said if each.startswith(of_no_use)]
+    said.clear()
+    file.write_text("HEDGE_AFTER=0.5", encoding="utf-8")
+
+    _configuration(proxy, file).reload()
+
+    assert [each for each in said if each.startswith(of_no_use)]
+
+
 def test_a_mistake_changes_nothing(file: Path, said: list[str]) -> None:
     """A typo in the file does not stop a proxy that runs."""
     proxy = in_memory_proxy(Resource())

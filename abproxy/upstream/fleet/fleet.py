@@ -24,17 +24,12 @@ from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.fleet.agreement import Agreement
-from abproxy.upstream.fleet.choice import (
-    Work,
-    is_outlier,
-    may_have_more,
-    note_share,
-    soonest,
-)
+from abproxy.upstream.fleet.choice import Choice, is_outlier, note_share
 from abproxy.upstream.fleet.ejection import Standing
 from abproxy.upstream.fleet.member import Member
 from abproxy.upstream.fleet.resolve import NamedServers
 from abproxy.upstream.fleet.sending import FleetSender
+from abproxy.upstream.fleet.work import Work
 from abproxy.upstream.health import answers_question
 from abproxy.upstream.server_info import ServerInfo
 
@@ -83,6 +78,7 @@ class Fleet:
     agreement: Agreement = field(init=False)
     """Which model they are for."""
 
+    choice: Choice = field(init=False, repr=False)
     sender: FleetSender = field(init=False, repr=False)
     members: list[Member] = field(init=False, factory=list)
     """Those that there are, also those that take no part at the moment."""
@@ -103,10 +99,16 @@ class Fleet:
         self.agreement = Agreement(
             clock=self.clock, strict=self.strict, on_due=self.look_again
         )
+        self.choice = Choice(
+            members=lambda: self.members,
+            taking_part=lambda: self._taking_part,
+            permits_of=self.permits_of,
+            random=self.random,
+        )
         self.sender = FleetSender(
             clock=self.clock,
             timeout_s=self.timeout_s,
-            choose=self._choose,
+            choose=self.choice.choose,
             began=self._began,
             ended=self._let_go,
             observer=self.observer,
@@ -297,7 +299,7 @@ class Fleet:
         return self._is_one_alive([])
 
     def _is_one_alive(self, asked: Sequence[Member]) -> Deferred[bool | None]:
-        member = self._choose(0, 0, asked)
+        member = self.choose(asked)
         if member is None:
             return succeed(False)
 
@@ -345,9 +347,37 @@ class Fleet:
         for each in self.members:
             each.upstream.set_timeout(seconds)
 
-    def hedge_after(self, after: str | None) -> None:
-        """Send what takes longer than that a second time; None: nothing."""
-        self.sender.hedging.after = after
+    def adapt(
+        self,
+        *,
+        permits_of: Callable[[ServerInfo], int],
+        hedge_after: str | None,
+        resolve_every_s: float,
+    ) -> None:
+        """
+        Apply settings that are about several servers.
+
+        Args:
+            permits_of: how many inputs may be in flight at one that says this.
+            hedge_after: what takes longer is sent a second time; None: nothing.
+            resolve_every_s: after how long names are looked up again, in seconds.
+        """
+        self.permits_of = self.choice.permits_of = permits_of
+        self.sender.hedging.after = hedge_after
+        for name in self.names:
+            name.lookup.every_s = resolve_every_s
+
+    def hear(
+        self, on_change: Callable[[ServerInfo], None], on_resize: Callable[[], None]
+    ) -> None:
+        """
+        Tell who has to know.
+
+        Args:
+            on_change: called when something else is known of them than before.
+            on_resize: called when others take part than before.
+        """
+        self.on_change, self.on_resize = on_change, on_resize
 
     def start(self) -> None:
         """Begin to ask each of them."""
@@ -380,59 +410,9 @@ class Fleet:
         headers = self.credentials.on(())
         return answers_question(upstream.ask, headers, self.clock)
 
-    # Choosing
-
     def choose(self, tried: Sequence[Member] = ()) -> Member | None:
         """Return where a request would be answered soonest, but none of *tried*."""
-        return self._choose(0, 0, tried)
-
-    def _choose(
-        self,
-        work: float,
-        items: int,
-        tried: Sequence[Member] = (),
-        needs_room: bool = False,  # noqa: FBT001, FBT002  one place calls it
-    ) -> Member | None:
-        active = [each for each in self._taking_part if each not in tried]
-        if not active:
-            return None if tried else self._least_bad()
-        now = self.clock.seconds()
-        ready = [each for each in active if now >= each.full_until]
-        if needs_room and not ready:
-            return None
-        ready = ready or active
-        roomy = [each for each in ready if self._has_room(each, items)]
-        if not roomy:
-            if needs_room:
-                return None
-            return max(ready, key=lambda each: self._permits(each) - each.work.items)
-        fair = [each for each in roomy if self._may_have_more(each, active)] or roomy
-        works = [each.work for each in fair]
-        return fair[soonest(works, work, self.random)]
-
-    def _may_have_more(self, member: Member, active: Sequence[Member]) -> bool:
-        works = [each.work for each in active]
-        return may_have_more(member.work, member.standing.part, works)
-
-    def _permits(self, member: Member) -> int:
-        return self.permits_of(member.upstream.info)
-
-    def _has_room(self, member: Member, items: int) -> bool:
-        taken = member.work.items
-        return not taken or taken + items <= self._permits(member)
-
-    def _least_bad(self) -> Member | None:
-        """Return which one to try though all are out: each in its turn."""
-        usable = [each for each in self.members if not each.refused]
-        return min(
-            usable,
-            key=lambda each: (
-                each.is_drained,
-                each.standing.is_away,
-                each.tried,
-            ),
-            default=None,
-        )
+        return self.choice.choose(0, 0, tried)
 
     # Sending
 

@@ -22,8 +22,8 @@ from abproxy.events import ServerState
 from abproxy.http.messages import GATEWAY, NO_ROOM, Response
 from abproxy.upstream.client import Upstream, name_of
 from abproxy.upstream.endpoints import address_of
-from abproxy.upstream.fleet.choice import LATE_S, Attempt, Work
 from abproxy.upstream.fleet.ejection import FAILURES_IN_A_ROW, Standing
+from abproxy.upstream.fleet.work import LATE_S, Attempt, Work
 
 __all__ = ["DENIED", "Member"]
 

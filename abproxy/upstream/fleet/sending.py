@@ -29,9 +29,9 @@ from abproxy.errors import (
 )
 from abproxy.events import Observer
 from abproxy.http.messages import GATEWAY, NO_ROOM, QUICK_S, Response, UpstreamRequest
-from abproxy.upstream.fleet.choice import Attempt, work_of
 from abproxy.upstream.fleet.hedging import Hedging
 from abproxy.upstream.fleet.member import DENIED, Member
+from abproxy.upstream.fleet.work import Attempt, work_of
 
 __all__ = ["Choose", "FleetSender"]
 

@@ -159,7 +159,7 @@ def play(steps: list[Any], hedge_after: str | None) -> Play:
     proxy.collector.sender.send_request = servers.fleet.send
     proxy.collector.quarantine.is_alive = servers.fleet.is_alive
     proxy.collector.budget.servers = 3
-    servers.fleet.hedge_after(hedge_after)
+    servers.fleet.sender.hedging.after = hedge_after
     servers.fleet.start()
     here = Play(proxy, servers)
     for verb, *arguments in steps:

@@ -22,7 +22,7 @@ def hedged(after: str = "1", count: int = 2) -> Servers:
     """Make servers that have answered often enough for one more request."""
     servers = Servers(count, observer=Extra())
     servers.learn_speeds()
-    servers.fleet.hedge_after(after)
+    servers.fleet.sender.hedging.after = after
     return servers
 
 
@@ -154,7 +154,7 @@ def test_what_is_long_is_learnt_from_answers() -> None:
 def test_what_hangs_is_sent_to_another_when_that_is_noticed() -> None:
     """Its callers wait no longer than that."""
     servers = hedged()
-    servers.fleet.hedge_after(None)
+    servers.fleet.sender.hedging.after = None
     asked = servers.send_to("a")
     servers.fleet.start()
 
@@ -170,7 +170,7 @@ def test_what_hangs_is_sent_to_another_when_that_is_noticed() -> None:
 def test_a_hang_of_all_is_no_reason_to_send_all_again() -> None:
     """A fifth of the requests at most goes elsewhere, besides the first ten."""
     servers = hedged()
-    servers.fleet.hedge_after(None)
+    servers.fleet.sender.hedging.after = None
     asked = [servers.send_to("a") for _ in range(30)]
     servers.fleet.start()
 
@@ -186,7 +186,7 @@ def test_a_hang_of_all_is_no_reason_to_send_all_again() -> None:
 def looked_after() -> Servers:
     """Make servers whose speeds are known, of a fleet that looks after them."""
     servers = hedged()
-    servers.fleet.hedge_after(None)
+    servers.fleet.sender.hedging.after = None
     servers.fleet.start()
     return servers
 
