@@ -190,7 +190,11 @@ def makeService(options: Options) -> IService:
         from abproxy.service.lifetime import ProcessContext
         from abproxy.service.notify import make_notify
         from abproxy.telemetry.logs import observer, set_threshold, threshold
-        from abproxy.tuning import tune_process, use_monotonic_clock
+        from abproxy.tuning import (
+            free_leftovers,
+            tune_process,
+            use_monotonic_clock,
+        )
 
         use_monotonic_clock(reactor)
         share(read_env_file(options[ENV_FILE]), os.environ, but=_variables())
@@ -218,6 +222,7 @@ def makeService(options: Options) -> IService:
             owner=_owner(getattr(options, "parent", None) or {}),
             set_log_level=partial(set_threshold, enough),
         )
+        free_leftovers()
         service: IService = _wiring(settings)(settings, reactor, read, process)
     except (SettingsError, ModelUnavailable) as error:
         raise SystemExit(f"abproxy: {error}") from None

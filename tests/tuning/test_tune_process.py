@@ -60,6 +60,26 @@ assert resident() < before + 10 * MEGABYTE
 """
 
 
+SOURCES = """
+import linecache
+from attrs import define
+from twisted.internet import reactor
+from abproxy.tuning import tune_process
+
+@define
+class Written:
+    member: int
+
+def sources():
+    return [name for name in linecache.cache if name.startswith("<attrs generated")]
+
+assert sources()
+tune_process(reactor, skips_log_context=False)
+assert not sources()
+assert Written(1) == Written(1)
+"""
+
+
 def _done_in_a_process_of_its_own(script: str) -> None:
     # There is no way back from it.
     done = subprocess.run(  # noqa: S603
@@ -84,3 +104,8 @@ def test_events_are_polled_for_as_the_operator_wants(chosen: bool) -> None:  # n
 def test_the_memory_of_large_bodies_is_given_back() -> None:
     """Though others were freed before, and what is needed lies between them."""
     _done_in_a_process_of_its_own(FREEING)
+
+
+def test_the_source_of_methods_that_attrs_has_written_is_not_kept() -> None:
+    """The methods are, and it would be half a megabyte for debuggers only."""
+    _done_in_a_process_of_its_own(SOURCES)
