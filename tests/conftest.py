@@ -1,4 +1,4 @@
-"""What every test is held to: nothing may leak."""
+"""What every test is held to, that nothing may leak, and what many share."""
 
 import gc
 from collections.abc import Iterator
@@ -41,3 +41,17 @@ def nothing_leaked() -> Iterator[list[object]]:
         call.cancel()
     assert not failures
     assert not calls
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What the log said."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_format"):
+            lines.append(str(event["log_format"]).format(**event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)

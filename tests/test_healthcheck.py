@@ -22,7 +22,7 @@ from abproxy.healthcheck import (
 )
 from abproxy.settings.settings import Settings
 from abproxy.settings.sources import DEFAULTS, variable
-from support.client import make_certificate
+from support.certificates import make_certificate
 from support.processes import proxy
 from support.proxy import started_proxy
 

@@ -20,7 +20,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from deploy.deployed import DEPLOY, ROOT
-from real.running import PLACES, running
+from real.running import PLACES, nginx_with, running
 
 __all__ = [
     "BALANCERS",
@@ -39,25 +39,6 @@ __all__ = [
 
 PORTS = (8080, 8081, 8082)
 """What the configurations have: where clients connect, and two proxies."""
-
-NGINX = """\
-{user}
-daemon off;
-worker_processes 1;
-pid {folder}/pid;
-error_log {folder}/error.log;
-events {{ worker_connections 1024; }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  include {folder}/abproxy.conf;
-}}
-"""
-"""What Debian's nginx.conf does, as far as it concerns us."""
 
 PATIENCE_S = 30.0
 
@@ -117,7 +98,8 @@ def _haproxy(_folder: Path, config: Path) -> Sequence[str]:
 def _nginx(folder: Path, config: Path) -> Sequence[str]:
     config.rename(folder / "abproxy.conf")
     user = "user root root;" if os.geteuid() == 0 else ""
-    config.write_text(NGINX.format(folder=folder, user=user))
+    text = nginx_with("include {folder}/abproxy.conf;")
+    config.write_text(text.format(folder=folder, user=user))
     return ["-e", "error.log", "-p", str(folder), "-c", str(config)]
 
 

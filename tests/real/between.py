@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from real.running import CannotRun, Serve, free_port, running
+from real.running import CannotRun, Serve, free_port, nginx_with, running
 
 SETTINGS = {"MAX_WAIT_TIME": "100", "MAX_BATCH_SIZE": "8"}
 """Calls are held together, so that they meet."""
@@ -41,21 +41,9 @@ OF_ABPROXY = frozenset(
 OF_ONE_SERVER = frozenset({"GET /openapi/metadata.json"})
 """Calls whose answer has the time at which the server was started."""
 
-NGINX = """\
-daemon off;
-{user}
-worker_processes 1;
-pid {folder}/pid;
-error_log {folder}/error.log;
-events {{ worker_connections 1024; }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  client_max_body_size 64m;
+NGINX = nginx_with(
+    """\
+client_max_body_size 64m;
   upstream behind {{ server {behind}; keepalive 32; }}
   server {{
     listen 127.0.0.1:{port};
@@ -72,8 +60,8 @@ http {{
       proxy_read_timeout 120s;
     }}
   }}
-}}
 """
+)
 
 HAPROXY = """\
 global

@@ -40,6 +40,27 @@ _processes: "dict[str, subprocess.Popen[bytes]]" = {}
 """What runs, by its URL."""
 
 
+def nginx_with(http: str) -> str:
+    """Return what Debian's nginx.conf does as far as it concerns us, with *http*."""
+    return f"""\
+{{user}}
+daemon off;
+worker_processes 1;
+pid {{folder}}/pid;
+error_log {{folder}}/error.log;
+events {{{{ worker_connections 1024; }}}}
+http {{{{
+  access_log off;
+  client_body_temp_path {{folder}}/body;
+  proxy_temp_path {{folder}}/proxy;
+  fastcgi_temp_path {{folder}}/fastcgi;
+  uwsgi_temp_path {{folder}}/uwsgi;
+  scgi_temp_path {{folder}}/scgi;
+  {http}
+}}}}
+"""
+
+
 class CannotRun(Exception):
     """A program is missing, has ended or is not ready in time."""
 

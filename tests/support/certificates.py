@@ -9,8 +9,9 @@ from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-__all__ = ["LOCAL", "OTHER", "Files", "certificate", "issue"]
+__all__ = ["LOCAL", "OTHER", "Files", "certificate", "issue", "make_certificate"]
 
 PEM = serialization.Encoding.PEM
 
@@ -54,7 +55,7 @@ def issue(folder: Path, password: bytes | None = None, days: int = 1) -> Files:
     root = _Authority("root")
     between = _Authority("intermediate", root)
     key = ec.generate_private_key(ec.SECP256R1())
-    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    names = [x509.DNSName("localhost"), LOCAL]
     names_of_it = x509.SubjectAlternativeName(names)
     own = between.sign("proxy", key.public_key(), names_of_it, days)
     files = Files(folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
@@ -89,7 +90,7 @@ class _Authority:
             .issuer_name(_name(self.name))
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=2))
+            .not_valid_before(now - timedelta(days=9))
             .not_valid_after(now + timedelta(days=days))
             .add_extension(extension, critical=False)
             .sign(self.key, hashes.SHA256())
@@ -103,23 +104,29 @@ def _name(name: str) -> x509.Name:
 
 def certificate(name: x509.GeneralName, days_left: int) -> tuple[bytes, bytes]:
     """Make a certificate that has signed itself; return it with its key, and alone."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a server")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=9))
-        .not_valid_after(now + timedelta(days=days_left))
-        .add_extension(x509.SubjectAlternativeName([name]), critical=False)
-        .sign(key, hashes.SHA256())
-    ).public_bytes(serialization.Encoding.PEM)
-    secret = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    return secret + made, made
+    signer = _Authority("a server")
+    names = x509.SubjectAlternativeName([name])
+    made = signer.sign("a server", signer.key.public_key(), names, days_left)
+    return _unlocked(signer.key) + made, made
+
+
+def make_certificate(folder: Path, owner: X25519PrivateKey | None = None) -> Path:
+    """
+    Write a key and its certificate into one file.
+
+    Args:
+        folder: where to.
+        owner: the key; by default a new one, which has signed its certificate.
+    """
+    signer = _Authority("proxy")
+    key = owner or signer.key
+    names = x509.SubjectAlternativeName([LOCAL])
+    file = folder / "proxy.pem"
+    file.write_bytes(_unlocked(key) + signer.sign("proxy", key.public_key(), names))
+    return file
+
+
+def _unlocked(key: Any) -> bytes:
+    locked = serialization.NoEncryption()
+    written: bytes = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, locked)
+    return written

@@ -5,7 +5,6 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from http.client import HTTPResponse
 from io import BytesIO
 from pathlib import Path
@@ -13,10 +12,6 @@ from typing import Any
 
 import msgspec
 from attrs import define, field
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from twisted.internet import protocol
 from twisted.internet.defer import Deferred, ensureDeferred, fail, gatherResults
 from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionDone
@@ -115,40 +110,6 @@ class Client:
 
 LONG_S = 50
 """Longer than anything here takes; a client that waits longer fails its test."""
-
-
-def make_certificate(folder: Path, owner: X25519PrivateKey | None = None) -> Path:
-    """
-    Write a key and its certificate into one file.
-
-    Args:
-        folder: where to.
-        owner: the key; by default a new one, which has signed its certificate.
-    """
-    signer = ec.generate_private_key(ec.SECP256R1())
-    key = owner or signer
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "proxy")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(signer, hashes.SHA256())
-    )
-    file = folder / "proxy.pem"
-    file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    return file
 
 
 def endpoint(certificate: Path) -> str:

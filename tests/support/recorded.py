@@ -12,6 +12,17 @@ from twisted.web.server import Request
 
 RECORDED = Path(__file__).parent.parent / "recorded" / "recorded.jsonl"
 
+OF_THE_BATCH = {
+    "x-compute-tokens",
+    "x-compute-time",
+    "x-total-time",
+    "x-tokenization-time",
+    "x-queue-time",
+    "x-inference-time",
+    "server-timing",
+}
+"""Lines that tell of the batch, or of time."""
+
 
 def _bytes(body: Any) -> bytes:
     if body is None:

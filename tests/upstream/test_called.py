@@ -1,28 +1,10 @@
 """What the log calls an inference server."""
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
-from twisted.logger import LogEvent, globalLogPublisher
 
 from abproxy.errors import CannotConnect
 from support.models import several_models, tables
 from support.proxy import wired
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    """What the log said."""
-    lines: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        if event.get("log_format"):
-            lines.append(str(event["log_format"]).format(**event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
 
 
 def test_one_of_several_is_called_by_its_address(

@@ -20,7 +20,8 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from abproxy.errors import SettingsError
 from abproxy.web.listen import Listener, make_listener
-from support.client import ByteClient, make_certificate, turn
+from support.certificates import make_certificate
+from support.client import ByteClient, turn
 from support.upstream import ByteServer, answering
 
 

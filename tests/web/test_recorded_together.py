@@ -19,7 +19,13 @@ from abproxy.dialects.call import Dialect, ParsedBody
 from abproxy.dialects.parse import read_elements
 from abproxy.dialects.routes import dialect_of
 from support.proxy import in_memory_proxy
-from support.recorded import Exchange, ReplayingUpstream, answer, exchanges
+from support.recorded import (
+    OF_THE_BATCH,
+    Exchange,
+    ReplayingUpstream,
+    answer,
+    exchanges,
+)
 
 TASKS = {
     "embed": "embedding",
@@ -32,16 +38,6 @@ TOO_BUSY = 429
 """What TEI was busy with when it said so cannot be asked for again."""
 
 OURS = {"connection", "content-length", "date", "transfer-encoding"}
-OF_THE_BATCH = {
-    "x-compute-tokens",
-    "x-compute-time",
-    "x-total-time",
-    "x-tokenization-time",
-    "x-queue-time",
-    "x-inference-time",
-    "server-timing",
-}
-"""Lines that tell of the batch, or of time."""
 
 
 def _dialect(exchange: Exchange) -> Dialect | None:

@@ -16,20 +16,11 @@ from abproxy_model.settings import Settings
 from support.batching import Harness
 from support.client import Answer
 from support.proxy import InMemoryProxy, in_memory_proxy
+from support.recorded import OF_THE_BATCH
 from web.bytemodel import ModelServer
 from web.requests_drawn import JSON, Drawn, good, together
 
 OF_THE_CONNECTION = {"connection", "date", "server"}
-OF_THE_BATCH = {
-    "x-compute-tokens",
-    "x-compute-time",
-    "x-total-time",
-    "x-tokenization-time",
-    "x-queue-time",
-    "x-inference-time",
-    "server-timing",
-}
-"""Lines that tell of the batch, or of time."""
 
 
 def in_front_of(server: ModelServer, **settings: Any) -> InMemoryProxy:

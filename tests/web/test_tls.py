@@ -12,11 +12,11 @@ from twisted.web import http
 
 from abproxy.web import server
 from bench.breakable import Traits
+from support.certificates import make_certificate
 from support.client import (
     LOCALHOST,
     ask,
     endpoint,
-    make_certificate,
     read_all,
     shake_hands,
     until,

@@ -19,13 +19,13 @@ from abproxy.service.proxy import SAME_SIGNAL_S
 from abproxy.workers.ipc import COUNTS
 from abproxy.workers.sockets import ConnectionCounts
 from bench.breakable import Breakable, Traits
+from support.certificates import make_certificate
 from support.client import (
     LOCALHOST,
     Caller,
     Tally,
     connect,
     endpoint,
-    make_certificate,
     read_all,
     shake_hands,
     sleep,

@@ -22,11 +22,11 @@ from abproxy.workers.sockets import (
     WorkerSocket,
     open_shared_port,
 )
+from support.certificates import make_certificate
 from support.client import (
     LOCALHOST,
     connect,
     endpoint,
-    make_certificate,
     together,
     until,
 )
