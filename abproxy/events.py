@@ -273,6 +273,9 @@ class Observer:
                 a server did not take it; `hedge`, as one takes long.
         """
 
+    def rows_differed(self) -> None:
+        """Note that the rows of a call are of two models, and not put together."""
+
     def batch_requeued(self, cause: Cause) -> None:
         """Note that a batch was queued again because of *cause*."""
 

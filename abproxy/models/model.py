@@ -244,7 +244,9 @@ def make_model(  # noqa: PLR0913
         settings, reactor, telemetry, base_url, is_one_of_several=table is not None
     )
     _adapt(upstream, settings)
-    joining = Joining(clock=reactor, strict=settings.model_strict)
+    joining = Joining(
+        clock=reactor, strict=settings.model_strict, observer=telemetry.observer
+    )
     collector = _collector(
         settings, reactor, upstream, telemetry, turn, joining, accounts
     )

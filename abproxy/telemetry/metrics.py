@@ -180,6 +180,7 @@ class Metrics:
     upstream_seconds: Buckets = field(init=False)
     isolations: Counter = field(init=False)
     resends: Counter = field(init=False)
+    differing_rows: Counter = field(init=False)
     extra_requests: Counter = field(init=False)
     put_backs: Counter = field(init=False)
     cut: Counter = field(init=False)
@@ -275,6 +276,11 @@ class Metrics:
         self.resends = self._counter(
             "resends", "Batches that were sent again because their connection broke"
         )
+        self.differing_rows = self._counter(
+            "differing_rows",
+            "Times that the rows of a call were of two models, and it was computed "
+            "again or failed",
+        )
         self.put_backs = self._counter(
             "put_backs",
             "Batches queued again because the upstream was full or unreachable",
@@ -293,7 +299,7 @@ class Metrics:
             "reason",
         )
         _start_at_0(self.cut, ("slow_reader",))
-        for counter in (self.isolations, self.resends):
+        for counter in (self.isolations, self.resends, self.differing_rows):
             counter.add((), 0)
         _start_at_0(self.put_backs, ("full", "unreachable"))
 

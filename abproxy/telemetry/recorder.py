@@ -230,6 +230,10 @@ class Recorder(Observer):
         """Count a batch that is sent again."""
         self.metrics.resends.add()
 
+    def rows_differed(self) -> None:
+        """Count a call whose rows are of two models."""
+        self.metrics.differing_rows.add()
+
     def batch_requeued(self, cause: Cause) -> None:
         """Count a batch that waits on."""
         why = "full" if isinstance(cause, Response) else "unreachable"

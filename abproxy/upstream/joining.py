@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import OK
 
 from abproxy.dialects.call import Call, PartResult
+from abproxy.events import Observer
 from abproxy.http.headers import spell
 from abproxy.http.messages import HeaderList, Response, Send, UpstreamRequest
 from abproxy.upstream.identity import Identity, Source, same_model
@@ -38,6 +39,8 @@ class Joining:
     strict: bool = False
     """Whether the same model in other numbers is another one."""
 
+    observer: Observer = field(factory=Observer, repr=False)
+
     _waiting: set[Deferred[None]] = field(init=False, factory=set, repr=False)
     """Those that wait for what a server says."""
 
@@ -54,6 +57,7 @@ class Joining:
         if _differ_in_width(call, every):
             for each in sources:
                 each.ask()
+            self.observer.rows_differed()
             return False
         if len(sources) < 2:  # noqa: PLR2004
             return self._are_of_one_model(call, sources)
@@ -93,12 +97,15 @@ class Joining:
         if len(said) < 2:  # noqa: PLR2004
             return True  # whatever it is
         asked = call.lane_key.model
-        return all(
+        are_same = all(
             one is not None
             and other is not None
             and same_model(one, other, strict=self.strict, asked=asked)
             for one, other in combinations(said, 2)
         )
+        if not are_same:
+            self.observer.rows_differed()
+        return are_same
 
 
 @define(kw_only=True, eq=False)

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from abproxy.errors import CannotConnect, ConnectionBroken, UpstreamTimeout
 from abproxy.events import BlockedBy
 from abproxy.telemetry.history import RecentBatch, RecentError
 from support.proxy import START, InMemoryProxy, wired, without
+from support.upstream import reply
 
 
 @pytest.fixture
@@ -347,6 +349,22 @@ def test_sending_again_is_counted(here: InMemoryProxy) -> None:
     here.answer_all()
 
     assert here.figure("resends_total") == 1
+
+
+def test_rows_of_two_models_are_counted(here: InMemoryProxy) -> None:
+    """Such a call is computed again, and nobody else notices."""
+    texts = [f"text {n}" for n in range(40)]
+    call = here.call(*texts)
+    width = iter([2, 3, 3, 3])
+    while here.upstream.open:
+        sent = here.upstream.open[0]
+        inputs = msgspec.json.decode(sent.request.body)["inputs"]
+        row = [1] * next(width)
+        sent.done.callback(reply(200, msgspec.json.encode([row for _ in inputs])))
+
+    assert here.figure("differing_rows_total") == 1
+    [answer] = call.answers()
+    assert answer.json == [[1, 1, 1]] * len(texts)
 
 
 def test_waiting_on_is_counted_by_its_cause(here: InMemoryProxy) -> None:
