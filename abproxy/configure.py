@@ -93,7 +93,7 @@ def reader_for(
         settings: those of the model.
         info: what its server has said.
         takes: whether so many inputs may be batched.
-        observer: hears what keeps calls from sharing a batch.
+        observer: notified of what keeps calls from sharing a batch.
         model: what its server calls it, if that is not what it says.
     """
     path = _embeddings_path(settings, info)
@@ -198,7 +198,7 @@ def server_limits(settings: Settings, app: ProxyApp) -> ServerLimits:
     wanted = settings.max_connections
     return ServerLimits(
         is_batched=app.may_be_batched,
-        judge=app.judge,
+        check=app.check,
         max_body_bytes=settings.max_body_bytes,
         max_memory_bytes=settings.max_memory_bytes,
         max_connections=raise_connection_limit(

@@ -82,7 +82,7 @@ HUGE_PAGE = 2 << 20
 """Bytes of a huge page, where there are any; elsewhere the kernel declines."""
 
 ENOUGH = 15 / 16
-"""A huge page of which less is in memory would take much that nobody wanted."""
+"""A huge page of which less is in memory would take memory that is not used."""
 
 _MADV_COLLAPSE = 25
 """Linux 6.1 and later: put a piece of memory into a huge page, at once."""

@@ -223,9 +223,9 @@ class Backoff:
         """
         Return *parts* of one batch to the queue, as the upstream took no work.
 
-        Those whose time to wait is over hear why, also among those of the lane, or
-        in a stop for all of any lane, that have not been tried: no call waits for
-        ever.  A response of the upstream reaches only callers who asked for it:
+        Those whose time to wait is over fail with it, also among those of the lane, or
+        in a stop for all of any lane, that have not been tried: each wait has an
+        end.  A response of the upstream reaches only callers who asked for it:
         that of a call that was alone in its request, or those who show the same
         credentials of their own in a *shared* one.
         """
@@ -258,9 +258,9 @@ class Backoff:
         """
         Return *parts* to the queue, as the upstream seems to be away behind a gateway.
 
-        One of them may be what kills it: so a part that has failed like this
+        One of them may be what crashes it: so a part that has failed like this
         several times is at fault, if others got through meanwhile.  But where
-        others are answered as if nothing had been, nothing has died.
+        others are answered meanwhile, nothing has crashed.
         """
         key = parts[0].call.lane_key
         before = self._of_lanes.get(key)

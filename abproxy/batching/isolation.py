@@ -239,10 +239,10 @@ class Isolation:
 
         An embedding is the same for every caller, each time.  First as
         halves, as the connection may have been an idle one just closing;
-        after a second break each call alone, as one of them may be what kills
+        after a second break each call alone, as one of them may be what crashes
         the upstream; after a third there is no doubt left.
         """
-        # It was there to break: this is no longer the trouble before.
+        # There was a connection, so the pauses before it are over.
         self.backoff.answered(parts[0].call.lane_key, self.clock.seconds())
         for part in parts:
             part.connection_failures += 1

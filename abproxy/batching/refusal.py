@@ -56,7 +56,7 @@ def is_about_quota(cause: Cause, key: LaneKey) -> bool:
     """
     Return whether one client has used up what it may ask for.
 
-    It must hear of that.  Only a 429 to its own credentials can be about it.
+    Its caller has to get that answer.  Only a 429 to its own credentials can say so.
     """
     if not key.is_personal or isinstance(cause, ProxyError):
         return False

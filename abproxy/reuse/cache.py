@@ -79,7 +79,7 @@ class Cache:
         Compute the items of *call* that are not among those *known*.
 
         If that fails, the whole call is submitted as its client sent it: what is said
-        of some of its items need not be what it would have heard by itself.  The same
+        of some of its items need not be the answer to all of them.  The same
         if what was known and what was computed may not join, as the model has changed.
 
         Raises:

@@ -86,7 +86,7 @@ def make_layers(  # noqa: PLR0913
         reactor: clock and network.
         shared: remembers rows for several proxies.
         is_certain: whether the upstream is known to have the model whose rows are kept.
-        observer: hears what was not computed.
+        observer: notified of what was not computed.
     """
     layers = Layers(collector=collector, submit=collector.submit)
     rows: dict[str, Any] = {
@@ -96,7 +96,7 @@ def make_layers(  # noqa: PLR0913
         "may_join": collector.may_join,
         "observer": observer,
     }
-    # Layers that nobody asks for take no memory.
+    # Layers that the settings do not ask for take no memory.
     if shared is not None:
         from abproxy.reuse.shared import SharedCache  # noqa: PLC0415
 

@@ -47,11 +47,11 @@ class Signals:
         """
         had_terminal = os.isatty(STDIN)
 
-        def heard() -> None:
+        def received() -> None:
             is_gone = had_terminal and not os.isatty(STDIN)
             (gone if is_gone else asked)()
 
-        self.on(signal.SIGHUP, heard)
+        self.on(signal.SIGHUP, received)
 
     def restore(self) -> None:
         """Restore the former handlers."""

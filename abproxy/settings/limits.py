@@ -81,8 +81,8 @@ class Limits:
         parsers.at_least(1 << 20),
         256 << 20,
         "bytes",
-        "how much may be held of requests, and of answers that gather or wait to be "
-        "read; above it larger requests are refused with 429, and the slowest clients "
+        "how much may be held of requests, and of answers that are collected or wait "
+        "to be read; above it larger requests are refused with 429, and the slowest clients "
         "are cut",
     )
     max_answer_bytes: int = setting(

@@ -56,7 +56,11 @@ class ProcessGauges(Collector):
         yield "requests_open", "Requests not yet answered", self.open_requests()
         arriving, unread, most = self.memory()
         yield "arriving_bytes", "Bytes of requests that arrive", arriving
-        yield "unread_bytes", "Bytes of answers that gather or wait to be read", unread
+        yield (
+            "unread_bytes",
+            "Bytes of answers that are collected or wait to be read",
+            unread,
+        )
         yield "memory_max_bytes", "Bytes that both may have together", most
         yield "draining", "1 after SIGTERM", self.is_draining()
         cpu_s = self.recorder.cpu_s_per_call()

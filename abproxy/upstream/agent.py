@@ -95,7 +95,7 @@ class _Unpacking(_GzipProtocol):
     """
     Unpacks a body, and fails if it cannot.
 
-    Twisted raises where nothing hears of it: the body looks like an empty one.
+    Twisted raises where nothing catches it: the body looks like an empty one.
     """
 
     _has_begun = False

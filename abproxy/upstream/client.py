@@ -295,7 +295,7 @@ class Upstream:
         is_good = answer is not None and answer.status == OK
         try:
             if not is_good:
-                # What follows from it has to be known when it is heard of.
+                # What follows from it has to be known before its caller goes on.
                 outcome = self._learn_from(outcome, sending, is_late=is_late)
             names = dict(answer.headers) if answer and sending.is_batch else ()
             if answer and not LOCATIONS.isdisjoint(names):

@@ -90,7 +90,7 @@ class IdleLimit:
         self.seconds = self._told_s = self.at_first_s
         self._longest_s = self._shown_s = max(LONGEST_S, self.at_first_s)
 
-    def hear(self, line: bytes) -> None:
+    def apply(self, line: bytes) -> None:
         """Apply the value of a `Keep-Alive` line."""
         timeout = _TIMEOUT.search(line)
         if timeout is not None:
@@ -267,7 +267,7 @@ class _Pool(HTTPConnectionPool):
         now = connection.idle_since = self._reactor.seconds()
         connection.limit = self.limit
         for line in connection.keep_alive:
-            self.limit.hear(line)
+            self.limit.apply(line)
         if now >= self.limit.forget_at:
             self.limit.forget()
         self.cachedConnectionTimeout = self.limit.seconds

@@ -272,7 +272,7 @@ class HealthPages:
     async def _ready(self, _request: RequestInfo) -> Response:
         reasons = self._own_reasons()
         if not self.is_draining():
-            # A load balancer has to hear of the end before the port closes, and
+            # A load balancer has to be told of the end before the port closes, and
             # the inference server may not answer by then.
             reasons += _reasons_of(await self.checks[b"/health"]())
         status = UNAVAILABLE if reasons else OK

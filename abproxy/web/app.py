@@ -89,7 +89,7 @@ class ProxyApp:
         info = request.info
         if info.is_ours:
             return Deferred.fromCoroutine(self._show(request))
-        self.judge(info)
+        self.check(info)
         listed = self.policy.models.describe(info.method, info.target)
         if listed is not None:
             write_reply(request, listed)
@@ -107,7 +107,7 @@ class ProxyApp:
             lambda failure: _unless_gone(failure, request),
         )
 
-    def judge(self, request: RequestInfo) -> None:
+    def check(self, request: RequestInfo) -> None:
         """
         Raise if *request* is refused whatever its body is.
 

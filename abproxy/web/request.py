@@ -82,7 +82,7 @@ class ProxyRequest(Request):
         if not channel.target.isascii():
             self._is_refused = True
             channel.refuse_head()
-        elif error := self._judge(length):
+        elif error := self._refusal(length):
             self._refuse(error)
         elif channel.site.limits.is_batched(channel.command, channel.target):
             self.content = BytesIO()
@@ -97,7 +97,7 @@ class ProxyRequest(Request):
             # What has its answer already is not asked to continue.
             self.requestHeaders.removeHeader(b"Expect")
 
-    def _judge(self, length: int | None) -> ProxyError | None:
+    def _refusal(self, length: int | None) -> ProxyError | None:
         """
         Return why the body is not even read, if there is a reason.
 
@@ -111,7 +111,7 @@ class ProxyRequest(Request):
         is_too_large = (length or 0) > limits.max_body_bytes
         if is_too_large or not channel.has_arrived(length):
             try:
-                limits.judge(self._describe_head())
+                limits.check(self._describe_head())
             except ProxyError as error:
                 return error
         if is_too_large:

@@ -43,7 +43,7 @@ class ServerLimits:
     is_batched: Callable[[bytes, bytes], bool]
     """Whether a method and target are for a batched route."""
 
-    judge: Callable[[RequestInfo], object] = lambda _: None
+    check: Callable[[RequestInfo], object] = lambda _: None
     """Raises the ProxyError with which a request is refused, whatever its body is."""
 
     max_body_bytes: int
@@ -70,7 +70,7 @@ class ProxySite(Site):
         resource: answers the requests.
         limits: what clients may ask.
         reactor: the clock for timeouts.
-        observer: what hears of requests.
+        observer: notified of requests.
         operations: our own pages.
         clients: returns what tells clients apart at the moment.
         prefix: what paths may begin with, if a load balancer leaves that in place.

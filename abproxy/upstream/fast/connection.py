@@ -162,9 +162,9 @@ class ConnectionPool:
         self._look_again()
         return True
 
-    def heed(self, keep_alive: bytes) -> None:
+    def apply_keep_alive(self, keep_alive: bytes) -> None:
         """Apply the `Keep-Alive` line of the server."""
-        self.limit.hear(keep_alive)
+        self.limit.apply(keep_alive)
         self._look_again()
 
     def _look_again(self) -> None:
@@ -277,7 +277,7 @@ class Connection(Protocol):
         if waiter is not None:
             waiter.callback(whole)
         if not may_follow:
-            # What a server says of its model is heard before its generation ends.
+            # What a server says of its model is read before its generation ends.
             self._free(response, may_follow=False)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -312,7 +312,7 @@ class Connection(Protocol):
         if self._unfinished_bytes:
             self._count(-self._unfinished_bytes)
         if response.keep_alive:
-            self.pool.heed(response.keep_alive)
+            self.pool.apply_keep_alive(response.keep_alive)
         if has_unsent(self.transport):
             self.transport.abortConnection()
         elif may_follow and not self.source.is_over:

@@ -210,7 +210,7 @@ class FastRequest(RequestInfo, kw_only=True, eq=False):
         app = self.fast_path.app
         try:
             results: Deferred[Any] = app.submit(head.served, call, caller)
-        except Exception:  # noqa: BLE001  whatever it is, the client hears of it
+        except Exception:  # noqa: BLE001  whatever it is, the client is told
             self._done(Failure(), call)
             return
         self._results = results
@@ -238,7 +238,7 @@ class FastRequest(RequestInfo, kw_only=True, eq=False):
                     self.elsewhere_s = first.queue_s + first.upstream_s
                 encoder = self.fast_path.encoder
                 written, self.size = encoder.answer(call, outcome, closes=closes)
-            except Exception:  # noqa: BLE001  whatever it is, the client hears of it
+            except Exception:  # noqa: BLE001  whatever it is, the client is told
                 written, self.size = self._error(Failure(), closes=closes)
         self.answer(self, written)
 

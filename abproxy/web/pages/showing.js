@@ -163,7 +163,7 @@ function showNow({ flow, kept_by, cpu_us_per_call, verdict }, isTelling) {
     ["cancelled/s", number(rate.cancelled), "Calls whose clients disconnected before the answer"],
     ["ms longest wait", number(flow.oldest_wait_seconds * 1000), "Of the call that has waited longest"],
     ["connections", number(flow.connections), "Open connections of clients"],
-    ["MB held", number((flow.arriving_bytes + flow.unread_bytes) / 1e6), `Of requests, and of answers that gather or wait to be read; ${number(flow.memory_max_bytes / 1e6)} MB are allowed`],
+    ["MB held", number((flow.arriving_bytes + flow.unread_bytes) / 1e6), `Of requests, and of answers that are collected or wait to be read; ${number(flow.memory_max_bytes / 1e6)} MB are allowed`],
     ["CPU µs a call", number(isTelling ? cpu_us_per_call : null), "CPU time of abproxy itself for a call, in the last hour"],
   ]);
   meter("in-flight", flow.items_in_flight, flow.budget_items, `${number(flow.items_in_flight)} of a budget of ${number(flow.budget_items)}`);

@@ -8,14 +8,14 @@ export function write(target, text) {
   if (found.textContent !== String(text)) found.textContent = text;
 }
 
-const heard = new Map();
+const shown = new Map();
 
 // Announce a text to screen readers once it has come so many times in a row: one
 // that changes all the time would interrupt their users.
 export function announce(id, text, times) {
-  const [before, count] = heard.get(id) ?? [];
-  heard.set(id, [text, before === text ? count + 1 : 1]);
-  if (heard.get(id)[1] >= times) write(id, text);
+  const [before, count] = shown.get(id) ?? [];
+  shown.set(id, [text, before === text ? count + 1 : 1]);
+  if (shown.get(id)[1] >= times) write(id, text);
 }
 
 // --- numbers and times ------------------------------------------------------

@@ -128,7 +128,7 @@ def test_a_server_that_says_how_long_it_keeps_them_is_believed(
     """But for a second, in which a request may be on its way."""
     clock = Clock()
     pool = ConnectionPool(clock, 9)
-    pool.limit.hear(line)
+    pool.limit.apply(line)
     pool.put(one := Idle())
 
     clock.advance(expected_s - 0.01)
