@@ -82,8 +82,8 @@ class Limits:
         256 << 20,
         "bytes",
         "how much may be held of requests, and of answers that are collected or wait "
-        "to be read; above it larger requests are refused with 429, and the slowest clients "
-        "are cut",
+        "to be read; above it larger requests are refused with 429, and the slowest "
+        "clients are cut",
     )
     max_answer_bytes: int = setting(
         "max-answer-bytes",
