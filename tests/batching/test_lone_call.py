@@ -56,7 +56,7 @@ def test_a_lone_call_waits_for_what_is_about_to_be_sent_alone() -> None:
     """It would be in flight beside a part that may break the upstream."""
     proxy = harness()
     asked: Deferred[bool] = Deferred()
-    proxy.collector.is_alive = lambda: asked
+    proxy.collector.quarantine.is_alive = lambda: asked
     proxy.submit("suspect")
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))
     proxy.upstream.open[0].fail(ConnectionBroken("closed"))

@@ -291,8 +291,8 @@ def test_a_gateway_without_one_model_does_not_take_a_call_for_a_killer() -> None
     beside = Callers(harness(slots=8), _refusing(502), ["nope"])
     beside.add("good", "good", "nope")
     asked = []
-    was_alive = beside.proxy.collector.is_alive
-    beside.proxy.collector.is_alive = lambda: asked.append(1) or was_alive()
+    was_alive = beside.proxy.collector.quarantine.is_alive
+    beside.proxy.collector.quarantine.is_alive = lambda: asked.append(1) or was_alive()
     beside.run(4)
 
     assert not asked
