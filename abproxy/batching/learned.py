@@ -333,12 +333,12 @@ class LearnedCaps:
 
 @define(eq=False)
 class _Sender:
-    """One of whom bad calls came."""
+    """A sender of calls that failed."""
 
     count: int
     until: float
     good: int = field(init=False, default=0)
-    """How many good ones followed, one by one."""
+    """How many good calls followed in a row, each sent alone."""
 
 
 @define(eq=False)

@@ -306,7 +306,7 @@ class Call(Struct, frozen=True, kw_only=True, eq=False):
     """The client: its key, or its address where there are no keys."""
 
     sender: Hashable = None
-    """Who sends calls like it: a key with its address, or a connection."""
+    """The sender of calls like it: a key with its address, or a connection."""
 
     may_be_known: bool = True
     """Whether rows that were computed for others, or before, will do."""

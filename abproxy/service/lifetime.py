@@ -49,7 +49,7 @@ class ProcessContext:
     """Changes the least important level that it writes."""
 
     turn: Turn = field(factory=Turn)
-    """Says when other numbers of slots may be tried."""
+    """The permission to try other numbers of slots."""
 
     signals: Any = None
     """Has the methods of Signals, if the process has no signals of its own."""

@@ -58,7 +58,7 @@ class LineWriter:
     """The log that it is, as the metric has it."""
 
     _file: Any = field(repr=False)
-    """Takes bytes, and tells how many it took or None if it takes none now."""
+    """Its `write` returns how many bytes it wrote, or None if it can write none now."""
 
     is_strict: bool = False
     """Whether `write` fails as long as lines are lost."""

@@ -38,7 +38,7 @@ class Telemetry:
     access_log: "AccessLog | None"
     tracing: Any
     by_model: ByModel | None = None
-    """Tells apart the figures of several models."""
+    """The figures of several models, each by its name."""
 
     observer: Observer = field(init=False)
     """All of them as one."""

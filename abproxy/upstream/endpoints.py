@@ -109,7 +109,7 @@ class EndpointFactory:
     reactor: Any
     connect_timeout_s: float
     policy: Callable[[], "VerifyingPolicy"] = field(factory=policy_of)
-    """Says who is trusted; asked for when a URL wants TLS."""
+    """Returns the rules for certificates; called when a URL needs TLS."""
 
     address: str | None = None
     """Where the server is, if its name is not to be looked up for a connection."""

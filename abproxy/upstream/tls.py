@@ -106,7 +106,7 @@ class TlsFiles:
     cert: str | None = None
     key: str | None = field(default=None, repr=False)
     authority: str | None = None
-    """Who issues the certificates of servers; else those that the system trusts."""
+    """The file with the issuers to trust; None for those that the system trusts."""
 
     _seen: list[tuple[int, ...]] = field(init=False, repr=False)
     _material: _Material = field(init=False, repr=False)

@@ -142,7 +142,7 @@ class Caller:
 
 @frozen(kw_only=True)
 class Clients:
-    """Tells clients apart."""
+    """Identifies clients, by key or address."""
 
     keys: ApiKeys
     bulk_keys: frozenset[str] = field(default=frozenset(), repr=False)

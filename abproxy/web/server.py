@@ -33,7 +33,7 @@ CHECK_S = 1.0
 """How often slow requests are looked for, in seconds."""
 
 _BY_PEER = Clients(keys=ApiKeys(accepted=()))
-"""Tells clients apart where no proxy is trusted, and no key asked for."""
+"""Identifies clients by address, where no proxy is trusted and no key required."""
 
 
 @frozen(kw_only=True)

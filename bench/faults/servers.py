@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from attrs import define, field
 
 from bench.wire.contestants import ROOT
 from bench.wire.errors import CannotMeasure
+from bench.wire.processes import is_healthy
 
 __all__ = ["NAME", "Servers"]
 
@@ -52,7 +53,7 @@ class Servers:
             stdout=subprocess.DEVNULL,
         )
         give_up_at = time.monotonic() + READY_S
-        while not self._answers(number):
+        while not is_healthy(self.port, address(number)):
             if time.monotonic() > give_up_at:
                 raise CannotMeasure(f"the server at {address(number)} does not answer")
             time.sleep(0.02)
@@ -84,16 +85,6 @@ class Servers:
         """End all of them."""
         for number in [*self._running]:
             self.kill(number)
-
-    def _answers(self, number: int) -> bool:
-        connection = HTTPConnection(address(number), self.port, timeout=1)
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == OK
-        except (OSError, HTTPException):
-            return False
-        finally:
-            connection.close()
 
 
 def address(number: int) -> str:

@@ -20,7 +20,7 @@ from attrs import field, frozen
 from bench.telemetry_cost import cpu_s
 from bench.wire.errors import CannotMeasure
 
-__all__ = ["Child", "child", "free_port"]
+__all__ = ["Child", "child", "free_port", "is_healthy"]
 
 OK = 200
 READY_S = 30
@@ -106,7 +106,7 @@ def _wait_for(
     ready_s: float,
 ) -> None:
     give_up_at = time.monotonic() + ready_s
-    while not _is_healthy(port):
+    while not is_healthy(port):
         if started.poll() is not None:
             raise CannotMeasure(f"{name} ended at once:\n{_tail(log)}")
         if time.monotonic() > give_up_at:
@@ -114,8 +114,9 @@ def _wait_for(
         time.sleep(0.05)
 
 
-def _is_healthy(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=1)
+def is_healthy(port: int, host: str = "127.0.0.1") -> bool:
+    """Return whether what listens there answers that it is healthy."""
+    connection = HTTPConnection(host, port, timeout=1)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == OK
