@@ -22,6 +22,7 @@ from abproxy.configure import (
     write_for,
 )
 from abproxy.events import Observer
+from abproxy.http.forwarded import TrustedProxies
 from abproxy.models.model import ServedModel, make_model
 from abproxy.models.serving import Serving
 from abproxy.reload import Configuration
@@ -44,9 +45,13 @@ from abproxy.web.admin import (
 from abproxy.web.app import ProxyApp
 from abproxy.web.fast.connection import FastSite
 from abproxy.web.fast.request import FastPath
-from abproxy.web.listen import Listener, is_held_by_systemd, make_listener
+from abproxy.web.listen import (
+    PROXY_HEADER,
+    Listener,
+    is_held_by_systemd,
+    make_listener,
+)
 from abproxy.web.memory import Memory
-from abproxy.web.proxy_header import with_header
 from abproxy.web.rate_limit import RateLimiter
 from abproxy.web.server import ProxySite, ServerLimits
 from abproxy.web.upstreams import UpstreamPages
@@ -55,7 +60,7 @@ if TYPE_CHECKING:
     from abproxy.upstream.embedded import ModelChild
     from abproxy.web.tls import Certificate
 
-__all__ = ["certificate_for", "child_for", "wire"]
+__all__ = ["certificate_for", "child_for", "wire", "with_header"]
 
 
 def wire(
@@ -269,6 +274,17 @@ def child_for(settings: Settings, reactor: Any) -> "ModelChild | None":
     from abproxy.upstream.embedded import make_child  # noqa: PLC0415
 
     return make_child(reactor, settings.embedded_model)
+
+
+def with_header(
+    listener: Listener, port: str | None, proxies: Callable[[], TrustedProxies]
+) -> Listener:
+    """Return *listener* as the setting *port* wants it: with a header, or without."""
+    if port is None or not port.startswith(PROXY_HEADER):
+        return listener
+    from abproxy.web.proxy_header import HeaderListener  # noqa: PLC0415  rarely wanted
+
+    return HeaderListener(listener, proxies)
 
 
 def _site(  # noqa: PLR0913, PLR0917

@@ -17,6 +17,7 @@ SEVERAL = "http://127.0.0.1:1,http://127.0.0.1:2"
 SHOW_IMPORTS = {"PYTHONPROFILEIMPORTTIME": "1"}
 
 OF_FEATURES = {
+    "abproxy.process": "WORKERS",
     "abproxy.reuse.memory": "CACHE_BYTES",
     "abproxy.reuse.redis": "CACHE_URL",
     "abproxy.reuse.shared": "CACHE_URL",
@@ -25,6 +26,7 @@ OF_FEATURES = {
     "abproxy.upstream.embedded": "EMBEDDED",
     "abproxy.upstream.fleet.fleet": "several servers",
     "abproxy.upstream.treq_client": "FAST_PATHS without client",
+    "abproxy.web.proxy_header": "PORT with haproxy:",
     "abproxy.web.tls": "TLS_CERT",
     "abproxy.workers.wiring": "WORKERS",
     "abproxy_model.files": "EMBEDDED",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import define, field, frozen
 from twisted.application.service import Service
@@ -15,10 +15,12 @@ from twisted.python.failure import Failure
 
 from abproxy import __version__
 from abproxy.batching.ladder import Turn
-from abproxy.process import ChildProcess
 from abproxy.service.notify import READY, STOPPING, reloading
 from abproxy.service.signals import Signals
 from abproxy.web.listen import Listener
+
+if TYPE_CHECKING:
+    from abproxy.process import ChildProcess
 
 __all__ = ["DEFAULT_PROCESS", "Lifetime", "ProcessContext"]
 
@@ -78,7 +80,7 @@ class Lifetime(Service):
     reactor: Any
     process: ProcessContext = DEFAULT_PROCESS
     signals: Signals
-    model: ChildProcess | None
+    model: "ChildProcess | None"
     """The embedded model, if it is the upstream."""
 
     upstream_url: str

@@ -27,14 +27,13 @@ from zope.interface import implementer
 
 from abproxy.http.forwarded import TrustedProxies, plain_address
 from abproxy.web.channel import GONE
-from abproxy.web.listen import PROXY_HEADER, Listener
+from abproxy.web.listen import Listener
 
 __all__ = [
     "FOR_ITSELF",
     "HeaderListener",
     "SpeakingForItself",
     "read_header",
-    "with_header",
 ]
 
 MOST_BYTES = 4096
@@ -237,15 +236,6 @@ class HeaderListener:
     def listen(self, factory: Any) -> Deferred[IListeningPort]:
         """Start accepting connections."""
         return self.port.listen(_HeaderFactory(factory, self.proxies))
-
-
-def with_header(
-    listener: Listener, port: str | None, proxies: Callable[[], TrustedProxies]
-) -> Listener:
-    """Return *listener* as the setting *port* wants it: with a header, or without."""
-    if port is None or not port.startswith(PROXY_HEADER):
-        return listener
-    return HeaderListener(listener, proxies)
 
 
 @implementer(IStreamClientEndpoint)

@@ -13,11 +13,10 @@ from abproxy.service.signals import Signals
 from abproxy.settings.settings import Settings
 from abproxy.web.admin import UPSTREAMS, Operations, own_pages
 from abproxy.web.listen import make_listener
-from abproxy.web.proxy_header import with_header
 from abproxy.web.relay import Relay
 from abproxy.web.server import ProxySite
 from abproxy.web.upstreams import UpstreamPages
-from abproxy.wiring import certificate_for, child_for
+from abproxy.wiring import certificate_for, child_for, with_header
 from abproxy.workers.admin import SupervisorApp
 from abproxy.workers.aggregate import PROBE_S, Aggregator
 from abproxy.workers.ipc import (
