@@ -461,3 +461,19 @@ def test_a_worker_that_cannot_start_is_the_end_of_all(tmp_path: Path) -> None:
     [line] = [line for line in said.splitlines() if "Cannot start" in line]
     assert code == 1
     assert line.endswith("cannot write to no/such/folder: No such file or directory")
+
+
+@ensureDeferred
+async def test_only_workers_have_a_copy_of_the_code_of_python(tmp_path: Path) -> None:
+    """A supervisor answers no calls, for which the copy is."""
+    async with breakable(Traits()) as upstream, two_workers(tmp_path, upstream) as here:
+        supervisor = here.process.pid
+        found = [*map(_has_copy, [supervisor, *workers_of(supervisor)])]
+
+    if not any(found):
+        pytest.skip("this system has no huge pages")
+    assert found == [False, True, True]
+
+
+def _has_copy(pid: int) -> bool:
+    return "python-code" in Path(f"/proc/{pid}/maps").read_text()
