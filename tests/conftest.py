@@ -55,3 +55,12 @@ def said() -> Iterator[list[str]]:
     globalLogPublisher.addObserver(observe)
     yield lines
     globalLogPublisher.removeObserver(observe)
+
+
+@pytest.fixture
+def no_garbage_collector() -> Iterator[None]:
+    """Keep cycles of objects from being found by chance."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

@@ -8,7 +8,6 @@ that are installed.  The model fed straight tells what there is to reach.
 """
 
 import argparse
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,9 +19,8 @@ from bench.gpu.plan import CELLS, DRY, Cell, cells_of
 from bench.gpu.servers import found_here
 from bench.wire import cores, load, machine
 from bench.wire.bench import Found, say
+from bench.wire.command import run
 from bench.wire.contestants import ROOT, Ground
-from bench.wire.errors import CannotMeasure
-from bench.wire.files import allow_many_files
 from bench.wire.pages import read, written
 
 LATEST = ROOT / "bench/results/gpu.json"
@@ -79,10 +77,6 @@ def measured(options: argparse.Namespace, folder: Path) -> Found:
     return found
 
 
-def _end(*_: object) -> None:
-    raise SystemExit("ended by SIGTERM")
-
-
 def main(arguments: Sequence[str]) -> None:
     """Do what the command line says; whatever happens, no process is left."""
     options = parse(arguments)
@@ -98,11 +92,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _end)
-    allow_many_files()
-    try:
-        main(sys.argv[1:])
-    except CannotMeasure as error:
-        sys.exit(f"bench: {error}")
-    except KeyboardInterrupt:
-        sys.exit("bench: interrupted")
+    run(main)

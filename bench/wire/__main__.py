@@ -9,7 +9,6 @@ counts is the ratio between neighbours.
 """
 
 import argparse
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +29,8 @@ from bench.wire import (
     tables,
 )
 from bench.wire.bench import Bench, Found, say
+from bench.wire.command import run
 from bench.wire.contestants import ROOT, Ground
-from bench.wire.errors import CannotMeasure
-from bench.wire.files import allow_many_files
 from bench.wire.workloads import FULL, QUICK
 
 PARTS: Mapping[str, Callable[[Bench], Any]] = {
@@ -138,10 +136,6 @@ def measure(options: argparse.Namespace, folder: Path) -> Found:
     return found
 
 
-def _end(*_: object) -> None:
-    raise SystemExit("ended by SIGTERM")
-
-
 def main(arguments: Sequence[str]) -> None:
     """Do what the command line says; whatever happens, no process is left."""
     options = parse(arguments)
@@ -157,11 +151,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _end)
-    allow_many_files()
-    try:
-        main(sys.argv[1:])
-    except CannotMeasure as error:
-        sys.exit(f"bench: {error}")
-    except KeyboardInterrupt:
-        sys.exit("bench: interrupted")
+    run(main)

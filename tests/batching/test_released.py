@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import attrs
@@ -24,13 +24,7 @@ class Held:
         return b"-"
 
 
-@pytest.fixture(autouse=True)
-def _no_collector() -> Iterator[None]:
-    """Let no cycle be found by chance."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
+pytestmark = pytest.mark.usefixtures("no_garbage_collector")
 
 
 def submit(

@@ -28,7 +28,7 @@ BATCH = UpstreamRequest(path=b"/embed", headers=(), body=b"{}")
 
 
 @define(eq=False)
-class Aggregator:
+class Discovering:
     """A discovery with its clock and upstream."""
 
     clock: Clock = field(factory=Clock)
@@ -60,7 +60,7 @@ class Aggregator:
 
 def test_it_asks_at_once() -> None:
     """At start nothing is known."""
-    asking = Aggregator()
+    asking = Discovering()
 
     [sent] = asking.upstream.sent
     assert (sent.request.method, sent.request.path) == (b"GET", b"/info")
@@ -69,7 +69,7 @@ def test_it_asks_at_once() -> None:
 
 def test_it_asks_with_our_own_key() -> None:
     """TEI wants it for /info as well."""
-    asking = Aggregator(key="ours")
+    asking = Discovering(key="ours")
 
     assert asking.upstream.sent[0].request.headers == (
         (b"Authorization", b"Bearer ours"),
@@ -79,7 +79,7 @@ def test_it_asks_with_our_own_key() -> None:
 
 def test_what_is_learned_is_told() -> None:
     """And known from then on."""
-    asking = Aggregator()
+    asking = Discovering()
 
     asking.tell(limit=8)
 
@@ -96,7 +96,7 @@ def test_what_is_learned_is_logged_in_words() -> None:
 
 def test_it_asks_again_every_minute() -> None:
     """A server may be restarted with other limits."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.tell()
 
     asking.clock.advance(59)
@@ -108,7 +108,7 @@ def test_it_asks_again_every_minute() -> None:
 
 def test_the_same_answer_is_no_news() -> None:
     """Nothing is told twice."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.tell()
     asking.clock.advance(60)
 
@@ -122,7 +122,7 @@ def test_the_same_answer_is_no_news() -> None:
 )
 def test_a_server_that_cannot_be_asked_is_asked_again_soon(error: Exception) -> None:
     """It is perhaps just starting."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.upstream.sent[0].fail(error)
 
     asking.clock.advance(1)
@@ -133,7 +133,7 @@ def test_a_server_that_cannot_be_asked_is_asked_again_soon(error: Exception) -> 
 def test_trouble_is_logged_once() -> None:
     """Not every second while it lasts."""
     with capturedLogs() as logged:
-        asking = Aggregator()
+        asking = Discovering()
         for _ in range(3):
             asking.upstream.open[0].fail(UpstreamBroken("connection refused"))
             asking.clock.advance(1)
@@ -144,7 +144,7 @@ def test_trouble_is_logged_once() -> None:
 def test_trouble_that_comes_back_is_logged_again() -> None:
     """It was over in between."""
     with capturedLogs() as logged:
-        asking = Aggregator()
+        asking = Discovering()
         asking.upstream.open[0].fail(UpstreamBroken("refused"))
         asking.clock.advance(1)
         asking.tell()
@@ -157,7 +157,7 @@ def test_trouble_that_comes_back_is_logged_again() -> None:
 
 def test_a_server_that_does_not_answer_is_given_up_and_asked_again() -> None:
     """A question that hangs would be the last one."""
-    asking = Aggregator()
+    asking = Discovering()
 
     asking.clock.advance(10)
     asking.clock.advance(1)
@@ -169,7 +169,7 @@ def test_a_server_that_does_not_answer_is_given_up_and_asked_again() -> None:
 def test_a_server_that_wants_a_key_is_asked_again_in_a_minute() -> None:
     """The log says which setting to make."""
     with capturedLogs() as logged:
-        asking = Aggregator()
+        asking = Discovering()
         asking.upstream.sent[0].refuse(401, b"")
 
     assert "INFERENCE_SERVICE_KEY" in logged[0]["why"]
@@ -182,7 +182,7 @@ def test_a_server_that_wants_a_key_is_asked_again_in_a_minute() -> None:
 )
 def test_who_is_shut_out_is_told_what_to_do(key: str | None, advice: str) -> None:
     """A key that is missing is no key that is wrong; neither shows it."""
-    asking = Aggregator(key=key)
+    asking = Discovering(key=key)
     with capturedLogs() as events:
         asking.upstream.sent[0].refuse(401, b"")
 
@@ -194,7 +194,7 @@ def test_who_is_shut_out_is_told_what_to_do(key: str | None, advice: str) -> Non
 def test_a_server_that_is_no_tei_is_no_trouble() -> None:
     """It is served with defaults, and the log says so."""
     with capturedLogs() as logged:
-        asking = Aggregator()
+        asking = Discovering()
         asking.upstream.sent[0].refuse(404, b"<html>")
         while asking.upstream.open:
             asking.upstream.open[0].refuse(404, b"<html>")
@@ -204,7 +204,7 @@ def test_a_server_that_is_no_tei_is_no_trouble() -> None:
     assert asking.learned == []
 
 
-def paths_of(asking: Aggregator) -> list[bytes]:
+def paths_of(asking: Discovering) -> list[bytes]:
     """Return what was asked for."""
     return [sent.request.path for sent in asking.upstream.sent]
 
@@ -221,7 +221,7 @@ def test_a_server_with_the_openai_api_is_found_by_its_models(
     models: bytes, known: dict[str, Any]
 ) -> None:
     """Its name is known if there is but one."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.upstream.open[0].refuse(404)
     asking.upstream.open[0].refuse(200, models)
     asking.upstream.open[0].refuse(404)
@@ -232,7 +232,7 @@ def test_a_server_with_the_openai_api_is_found_by_its_models(
 
 def test_a_server_without_a_version_in_its_paths_is_found_too() -> None:
     """As Infinity has them."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.upstream.open[0].refuse(404)
     asking.upstream.open[0].refuse(404)
     asking.upstream.open[0].refuse(200, b'{"data":[{"id":"m"}]}')
@@ -244,7 +244,7 @@ def test_a_server_without_a_version_in_its_paths_is_found_too() -> None:
 
 def test_a_server_with_an_embed_of_its_own_is_left_alone() -> None:
     """It is asked with a call that has no inputs, which nothing can compute."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.upstream.open[0].refuse(404)
     asking.upstream.open[0].refuse(200, b'{"data":[{"id":"m"}]}')
     question = asking.upstream.open[0].request
@@ -258,7 +258,7 @@ def test_a_server_with_an_embed_of_its_own_is_left_alone() -> None:
 @pytest.mark.parametrize("status", [401, 403, 500, 502, 503])
 def test_trouble_with_info_is_no_sign_of_another_api(status: int) -> None:
     """TEI may want a key, or be about to start behind a gateway."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.upstream.open[0].refuse(status)
 
     assert paths_of(asking) == [b"/info"]
@@ -272,7 +272,7 @@ def test_what_the_operator_says_is_not_asked_for(
     dialect: str, paths: list[bytes]
 ) -> None:
     """Each is asked only for what it may have."""
-    asking = Aggregator(dialect=dialect)
+    asking = Discovering(dialect=dialect)
     while asking.upstream.open:
         asking.upstream.open[0].refuse(404)
 
@@ -281,7 +281,7 @@ def test_what_the_operator_says_is_not_asked_for(
 
 def test_a_refusal_that_contradicts_what_is_known_is_believed() -> None:
     """At once, and the server is asked again a second later."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.tell(limit=32)
     results: list[Any] = []
 
@@ -297,7 +297,7 @@ def test_a_refusal_that_contradicts_what_is_known_is_believed() -> None:
 
 def test_a_refusal_that_says_nothing_new_is_only_passed_on() -> None:
     """A client may send too many inputs at any time."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.tell(limit=8)
 
     asking.server.send(BATCH)
@@ -310,7 +310,7 @@ def test_a_refusal_that_says_nothing_new_is_only_passed_on() -> None:
 
 def test_a_broken_connection_is_a_reason_to_ask() -> None:
     """A server that comes back may be another."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.tell()
     results: list[Any] = []
 
@@ -324,7 +324,7 @@ def test_a_broken_connection_is_a_reason_to_ask() -> None:
 
 def test_the_model_is_not_certain_before_the_server_has_said_which_it_is() -> None:
     """Nor after a broken connection, until it has said so again."""
-    asking = Aggregator()
+    asking = Discovering()
     assert not asking.discovery.is_certain
     asking.tell()
     assert asking.discovery.is_certain
@@ -338,7 +338,7 @@ def test_the_model_is_not_certain_before_the_server_has_said_which_it_is() -> No
 
 def test_an_answer_from_before_a_break_makes_nothing_certain() -> None:
     """It was given by the server that may be gone."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.server.send(BATCH).addErrback(lambda _: None)
     before = asking.server.generations.source
     answer = reply(200, INFO % 32)
@@ -355,7 +355,7 @@ def test_an_answer_from_before_a_break_makes_nothing_certain() -> None:
 
 def test_who_waits_for_the_model_lets_it_be_asked_for_at_once() -> None:
     """Not only a second after the break."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.tell()
     asking.server.send(BATCH).addErrback(lambda _: None)
     asking.upstream.open[0].fail(ConnectionBroken("gone"))
@@ -370,7 +370,7 @@ def test_who_waits_for_the_model_lets_it_be_asked_for_at_once() -> None:
 
 def test_another_model_at_the_same_address_is_learned() -> None:
     """Also if no connection broke."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.upstream.open[0].done.callback(reply(200, OF_MODEL % b"m"))
     before = asking.server.generations.source
 
@@ -385,7 +385,7 @@ def test_another_model_at_the_same_address_is_learned() -> None:
 
 def test_a_server_that_comes_back_without_a_name_has_another_model() -> None:
     """What is remembered of the one before is not its own."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.upstream.open[0].done.callback(reply(200, OF_MODEL % b"m"))
     asking.server.send(BATCH).addErrback(lambda _: None)
     asking.upstream.open[0].fail(ConnectionBroken("gone"))
@@ -400,7 +400,7 @@ def test_a_server_that_comes_back_without_a_name_has_another_model() -> None:
 
 def test_a_server_that_lives_on_is_still_known() -> None:
     """A key that it does not accept any more says nothing of its model."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.upstream.open[0].done.callback(reply(200, OF_MODEL % b"m"))
 
     asking.clock.advance(60)
@@ -413,7 +413,7 @@ def test_a_server_that_lives_on_is_still_known() -> None:
 
 def test_an_answer_of_a_gateway_does_not_say_which_model_there_is() -> None:
     """The server behind it is about to start, and is asked again soon."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.upstream.open[0].refuse(503)
     assert not asking.discovery.is_certain
     asking.clock.advance(1)
@@ -423,7 +423,7 @@ def test_an_answer_of_a_gateway_does_not_say_which_model_there_is() -> None:
 
 def test_a_server_that_is_no_tei_is_certain_once_all_was_asked() -> None:
     """That it has no /info does not say which model it has."""
-    asking = Aggregator()
+    asking = Discovering()
     certain = []
     while asking.upstream.open:
         asking.upstream.open[0].refuse(404)
@@ -434,7 +434,7 @@ def test_a_server_that_is_no_tei_is_certain_once_all_was_asked() -> None:
 
 def test_a_slow_answer_is_no_reason_to_ask() -> None:
     """The server is busy, not new."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.tell()
 
     asking.server.send(BATCH).addErrback(lambda _: None)
@@ -446,7 +446,7 @@ def test_a_slow_answer_is_no_reason_to_ask() -> None:
 
 def test_doubt_after_doubt_does_not_put_the_question_off() -> None:
     """A server that breaks down all the time is asked nevertheless."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.tell()
 
     for _ in range(4):
@@ -460,7 +460,7 @@ def test_doubt_after_doubt_does_not_put_the_question_off() -> None:
 
 def test_doubt_while_asking_is_answered_already() -> None:
     """One question at a time."""
-    asking = Aggregator()
+    asking = Discovering()
 
     asking.server.send(BATCH).addErrback(lambda _: None)
     asking.upstream.open[1].fail(ConnectionBroken("gone"))
@@ -491,7 +491,7 @@ _BROKEN = ConnectionBroken("gone")
 
 def test_stopping_leaves_no_timer() -> None:
     """Nothing happens after the end."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.tell()
 
     asking.discovery.stop()
@@ -502,7 +502,7 @@ def test_stopping_leaves_no_timer() -> None:
 def test_stopping_takes_the_open_question_back() -> None:
     """And nobody complains that it was not answered."""
     with capturedLogs() as logged:
-        asking = Aggregator()
+        asking = Discovering()
 
         asking.discovery.stop()
 
@@ -513,7 +513,7 @@ def test_stopping_takes_the_open_question_back() -> None:
 
 def test_doubt_after_stopping_is_no_reason_to_ask() -> None:
     """The last batches may break while the proxy stops."""
-    asking = Aggregator()
+    asking = Discovering()
     asking.server.send(BATCH).addErrback(lambda _: None)
     asking.discovery.stop()
 
@@ -530,7 +530,7 @@ def test_a_bug_in_who_learns_is_logged_and_the_asking_goes_on(
     def learned(_facts: ServerInfo) -> None:
         raise RuntimeError("a bug")
 
-    asking = Aggregator()
+    asking = Discovering()
     asking.discovery.on_change = learned
     asking.tell()
 

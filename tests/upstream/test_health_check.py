@@ -18,8 +18,8 @@ FINE = reply(200, b"fine")
 
 
 @define(eq=False)
-class Aggregator:
-    """Many who ask, and the upstream that is asked for them."""
+class Callers:
+    """Callers that query the health, and the upstream that is asked for them."""
 
     clock: Clock = field(factory=Clock)
     upstream: RecordingUpstream = field(factory=RecordingUpstream)
@@ -54,14 +54,14 @@ class Aggregator:
 
 
 @pytest.fixture
-def asking() -> Iterator[Aggregator]:
+def asking() -> Iterator[Callers]:
     """Have a probe that was not used yet, and that leaves no timer behind."""
-    asking = Aggregator()
+    asking = Callers()
     yield asking
     assert not asking.clock.getDelayedCalls()
 
 
-def test_the_upstreams_own_answer_is_given(asking: Aggregator) -> None:
+def test_the_upstreams_own_answer_is_given(asking: Callers) -> None:
     """Its status, its headers and its body."""
     asking.ask()
     asking.answer()
@@ -70,7 +70,7 @@ def test_the_upstreams_own_answer_is_given(asking: Aggregator) -> None:
     assert asking.upstream.sent[0].request is QUESTION
 
 
-def test_those_who_ask_together_share_a_question(asking: Aggregator) -> None:
+def test_those_who_ask_together_share_a_question(asking: Callers) -> None:
     """A thousand probes a second are one for the upstream."""
     asking.ask()
     asking.ask()
@@ -81,7 +81,7 @@ def test_those_who_ask_together_share_a_question(asking: Aggregator) -> None:
     assert asking.heard == [FINE] * 3
 
 
-def test_an_answer_is_good_for_a_second(asking: Aggregator) -> None:
+def test_an_answer_is_good_for_a_second(asking: Callers) -> None:
     """Whoever asks meanwhile gets the same."""
     asking.ask()
     asking.answer()
@@ -93,7 +93,7 @@ def test_an_answer_is_good_for_a_second(asking: Aggregator) -> None:
     assert asking.heard == [FINE, FINE]
 
 
-def test_after_a_second_the_upstream_is_asked_again(asking: Aggregator) -> None:
+def test_after_a_second_the_upstream_is_asked_again(asking: Callers) -> None:
     """A server that has died since is found out."""
     asking.ask()
     asking.answer()
@@ -106,7 +106,7 @@ def test_after_a_second_the_upstream_is_asked_again(asking: Aggregator) -> None:
     assert isinstance(asking.heard[1], CannotConnect)
 
 
-def test_why_there_is_no_answer_is_an_answer(asking: Aggregator) -> None:
+def test_why_there_is_no_answer_is_an_answer(asking: Callers) -> None:
     """Also to those who ask within the second."""
     asking.ask()
     asking.upstream.open[0].fail(CannotConnect("nobody there"))
@@ -115,7 +115,7 @@ def test_why_there_is_no_answer_is_an_answer(asking: Aggregator) -> None:
     assert [str(answer) for answer in asking.heard] == ["nobody there"] * 2
 
 
-def test_an_upstream_that_is_silent_is_not_waited_for(asking: Aggregator) -> None:
+def test_an_upstream_that_is_silent_is_not_waited_for(asking: Callers) -> None:
     """A supervisor that asks has little patience itself."""
     asking.ask()
 
@@ -130,7 +130,7 @@ def test_an_upstream_that_is_silent_is_not_waited_for(asking: Aggregator) -> Non
     assert asking.upstream.sent[0].was_cancelled
 
 
-def test_who_leaves_takes_no_answer_from_the_others(asking: Aggregator) -> None:
+def test_who_leaves_takes_no_answer_from_the_others(asking: Callers) -> None:
     """A probe that gives up harms nobody who still waits."""
     asking.ask_and_leave()
     asking.ask()
@@ -140,7 +140,7 @@ def test_who_leaves_takes_no_answer_from_the_others(asking: Aggregator) -> None:
     assert asking.heard == [FINE]
 
 
-def test_when_all_have_left_the_next_one_is_answered(asking: Aggregator) -> None:
+def test_when_all_have_left_the_next_one_is_answered(asking: Callers) -> None:
     """By the question that is still under way."""
     asking.ask_and_leave()
 
@@ -152,7 +152,7 @@ def test_when_all_have_left_the_next_one_is_answered(asking: Aggregator) -> None
 
 
 def test_a_bug_is_an_answer_and_not_the_end(
-    asking: Aggregator, nothing_leaked: list[object]
+    asking: Callers, nothing_leaked: list[object]
 ) -> None:
     """Whoever asks hears of it, and the next one asks anew."""
     asking.ask()

@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -14,13 +14,7 @@ from support.proxy import InMemoryProxy, wired, without
 End = Callable[[InMemoryProxy, Client], object]
 
 
-@pytest.fixture(autouse=True)
-def _no_collector() -> Iterator[None]:
-    """Let no cycle be found by chance."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
+pytestmark = pytest.mark.usefixtures("no_garbage_collector")
 
 
 def _refuse(proxy: InMemoryProxy, _client: Client) -> None:
