@@ -2,7 +2,7 @@
 When a request that takes long is sent a second time, to another server.
 
 That costs work, so it is off by default, and never done for more than a part of the
-requests: when all servers are slow, it would only make them slower.
+requests, nor of their work: when all servers are slow, it would only make them slower.
 """
 
 from collections import deque
@@ -19,6 +19,9 @@ KEPT, ENOUGH = 200, 40
 PART, MOST = 0.05, 2.0
 """Of all requests how many may be sent twice, and how many may be saved up."""
 
+MOST_WORK = 20.0
+"""As how many usual requests as much work may be saved up."""
+
 
 @define(eq=False)
 class Hedging:
@@ -31,6 +34,9 @@ class Hedging:
         init=False, factory=lambda: deque(maxlen=KEPT), repr=False
     )
     _saved: float = field(init=False, default=0.0)
+    _saved_work: float = field(init=False, default=0.0)
+    _usual_work: float = field(init=False, default=0.0)
+    """The work of a request, lately."""
 
     @property
     def after_s(self) -> float | None:
@@ -43,19 +49,22 @@ class Hedging:
             return None
         return sorted(self._took_s)[int(P95 * len(self._took_s))]
 
-    def began(self) -> None:
-        """Count a request that is sent for the first time."""
+    def began(self, work: float) -> None:
+        """Count a request that is sent for the first time, and its *work*."""
+        self._usual_work += (work - self._usual_work) / KEPT
         self._saved = min(self._saved + PART, MOST)
+        most = MOST_WORK * self._usual_work
+        self._saved_work = min(self._saved_work + PART * work, most)
 
     def answered(self, took_s: float) -> None:
         """Learn from a good answer."""
         self._took_s.append(took_s)
 
-    @property
-    def may(self) -> bool:
-        """Return whether one more may be sent a second time."""
-        return self._saved >= 1
+    def may(self, work: float) -> bool:
+        """Return whether one with so much *work* may be sent a second time."""
+        return self._saved >= 1 and self._saved_work >= work
 
-    def sent(self) -> None:
+    def sent(self, work: float) -> None:
         """Count one that is sent a second time."""
         self._saved -= 1
+        self._saved_work -= work

@@ -140,7 +140,7 @@ class FleetSender:
             return fail(CannotConnect("no inference server is known for this model"))
         if is_batch:
             self._save_up()
-            self.hedging.began()
+            self.hedging.began(work_of(request))
             self._open[sending] = None
         self._try(sending, member)
         after_s = self.hedging.after_s if is_batch else None
@@ -174,9 +174,10 @@ class FleetSender:
 
     def _hedge(self, sending: _Sending) -> None:
         sending.timer = None
-        may = len(sending.open) == 1 and self.hedging.may
+        work = work_of(sending.request)
+        may = len(sending.open) == 1 and self.hedging.may(work)
         if may and self._try_another(sending, "hedge", needs_room=True):
-            self.hedging.sent()
+            self.hedging.sent(work)
 
     def _choose_for(
         self,

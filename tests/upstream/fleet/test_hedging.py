@@ -132,6 +132,29 @@ def test_a_twentieth_is_sent_twice_at_most() -> None:
     assert set(observer.reasons) == {"hedge"}
 
 
+def test_large_ones_are_not_the_twentieth_that_is_sent_twice() -> None:
+    """A caller who sends them would have all the others' work done in vain."""
+    servers = hedged("0.1")
+    servers.fleet.set_timeout(60)
+    sent_size = 0
+
+    for at in range(400):
+        size = 20 if at % 20 else 2000
+        sent_size += size + 100
+        servers.send(size=size)
+        servers.clock.advance(0.2 if size > 20 else 0.01)
+        for letter in "ab":
+            while servers.batches(letter):
+                servers.answer(letter)
+
+    whole = sum(
+        len(each.request.body) + 100
+        for end in servers.ends.values()
+        for each in end.sent[150:]
+    )
+    assert sent_size < whole <= sent_size * 1.05 + 2100
+
+
 def test_what_is_long_is_learnt_from_answers() -> None:
     """Longer than all but a twentieth take."""
     servers = hedged("p95")
