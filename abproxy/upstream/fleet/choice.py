@@ -24,11 +24,11 @@ from abproxy.upstream.server_info import ServerInfo
 
 __all__ = [
     "Choice",
-    "is_outlier",
-    "may_have_more",
+    "find_outliers",
     "note_share",
     "soonest",
     "usual_speed",
+    "with_a_share",
 ]
 
 ALIKE = 1.1
@@ -57,32 +57,50 @@ def soonest(works: Sequence[Work], more: float, random: Random) -> int:
     return random.choice([at for at, each in enumerate(takes_s) if each <= most_s])
 
 
-def may_have_more(work: Work, part: float, works: Sequence[Work]) -> bool:
+def with_a_share(members: Sequence[Member]) -> list[Member]:
     """
-    Return whether *work* has less than its share of the requests.
+    Return those of *members* that have less than their share of the requests.
 
-    That is bounded where it gets only *part* of it, and where it is known how fast
-    all are, though the operator wants it to have less than another one.
+    That is bounded for one that gets only a part of it, and where it is known how
+    fast all are, for one that is to have less than another, as the operator wants it.
     """
-    most = max([each.weight for each in works])
-    is_bounded = work.weight < most and work.answers >= TRUSTED_AFTER
-    if part >= 1 and not is_bounded:
-        return True
-    return work.share < part * work.weight / sum([each.weight for each in works])
+    weights = [each.work.weight for each in members]
+    most, whole = max(weights), sum(weights)
+
+    def may_have_more(member: Member) -> bool:
+        work, part = member.work, member.standing.part
+        is_bounded = work.weight < most and work.answers >= TRUSTED_AFTER
+        if part >= 1 and not is_bounded:
+            return True
+        return work.share < part * work.weight / whole
+
+    return [each for each in members if may_have_more(each)]
 
 
-def is_outlier(work: Work, others: Sequence[Work]) -> bool:
+def find_outliers(works: Sequence[Work]) -> list[Work]:
     """
-    Return whether *work* takes far longer than that of the *others*.
+    Return those of *works* that take far longer than the others.
 
-    Measured for what it does, and for how long it takes to answer: one that gets
+    Measured for what they do, and for how long they take to answer: one that gets
     little to do seems slower than it is, but answers as soon as the others.
     """
-    known = [each for each in others if each.answers >= ENOUGH]
-    if not known:
-        return False
-    took_s = median([each.took_s for each in known])
-    usual = median([each.measured / each.weight for each in known]) * work.weight
+    known = [
+        (each, each.took_s, each.measured / each.weight)
+        for each in works
+        if each.answers >= ENOUGH
+    ]
+    found = []
+    for work in works:
+        others = [(took_s, speed) for each, took_s, speed in known if each is not work]
+        if others and _is_outlier(work, *zip(*others, strict=True)):
+            found.append(work)
+    return found
+
+
+def _is_outlier(
+    work: Work, others_took_s: Sequence[float], speeds: Sequence[float]
+) -> bool:
+    took_s, usual = median(others_took_s), median(speeds) * work.weight
     expected_s = max(took_s, work.expected_s(usual))
     if work.silent_s > max(SILENT_S, OUTLIER * TWICE * expected_s):
         return True
@@ -142,13 +160,9 @@ class Choice:
             if needs_room:
                 return None
             return max(ready, key=lambda each: self._permits(each) - each.work.items)
-        fair = [each for each in roomy if self._may_have_more(each, active)] or roomy
+        fair = [each for each in with_a_share(active) if each in roomy] or roomy
         works = [each.work for each in fair]
         return fair[soonest(works, work, self.random)]
-
-    def _may_have_more(self, member: Member, active: Sequence[Member]) -> bool:
-        works = [each.work for each in active]
-        return may_have_more(member.work, member.standing.part, works)
 
     def _permits(self, member: Member) -> int:
         return self.permits_of(member.upstream.info)

@@ -24,7 +24,7 @@ from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.fleet.agreement import Agreement
-from abproxy.upstream.fleet.choice import Choice, is_outlier, note_share
+from abproxy.upstream.fleet.choice import Choice, find_outliers, note_share
 from abproxy.upstream.fleet.ejection import Standing
 from abproxy.upstream.fleet.member import Member
 from abproxy.upstream.fleet.resolve import NamedServers
@@ -207,9 +207,10 @@ class Fleet:
     def _look(self) -> None:
         """Ask who may be away, take out who is too slow, and resend what is late."""
         self._next_look = self.clock.callLater(LOOK_S, self._look)
-        for member in self._taking_part:
-            others = [each.work for each in member.others()]
-            if is_outlier(member.work, others):
+        members = self._taking_part
+        outliers = find_outliers([each.work for each in members])
+        for member in members:
+            if member.work in outliers:
                 member.standing.eject("it takes far longer than the others")
                 member.work.forget_speed()
             elif member.is_suspect(self.clock.seconds()):
