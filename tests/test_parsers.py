@@ -156,6 +156,11 @@ def test_servers_are_read_with_their_weights(
         ("http://a=0", "expected a weight greater than 0, not '0'"),
         ("http://a=nan,http://b", "expected a weight greater than 0, not 'nan'"),
         ("http://a,http://a/", "expected each server once, not twice 'http://a'"),
+        ("http://a:80,http://A", "expected each server once, not twice 'http://A'"),
+        (
+            "https://a=2,HTTPS://a:443",
+            "expected each server once, not twice 'HTTPS://a:443'",
+        ),
         (",", "expected a URL like"),
     ],
 )

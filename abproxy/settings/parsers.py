@@ -172,12 +172,22 @@ def servers(text: str) -> str:
     """
     words = [word for each in text.split(",") if (word := each.strip())]
     read = [_server(word) for word in words] or [(url(text), 1.0)]
-    urls = [each for each, _ in read]
-    if twice := next((each for each in urls if urls.count(each) > 1), None):
-        raise ValueError(f"expected each server once, not twice {twice!r}")
+    places = set()
+    for each, _ in read:
+        place = _place_of(each)
+        if place in places:
+            raise ValueError(f"expected each server once, not twice {each!r}")
+        places.add(place)
     return ",".join(
         each if weight == 1 else f"{each}={weight:g}" for each, weight in read
     )
+
+
+def _place_of(text: str) -> tuple[str, int, str]:
+    """Return where a *text* of `url` leads, which may be written in several ways."""
+    parts = urlsplit(text)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.hostname or "", port, parts.path
 
 
 def weighted(text: str) -> list[tuple[str, float]]:
