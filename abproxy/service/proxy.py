@@ -210,6 +210,8 @@ class ProxyService(Lifetime):
         ends_at = self.reactor.seconds() + times.whole_s
         if self._port is not None:
             await self._stay_open(times)
+            self.site.announce_end()
+            self.flush()
             refuses = not self.process.others_listen()
             await close_port(self.reactor, self._port, refuses=refuses)
         await self._drain(ends_at)
@@ -233,7 +235,6 @@ class ProxyService(Lifetime):
 
     async def _drain(self, ends_at: float) -> None:
         self._log.info("Draining {n} calls", n=len(self.site.requests))
-        self.flush()
         left_s = max(0.0, ends_at - self.reactor.seconds())
         await self._answer_all(self.site, left_s, idle_s=IDLE_STAY_S)
         if self.private is not None and self._private_port is not None:
