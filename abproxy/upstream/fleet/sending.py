@@ -240,11 +240,11 @@ class FleetSender:
         """Learn from the *outcome* at one server, and hand it on or try another."""
         member = sending.tried[number]
         del sending.open[number]
-        is_good = _has_rows(outcome, sending)
+        is_good = _has_rows(outcome, sending) and not member.refused
         if sending.is_batch:
             member.note(outcome, attempt)
             _note_denials(member, outcome, sending, is_good=is_good)
-            if _is_good(outcome) and not is_good:
+            if _is_good(outcome) and not is_good and not member.refused:
                 member.blamed()
         elif isinstance(outcome, Failure):
             member.note_failure(outcome.value)
@@ -284,7 +284,8 @@ class FleetSender:
         if not self._try_another(sending, unfit=unfit, needs_room=needs_room):
             sending.outcome = former
             return False
-        if is_refusal and not (is_denial and member.denies):
+        is_proved = (is_denial and member.denies) or member.refused
+        if is_refusal and not is_proved:
             self._retries -= 1
         return True
 
@@ -306,6 +307,8 @@ class FleetSender:
         if _is_denial(outcome):
             may = member.denies or self._retries > FEW_RETRIES
             return sending.is_batch and may
+        if _is_good(outcome) and member.refused:
+            return True  # its rows may be of another model by now
         is_away = outcome.status in GATEWAY and now - attempt.sent_at < QUICK_S
         is_elsewhere_better = outcome.status in NO_ROOM or is_away or _is_good(outcome)
         return is_elsewhere_better and self._retries >= 1

@@ -11,6 +11,7 @@ from abproxy.errors import CannotConnect, ConnectionBroken
 from abproxy.upstream.fleet.agreement import GONE_S
 from abproxy.upstream.server_info import ServerInfo
 from support.fleet import Servers
+from support.upstream import reply
 
 AWAY = CannotConnect("cannot reach the inference server: refused")
 
@@ -217,3 +218,37 @@ def test_a_connection_that_breaks_makes_one_wait_for_its_name() -> None:
     servers.fleet.look_again()
 
     assert letter not in taking_part(servers)
+
+
+def test_an_answer_of_one_that_has_another_model_by_now_does_not_count() -> None:
+    """It may be of either: another one of the model that is served is asked."""
+    servers = Servers(2)
+    has(servers, "ab", "m")
+    asked = servers.send_to("b")
+    has(servers, "b", "n")
+
+    servers.answer("b")
+    assert not asked.results
+    servers.answer("a", reply(200, b"[[7]]"))
+
+    assert [each.body for each in asked.results] == [b"[[7]]"]
+    assert servers.is_at_rest
+
+
+def test_of_two_that_are_asked_the_one_with_another_model_does_not_win() -> None:
+    """It became another one while a request was sent twice."""
+    servers = Servers(2)
+    has(servers, "ab", "m")
+    servers.learn_speeds()
+    servers.fleet.sender.hedging.after = "1"
+    asked = servers.send_to("a")
+    servers.clock.advance(1)
+    assert servers.where() == "ab"
+    has(servers, "b", "n")
+
+    servers.answer("b")
+    assert not asked.results
+    servers.answer("a", reply(200, b"[[7]]"))
+
+    assert [each.body for each in asked.results] == [b"[[7]]"]
+    assert servers.is_at_rest
