@@ -139,6 +139,7 @@ def _build(
         coming=lambda: sum(model.coming_bytes for model in serving.all),
     )
     process_gauges, accounts = _process_gauges(telemetry, sites), Accounts()
+    drained = set(process.drained)
 
     def make(own: Settings, table: ModelTable | None) -> ServedModel:
         model = make_model(
@@ -149,6 +150,7 @@ def _build(
             process=process_gauges,
             table=table,
             accounts=accounts,
+            drained=drained,
             rows=rows,
             base_url=child.url if child else None,
         )
@@ -160,7 +162,7 @@ def _build(
         make=make,
         clock=reactor,
         forget=telemetry.forget,
-        drained=set(process.drained),
+        drained=drained,
     )
     serving.apply(settings)
     app = ProxyApp(

@@ -212,6 +212,7 @@ def make_model(  # noqa: PLR0913
     process: ProcessGauges,
     table: ModelTable | None = None,
     accounts: Accounts | None = None,
+    drained: set[str] | None = None,
     rows: "RedisStore | None" = None,
     base_url: str | None = None,
 ) -> ServedModel:
@@ -226,6 +227,7 @@ def make_model(  # noqa: PLR0913
         process: the figures of the process.
         table: says that it is one of several.
         accounts: what is known of accounts at hosted APIs, which other models have too.
+        drained: addresses to which nothing is sent, as the operator wants it.
         rows: remembers rows for several proxies.
         base_url: of its server, if that is not the one in the settings.
 
@@ -241,7 +243,12 @@ def make_model(  # noqa: PLR0913
         model.resize()
 
     upstream = make_servers(
-        settings, reactor, telemetry, base_url, is_one_of_several=table is not None
+        settings,
+        reactor,
+        telemetry,
+        base_url,
+        is_one_of_several=table is not None,
+        drained=drained if drained is not None else set(),
     )
     _adapt(upstream, settings)
     joining = Joining(

@@ -29,13 +29,14 @@ from abproxy.upstream.server_info import ServerInfo
 __all__ = ["make_servers"]
 
 
-def make_servers(
+def make_servers(  # noqa: PLR0913
     settings: Settings,
     reactor: Any,
     telemetry: Telemetry,
     base_url: str | None = None,
     *,
-    is_one_of_several: bool = False,
+    is_one_of_several: bool,
+    drained: set[str],
 ) -> "Upstream | Fleet":
     """
     Return the only server of a model, or a fleet if there are or may be several.
@@ -46,11 +47,12 @@ def make_servers(
         telemetry: hears of requests.
         base_url: of its server, if that is not the one in the settings.
         is_one_of_several: whether there are other models, so that the log names it.
+        drained: addresses to which nothing is sent, as the operator wants it.
     """
     servers = weighted(base_url or settings.upstream_url)
     [(url, _), *others] = servers
     if others or (settings.resolve == "all" and is_name(url)):
-        return _fleet(settings, reactor, telemetry, servers)
+        return _fleet(settings, reactor, telemetry, servers, drained)
     upstream = _upstream(settings, reactor, telemetry, url)
     if is_one_of_several:
         upstream.name_in_log()
@@ -62,6 +64,7 @@ def _fleet(
     reactor: Any,
     telemetry: Telemetry,
     servers: Sequence[tuple[str, float]],
+    drained: set[str],
 ) -> "Fleet":
     # What only several servers need is a megabyte in the memory of a process.
     from abproxy.upstream.fleet.fleet import Fleet  # noqa: PLC0415
@@ -73,6 +76,7 @@ def _fleet(
         credentials=credentials_for(settings),
         permits_of=partial(permits_for, settings),
         strict=settings.model_strict,
+        drained=drained,
         observer=telemetry.observer,
     )
     for url, weight in servers:

@@ -52,7 +52,7 @@ class Serving:
     """Called when calls may have to be read in another way."""
 
     drained: set[str] = field(factory=set)
-    """Addresses to which the operator wants nothing to be sent."""
+    """Addresses to which the operator wants nothing to be sent; the fleets have it."""
 
     _left: dict[ServedModel, IDelayedCall | None] = field(
         init=False, factory=dict, repr=False
@@ -119,8 +119,6 @@ class Serving:
                     raise
                 raise SettingsError(f"MODELS: [{name}]: {error}") from error
             made[name].on_change = self._changed
-            for address in self.drained:
-                made[name].upstream.drain(address)
         return made
 
     def _changed(self) -> None:

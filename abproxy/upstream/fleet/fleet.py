@@ -72,6 +72,9 @@ class Fleet:
     strict: bool = False
     """Whether the same model in other numbers is another one."""
 
+    drained: set[str] = field(factory=set)
+    """Addresses to which the operator wants nothing to be sent; all models have it."""
+
     observer: Observer = field(factory=Observer, repr=False)
     random: Random = field(factory=Random, repr=False)
 
@@ -85,9 +88,6 @@ class Fleet:
 
     names: list[NamedServers] = field(init=False, factory=list)
     """Names of which each address is a server."""
-
-    _drained: set[str] = field(init=False, factory=set)
-    """Addresses to which the operator wants nothing to be sent."""
 
     _left: dict[Member, Deferred[Any]] = field(init=False, factory=dict, repr=False)
     _info: ServerInfo = field(init=False, factory=ServerInfo)
@@ -134,7 +134,7 @@ class Fleet:
         member.others = lambda: [
             each for each in self._taking_part if each is not member
         ]
-        member.drain(is_drained=member.address in self._drained)
+        member.drain(is_drained=member.address in self.drained)
         upstream.name_in_log()
         upstream.discovery.on_change = lambda _info: self.look_again()
         upstream.generations.on_settle = self.look_again
@@ -164,7 +164,7 @@ class Fleet:
 
     def drain(self, address: str, *, is_drained: bool = True) -> None:
         """Send nothing more to the servers at *address*, or again; also to new ones."""
-        (self._drained.add if is_drained else self._drained.discard)(address)
+        (self.drained.add if is_drained else self.drained.discard)(address)
         for member in self.members:
             if member.address == address:
                 member.drain(is_drained=is_drained)
