@@ -9,6 +9,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
 from bench.breakable import Traits, row_of
+from support.client import until
 from support.processes import Daemon, daemon
 from support.upstream import breakable
 
@@ -94,6 +95,8 @@ async def test_a_call_imports_nothing(tmp_path: Path) -> None:
         breakable(Traits()) as upstream,
         daemon(tmp_path, upstream, **SHOW_IMPORTS) as here,
     ):
+        # To ask it for that, Python imports what looks up names.
+        await until(lambda: "The inference server has" in here.log.read_text())
         at_start = imported(here)
         rows = await deferToThread(embed, f"http://127.0.0.1:{here.port}")
         then = imported(here)
