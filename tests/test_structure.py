@@ -17,7 +17,7 @@ from tools.structure import (
     read_modules,
 )
 
-AT_MOST = {"modules": 195, "root modules": 9, "Protocols": 4}
+AT_MOST = {"modules": 195, "root modules": 10, "Protocols": 4}
 """What the source may have: lowered with the figure, raised only for a new subject."""
 
 AT_MOST_FOR_A_CALL = {

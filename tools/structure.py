@@ -51,7 +51,7 @@ ORDER: Sequence[frozenset[str]] = (
     frozenset({"dialects"}),
     frozenset({"events"}),
     frozenset({"http"}),
-    frozenset({"errors", "tuning", "process", "__init__"}),
+    frozenset({"errors", "tuning", "process", "timer", "__init__"}),
 )
 """
 Folders and modules of the proxy: each imports from its own row and those below.

@@ -29,11 +29,11 @@ from abproxy.batching.part import Caps, size_of
 from abproxy.batching.queue import Queue
 from abproxy.batching.refusal import RetryTimeouts
 from abproxy.batching.sender import QuarantineSender, Sender
-from abproxy.batching.timer import Timer
 from abproxy.dialects.call import Call, LaneKey, MayJoin, PartResult, may_join_all
 from abproxy.errors import QueueTimeout
 from abproxy.events import BlockedBy, FlushReason, Observer
 from abproxy.http.messages import Send
+from abproxy.timer import Timer
 
 __all__ = ["BatchCollector"]
 

@@ -26,10 +26,10 @@ from abproxy.batching.lane import Lane
 from abproxy.batching.part import Caps
 from abproxy.batching.queue import Queue
 from abproxy.batching.stated import TOKENS, Stated, pause_stated_s, read_stated
-from abproxy.batching.timer import Timer
 from abproxy.dialects.call import Call, LaneKey
 from abproxy.errors import AccountUsedUp
 from abproxy.http.messages import NO_ROOM, Response, Send, UpstreamRequest
+from abproxy.timer import Timer
 
 __all__ = ["Pace"]
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from attrs import define, field
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from abproxy.timer import Timer
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.fleet.member import Member
 from abproxy.upstream.identity import (
@@ -53,8 +54,12 @@ class Agreement:
     _gone_at: float | None = field(init=False, default=None)
     """Since when no server has that model."""
 
-    _timer: IDelayedCall | None = field(init=False, default=None, repr=False)
+    _due: Timer = field(init=False, repr=False)
     _log: ClassVar[Logger] = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with nothing said."""
+        self._due = Timer(self.clock, self.on_due)
 
     def look(self, members: Sequence[Member]) -> None:
         """Note of each of *members* whether it has the model that is served."""
@@ -89,9 +94,7 @@ class Agreement:
 
     def stop(self) -> None:
         """Leave no timer behind."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._due.cancel()
 
     def _fits(self, identity: Identity) -> bool:
         served = self.served
@@ -127,13 +130,8 @@ class Agreement:
             self.stop()
             self._gone_at = None
             return True
-        if self._timer is None:
-            self._timer = self.clock.callLater(left_s, self._is_over)
+        self._due.set(left_s)
         return False
-
-    def _is_over(self) -> None:
-        self._timer = None
-        self.on_due()
 
     def _judge(self, member: Member, identity: Identity) -> None:
         served = self.served

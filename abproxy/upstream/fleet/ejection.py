@@ -12,8 +12,10 @@ from typing import ClassVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+
+from abproxy.timer import Timer
 
 __all__ = ["FAILURES_IN_A_ROW", "Standing"]
 
@@ -93,12 +95,13 @@ class Standing:
     _ask_s: float = field(default=0.0, init=False)
     _out_s: float = field(default=0.0, init=False)
     _asking: Deferred[bool] | None = field(default=None, init=False, repr=False)
-    _next: IDelayedCall | None = field(default=None, init=False, repr=False)
+    _next: Timer = field(init=False, repr=False)
     _log: ClassVar[Logger] = Logger()
 
     def __attrs_post_init__(self) -> None:
         """Begin as one that takes part."""
         self.since = self.heard_at = self.clock.seconds()
+        self._next = Timer(self.clock, self._ask)
 
     @property
     def part(self) -> float:
@@ -158,14 +161,12 @@ class Standing:
 
     def doubt(self) -> None:
         """Ask it now, as it may be away: if so, it is out."""
-        if self._asking is None and self._next is None:
+        if self._asking is None and self._next.pending is None:
             self._ask()
 
     def stop(self) -> None:
         """Ask no more."""
-        if self._next is not None:
-            self._next.cancel()
-            self._next = None
+        self._next.cancel()
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()
@@ -180,11 +181,7 @@ class Standing:
 
     def _ask_in(self, pause_s: float) -> None:
         self.stop()
-        self._next = self.clock.callLater(pause_s, self._ask_again)
-
-    def _ask_again(self) -> None:
-        self._next = None
-        self._ask()
+        self._next.set(pause_s)
 
     def _ask(self) -> None:
         self.stop()

@@ -17,11 +17,12 @@ from twisted.internet.defer import (
     gatherResults,
     succeed,
 )
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from abproxy.events import Observer, UpstreamState
 from abproxy.http.headers import Credentials
 from abproxy.http.messages import Response, UpstreamRequest
+from abproxy.timer import Timer
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.fleet.agreement import Agreement
 from abproxy.upstream.fleet.choice import Choice, find_outliers, note_share
@@ -91,11 +92,12 @@ class Fleet:
 
     _left: dict[Member, Deferred[Any]] = field(init=False, factory=dict, repr=False)
     _info: ServerInfo = field(init=False, factory=ServerInfo)
-    _next_look: IDelayedCall | None = field(init=False, default=None, repr=False)
+    _next_look: Timer = field(init=False, repr=False)
     _is_running: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         """Begin without a server."""
+        self._next_look = Timer(self.clock, self._look)
         self.agreement = Agreement(
             clock=self.clock, strict=self.strict, on_due=self.look_again
         )
@@ -206,7 +208,7 @@ class Fleet:
 
     def _look(self) -> None:
         """Ask who may be away, take out who is too slow, and resend what is late."""
-        self._next_look = self.clock.callLater(LOOK_S, self._look)
+        self._next_look.set(LOOK_S)
         members = self._taking_part
         outliers = find_outliers([each.work for each in members])
         for member in members:
@@ -383,7 +385,7 @@ class Fleet:
     def start(self) -> None:
         """Begin to ask each of them."""
         self._is_running = True
-        self._next_look = self.clock.callLater(LOOK_S, self._look)
+        self._next_look.set(LOOK_S)
         for each in self.members:
             each.upstream.start()
         for name in self.names:
@@ -395,9 +397,7 @@ class Fleet:
         for name in self.names:
             name.stop()
         self.agreement.stop()
-        if self._next_look is not None:
-            self._next_look.cancel()
-            self._next_look = None
+        self._next_look.cancel()
         for each in self.members:
             each.standing.stop()
         stopped = [each.upstream.stop() for each in (*self.members, *self._left)]

@@ -21,7 +21,6 @@ from twisted.internet.abstract import isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IHostnameResolver,
     IHostResolution,
     IReactorTime,
@@ -32,6 +31,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from abproxy.events import UpstreamState
+from abproxy.timer import Timer
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.fleet.member import Member
 
@@ -111,7 +111,7 @@ class Lookup:
     """Those that count."""
 
     _looking: Deferred[Any] | None = field(init=False, default=None, repr=False)
-    _next: IDelayedCall | None = field(init=False, default=None, repr=False)
+    _next: Timer = field(init=False, repr=False)
     _looked_at: float = field(init=False, default=-inf)
     _stays_until: float = field(init=False, default=-inf)
     """Until when the family is not changed again; the clock's seconds."""
@@ -119,25 +119,28 @@ class Lookup:
     _is_missing: bool = field(init=False, default=False)
     _log: ClassVar[Logger] = Logger()
 
+    def __attrs_post_init__(self) -> None:
+        """Begin with nothing known."""
+        self._next = Timer(self.clock, self._look)
+
     def start(self) -> None:
         """Look it up now, and from now on."""
         self._look()
 
     def stop(self) -> None:
         """Look it up no more."""
-        self._cancel_next()
+        self._next.cancel()
         looking, self._looking = self._looking, None
         if looking is not None:
             looking.cancel()
 
     def doubt(self) -> None:
         """Look it up again soon: a connection to one of the addresses has failed."""
-        if self._next is not None:
+        if self._next.pending is not None:
             passed_s = self.clock.seconds() - self._looked_at
             self._look_in(max(0.0, LEAST_S - passed_s))
 
     def _look(self) -> None:
-        self._next = None
         self._looked_at = self.clock.seconds()
         looking = self._looking = look_up(self.resolver, self.host, self.clock)
         looking.addCallback(self._looked, looking).addErrback(self._not_looked)
@@ -201,15 +204,10 @@ class Lookup:
 
     def _look_in(self, pause_s: float) -> None:
         at = self.clock.seconds() + pause_s
-        if self._next is not None and self._next.getTime() <= at:
+        if self._next.pending is not None and self._next.pending.getTime() <= at:
             return
-        self._cancel_next()
-        self._next = self.clock.callLater(pause_s, self._look)
-
-    def _cancel_next(self) -> None:
-        if self._next is not None:
-            self._next.cancel()
-            self._next = None
+        self._next.cancel()
+        self._next.set(pause_s)
 
 
 @define(kw_only=True, eq=False)
