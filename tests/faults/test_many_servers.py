@@ -144,6 +144,19 @@ async def test_refusals_of_one_server_fail_no_call() -> None:
         await _works_again(servers[0])
 
 
+@pytest.mark.parametrize("status", [302, 401, 404])
+@ensureDeferred
+async def test_a_server_that_suddenly_denies_all_fails_no_call(status: int) -> None:
+    """It has another key or path by now; the others answer such calls."""
+    async with several(TRAITS, TRAITS, TRAITS) as (here, servers), load(here):
+        fleet: Any = inference_server(here.service)
+        await until(lambda: all(len(each.seen.batches) > 20 for each in servers))
+        servers[0].break_("refuse", status, times=1_000_000)
+        await until(lambda: fleet.members[0].standing.is_out)
+        servers[0].mend()
+        await _works_again(servers[0])
+
+
 @ensureDeferred
 async def test_a_server_that_becomes_slow_gets_less() -> None:
     """Its callers wait a little, and the others hardly notice."""
