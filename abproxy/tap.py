@@ -212,7 +212,7 @@ def makeService(options: Options) -> IService:
                 reactor,
                 skips_log_context="poll" in settings.fast_paths,
                 # They are for calls, and a supervisor answers none.
-                has_huge_pages="pages" in settings.fast_paths and settings.workers == 1,
+                has_huge_pages=settings.workers == 1,
             ),
             log_observer=observer(
                 getattr(options, "parent", None) or {},

@@ -8,11 +8,9 @@ reactor for this.  If they differ from what is known, all is done as usual.
 import ctypes
 import gc
 import linecache
-import mmap
-import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from resource import getpagesize
@@ -87,12 +85,8 @@ ENOUGH = 15 / 16
 _MADV_COLLAPSE = 25
 """Linux 6.1 and later: put a piece of memory into a huge page, at once."""
 
-_MAP_FIXED = 0x10
-"""Replace what is mapped there."""
-
 _MAPS = Path("/proc/self/maps")
 _ANONYMOUS = re.compile(r"^(\w+)-(\w+) rw-p \w+ \S+ 0 *(?:\[heap\])?$", re.MULTILINE)
-_READ_ONLY = re.compile(r"^(\w+)-(\w+) r-[-x]p \S+ \S+ \d+ +(/.*)$", re.MULTILINE)
 
 
 def _connections_look_as_known() -> bool:
@@ -249,27 +243,19 @@ def use_huge_pages() -> int:
     Put what is in memory now into huge pages; return how many bytes that are.
 
     After a pause the CPU has lost where the pages of this process are, as well as
-    what is in them, and looking that up again takes it a third of the time of a lone
+    what is in them, and looking that up again takes it a fifth of the time of a lone
     call.  Pieces with holes are left out, as stacks of threads are, so the process
-    grows by some hundred kilobytes, and by the code of Python.  What the kernel
-    declines stays as it is.
+    grows by some hundred kilobytes.  What the kernel declines stays as it is.
     """
     libc: Any = ctypes.CDLL(None)
     if not hasattr(libc, "madvise") or not _MAPS.exists():
         return 0
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-
-    def collapse(pages: Iterable[int]) -> int:
-        asked = [libc.madvise(page, HUGE_PAGE, _MADV_COLLAPSE) for page in pages]
-        return asked.count(0)
-
     maps = _MAPS.read_text()
     pages = chain.from_iterable(_pages(*each) for each in _ANONYMOUS.findall(maps))
-    done = collapse(page for page in pages if _share_in_memory(libc, page) >= ENOUGH)
-    code = _code_of_python(maps)
-    if done and code and _copy_to_memory(libc, code):
-        done += collapse(code)
-    return HUGE_PAGE * done
+    full = [page for page in pages if _share_in_memory(libc, page) >= ENOUGH]
+    asked = [libc.madvise(page, HUGE_PAGE, _MADV_COLLAPSE) for page in full]
+    return HUGE_PAGE * asked.count(0)
 
 
 def _share_in_memory(libc: Any, page: int) -> float:
@@ -283,45 +269,6 @@ def _share_in_memory(libc: Any, page: int) -> float:
 def _pages(begins: str, ends: str) -> range:
     first = -(-int(begins, 16) // HUGE_PAGE) * HUGE_PAGE
     return range(first, int(ends, 16) - HUGE_PAGE + 1, HUGE_PAGE)
-
-
-def _code_of_python(maps: str) -> range:
-    """Return in which pages the code of Python is, with what is read beside it."""
-    runs: list[tuple[str, str, str]] = []
-    for begins, ends, file in _READ_ONLY.findall(maps):
-        if runs and runs[-1][1:] == (begins, file):
-            begins = runs.pop()[0]  # noqa: PLW2901
-        runs.append((begins, ends, file))
-    of_code = ctypes.cast(ctypes.pythonapi.Py_IncRef, ctypes.c_void_p).value or 0
-    places = [_pages(a, b) for a, b, _ in runs if int(a, 16) <= of_code < int(b, 16)]
-    return places[0] if places else range(0)
-
-
-def _copy_to_memory(libc: Any, code: range) -> bool:
-    """
-    Replace the pages of *code* by a copy in memory; return whether that was done.
-
-    Hardly any file system has huge pages.  The copy is not writable where it is
-    executed, as some systems forbid that.
-    """
-    size = HUGE_PAGE * len(code)
-    libc.mmap.argtypes = (
-        ctypes.c_void_p,
-        ctypes.c_size_t,
-        ctypes.c_int,
-        ctypes.c_int,
-        ctypes.c_int,
-        ctypes.c_long,
-    )
-    libc.mmap.restype = ctypes.c_ssize_t
-    how = mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE | _MAP_FIXED
-    try:
-        with os.fdopen(os.memfd_create("python-code"), "wb", buffering=0) as copy:
-            is_whole = copy.write(ctypes.string_at(code.start, size)) == size
-            place = (code.start, size, *how, copy.fileno(), 0)
-            return is_whole and libc.mmap(*place) == code.start
-    except OSError:
-        return False
 
 
 def tune_process(

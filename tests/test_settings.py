@@ -203,7 +203,7 @@ def test_an_empty_key_counts_as_none(name: str) -> None:
 @pytest.mark.parametrize(
     ("chosen", "paths"),
     [
-        ("all", {"server", "write", "poll", "client", "pages"}),
+        ("all", {"server", "write", "poll", "client"}),
         ("none", set()),
         ("server, client", {"server", "client"}),
     ],

@@ -5,7 +5,7 @@ from attrs import frozen
 from abproxy.settings import parsers
 from abproxy.settings.field import setting
 
-FAST_PATHS = ("server", "write", "poll", "client", "pages")
+FAST_PATHS = ("server", "write", "poll", "client")
 """Optimizations that can be switched off."""
 
 
@@ -86,6 +86,5 @@ class Listening:
         "optimizations that save CPU time and give the same bytes: server (plain calls "
         "bypass Klein), write (write to sockets in the same reactor turn), poll (no "
         "logging context around events), client (abproxy's own HTTP client for "
-        "batches; without it treq), pages (memory in huge pages, and Python's own code "
-        "as well)",
+        "batches; without it treq)",
     )

@@ -88,7 +88,6 @@ def run(reactor: Any, own_socket: Path, drained: Sequence[str] = ()) -> int:
             tune_process,
             reactor,
             skips_log_context="poll" in paths,
-            has_huge_pages="pages" in paths,
         ),
         set_log_level=partial(set_threshold, enough),
     )

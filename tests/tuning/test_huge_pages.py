@@ -1,8 +1,6 @@
 """What is in memory at the start is put into huge pages, where the kernel can."""
 
 import ctypes
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,69 +135,3 @@ def test_what_is_in_memory_stays_what_it_is() -> None:
     assert all(
         each == bytes([number]) * HUGE_PAGE for number, each in enumerate(written)
     )
-
-
-COPYING = """
-import ctypes, os, re, resource
-from pathlib import Path
-from twisted.internet import reactor
-from abproxy.tuning import HUGE_PAGE, tune_process
-
-def places():
-    found = re.findall(r"^(\\w+)-(\\w+) (\\S+) .* +(/.*)$",
-                       Path("/proc/self/maps").read_text(), re.MULTILINE)
-    return [(int(a, 16), int(b, 16), rights, file) for a, b, rights, file in found]
-
-{before}
-code = ctypes.cast(ctypes.pythonapi.PyEval_EvalCode, ctypes.c_void_p).value
-[of_code] = [file for a, b, _, file in places() if a <= code < b]
-read_only = {{(a, b): ctypes.string_at(a, b - a) for a, b, rights, file in places()
-             if file == of_code and rights in ("r--p", "r-xp")}}
-heap = [bytearray(HUGE_PAGE) for _ in range(8)]
-tune_process(reactor, skips_log_context=False, has_huge_pages={wanted})
-assert all(ctypes.string_at(a, b - a) == old for (a, b), old in read_only.items())
-[rights] = [rights for a, b, rights, _ in places() if a <= code < b]
-assert rights == "r-xp"
-print(any("memfd:" in file for *_, file in places()))
-"""
-
-
-def _is_copied(before: str = "", *, wanted: bool = True) -> bool:
-    """Tune a process of its own; return whether its code is a copy then."""
-    command = [sys.executable, "-c", COPYING.format(before=before, wanted=wanted)]
-    done = subprocess.run(  # noqa: S603
-        command, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout == "True\n"
-
-
-def test_the_code_of_python_is_the_same_in_memory_and_not_writable() -> None:
-    """Where the kernel has huge pages; elsewhere it stays in its file."""
-    assert _is_copied() == (use_huge_pages() > 0)
-
-
-@pytest.mark.parametrize(
-    "before",
-    [
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (HUGE_PAGE, HUGE_PAGE))",
-        "def refuse(_name): raise PermissionError\nos.memfd_create = refuse",
-    ],
-)
-def test_code_that_cannot_be_copied_stays_in_its_file(before: str) -> None:
-    """All of it, or nothing: what is missing would end the process."""
-    assert not _is_copied(before)
-
-
-def test_whoever_wants_no_huge_pages_has_none() -> None:
-    """A debugger that looks for the file of the code finds it."""
-    assert not _is_copied(wanted=False)
-
-
-def test_code_is_copied_only_for_a_kernel_that_has_huge_pages(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It would take memory for nothing."""
-    monkeypatch.setattr(ctypes, "CDLL", Kernel(answer=-1))  # which cannot map anything
-
-    assert use_huge_pages() == 0

@@ -79,6 +79,16 @@ assert not sources()
 assert Written(1) == Written(1)
 """
 
+ASKING = """
+from twisted.internet import reactor
+from abproxy import tuning
+
+asked = []
+tuning.use_huge_pages = lambda: asked.append(True)
+tuning.tune_process(reactor, skips_log_context=False, has_huge_pages={wanted})
+assert bool(asked) is {wanted}
+"""
+
 
 def _done_in_a_process_of_its_own(script: str) -> None:
     # There is no way back from it.
@@ -109,3 +119,9 @@ def test_the_memory_of_large_bodies_is_given_back() -> None:
 def test_the_source_of_methods_that_attrs_has_written_is_not_kept() -> None:
     """The methods are, and it would be half a megabyte for debuggers only."""
     _done_in_a_process_of_its_own(SOURCES)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_only_what_answers_calls_has_huge_pages(wanted: bool) -> None:  # noqa: FBT001
+    """A supervisor answers none."""
+    _done_in_a_process_of_its_own(ASKING.format(wanted=wanted))
