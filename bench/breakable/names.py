@@ -92,6 +92,8 @@ class Names:
     reactor: Any
     port: int
     ip: str = "127.0.0.1"
+    asking: int = field(init=False, default=0)
+    """Lookups that are not answered yet."""
 
     def resolveHostName(  # noqa: N802
         self,
@@ -104,6 +106,7 @@ class Names:
         """Ask for the addresses of both families."""
         resolution = HostResolution(hostName)
         receiver.resolutionBegan(resolution)
+        self.asking += 1
         resolver = Resolver(
             servers=[(self.ip, self.port)], timeout=(1,), reactor=self.reactor
         )
@@ -116,6 +119,7 @@ class Names:
             for answers, _authority, _additional in found:
                 for each in answers:
                     receiver.addressResolved(_address_of(each.payload, portNumber))
+            self.asking -= 1
             receiver.resolutionComplete()
 
         gatherResults(asked).addCallback(tell)

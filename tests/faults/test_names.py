@@ -69,7 +69,8 @@ async def cluster(
         there.add(each)
     there.name(*addresses)
     there.names.start()
-    former = the_reactor().installNameResolver(Names(the_reactor(), there.names.port))
+    resolver = Names(the_reactor(), there.names.port)
+    former = the_reactor().installNameResolver(resolver)
     settings = {"resolve": "all", "resolve_every_s": 0.05, **settings}
     try:
         async with in_front_of(there, settings) as proxy:
@@ -79,6 +80,7 @@ async def cluster(
         )
     finally:
         the_reactor().installNameResolver(former)
+        await until(lambda: not resolver.asking)
         await there.names.stop()
 
 

@@ -279,6 +279,7 @@ async def looked_up(server: NameServer) -> AsyncIterator[Name]:
         yield name
     finally:
         lookup.stop()
+        await until(lambda: not resolver.asking)
         await server.stop()
 
 
