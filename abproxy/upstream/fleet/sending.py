@@ -52,6 +52,8 @@ With fewer left, one that has no room for anything must not go on to use them up
 Nor may callers with wrong keys, so that refusals can be sent elsewhere beside them.
 """
 
+OTHER_MODEL = "the inference server that was asked has another model by now"
+
 Choose = Callable[[float, int, Sequence[Member], bool], Member | None]
 """
 Returns who gets so much work with so many inputs, but none of those tried.
@@ -244,7 +246,10 @@ class FleetSender:
         if sending.is_batch:
             member.note(outcome, attempt)
             _note_denials(member, outcome, sending, is_good=is_good)
-            if _is_good(outcome) and not is_good and not member.refused:
+            if _is_good(outcome) and member.refused:
+                # Its rows may be of another model by now.
+                outcome = Failure(CannotConnect(OTHER_MODEL))
+            elif _is_good(outcome) and not is_good:
                 member.blamed()
         elif isinstance(outcome, Failure):
             member.note_failure(outcome.value)
@@ -284,8 +289,7 @@ class FleetSender:
         if not self._try_another(sending, unfit=unfit, needs_room=needs_room):
             sending.outcome = former
             return False
-        is_proved = (is_denial and member.denies) or member.refused
-        if is_refusal and not is_proved:
+        if is_refusal and not (is_denial and member.denies):
             self._retries -= 1
         return True
 
@@ -307,8 +311,6 @@ class FleetSender:
         if _is_denial(outcome):
             may = member.denies or self._retries > FEW_RETRIES
             return sending.is_batch and may
-        if _is_good(outcome) and member.refused:
-            return True  # its rows may be of another model by now
         is_away = outcome.status in GATEWAY and now - attempt.sent_at < QUICK_S
         is_elsewhere_better = outcome.status in NO_ROOM or is_away or _is_good(outcome)
         return is_elsewhere_better and self._retries >= 1
@@ -368,9 +370,12 @@ def _telling(
     """
     Return what tells more: an answer, unless all the time has been used up.
 
-    A denial does not, as it may be the fault of who gave it.
+    A denial does not, as it may be the fault of who gave it; nor that there was no
+    connection, where another one broke, perhaps by the request.
     """
     is_final = isinstance(outcome, Response) or outcome.check(UpstreamTimeout)
     if is_final or former is None or _is_denial(former):
+        return outcome
+    if isinstance(former, Failure) and former.check(CannotConnect, HandshakeFailed):
         return outcome
     return former

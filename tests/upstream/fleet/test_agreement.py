@@ -252,3 +252,48 @@ def test_of_two_that_are_asked_the_one_with_another_model_does_not_win() -> None
 
     assert [each.body for each in asked.results] == [b"[[7]]"]
     assert servers.is_at_rest
+
+
+def test_an_answer_of_another_model_does_not_count_where_the_others_are_full() -> None:
+    """A server that has much to do computes it later; rows of another model never."""
+    servers = Servers(2, permits=1)
+    has(servers, "ab", "m")
+    servers.send_to("a")
+    asked = servers.send_to("b")
+    has(servers, "b", "n")
+
+    servers.answer("b")
+
+    assert not asked.results
+    assert servers.where() == "aa"
+
+
+def test_an_answer_of_another_model_does_not_count_where_the_others_are_out() -> None:
+    """The batch waits for one that is back, as it would if it came now."""
+    servers = Servers(2)
+    has(servers, "ab", "m")
+    asked = servers.send_to("b")
+    servers.members["a"].standing.eject("it fails")
+    has(servers, "b", "n")
+
+    servers.answer("b")
+
+    assert isinstance(asked.error, CannotConnect)
+    assert servers.is_at_rest
+
+
+def test_an_answer_of_another_model_is_not_kept_for_when_a_second_one_fails() -> None:
+    """A request was sent twice, and the connection broke of the one that has it."""
+    servers = Servers(2)
+    has(servers, "ab", "m")
+    servers.learn_speeds()
+    servers.fleet.sender.hedging.after = "1"
+    asked = servers.send_to("a")
+    servers.clock.advance(1)
+    assert servers.where() == "ab"
+    has(servers, "b", "n")
+
+    servers.answer("b")
+    servers.fail("a", ConnectionBroken("the connection broke"))
+
+    assert isinstance(asked.error, ConnectionBroken)

@@ -625,3 +625,15 @@ def test_with_all_out_nothing_is_told_apart() -> None:
         servers.fleet.drain(member.address)
 
     assert servers.fleet.stuck() == (0, 0)
+
+
+def test_a_connection_that_breaks_is_told_where_another_could_not_be_made() -> None:
+    """The request may have broken it: who sends it again has to count that."""
+    servers = Servers(2)
+    asked = servers.send_to("a")
+    servers.fail("a", CannotConnect("refused"))
+    assert servers.where() == "b"
+
+    servers.fail("b", ConnectionBroken("it broke"))
+
+    assert isinstance(asked.error, ConnectionBroken)
