@@ -236,9 +236,9 @@ class Budget:
     servers: int = 1
     """How many servers take part: each has as many slots."""
 
-    stuck: Callable[[], tuple[int, int]] = field(default=lambda: (0, 0), repr=False)
+    left_out: Callable[[], tuple[int, int]] = field(default=lambda: (0, 0), repr=False)
     """
-    Return how many items and batches are at servers that take no part now.
+    Returns how many items and batches are in flight where no more is sent now.
 
     They take nothing from the others, though their end is waited for.
     """
@@ -262,19 +262,19 @@ class Budget:
     @property
     def slot_free(self) -> bool:
         """Return whether a batch that is not full may leave."""
-        full, stuck = self.batches_in_flight - self.slots_taken, self.stuck()[1]
+        full, left_out = self.batches_in_flight - self.slots_taken, self.left_out()[1]
         most = self.slots.beside(full)
         if self.servers > 1:
             one = self.slots.count
             # Where full ones wait at all servers, what is not full may still fill up.
-            behind = max(full - stuck - one * self.servers, 0)
+            behind = max(full - left_out - one * self.servers, 0)
             most = max(one * self.servers - behind, most - one, one)
-        return self.slots_taken < most + stuck
+        return self.slots_taken < most + left_out
 
     @property
     def is_idle(self) -> bool:
         """Return whether nothing is in flight at servers that take part."""
-        return self.items_in_flight <= self.stuck()[0]
+        return self.items_in_flight <= self.left_out()[0]
 
     def share_of(self, caps: Caps, waiting: int) -> Caps:
         """
@@ -289,7 +289,7 @@ class Budget:
         """
         if self.servers == 1:
             return caps
-        here = waiting + self.items_in_flight - self.stuck()[0]
+        here = waiting + self.items_in_flight - self.left_out()[0]
         share = -(-here // self.servers)
         return caps if share >= caps.items else evolve(caps, items=max(share, 1))
 
@@ -316,7 +316,7 @@ class Budget:
         if not self.items_in_flight:
             return True
         most = self.most_items
-        return min(items, most) <= most - (self.items_in_flight - self.stuck()[0])
+        return min(items, most) <= most - (self.items_in_flight - self.left_out()[0])
 
     def met_deadline(self, items: int, took_s: float) -> None:
         """Learn from an answer that came in time, with *items* in flight."""

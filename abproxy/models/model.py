@@ -150,7 +150,7 @@ class ServedModel:
         if former.slots != settings.slots:
             budget.slots = make_slots(settings.slots, self.turn)
         self._apply_to_collector(settings)
-        _adapt(self.upstream, settings)
+        _apply_to_servers(self.upstream, settings)
         self.upstream.use(credentials_for(settings))
         self.upstream.set_timeout(settings.upstream_timeout_s)
         self.relay.timeout_s = settings.upstream_timeout_s
@@ -250,7 +250,7 @@ def make_model(  # noqa: PLR0913
         is_one_of_several=table is not None,
         drained=drained if drained is not None else set(),
     )
-    _adapt(upstream, settings)
+    _apply_to_servers(upstream, settings)
     joining = Joining(
         clock=reactor, strict=settings.model_strict, observer=telemetry.observer
     )
@@ -294,13 +294,13 @@ def make_model(  # noqa: PLR0913
         relay=_relay(settings, reactor, upstream, telemetry),
         turn=turn,
     )
-    # Only now are there those who hear of it.
-    upstream.hear(learn, resize)
+    # Only now are there those to whom it can report.
+    upstream.report_to(learn, resize)
     return model
 
 
-def _adapt(upstream: "Upstream | Fleet", settings: Settings) -> None:
-    upstream.adapt(
+def _apply_to_servers(upstream: "Upstream | Fleet", settings: Settings) -> None:
+    upstream.apply(
         permits_of=partial(permits_for, settings),
         hedge_after=settings.hedge_after,
         resolve_every_s=settings.resolve_every_s,
@@ -336,7 +336,7 @@ def _collector(  # noqa: PLR0913, PLR0917
             limit=_limit(settings, reactor, limits),
             slots=make_slots(settings.slots, turn),
             servers=limits.servers,
-            stuck=upstream.stuck,
+            left_out=upstream.left_out,
         ),
         admission=Admission(
             clock=reactor,

@@ -54,10 +54,10 @@ class Serving:
     drained: set[str] = field(factory=set)
     """Addresses to which the operator wants nothing to be sent; the fleets have it."""
 
-    _left: dict[ServedModel, IDelayedCall | None] = field(
+    _leaving: dict[ServedModel, IDelayedCall | None] = field(
         init=False, factory=dict, repr=False
     )
-    """Those that were taken out, and when they are looked at."""
+    """Those that were taken out and have calls to answer, and when that is checked."""
 
     _is_running: bool = field(init=False, default=False)
     _log: ClassVar[Logger] = Logger()
@@ -65,7 +65,7 @@ class Serving:
     @property
     def all(self) -> list[ServedModel]:
         """Also those that were taken out, and have calls to answer."""
-        return [*self.models, *self._left]
+        return [*self.models, *self._leaving]
 
     @property
     def servers(self) -> str:
@@ -137,29 +137,29 @@ class Serving:
 
     async def stop(self) -> None:
         """Send nothing more, and close the connections to all servers."""
-        for model, look in list(self._left.items()):
+        for model, look in list(self._leaving.items()):
             if look is not None:
                 look.cancel()
             await model.stop()
-        self._left.clear()
+        self._leaving.clear()
         for model in self.models:
             await model.stop()
 
     def _take_out(self, model: ServedModel) -> None:
         model.on_change = lambda: None
-        self._left[model] = self.clock.callLater(LOOK_S, self._look, model)
+        self._leaving[model] = self.clock.callLater(LOOK_S, self._look, model)
 
     def _look(self, model: ServedModel) -> None:
         """Close *model* when it has answered all that it has accepted."""
         if not model.is_idle:
-            self._left[model] = self.clock.callLater(LOOK_S, self._look, model)
+            self._leaving[model] = self.clock.callLater(LOOK_S, self._look, model)
             return
-        self._left[model] = None
+        self._leaving[model] = None
         closed = Deferred.fromCoroutine(model.stop())
         closed.addBoth(self._closed, model)
 
     def _closed(self, _outcome: Any, model: ServedModel) -> None:
-        self._left.pop(model, None)
+        self._leaving.pop(model, None)
         self.forget(model.recorder)
         self._log.info("{name} is not served any more", name=model.name)
 

@@ -358,7 +358,7 @@ class Upstream:
     def drain(self, address: str, *, is_drained: bool = True) -> None:
         """Do nothing: the only server cannot be taken out of use."""
 
-    def adapt(self, *, hedge_after: str | None, **_: Any) -> None:
+    def apply(self, *, hedge_after: str | None, **_: Any) -> None:
         """Warn of what is set for several servers, and is of no use for one."""
         if hedge_after is not None:
             self._log.warn(
@@ -366,15 +366,15 @@ class Upstream:
                 name=self.name,
             )
 
-    def hear(
+    def report_to(
         self, on_change: Callable[[ServerInfo], None], on_resize: Callable[[], None]
     ) -> None:
         """Call *on_change* when something else is known of it than before."""
         del on_resize  # it always takes part
         self.discovery.on_change = on_change
 
-    def stuck(self) -> tuple[int, int]:
-        """Return how much is at servers that take no part: at the only one nothing."""
+    def left_out(self) -> tuple[int, int]:
+        """Return how much is in flight at servers that are left out: it never is."""
         return 0, 0
 
     def start(self) -> None:

@@ -26,10 +26,10 @@ from abproxy.timer import Timer
 from abproxy.upstream.client import Upstream
 from abproxy.upstream.fleet.agreement import Agreement
 from abproxy.upstream.fleet.choice import Choice, find_outliers, note_share
-from abproxy.upstream.fleet.ejection import Standing
 from abproxy.upstream.fleet.member import Member
 from abproxy.upstream.fleet.resolve import NamedServers
 from abproxy.upstream.fleet.sending import FleetSender
+from abproxy.upstream.fleet.standing import Standing
 from abproxy.upstream.fleet.work import Work
 from abproxy.upstream.health import answers_question
 from abproxy.upstream.server_info import ServerInfo
@@ -90,7 +90,7 @@ class Fleet:
     names: list[NamedServers] = field(init=False, factory=list)
     """Names of which each address is a server."""
 
-    _left: dict[Member, Deferred[Any]] = field(init=False, factory=dict, repr=False)
+    _leaving: dict[Member, Deferred[Any]] = field(init=False, factory=dict, repr=False)
     _info: ServerInfo = field(init=False, factory=ServerInfo)
     _next_look: Timer = field(init=False, repr=False)
     _is_running: bool = field(init=False, default=False)
@@ -159,7 +159,7 @@ class Fleet:
         member.standing.stop()
         member.upstream.discovery.stop()
         left: Deferred[Any] = Deferred()
-        self._left[member] = left
+        self._leaving[member] = left
         self.look_again()
         self._let_go(member)
         return left
@@ -200,7 +200,7 @@ class Fleet:
 
     def _let_go(self, member: Member) -> None:
         if member.is_leaving and not member.work.requests:
-            left = self._left.pop(member, None)
+            left = self._leaving.pop(member, None)
             if left is not None:
                 member.upstream.stop().chainDeferred(left)
 
@@ -285,14 +285,14 @@ class Fleet:
         """Return what has come of answers that are not whole yet."""
         return sum([each.upstream.unfinished_bytes for each in self.members])
 
-    def stuck(self) -> tuple[int, int]:
+    def left_out(self) -> tuple[int, int]:
         """Return how many inputs and requests are at servers that take no part."""
         others = [
             each.work
-            for each in (*self.members, *self._left)
+            for each in (*self.members, *self._leaving)
             if not self.takes_part(each)
         ]
-        if len(others) == len(self.members) + len(self._left):
+        if len(others) == len(self.members) + len(self._leaving):
             return 0, 0  # with all out they are used all the same
         items = sum([each.items for each in others])
         return items, sum([each.requests for each in others])
@@ -329,7 +329,7 @@ class Fleet:
 
     def servers(self) -> list[dict[str, Any]]:
         """Return what the status says of each of them."""
-        there = [*self.members, *self._left]
+        there = [*self.members, *self._leaving]
         whole = sum([each.work.share for each in there]) or 1.0
         return [
             {"takes_part": self.takes_part(each), **each.describe(whole)}
@@ -350,7 +350,7 @@ class Fleet:
         for each in self.members:
             each.upstream.set_timeout(seconds)
 
-    def adapt(
+    def apply(
         self,
         *,
         permits_of: Callable[[ServerInfo], int],
@@ -370,11 +370,11 @@ class Fleet:
         for name in self.names:
             name.lookup.every_s = resolve_every_s
 
-    def hear(
+    def report_to(
         self, on_change: Callable[[ServerInfo], None], on_resize: Callable[[], None]
     ) -> None:
         """
-        Tell who has to know.
+        Call these from now on, as somebody has to know.
 
         Args:
             on_change: called when something else is known of them than before.
@@ -400,7 +400,7 @@ class Fleet:
         self._next_look.cancel()
         for each in self.members:
             each.standing.stop()
-        stopped = [each.upstream.stop() for each in (*self.members, *self._left)]
+        stopped = [each.upstream.stop() for each in (*self.members, *self._leaving)]
         return gatherResults(stopped)
 
     def close_idle(self) -> Deferred[Any]:

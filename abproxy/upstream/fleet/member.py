@@ -22,7 +22,7 @@ from abproxy.events import ServerState
 from abproxy.http.messages import GATEWAY, NO_ROOM, Response
 from abproxy.upstream.client import Upstream, name_of
 from abproxy.upstream.endpoints import address_of
-from abproxy.upstream.fleet.ejection import FAILURES_IN_A_ROW, Standing
+from abproxy.upstream.fleet.standing import FAILURES_IN_A_ROW, Standing
 from abproxy.upstream.fleet.work import LATE_S, Attempt, Work
 
 __all__ = ["DENIED", "Member"]
@@ -222,7 +222,7 @@ class Member:
         why = f"it answers with {outcome.status}"
         if outcome.status in NO_ROOM:
             self._note_error(why)
-            self._refused()
+            self._note_full()
         elif outcome.status in FAILED:
             self._note_error(why)
             self._failed(why)
@@ -255,7 +255,7 @@ class Member:
         elif isinstance(error, ProxyError):
             self._failed(str(error))
 
-    def refused_too_often(self) -> None:
+    def full_too_often(self) -> None:
         """Note that its refusals are about to use up what may be sent elsewhere."""
         if not self.work.requests:
             # With nothing to do it should have room.
@@ -272,7 +272,7 @@ class Member:
     def _note_error(self, why: str) -> None:
         self.last_error = self.work.clock.seconds(), why
 
-    def _refused(self) -> None:
+    def _note_full(self) -> None:
         """Leave it out for a moment: it has no room."""
         now = self.work.clock.seconds()
         if now >= self.full_until:

@@ -260,7 +260,7 @@ class FleetSender:
             self.hedging.answered(self.clock.seconds() - attempt.sent_at)
         elif self._goes_elsewhere(outcome, sending, member, attempt):
             if self._retries < FEW_RETRIES and _has_no_room(outcome):
-                member.refused_too_often()
+                member.full_too_often()
             return
         elif sending.open:
             # Another one may do better.

@@ -613,7 +613,7 @@ def test_what_is_in_flight_where_nothing_is_sent_any_more_is_told_apart(
     else:
         servers.fleet.remove(member)
 
-    assert servers.fleet.stuck() == (2, 2)
+    assert servers.fleet.left_out() == (2, 2)
 
 
 def test_with_all_out_nothing_is_told_apart() -> None:
@@ -624,7 +624,7 @@ def test_with_all_out_nothing_is_told_apart() -> None:
     for member in servers.members.values():
         servers.fleet.drain(member.address)
 
-    assert servers.fleet.stuck() == (0, 0)
+    assert servers.fleet.left_out() == (0, 0)
 
 
 def test_a_connection_that_breaks_is_told_where_another_could_not_be_made() -> None:

@@ -46,7 +46,7 @@ SHORT_S = 1.0
 
 @define(kw_only=True, eq=False)
 class Standing:
-    """What one server is trusted with."""
+    """Whether one server is in or out, and what part of its share it gets."""
 
     name: str
     """What the log calls it."""
