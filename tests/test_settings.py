@@ -278,6 +278,38 @@ def test_two_ports_cannot_be_the_same(port: str) -> None:
         settings({"port": port, "operations-port": port})
 
 
+@pytest.mark.parametrize(
+    ("ip", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8081"),
+        ("127.0.0.1", "http://localhost:8081/v1"),
+        ("0.0.0.0", "http://127.0.0.1:8081"),
+        ("10.0.0.1", "http://a:8080,http://10.0.0.1:8081"),
+    ],
+)
+def test_the_proxy_is_not_its_own_inference_server(ip: str, url: str) -> None:
+    """Each call would be sent round and round."""
+    with pytest.raises(SettingsError, match="is the address of abproxy itself"):
+        settings({"ip": ip, "inference-service-url": url})
+
+
+@pytest.mark.parametrize(
+    ("ip", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8082"),
+        ("10.0.0.1", "http://localhost:8081"),
+        ("127.0.0.1", "http://a:8081"),
+    ],
+)
+def test_a_server_at_another_place_may_have_the_same_port_or_host(
+    ip: str, url: str
+) -> None:
+    """As beside it on one machine, or at the usual port of another."""
+    read = settings({"ip": ip, "inference-service-url": url})
+
+    assert read.upstream_url == url
+
+
 def test_two_ports_may_both_be_chosen_by_the_system() -> None:
     """They are different ones then."""
     assert settings({"port": "0", "operations-port": "0"}).operations_port == "0"

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from twisted.logger import Logger
+
 from abproxy.configure import credentials_for, tls_policy_for, write_for
 from abproxy.models.limits import limits_for, permits_for
 from abproxy.settings.parsers import weighted
@@ -28,6 +30,8 @@ from abproxy.upstream.server_info import ServerInfo
 
 __all__ = ["make_servers"]
 
+_log = Logger()
+
 
 def make_servers(  # noqa: PLR0913
     settings: Settings,
@@ -51,6 +55,11 @@ def make_servers(  # noqa: PLR0913
     """
     servers = weighted(base_url or settings.upstream_url)
     [(url, _), *others] = servers
+    if settings.resolve == "all" and not any(is_name(each) for each, _ in servers):
+        _log.warn(
+            "RESOLVE=all is of no use: no name is to be looked up in {url}",
+            url=base_url or settings.upstream_url,
+        )
     if others or (settings.resolve == "all" and is_name(url)):
         return _fleet(settings, reactor, telemetry, servers, drained)
     upstream = _upstream(settings, reactor, telemetry, url)

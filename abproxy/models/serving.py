@@ -71,7 +71,7 @@ class Serving:
     def servers(self) -> str:
         """What to call their servers in the log."""
         urls = [(model.name, model.upstream.base_url) for model in self.models]
-        return ", ".join(f"{name}: {url}" if name else url for name, url in urls)
+        return "; ".join(f"{name}: {url}" if name else url for name, url in urls)
 
     @property
     def table(self) -> Models:

@@ -113,7 +113,9 @@ def seconds_or_none(text: str) -> float:
 
 def hedge_after(text: str) -> str:
     """Parse a number of seconds, which may not be 0, or `p95`."""
-    return text if text == "p95" else f"{seconds(text):g}"
+    if text == "p95":
+        return text
+    return f"{_duration(text, 'seconds greater than 0, or p95', zero=False):g}"
 
 
 def rate(text: str) -> float:

@@ -9,6 +9,7 @@ it, `.env.example` and the README are tested against it.
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 from attrs import frozen
@@ -66,6 +67,10 @@ REPLACED: Mapping[str, tuple[str, Callable[[str], Any], Any]] = {
     "upstream-client": ("client", parsers.one_of("fast", "treq"), "treq"),
 }
 """Options of former versions: the fast path of each, its parser, and its off value."""
+
+ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104  it is only compared
+LOOPBACK = frozenset({"127.0.0.1", "::1"})
+"""Addresses that stand for all of this machine, and those that it has for itself."""
 
 _log = Logger()
 
@@ -245,6 +250,12 @@ def _check(settings: Settings) -> None:
 
 
 def _check_upstream(settings: Settings) -> None:
+    for each, _ in parsers.weighted(settings.upstream_url):
+        if not settings.embedded and _is_own(each, settings):
+            raise SettingsError(
+                f"INFERENCE_SERVICE_URL is the address of abproxy itself: {each}; "
+                "change it, or PORT"
+            )
     _check_tls("UPSTREAM_TLS", settings.upstream_tls_cert, settings.upstream_tls_key)
     for_tls = settings.upstream_tls_cert or settings.upstream_tls_ca
     if for_tls and not settings.has_tls_upstream:
@@ -257,6 +268,18 @@ def _check_upstream(settings: Settings) -> None:
                 f"UPSTREAM_{name.upper()}_PER_MINUTE is for one account, but "
                 "INFERENCE_SERVICE_URL has several hosts; a proxy for each can keep it"
             )
+
+
+def _is_own(url: str, settings: Settings) -> bool:
+    """Return whether the proxy itself listens where *url* leads."""
+    place = urlsplit(url)
+    port = place.port or (443 if place.scheme == "https" else 80)
+    own = {settings.ip}
+    if settings.ip in ANY:
+        own |= LOOPBACK
+    if own & LOOPBACK:
+        own.add("localhost")
+    return settings.port == str(port) and place.hostname in own
 
 
 def _check_tls(name: str, cert: str | None, key: str | None) -> None:

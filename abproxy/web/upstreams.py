@@ -76,22 +76,22 @@ class UpstreamPages:
         name = unquote(request.path[len(UPSTREAMS) :].decode(errors="replace"))
         address, _, action = name.strip("/").rpartition("/")
         if request.method in READS:
-            return await self._show(name.strip("/"))
+            return await self._show(name.strip("/"), action)
         if request.method != b"POST" or action not in ACTIONS or not address:
-            error = "use GET, or POST to …/ADDRESS/drain or …/ADDRESS/resume"
-            reply = _error(NOT_ALLOWED, error)
-            return replace(reply, headers=(*reply.headers, (b"Allow", b"GET, POST")))
+            return _not_allowed()
         await self._lock.acquire()
         try:
             return await self._change(address, is_drained=ACTIONS[action])
         finally:
             self._lock.release()
 
-    async def _show(self, address: str) -> Response:
+    async def _show(self, address: str, action: str) -> Response:
         servers: Sequence[Described] = await maybeDeferred(self.servers)
         if not address:
             return json_reply(OK, {"upstreams": list(map(_shown, servers))})
-        return _one(servers, address) or _unknown(servers, address)
+        return _one(servers, address) or (
+            _not_allowed() if action in ACTIONS else _unknown(servers, address)
+        )
 
     async def _change(self, address: str, *, is_drained: bool) -> Response:
         servers: Sequence[Described] = await maybeDeferred(self.servers)
@@ -143,6 +143,12 @@ def _has_other(server: Described, servers: Sequence[Described]) -> bool:
 def _unknown(servers: Sequence[Described], address: str) -> Response:
     known = ", ".join(dict.fromkeys(each["address"] for each in servers))
     return _error(NOT_FOUND, f"there is no server {address!r}; there are: {known}")
+
+
+def _not_allowed() -> Response:
+    error = "use GET, or POST to …/ADDRESS/drain or …/ADDRESS/resume"
+    reply = _error(NOT_ALLOWED, error)
+    return replace(reply, headers=(*reply.headers, (b"Allow", b"GET, POST")))
 
 
 def _error(status: int, error: str) -> Response:

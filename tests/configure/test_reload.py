@@ -148,6 +148,13 @@ def test_a_setting_for_several_servers_is_of_no_use_for_one(
     assert [each for each in said if each.startswith(of_no_use)]
 
 
+def test_to_look_up_the_addresses_of_no_name_is_of_no_use(said: list[str]) -> None:
+    """The log says so: a name was meant, or nothing."""
+    in_memory_proxy(Resource(), resolve="all", upstream_url="http://10.0.0.1:8080")
+
+    assert "RESOLVE=all is of no use: no name is to be looked up in" in " ".join(said)
+
+
 def test_a_mistake_changes_nothing(file: Path, said: list[str]) -> None:
     """A typo in the file does not stop a proxy that runs."""
     proxy = in_memory_proxy(Resource())

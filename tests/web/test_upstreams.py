@@ -123,6 +123,15 @@ def test_one_that_is_drained_gets_nothing_and_answers_what_it_has(two: Fleet) ->
     assert [each.answers()[0].status for each in clients] == [200] * 4
 
 
+def test_to_read_what_is_to_be_posted_is_told_so(two: Fleet) -> None:
+    """Whoever forgets the method learns of it, and nothing is drained."""
+    answer = two.ask(DRAIN, "GET")
+
+    assert answer.status == 405
+    assert "POST" in answer.json["error"]
+    assert two.states() == {"a:80": "up", "b:80/tei": "up"}
+
+
 def test_one_that_is_resumed_gets_work_again(two: Fleet) -> None:
     """As if nothing had been."""
     two.ask(DRAIN)
