@@ -33,6 +33,11 @@ def test_each_server_has_a_line(page: LivePage) -> None:
     page.until(lambda: "model it has: cannot" in page.rows("servers")[1][1])
 
 
+def test_the_first_line_says_that_one_gets_nothing(page: LivePage) -> None:
+    """Whoever looks at nothing else learns that not all is well."""
+    page.until_it_says("state", "abproxy works, but 1 of 2 inference servers")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_table_breaks_no_rule(page: LivePage, axe: str, scheme: str) -> None:
     """In any light."""

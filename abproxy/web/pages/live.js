@@ -47,9 +47,17 @@ function showOrSayWhy(status) {
   say(...condition(status), LASTING);
 }
 
-function condition({ flow, upstream }) {
+function condition({ flow, upstream, models = [] }) {
   if (flow.draining) return ["bad", "abproxy is stopping; it still answers accepted calls."];
   if (upstream.state === "full") return ["busy", `The inference server is overloaded: ${upstream.why}. Calls wait.`];
+  const silent = models.filter(({ state }) => state === "unreachable" || state === "failing");
+  if (flow.upstream_up && silent.length > 0) {
+    return ["busy", `abproxy works, but no inference server answers for ${silent.map(({ name }) => name).join(", ")}.`];
+  }
+  const away = upstream.servers.filter(({ state }) => ["out", "other_model", "model_unknown"].includes(state));
+  if (flow.upstream_up && away.length > 0) {
+    return ["busy", `abproxy works, but ${away.length} of ${upstream.servers.length} inference servers get no calls.`];
+  }
   if (flow.upstream_up) return ["good", "abproxy works, and so does the inference server."];
   return ["bad", `The inference server does not answer: ${upstream.why}.`];
 }
