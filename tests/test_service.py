@@ -402,3 +402,15 @@ def test_a_second_signal_cuts_off_clients_and_operators(urgent: int) -> None:
         assert not operator.transport.connected
         assert stopped == [None]
         here.clock.advance(10)
+
+
+def test_after_a_second_signal_nobody_is_accepted_who_still_waits() -> None:
+    """The end would wait for the answer, though somebody is in a hurry."""
+    with wired() as here:
+        here.service.startService()
+        here.service.site.abort()
+
+        assert here.service.site.buildProtocol(None) is None
+
+        here.service.stopService()
+        here.clock.advance(0)

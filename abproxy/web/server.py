@@ -111,6 +111,7 @@ class ProxySite(Site):
         """Those whose answers are owed."""
 
         self.is_draining = False
+        self.is_aborted = False
         self._drained: Deferred[None] | None = None
         self._check: IDelayedCall | None = None
         self._next_step: IDelayedCall | None = None
@@ -129,6 +130,8 @@ class ProxySite(Site):
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
         """Accept a connection, if only to answer that there are too many."""
+        if self.is_aborted:
+            return None  # it waited in the kernel when a second signal came
         if len(self.channels) >= self.limits.max_connections + MOST_SURPLUS:
             return None
         return super().buildProtocol(addr)
@@ -181,7 +184,8 @@ class ProxySite(Site):
         self._note_if_drained()
 
     def abort(self) -> None:
-        """Cut every connection, answered or not."""
+        """Cut every connection, answered or not, and accept none any more."""
+        self.is_aborted = True
         for channel in list(self.channels):
             channel.forceAbortClient()
 
