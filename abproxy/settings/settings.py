@@ -266,7 +266,8 @@ def _check_upstream(settings: Settings) -> None:
         if is_set and len(parsers.hosts(settings.upstream_url)) > 1:
             raise SettingsError(
                 f"UPSTREAM_{name.upper()}_PER_MINUTE is for one account, but "
-                "INFERENCE_SERVICE_URL has several hosts; a proxy for each can keep it"
+                "INFERENCE_SERVICE_URL has several hosts; "
+                "a model of MODELS for each can keep it"
             )
 
 

@@ -130,7 +130,8 @@ def _limited_by(lately: Totals) -> BlockedBy:
 def _too_few(lately: Totals) -> str:
     if not lately.calls and not lately.parts:
         return "No calls lately."
-    return f"Too few calls to tell: {lately.parts} were sent to the server lately."
+    were = "was" if lately.parts == 1 else "were"
+    return f"Too few calls to tell: {lately.parts} {were} sent to the server lately."
 
 
 def _relayed(lately: Totals, sharing: Sharing) -> str:
