@@ -68,6 +68,13 @@ async def server(host: str = "127.0.0.1") -> AsyncIterator[Server]:
         await until(lambda: not here.open)
 
 
+async def over(closing: Deferred[None], clock: Clock) -> None:
+    """Let the time for the last handshakes pass, and the port be closed."""
+    clock.advance(HANDSHAKE_S)
+    clock.advance(0)
+    await closing
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @ensureDeferred
 async def test_nobody_new_connects_while_the_port_closes(host: str) -> None:
@@ -79,9 +86,7 @@ async def test_nobody_new_connects_while_the_port_closes(host: str) -> None:
         with pytest.raises(NoAnswer):
             await here.connect(timeout_s=0.3)
 
-        clock.advance(HANDSHAKE_S)
-        clock.advance(0)
-        await closing
+        await over(closing, clock)
         with pytest.raises(Refused):
             await here.connect()
         assert not here.open
@@ -96,9 +101,7 @@ async def test_who_has_connected_is_accepted() -> None:
         await together(here.connect() for _ in range(20))
 
         closing = Deferred.fromCoroutine(close_port(clock, here.port, refuses=True))
-        clock.advance(HANDSHAKE_S)
-        clock.advance(0)
-        await closing
+        await over(closing, clock)
 
         assert len(here.open) == 20
 
@@ -118,9 +121,7 @@ async def test_who_has_connected_can_still_ask() -> None:
         client.transport.write(b"a call")
 
         await until(lambda: got == [b"a call"])
-        clock.advance(HANDSHAKE_S)
-        clock.advance(0)
-        await closing
+        await over(closing, clock)
 
 
 @ensureDeferred

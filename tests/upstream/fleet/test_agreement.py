@@ -235,8 +235,8 @@ def test_an_answer_of_one_that_has_another_model_by_now_does_not_count() -> None
     assert servers.is_at_rest
 
 
-def test_of_two_that_are_asked_the_one_with_another_model_does_not_win() -> None:
-    """It became another one while a request was sent twice."""
+def sent_twice() -> tuple[Servers, Any]:
+    """Send one request to both servers, of which the second then has another model."""
     servers = Servers(2)
     has(servers, "ab", "m")
     servers.learn_speeds()
@@ -245,6 +245,12 @@ def test_of_two_that_are_asked_the_one_with_another_model_does_not_win() -> None
     servers.clock.advance(1)
     assert servers.where() == "ab"
     has(servers, "b", "n")
+    return servers, asked
+
+
+def test_of_two_that_are_asked_the_one_with_another_model_does_not_win() -> None:
+    """It became another one while a request was sent twice."""
+    servers, asked = sent_twice()
 
     servers.answer("b")
     assert not asked.results
@@ -284,14 +290,7 @@ def test_an_answer_of_another_model_does_not_count_where_the_others_are_out() ->
 
 def test_an_answer_of_another_model_is_not_kept_for_when_a_second_one_fails() -> None:
     """A request was sent twice, and the connection broke of the one that has it."""
-    servers = Servers(2)
-    has(servers, "ab", "m")
-    servers.learn_speeds()
-    servers.fleet.sender.hedging.after = "1"
-    asked = servers.send_to("a")
-    servers.clock.advance(1)
-    assert servers.where() == "ab"
-    has(servers, "b", "n")
+    servers, asked = sent_twice()
 
     servers.answer("b")
     servers.fail("a", ConnectionBroken("the connection broke"))

@@ -162,27 +162,27 @@ def test_failed_connections_lead_to_one_lookup_a_second_at_most() -> None:
     assert name.count - before <= 6
 
 
-def test_a_lookup_that_never_ends_is_given_up() -> None:
-    """The next one may find something."""
+def after_a_lookup_without_end() -> Name:
+    """Let the first lookup get no answer in its time, and the next one find A."""
     name = Name()
     name.resolver.is_slow = True
     name.lookup.start()
     name.resolver.is_slow = False
     name.has(A)
-
     name.clock.pump([1.0] * 33)
+    return name
+
+
+def test_a_lookup_that_never_ends_is_given_up() -> None:
+    """The next one may find something."""
+    name = after_a_lookup_without_end()
 
     assert name.told == [([A], [])]
 
 
 def test_an_answer_that_comes_too_late_is_not_used() -> None:
     """It is older than what was found since."""
-    name = Name()
-    name.resolver.is_slow = True
-    name.lookup.start()
-    name.resolver.is_slow = False
-    name.has(A)
-    name.clock.pump([1.0] * 33)
+    name = after_a_lookup_without_end()
 
     name.has(B)
     [(_, first), *_rest] = name.resolver.asked
